@@ -1,0 +1,422 @@
+"""The public functions: thin, each a few lines over the rooms below."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from dask.utils import parse_bytes
+
+from . import config, expr, failures
+from . import scan as scans
+from .catalog import index_files
+from .decode import arrow
+from .errors import (
+    ColumnNotFoundError,
+    Failure,
+    NWBError,
+    SchemaConflictError,
+    TableNotFoundError,
+    UnsupportedColumnError,
+)
+from .formats import hdf5
+from .formats.hdf5 import Table
+from .index import FileIndex, TableIndex
+from .options import Options
+from .predicate import from_filters
+from .read import read_column
+from .schema import PROVENANCE, Field, Schema, parse_type, report, unify
+from .sources import Source, expand, shown
+from .storage import Settings
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+    import h5py
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+def read_nwb(
+    paths: Paths,
+    table: Table,
+    *,
+    columns: str | Sequence[str] | None = None,
+    filters: Any = None,
+    schema: Any = None,
+    blocksize: int | str | None = "128 MiB",
+    on_missing: str = "skip",
+    on_error: str = "raise",
+    storage_options: Mapping[str, Any] | None = None,
+) -> dd.DataFrame:
+    """One table of many NWB files as a Dask DataFrame.
+
+    Only metadata are read now, a few hundred kilobytes of each file. What a computation needs is read
+    when it runs: the columns that it uses, and of columns such as `spike_times` only the rows that its
+    filters leave.
+
+    Parameters
+    ----------
+    paths : str, os.PathLike or iterable of them
+        Local paths, globs, directories (every NWB file below them) and URLs that fsspec knows
+        (``s3://``, ``http://``, ``https://``, ...). The order is kept.
+    table : str, sequence of str, or callable
+        A path in the file (``"/units"``) or an alias: ``trials``, ``epochs``, ``invalid_times``,
+        ``electrodes``. Of several, the first that a file has. A callable is given the paths of a file's
+        tables and returns one of them, or None.
+    columns : sequence of str, optional
+        Only these columns, in this order.
+    filters : list or str, optional
+        Rows to keep: ``[("presence_ratio", ">=", 0.7), ...]``, a list of such lists (any of them), or the
+        text of a `DataFrame.query`. The same as filtering the frame.
+    schema : int, mapping or pyarrow.Schema, optional
+        None: the union of all files' columns. A mapping gives the types of some columns. A
+        `pyarrow.Schema` gives all columns: then no file is opened before the computation, and each file is
+        one partition of unknown length. An int: the same, with the schema of so many of the files.
+    blocksize : int or str, optional
+        Decoded bytes of a task, about: larger tables are split by rows, smaller ones are read together.
+        None: one partition for each file.
+    on_missing : {"skip", "raise"}
+        What to do with files that don't have the table.
+    on_error : {"raise", "skip"}
+        What to do with files that can't be read. See `read_report`.
+    storage_options : mapping, optional
+        For fsspec: one mapping, or one for each protocol or URL prefix.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        The table's columns, `id` first, then `_nwb_path` (the file), `_table_path`, and `_table_index`
+        (the row in that file's table). Rows are in the order of the files, then of the table. The index
+        is the row number over all files.
+
+    Raises
+    ------
+    NWBReadError
+        A file can't be read: missing, forbidden, truncated, not NWB.
+    TableNotFoundError
+        No file has the table; with ``on_missing="raise"``, some file.
+    ColumnNotFoundError
+        A column of `columns` or `filters` is in no file.
+    SchemaConflictError, UnsupportedColumnError
+        A column was asked for that has no common type, or can't be read.
+
+    See Also
+    --------
+    schema_report : what each column is, and in how many files.
+    read_report : the files that could not be read.
+
+    Examples
+    --------
+    >>> import lazynwb_dask
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> folder = getfixture("tmp_path")
+    >>> paths = make_sessions(folder, n=2)
+    >>> units = lazynwb_dask.read_nwb(paths, "/units")
+    >>> good = units[(units.presence_ratio >= 0.7) & (units.isi_violations_ratio <= 0.5)]
+    >>> spikes = good[["unit_id", "location", "spike_times", "_nwb_path"]].compute()
+    >>> spikes.spike_times.dtype
+    list<item: double>[pyarrow]
+    """
+    _one_of("on_missing", on_missing, ("skip", "raise"))
+    _one_of("on_error", on_error, ("skip", "raise"))
+    names = None if columns is None else [columns] if isinstance(columns, str) else list(columns)
+    predicate = from_filters(filters) if filters is not None else None
+    wanted = list(dict.fromkeys([*(names or []), *(predicate.columns if predicate else ())]))
+    size = None if blocksize is None else parse_bytes(blocksize)
+    options, settings = Options(storage_options), config.settings()
+    sources = expand(paths, options)
+    if isinstance(schema, (int, np.integer)) and not isinstance(schema, bool):
+        sample = _spread(sources, int(schema))
+        schema = _inferred(sample, table, options, settings, on_error, on_missing)
+        unified = Schema({f.name: f for f in schema})
+        built = scans.unindexed(sources, table, unified, options, on_error, on_missing)
+    elif isinstance(schema, pa.Schema):
+        given = [
+            Field(f.name, parse_type(f.type), f.nullable)
+            for f in schema
+            if f.name not in PROVENANCE
+        ]
+        unified = Schema({f.name: f for f in given})
+        built = scans.unindexed(sources, table, unified, options, on_error, on_missing)
+    else:
+        overrides = _overrides(schema)
+        found, failed = index_files(
+            sources, table, options, settings,
+            threads=config.get("index-threads"), on_error=on_error, progress=config.get("progress"),
+        )  # fmt: skip
+        _warn_skipped(failed, len(sources))
+        tables = _present(found, failed, table, on_missing, options, settings)
+        unified = _unified(tables, overrides, options, settings)
+        _check_columns(wanted, unified)
+        _warn_left_out(unified)
+        built = scans.build(
+            tables, unified, options, size,
+            numbered=on_error == "raise", on_error=on_error, on_missing=on_missing,
+        )  # fmt: skip
+        if failed:
+            built = replace(built, failures=tuple((f.path, f.stage, f.error) for f in failed))
+    _check_columns(wanted, unified)
+    frame = expr.from_scan(built, predicate)
+    return frame if names is None else frame[names]
+
+
+def read_report(frame: dd.DataFrame) -> pd.DataFrame:
+    """The files that `on_error="skip"` left out of a frame, and why.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame
+        Made by `read_nwb`, or from one that was.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each failure: ``path``, ``stage`` (``"plan"``, or ``"read"`` for those that only
+        showed while computing, in this process or on the workers of the active cluster), ``error``.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for node in expr.reads(frame):
+        rows += node.scan.failures
+        rows += failures.told(node.scan.token)
+    return pd.DataFrame(list(dict.fromkeys(rows)), columns=["path", "stage", "error"])
+
+
+def schema_report(
+    paths: Paths, table: Table, *, storage_options: Mapping[str, Any] | None = None
+) -> pd.DataFrame:
+    """What each column of a table is, and in how many files it is what.
+
+    Parameters
+    ----------
+    paths, table, storage_options
+        As in `read_nwb`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each column: the dtype chosen, the types found and in how many files, how many files
+        have it and lack it, its shape, description and unit, what is odd about it, and, where it is left
+        out of the frame, why.
+    """
+    options, settings = Options(storage_options), config.settings()
+    found, failures = index_files(
+        expand(paths, options), table, options, settings,
+        threads=config.get("index-threads"), details=True, progress=config.get("progress"),
+    )  # fmt: skip
+    tables = _present(found, failures, table, "skip", options, settings)
+    unified = _unified(tables, {}, options, settings)
+    return report([(source.url, t) for source, t in tables], unified)
+
+
+def list_tables(
+    path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> list[str]:
+    """The paths of all tables of one file.
+
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> list_tables(make_sessions(getfixture("tmp_path"), n=1)[0])
+    ['/units', '/intervals/trials', '/general/extracellular_ephys/electrodes']
+    """
+    options = Options(storage_options)
+    return hdf5.list_tables(expand(path, options)[0], options, config.settings())
+
+
+def open_hdf5(
+    path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> h5py.File:
+    """One file as a plain `h5py.File`, for pynwb or to look around.
+
+    Over http, https and S3 it is read through remfile, a little at a time. Nothing of this package's own
+    reading is involved.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A local path or a URL.
+    storage_options : mapping, optional
+        As in `read_nwb`.
+
+    Examples
+    --------
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> with open_hdf5(make_sessions(getfixture("tmp_path"), n=1)[0]) as file:
+    ...     file["units/id"].dtype
+    dtype('int64')
+    """
+    from .escape import open_file
+
+    options = Options(storage_options)
+    return open_file(expand(path, options)[0], options)
+
+
+# --------------------------------------------------------------------------------------------- planning
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: one of {', '.join(map(repr, allowed))}")
+
+
+def _overrides(schema: Any) -> Mapping[str, Any]:
+    if schema is None:
+        return {}
+    if isinstance(schema, Mapping):
+        return schema
+    raise TypeError(
+        f"schema={schema!r}: None, a number of files, a mapping of columns to types, or a pyarrow.Schema"
+    )
+
+
+def _spread(sources: Sequence[Source], n: int) -> list[Source]:
+    """So many sources, spread evenly over the list."""
+    if n < 1:
+        raise ValueError(f"schema={n}: at least one file is needed to infer a schema")
+    picks = np.unique(np.linspace(0, len(sources) - 1, min(n, len(sources))).round().astype(int))
+    return [sources[i] for i in picks.tolist()]
+
+
+def _inferred(
+    sample: list[Source],
+    table: Table,
+    options: Options,
+    settings: Settings,
+    on_error: str,
+    on_missing: str,
+) -> list[Field]:
+    """The columns of a few files; any of them may be missing elsewhere."""
+    found, failures = index_files(sample, table, options, settings, on_error=on_error)
+    tables = _present(found, failures, table, on_missing, options, settings)
+    unified = _unified(tables, {}, options, settings)
+    _warn_left_out(unified)
+    return [Field(f.name, f.type, nullable=f.name != "id") for f in unified.fields.values()]
+
+
+def _present(
+    found: list[FileIndex],
+    failures: list[Failure],
+    table: Table,
+    on_missing: str,
+    options: Options,
+    settings: Settings,
+) -> list[tuple[Source, TableIndex]]:
+    """The tables of the files that have one."""
+    tables = [(f.source, f.table) for f in found if f.table is not None]
+    absent = [f.source for f in found if f.table is None]
+    if absent and (on_missing == "raise" or not tables):
+        raise TableNotFoundError(_no_table(absent, found, table, options, settings))
+    if not tables:
+        raise NWBError(
+            f"none of the {len(failures)} files can be read; the first: {failures[0].path}: "
+            f"{failures[0].error}"
+        )
+    if absent:
+        warnings.warn(
+            f"{len(absent)} of {len(found)} files have no table {_table_name(table)} and are left out "
+            f"(the first: {shown(absent[0].url)}); on_missing='raise' makes this an error",
+            stacklevel=3,
+        )
+    return tables
+
+
+def _table_name(table: Table) -> str:
+    if isinstance(table, str):
+        return hdf5.table_path(table)
+    return "as chosen" if callable(table) else " or ".join(hdf5.table_path(t) for t in table)
+
+
+def _no_table(
+    absent: list[Source], found: list[FileIndex], table: Table, options: Options, settings: Settings
+) -> str:
+    """Which table is missing where, and which ones there are."""
+    first = absent[0]
+    there = hdf5.list_tables(first, options, settings)
+    name = _table_name(table)
+    text = f"no table {name} in {shown(first.url)}"
+    if len(absent) > 1:
+        text += f" and {len(absent) - 1} of the {len(found)} files"
+    near = get_close_matches(name, there, n=3, cutoff=0.5)
+    near += [t for t in there if t.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1] and t not in near]
+    if near:
+        text += f"; did you mean {' or '.join(near)}?"
+    return f"{text} Its tables: {', '.join(there) or 'none'}"
+
+
+def _unified(
+    tables: list[tuple[Source, TableIndex]],
+    overrides: Mapping[str, Any],
+    options: Options,
+    settings: Settings,
+) -> Schema:
+    """The schema of all tables; values are looked at only for columns in conflict."""
+    named = [(source.url, table) for source, table in tables]
+    unified = unify(named, overrides)
+    nulls: dict[str, set[int]] = {}
+    for name, conflict in unified.conflicts.items():
+        if conflict.unreadable:
+            continue
+        nulls[name] = {
+            i
+            for i, (source, table) in enumerate(tables)
+            if name in table.columns
+            and pa.types.is_floating(table.columns[name].type)
+            and arrow(read_column(source, table, name, options, settings)).is_nan().false_count == 0
+        }
+    if any(nulls.values()):
+        unified = unify(named, overrides, nulls)
+    unknown = [
+        name for name in overrides if name not in unified.fields and name not in unified.conflicts
+    ]
+    if unknown:
+        raise _no_column(unknown[0], unified, "schema=")
+    return unified
+
+
+def _check_columns(wanted: Sequence[str], unified: Schema) -> None:
+    """Raise for a column that was named and isn't in the frame."""
+    for name in wanted:
+        if name in unified.fields or name in PROVENANCE:
+            continue
+        conflict = unified.conflicts.get(name)
+        if conflict is None:
+            raise _no_column(name, unified, "columns= or filters=")
+        if conflict.unreadable:
+            raise UnsupportedColumnError(f"the column {name!r} can't be read: {conflict.reason}")
+        raise SchemaConflictError(
+            f"the column {name!r} has types without a common one: {conflict.reason}. "
+            f"Give schema={{{name!r}: type}}, or read these files apart"
+        )
+
+
+def _no_column(name: str, unified: Schema, where: str) -> ColumnNotFoundError:
+    there = [*unified.fields, *PROVENANCE]
+    near = get_close_matches(str(name), there, n=3, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else f"there are: {', '.join(there)}"
+    )
+    return ColumnNotFoundError(f"{where}: no column {name!r} in any of the files; {hint}")
+
+
+def _warn_left_out(unified: Schema) -> None:
+    if unified.conflicts:
+        parts = "; ".join(f"{c.name}: {c.reason}" for c in unified.conflicts.values())
+        warnings.warn(
+            f"{len(unified.conflicts)} columns are left out of the frame: {parts}. "
+            "lazynwb_dask.schema_report tells more; schema={column: type} settles a conflict",
+            stacklevel=3,
+        )
+
+
+def _warn_skipped(failures: list[Failure], count: int) -> None:
+    if failures:
+        warnings.warn(
+            f"{len(failures)} of {count} files can't be read and are left out (the first: "
+            f"{failures[0].path}: {failures[0].error}); lazynwb_dask.read_report(frame) lists them",
+            stacklevel=3,
+        )

@@ -1,0 +1,104 @@
+"""Many files' indexes: made concurrently, in source order, with one failure policy for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from .errors import Failure, NWBError
+from .formats import hdf5
+from .formats.hdf5 import Table
+from .index import FileIndex
+from .options import Options
+from .sources import Source, shown
+from .storage import Settings
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def index_files(
+    sources: Sequence[Source],
+    table: Table,
+    options: Options,
+    settings: Settings,
+    *,
+    threads: int = 32,
+    on_error: str = "raise",
+    details: bool = False,
+    progress: bool = False,
+) -> tuple[list[FileIndex], list[Failure]]:
+    """The index of one table of many files, and the files that can't be read.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        A file that is named more than once is read once.
+    threads : int
+        Files that are read at a time.
+    on_error : {"raise", "skip"}
+        Raise the error of the first such file in source order, or leave such files out.
+    details : bool
+        Descriptions and units too.
+    progress : bool
+        Show a progress bar if it takes long.
+
+    Returns
+    -------
+    list of FileIndex
+        In source order, files that failed left out.
+    list of Failure
+    """
+
+    def index(source: Source) -> FileIndex | Failure:
+        try:
+            return hdf5.index_file(source, table, options, settings, details=details)
+        except NWBError as exc:
+            if on_error == "raise":
+                raise
+            return Failure.of(shown(source.url), "plan", exc)
+
+    distinct = list(dict.fromkeys(sources))
+    results = dict(zip(distinct, concurrently(distinct, index, threads, progress), strict=True))
+    ordered = [results[s] for s in sources]
+    return (
+        [r for r in ordered if isinstance(r, FileIndex)],
+        [r for r in ordered if isinstance(r, Failure)],
+    )
+
+
+def concurrently(
+    items: Sequence[A], work: Callable[[A], B], threads: int, progress: bool
+) -> Iterator[B]:
+    """The results of work on each item, in the items' order.
+
+    The first error in that order is raised, whichever came first in time; what has not begun by then is
+    not begun.
+    """
+    if not items:
+        return
+    if len(items) == 1:
+        yield work(items[0])
+        return
+    pool = ThreadPoolExecutor(min(threads, len(items)), "lazynwb-index")
+    try:
+        futures = [pool.submit(work, item) for item in items]
+        bar = _bar(len(items)) if progress else None
+        for future in futures:
+            yield future.result()
+            if bar is not None:
+                bar.update()
+        if bar is not None:
+            bar.close()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _bar(total: int):  # type: ignore[no-untyped-def]
+    """A progress bar that appears only if the work takes a while, and only where somebody looks."""
+    from tqdm.auto import tqdm
+
+    return tqdm(
+        total=total, desc="Indexing NWB files", unit="file", delay=2, disable=None, leave=False
+    )

@@ -1,0 +1,607 @@
+"""One column's rows, as steps: which byte ranges next, and what to make of them.
+
+A step is a generator that yields a `Wave`, the byte ranges it needs now, and goes on once all of them have
+come. Steps of all columns of a partition run side by side (`together`), so that a partition costs as many
+round trips as its deepest column: one for numbers and for ragged columns read whole; two for rows of a
+ragged column, and for strings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from .decode import (
+    Values,
+    arrow,
+    chunk_bytes,
+    fixed_text,
+    labelled,
+    listed,
+    merged,
+    nested,
+    numbers,
+    slices,
+    spread,
+    utf8,
+)
+from .errors import NWBReadError
+from .formats.heap import FIRST, HEADER, collection_size, objects
+from .formats.objects import ChunkTree
+from .index import DESCRIPTOR, UNDEFINED, ArrayIndex, ElementType, Extents, Layout, element_bytes
+from .storage import Request
+
+T = TypeVar("T")
+
+NEAR = 4096  # rows closer than this many bytes are fetched as one range
+SLACK = 1 << 20  # overlapping rows may hold this many values more than are stored
+
+
+@dataclass
+class Wave:
+    """What a step needs before it can go on."""
+
+    requests: list[Request] = field(default_factory=list)
+    addresses: set[int] = field(default_factory=set)  # of objects whose paths are wanted
+    paths: dict[int, str] = field(default_factory=dict)  # filled in by whoever runs the step
+
+
+Steps = Generator[Wave, None, T]
+
+
+def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
+    """Several steps side by side: one wave for all of them, until all have ended."""
+    results: dict[int, T] = {}
+    waves: dict[int, Wave] = {}
+
+    def advance(i: int) -> None:
+        try:
+            waves[i] = next(steps[i])
+        except StopIteration as stop:
+            results[i] = stop.value
+            waves.pop(i, None)
+
+    for i in range(len(steps)):
+        advance(i)
+    while waves:
+        joint = Wave()
+        for wave in waves.values():
+            joint.requests += wave.requests
+            joint.addresses |= wave.addresses
+        yield joint
+        for i, wave in list(waves.items()):
+            wave.paths = joint.paths
+            advance(i)
+    return [results[i] for i in range(len(steps))]
+
+
+class ChunkMaps(Protocol):
+    """Keeps chunk maps that were read late, by the address of their B-tree."""
+
+    def get(self, root: int) -> Extents | None: ...
+
+    def put(self, root: int, extents: Extents) -> None: ...
+
+
+class Reader:
+    """Makes the steps for the columns of one file.
+
+    Parameters
+    ----------
+    size : int
+        The file's size: no address reaches beyond it.
+    cache : ChunkMaps
+        Keeps what was read late of the file's index.
+    """
+
+    def __init__(self, size: int, cache: ChunkMaps) -> None:
+        self.size, self.cache = size, cache
+        self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
+
+    # --- ahead of its use
+    def hold(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
+        """Fetch a range of a dataset's rows now; later steps take them from here."""
+        raw = yield from self.raw(array, np.array([start]), np.array([stop]))
+        self._held[id(array)] = (array, start, stop, raw)
+
+    def locate(self, array: ArrayIndex) -> Steps[None]:
+        """Read the chunk map of a dataset now, if it was left unread."""
+        if array.layout.chunk is not None and array.rows and not array.extents.offsets.size:
+            yield from self._tree(array)
+
+    # --- rows of a column
+    def column(
+        self,
+        arrays: Sequence[ArrayIndex],
+        labels: tuple[str, ...] | None,
+        rows: np.ndarray,
+    ) -> Steps[Values]:
+        """The values of some rows, in that order; rows that the column doesn't have are null.
+
+        Parameters
+        ----------
+        arrays : sequence of ArrayIndex
+            The values, then the indexes outward.
+        labels : tuple of str or None
+        rows : numpy.ndarray of int64
+            Row numbers of the table, rising.
+        """
+        there = rows[: int(np.searchsorted(rows, arrays[-1].rows))]
+        if there.size == 0:
+            starts, stops = there, there
+        else:
+            first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
+            last = np.concatenate([first[1:] - 1, [there.size - 1]])
+            starts, stops = there[first], there[last] + 1
+        values = yield from self._ragged(arrays, labels, starts, stops)
+        if there.size < rows.size:
+            held = arrow(values)
+            values = pa.concat_arrays([held, pa.nulls(rows.size - there.size, held.type)])
+        return values
+
+    def _ragged(
+        self,
+        arrays: Sequence[ArrayIndex],
+        labels: tuple[str, ...] | None,
+        starts: np.ndarray,
+        stops: np.ndarray,
+    ) -> Steps[Values]:
+        """The values of row ranges, one after the other."""
+        if len(arrays) == 1:
+            return (yield from self._values(arrays[0], labels, starts, stops))
+        index, inner = arrays[-1], arrays[:-1]
+        limit = inner[-1].rows
+        whole = starts.size == 1 and starts[0] == 0 and stops[0] == index.rows
+        # every row: the values are known to be wanted, so they come along with the index
+        ahead = inner[:1] if whole and len(inner) == 1 and inner[0].nbytes else []
+        first = np.maximum(starts - 1, 0)
+        a, b = merged(first, stops)
+        if ahead:
+            everything = (np.zeros(1, np.int64), np.full(1, limit, np.int64))
+            ends, values = yield from _pair(
+                self._numbers(index, a, b), self._values(inner[0], labels, *everything)
+            )
+        else:
+            ends = yield from self._numbers(index, a, b)
+        ends = clipped(ends, limit)
+        base = np.cumsum(np.concatenate([[0], b - a]))
+
+        def at(positions: np.ndarray) -> np.ndarray:
+            """The index's values at positions of the dataset; before the first, zero."""
+            run = np.searchsorted(a, positions, "right") - 1
+            held = np.maximum(run, 0)
+            picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
+            return np.where(positions < 0, 0, picked)
+
+        rows = spread(starts, stops - starts)
+        if not rows.size:
+            begin = end = np.zeros(0, np.int64)
+        else:
+            begin, end = at(rows - 1), at(rows)
+        end = np.maximum(begin, end)
+        counts = end - begin
+        total = int(counts.sum())
+        if total > 2 * limit + SLACK:
+            raise NWBReadError(
+                f"its rows together hold {total} values, but only {limit} are stored: "
+                "the index is damaged"
+            )
+        if ahead:
+            if (begin == np.cumsum(counts) - counts).all() and total == limit:
+                return listed(np.concatenate([[0], end]), values)
+            picked = pa.array(spread(begin, counts))
+            return listed(_offsets(counts), arrow(values).take(picked))
+        u, v = merged(begin, end)
+        values = yield from self._ragged(inner, labels, u, v)
+        if int((v - u).sum()) != total or not _rising(begin, end):
+            place = np.cumsum(np.concatenate([[0], v - u]))
+            run = np.maximum(np.searchsorted(u, begin, "right") - 1, 0)
+            if u.size:
+                begin = np.where(counts > 0, place[run] + begin - u[run], 0)
+            values = arrow(values).take(pa.array(spread(begin, counts)))
+        return listed(_offsets(counts), values)
+
+    # --- values of a dataset
+    def _numbers(
+        self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray
+    ) -> Steps[np.ndarray]:
+        if array.layout.element[0] not in ("number", "odd"):
+            raise NWBReadError("its index does not hold numbers")
+        raw = yield from self.raw(array, starts, stops)
+        return numbers(raw, array.layout.element)
+
+    def _values(
+        self,
+        array: ArrayIndex,
+        labels: tuple[str, ...] | None,
+        starts: np.ndarray,
+        stops: np.ndarray,
+    ) -> Steps[Values]:
+        raw = yield from self.raw(array, starts, stops)
+        rows = int((stops - starts).sum())
+        if labels is not None:
+            flat: Values = labelled(numbers(raw, array.layout.element), labels, None)
+        else:
+            count = rows * math.prod(array.layout.item)
+            flat = yield from self.elements(
+                raw, array.layout.element, count, array.layout.user_block
+            )
+        return nested(flat, array.layout.item, rows)
+
+    def elements(
+        self, raw: np.ndarray, element: ElementType, count: int, base: int
+    ) -> Steps[Values]:
+        """The values of so many elements, stored one after the other."""
+        kind = element[0]
+        if kind in ("number", "bool", "odd"):
+            return numbers(raw, element)
+        if kind == "enum":
+            return labelled(raw.view(np.dtype(element[1])), element[2], element[3])
+        if kind == "text":
+            if element[1] == 0:
+                return pa.array([""] * count, pa.large_string())
+            return fixed_text(raw, element[1], element[2])
+        if kind == "complex":
+            pair = numbers(raw, ("number", element[1])).reshape(-1, 2)
+            parts = [pa.array(np.ascontiguousarray(pair[:, i])) for i in (0, 1)]
+            return pa.StructArray.from_arrays(parts, names=["r", "i"])
+        if kind == "compound":
+            table = raw.reshape(count, element[1])
+            steps = [
+                self.elements(
+                    np.ascontiguousarray(table[:, at : at + element_bytes(inner)]).reshape(-1),
+                    inner,
+                    count,
+                    base,
+                )
+                for _, at, inner in element[2]
+            ]
+            fields = yield from together(steps)
+            names = [name for name, _, _ in element[2]]
+            return pa.StructArray.from_arrays([arrow(f) for f in fields], names=names)
+        if kind == "array":
+            each = math.prod(element[1])
+            flat = yield from self.elements(raw, element[2], count * each, base)
+            return nested(flat, element[1], count)
+        if kind == "reference":
+            return (yield from self._references(raw, base))
+        if kind == "string":
+            buffer, starts, sizes = yield from self._heap(raw.view(DESCRIPTOR), 1, base)
+            return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
+        if kind == "sequence":
+            width = element_bytes(element[1])
+            buffer, starts, sizes = yield from self._heap(raw.view(DESCRIPTOR), width, base)
+            inner = buffer[spread(starts, sizes)]
+            total = int(sizes.sum()) // width
+            flat = yield from self.elements(inner, element[1], total, base)
+            return listed(_offsets(sizes // width), flat)
+        raise NWBReadError(f"no values can be made of {kind}")
+
+    def _references(self, raw: np.ndarray, base: int) -> Steps[pa.Array]:
+        """The paths of the objects that addresses refer to; a dangling one is null."""
+        unique, inverse = np.unique(raw.view("<u8"), return_inverse=True)
+        wave = Wave(addresses=set(unique.tolist()) - {0, UNDEFINED})
+        if wave.addresses:
+            yield wave
+        paths = pa.array([wave.paths.get(a) for a in unique.tolist()], pa.large_string())
+        return paths.take(pa.array(inverse.reshape(-1)))
+
+    def _heap(
+        self, descriptors: np.ndarray, width: int, base: int
+    ) -> Steps[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The heap bytes of variable-length elements: one buffer, each one's start and byte size."""
+        sizes = descriptors["length"].astype(np.int64) * width
+        address = descriptors["address"]
+        null = (sizes == 0) | (address == 0) | (address == UNDEFINED)
+        sizes[null] = 0
+        starts = np.zeros(len(sizes), np.int64)
+        unique, which = np.unique(address[~null], return_inverse=True)
+        if not unique.size:
+            return np.zeros(0, np.uint8), starts, sizes
+        if int(unique.max()) + base + HEADER > self.size:
+            raise NWBReadError("damaged: a string lies outside the file")
+        begins = unique.astype(np.int64) + base
+        # collections lie side by side: each is taken to end where the next begins, the last to
+        # hold what its strings need
+        need = np.bincount(which, sizes[~null] + 24).astype(np.int64) + HEADER + 16
+        need = np.maximum(-(-need // FIRST) * FIRST, FIRST)
+        # (few collections: rather some bytes more than another round trip)
+        least = FIRST * (16 if len(begins) <= 4 else 4 if len(begins) <= 16 else 1)
+        following = np.append(begins[1:], self.size)
+        ends = np.minimum(begins + np.maximum(2 * need, least), following)
+        parts: list[bytes] = [b""] * len(begins)
+
+        def keep(i: int) -> Callable[[memoryview], None]:
+            def sink(data: memoryview) -> None:
+                parts[i] = parts[i] + bytes(data)
+
+            return sink
+
+        ranges = zip(begins.tolist(), ends.tolist(), strict=True)
+        yield Wave([Request(a, b, keep(i)) for i, (a, b) in enumerate(ranges)])
+        more = []
+        for i, part in enumerate(parts):
+            size = collection_size(part)
+            if size > len(part):
+                end = int(begins[i]) + size
+                if end > self.size:
+                    raise NWBReadError("damaged: a global heap collection reaches beyond the file")
+                more.append(Request(int(begins[i]) + len(part), end, keep(i)))
+            else:
+                parts[i] = part[:size]
+        if more:
+            yield Wave(more)
+        number = descriptors["index"][~null].astype(np.int64)
+        placed = np.zeros(len(which), np.int64)
+        length = np.zeros(len(which), np.int64)
+        order = np.argsort(which, kind="stable")
+        border = np.searchsorted(which[order], np.arange(len(parts) + 1))
+        at = 0
+        for i, part in enumerate(parts):
+            where = order[border[i] : border[i + 1]]
+            first, held = objects(memoryview(part))
+            numbers_here = number[where]
+            if (numbers_here >= len(first)).any() or (first[numbers_here] < 0).any():
+                raise NWBReadError("damaged: a string that its global heap collection doesn't hold")
+            placed[where] = first[numbers_here] + at
+            length[where] = held[numbers_here]
+            at += len(part)
+        if (length < sizes[~null]).any():
+            raise NWBReadError("damaged: a string is longer than what the global heap holds of it")
+        starts[~null] = placed
+        if int(sizes.sum()) > 4 * at + SLACK:
+            raise NWBReadError("damaged: strings that together are longer than what is stored")
+        return np.frombuffer(b"".join(parts), np.uint8), starts, sizes
+
+    # --- bytes of a dataset
+    def raw(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
+        """The stored bytes of row ranges (sorted, disjoint), filters undone, one after the other."""
+        layout, rows = array.layout, int((stops - starts).sum())
+        out = np.empty(rows * layout.row_bytes, np.uint8)
+        if not out.size:
+            return out
+        if int(stops[-1]) > array.rows:
+            raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
+        held = self._held.get(id(array))
+        if held is not None and held[1] <= starts[0] and stops[-1] <= held[2]:
+            _copy_rows(out, starts - held[1], stops - starts, layout.row_bytes)(held[3].data)
+            return out
+        extents = array.extents
+        if layout.chunk is not None and not extents.offsets.size:
+            extents = yield from self._tree(array)
+        base = np.cumsum(np.concatenate([[0], stops - starts]))
+        if layout.chunk is None:
+            wave = self._plain(
+                int(extents.offsets[0]), 0, layout, out, starts, stops, base, int(extents.sizes[0])
+            )
+        else:
+            wave = self._chunked(layout, extents, out, starts, stops, base)
+        if wave:
+            yield Wave(wave)
+        return out
+
+    def _plain(
+        self,
+        offset: int,
+        first_row: int,
+        layout: Layout,
+        out: np.ndarray,
+        starts: np.ndarray,
+        stops: np.ndarray,
+        base: np.ndarray,
+        stored: int,
+    ) -> list[Request]:
+        """Requests for row ranges of bytes that lie as they are from `offset` on."""
+        width = layout.row_bytes
+        if offset == UNDEFINED:
+            _fill(out, layout)
+            return []
+        if (int(stops[-1]) - first_row) * width > stored:
+            raise NWBReadError("damaged: fewer bytes are stored than its shape declares")
+        a, b = merged(starts, stops, max(NEAR // max(width, 1), 0))
+        group = np.searchsorted(starts, a)
+        group_end = np.append(group[1:], len(starts))
+        requests = []
+        for i, j, begin, end in zip(
+            group.tolist(), group_end.tolist(), a.tolist(), b.tolist(), strict=True
+        ):
+            low, high = int(base[i]) * width, int(base[j]) * width
+            sink = _copy_rows(out[low:high], starts[i:j] - begin, stops[i:j] - starts[i:j], width)
+            at = offset + (begin - first_row) * width
+            requests.append(Request(at, at + (end - begin) * width, sink))
+        return requests
+
+    def _chunked(
+        self,
+        layout: Layout,
+        extents: Extents,
+        out: np.ndarray,
+        starts: np.ndarray,
+        stops: np.ndarray,
+        base: np.ndarray,
+    ) -> list[Request]:
+        """Requests for the chunks that row ranges touch."""
+        assert layout.chunk is not None
+        step, item, chunk_item = layout.chunk[0], layout.item, layout.chunk[1:]
+        columns = [-(-n // c) for n, c in zip(item, chunk_item, strict=True)]
+        across = math.prod(columns)
+        width = layout.element_bytes
+        nbytes = math.prod(layout.chunk) * width
+        touched = np.zeros(-(-extents.rows // step) + 1, np.int64)
+        np.add.at(touched, starts // step, 1)
+        np.add.at(touched, (stops - 1) // step + 1, -1)
+        requests: list[Request] = []
+        for k in np.flatnonzero(np.cumsum(touched) > 0).tolist():
+            low, high = k * step, min((k + 1) * step, extents.rows)
+            i = int(np.searchsorted(stops, low, "right"))
+            j = int(np.searchsorted(starts, high, "left"))
+            begin, end = np.maximum(starts[i:j], low), np.minimum(stops[i:j], high)
+            first = int(base[i] + begin[0] - starts[i])
+            count = int((end - begin).sum())
+            rows = out[first * layout.row_bytes : (first + count) * layout.row_bytes]
+            for c in range(across):
+                n = k * across + c
+                offset, size = int(extents.offsets[n]), int(extents.sizes[n])
+                mask = 0 if extents.masks is None else int(extents.masks[n])
+                corner = [
+                    int(p) * s
+                    for p, s in zip(np.unravel_index(c, columns), chunk_item, strict=True)
+                ]
+                part = tuple(
+                    slice(p, min(p + s, n_))
+                    for p, s, n_ in zip(corner, chunk_item, item, strict=True)
+                )
+                edge = high - low < step or any(
+                    p + s > n_ for p, s, n_ in zip(corner, chunk_item, item, strict=True)
+                )
+                bare = not layout.filters or (layout.raw_edges and edge)
+                bare = bare or all(mask >> f & 1 for f in range(len(layout.filters)))
+                if bare and across == 1 and chunk_item == item:
+                    local = np.cumsum(np.concatenate([[0], end - begin]))
+                    requests += self._plain(offset, low, layout, rows, begin, end, local, size)
+                    continue
+                if offset == UNDEFINED:
+                    _fill_part(rows, layout, count, part)
+                    continue
+                sink = _Chunk(layout, 0xFFFFFFFF if bare else mask, nbytes, rows, count, part,
+                              begin - low, end - begin)  # fmt: skip
+                requests.append(Request(offset, offset + size, sink))
+        return requests
+
+    def _tree(self, array: ArrayIndex) -> Steps[Extents]:
+        """The chunks of a dataset whose B-tree was left unread when the file was indexed."""
+        layout, extents = array.layout, array.extents
+        assert layout.chunk is not None
+        held = self.cache.get(extents.root)
+        if held is not None:
+            return held
+        shape = (extents.rows, *layout.item)
+        tree = ChunkTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
+        while tree.wanted:
+            nodes: dict[int, bytes] = {}
+            wanted = tree.wanted
+            yield Wave([Request(a, b, _keep(nodes, i)) for i, (a, b) in enumerate(wanted)])
+            tree.feed([nodes[i] for i in range(len(wanted))])
+        ends = np.where(tree.offsets == UNDEFINED, 0, tree.offsets + tree.sizes)
+        if (ends > self.size).any():
+            raise NWBReadError("truncated or damaged: a chunk lies outside the file")
+        found = Extents(
+            extents.rows, tree.offsets, tree.sizes, tree.masks if tree.masks.any() else None
+        )
+        self.cache.put(extents.root, found)
+        return found
+
+
+class _Chunk:
+    """Takes one chunk's stored bytes: decodes them and puts the wanted rows in their place."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        mask: int,
+        nbytes: int,
+        rows: np.ndarray,
+        count: int,
+        part: tuple[slice, ...],
+        starts: np.ndarray,
+        counts: np.ndarray,
+    ) -> None:
+        self.layout, self.mask, self.nbytes = layout, mask, nbytes
+        self.rows, self.count, self.part = rows, count, part
+        self.starts, self.counts = starts, counts
+
+    def __call__(self, data: memoryview) -> None:
+        layout = self.layout
+        assert layout.chunk is not None
+        decoded = np.frombuffer(chunk_bytes(data, layout, self.mask, self.nbytes), np.uint8)
+        if layout.chunk[1:] == layout.item:
+            _copy_rows(self.rows, self.starts, self.counts, layout.row_bytes)(decoded.data)
+            return
+        shape = (*layout.chunk, layout.element_bytes)
+        inside = tuple(slice(0, s.stop - s.start) for s in self.part)
+        target = self.rows.reshape(self.count, *layout.item, layout.element_bytes)
+        picked = decoded.reshape(shape)[spread(self.starts, self.counts)]
+        target[(slice(None), *self.part)] = picked[(slice(None), *inside)]
+
+
+def _copy_rows(
+    out: np.ndarray, starts: np.ndarray, counts: np.ndarray, width: int
+) -> Callable[[memoryview], None]:
+    """A sink that copies runs of rows out of the bytes that come."""
+
+    def sink(data: memoryview) -> None:
+        source = np.frombuffer(data, np.uint8)
+        if len(starts) == 1:
+            low = int(starts[0]) * width
+            out[...] = source[low : low + len(out)]
+        elif width:
+            rows = source[: len(source) // width * width].reshape(-1, width)
+            np.take(rows, spread(starts, counts), axis=0, out=out.reshape(-1, width))
+
+    return sink
+
+
+def _keep(nodes: dict[int, bytes], i: int) -> Callable[[memoryview], None]:
+    def sink(data: memoryview) -> None:
+        nodes[i] = bytes(data)
+
+    return sink
+
+
+def _fill(out: np.ndarray, layout: Layout) -> None:
+    """Values that were never written."""
+    if layout.fill:
+        out.reshape(-1, len(layout.fill))[...] = np.frombuffer(layout.fill, np.uint8)
+    else:
+        out[...] = 0
+
+
+def _fill_part(rows: np.ndarray, layout: Layout, count: int, part: tuple[slice, ...]) -> None:
+    target = rows.reshape(count, *layout.item, layout.element_bytes)[(slice(None), *part)]
+    target[...] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
+
+
+def _pair(first: Steps[np.ndarray], second: Steps[Values]) -> Steps[tuple[np.ndarray, Values]]:
+    a, b = yield from together([first, second])
+    return a, b
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _rising(begin: np.ndarray, end: np.ndarray) -> bool:
+    """Whether rows that hold something follow one another without overlap."""
+    filled = end > begin
+    begin, end = begin[filled], end[filled]
+    return bool((begin[1:] >= end[:-1]).all())
+
+
+def clipped(ends: np.ndarray, limit: int) -> np.ndarray:
+    """Index values of any width as int64 between 0 and the length of the data."""
+    if ends.dtype.kind == "f":
+        ends = np.nan_to_num(ends, nan=0.0)
+        return np.clip(ends, 0, limit).astype(np.int64)
+    if ends.dtype.kind == "i":
+        ends = np.maximum(ends, 0)
+    return np.minimum(ends.astype(np.uint64), np.uint64(limit)).astype(np.int64)
+
+
+def _before_nul(buffer: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Sizes cut at a first NUL: a C string ends there, whatever length is stored."""
+    if not buffer.size:
+        return sizes
+    nuls = np.flatnonzero(buffer == 0)
+    if not nuls.size:
+        return sizes
+    following = np.searchsorted(nuls, starts)
+    reach = np.where(following < nuls.size, nuls[np.minimum(following, nuls.size - 1)], buffer.size)
+    shortened: np.ndarray = np.minimum(sizes, reach - starts)
+    return shortened

@@ -1,0 +1,48 @@
+"""Settings, in Dask's configuration system under `lazynwb-dask`.
+
+`lazynwb_dask.yaml` holds the defaults and says what each setting is. As with Dask's own settings they can
+be changed in a YAML file, by environment variables (`DASK_LAZYNWB_DASK__RETRIES=9`) or in code
+(`dask.config.set({"lazynwb-dask.retries": 9})`). Each worker uses its own configuration.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import files
+from typing import Any
+
+import dask.config
+from dask.utils import parse_bytes, parse_timedelta
+
+from .storage import Settings
+
+
+@functools.cache
+def _load_defaults() -> None:
+    import yaml
+
+    text = files(__package__).joinpath("lazynwb_dask.yaml").read_text()
+    dask.config.update_defaults(yaml.safe_load(text))
+
+
+def get(key: str) -> Any:
+    """The value of a setting.
+
+    >>> get("retries")
+    5
+    """
+    _load_defaults()
+    return dask.config.get(f"lazynwb-dask.{key}")
+
+
+def settings() -> Settings:
+    """What reading needs of the configuration."""
+    return Settings(
+        connections=int(get("connections")),
+        gap=parse_bytes(get("gap")),
+        split=parse_bytes(get("split")),
+        in_flight=parse_bytes(get("in-flight")),
+        timeout=float(parse_timedelta(get("timeout"))),
+        retries=int(get("retries")),
+        deadline=float(parse_timedelta(get("deadline"))),
+    )

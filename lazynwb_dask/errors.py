@@ -1,0 +1,70 @@
+"""The errors that lazynwb_dask raises on purpose.
+
+Each message names the file, the table or the column, and the way out. All of them pickle, so that an
+error on a worker reaches the client as itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class NWBError(Exception):
+    """Base of every error of this package."""
+
+    def __str__(self) -> str:  # KeyError would show the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class TableNotFoundError(NWBError, KeyError):
+    """No file has the table that was asked for."""
+
+
+class ColumnNotFoundError(NWBError, KeyError):
+    """No file has the column that was asked for."""
+
+
+class SchemaConflictError(NWBError, TypeError):
+    """A column's types in different files have no common type."""
+
+
+class UnsupportedColumnError(NWBError):
+    """A column that is stored in a way that can't be read was asked for by name."""
+
+
+class NWBReadError(NWBError, OSError):
+    """A file can't be read: missing, forbidden, truncated, damaged or not NWB."""
+
+
+class NWBFileNotFoundError(NWBReadError, FileNotFoundError):
+    """There is no such file, or nothing matches a pattern or lies below a folder."""
+
+
+class NWBPermissionError(NWBReadError, PermissionError):
+    """The store refuses to hand out a file: credentials are missing, wrong or expired."""
+
+
+class NWBFileChangedError(NWBReadError):
+    """A file is no longer the one that was planned with: it was replaced or modified."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong with one file.
+
+    Parameters
+    ----------
+    path : str
+        Without the query string of a URL, which may hold a signature.
+    stage : {"plan", "read"}
+    error : str
+        The error's class and text.
+    """
+
+    path: str
+    stage: str
+    error: str
+
+    @staticmethod
+    def of(path: str, stage: str, exc: BaseException) -> Failure:
+        return Failure(path, stage, f"{type(exc).__name__}: {exc}")

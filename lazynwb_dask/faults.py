@@ -1,0 +1,137 @@
+"""What can go wrong in one attempt to read, in words that hold no secret.
+
+Exceptions of the libraries below show whole URLs, signatures included, so they end here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+Kind = Literal["missing", "forbidden", "changed", "truncated", "transient", "credentials", "other"]
+
+_TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+# Told by name, so that no client library needs to be imported to classify its exceptions.
+_TRANSIENT = frozenset(
+    {
+        "TimeoutError",
+        "ConnectionError",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "HTTPClientError",
+        "EOFError",
+        "IncompleteRead",
+        "IncompleteReadError",
+        "ResponseParserError",
+        "BadStatusLine",
+        "ServerError",
+    }
+)
+_NO_CREDENTIALS = frozenset({"NoCredentialsError"})
+_BAD_CREDENTIALS = frozenset(
+    {
+        "PartialCredentialsError",
+        "CredentialRetrievalError",
+        "TokenRetrievalError",
+        "NoAuthTokenError",
+        "ProfileNotFound",
+        "SSOError",
+        "LoginError",
+        "RefreshError",
+        "DefaultCredentialsError",
+    }
+)
+_TRANSIENT_CODES = frozenset(
+    {
+        "SlowDown",
+        "RequestTimeout",
+        "InternalError",
+        "ServiceUnavailable",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+    }
+)
+
+
+class Fault(Exception):
+    """Why an attempt failed."""
+
+    def __init__(self, kind: Kind, cause: str, retry_after: float | None = None) -> None:
+        super().__init__(kind, cause)
+        self.kind = kind
+        self.cause = cause
+        self.retry_after = retry_after
+
+
+def fault_of(error: BaseException) -> Fault:
+    """What an exception of any library means, without the details that it may give away."""
+    if isinstance(error, Fault):
+        return error
+    names = {cls.__name__ for cls in type(error).__mro__}
+    kind = type(error).__name__
+    if names & _NO_CREDENTIALS:
+        return Fault("credentials", "no credentials were found")
+    if names & _BAD_CREDENTIALS:
+        return Fault("forbidden", f"the credentials can't be used ({kind})")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return Fault("other", "the server's certificate isn't trusted")
+    if names & _TRANSIENT:
+        slow = isinstance(error, TimeoutError)
+        return Fault("transient", "no answer in time" if slow else f"the connection broke ({kind})")
+    if (status := _status_of(error)) is not None:
+        answer = getattr(error, "response", None)
+        code = answer.get("Error", {}).get("Code", "") if isinstance(answer, dict) else ""
+        about = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+        after = retry_after_of(about.get("HTTPHeaders", {}))
+        words = f"HTTP status {status}" + (f", {code}" if code and code != str(status) else "")
+        if code in _TRANSIENT_CODES:
+            return Fault("transient", words, after)
+        return Fault(kind_of(status), words, after)
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return Fault("missing", kind)
+    if isinstance(error, PermissionError):
+        return Fault("forbidden", kind)
+    if isinstance(error, OSError) and error.errno:
+        return Fault("other", os.strerror(error.errno))
+    return Fault("other", kind)
+
+
+def _status_of(error: BaseException) -> int | None:
+    answer = getattr(error, "response", None)
+    if answer is None and error.__cause__ is not None:  # s3fs translates what it lists
+        return _status_of(error.__cause__)
+    if isinstance(answer, dict):  # botocore
+        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return int(status) if status else None
+    for name in ("status", "status_code", "code"):  # aiohttp, azure, gcsfs
+        status = getattr(error, name, None)
+        if isinstance(status, int) and 100 <= status < 600:
+            return status
+    return None
+
+
+def kind_of(status: int) -> Kind:
+    if status in _TRANSIENT_STATUS:
+        return "transient"
+    if status in (404, 410):
+        return "missing"
+    if status in (401, 403, 407):
+        return "forbidden"
+    return "changed" if status == 412 else "truncated" if status == 416 else "other"
+
+
+def retry_after_of(headers: Mapping[str, str]) -> float | None:
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,199 @@
+"""Run h5py over a file of which only some blocks are here.
+
+h5py holds one lock per process, also while a Python file object waits for the network. So this file object
+never waits: it serves the blocks that are there; a read of any other is recorded and raises. After a pass,
+all missing blocks are fetched at once, outside HDF5's lock, and the pass starts again on a fresh
+`h5py.File`. A pass counts only if nothing was missing, since libhdf5 swallows some errors of file objects.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TypeVar
+
+import h5py
+
+from ..errors import NWBReadError
+from ..options import Options
+from ..sources import Source, shown
+from ..storage import Request, Settings, fetch, open_source
+
+T = TypeVar("T")
+
+BLOCK = 128 * 1024
+HEAD = 512 * 1024  # metadata gathers at both ends of most files
+WHOLE = 1024 * 1024  # smaller files are fetched whole
+MAX_WAVES = 200
+MAX_METADATA = 512 * 1024 * 1024
+
+
+class Miss(OSError):
+    """A block that is not here was read."""
+
+
+class SparseFile(io.RawIOBase):
+    """The file object that h5py reads: blocks by position, no input or output of its own."""
+
+    def __init__(self, size: int, block: int = BLOCK) -> None:
+        self.size, self.block = size, block
+        self._blocks: dict[int, bytes] = {}
+        self._missing: set[int] = set()
+        self._at = 0
+
+    # --- the filling side
+    def need(self, start: int, stop: int) -> bool:
+        """Record the absent blocks of a byte range; whether there were any."""
+        start, stop = max(start, 0), min(stop, self.size)
+        if stop <= start:
+            return False
+        blocks = range(start // self.block, (stop - 1) // self.block + 1)
+        absent = [i for i in blocks if i not in self._blocks]
+        self._missing.update(absent)
+        return bool(absent)
+
+    @property
+    def missing(self) -> bool:
+        return bool(self._missing)
+
+    @property
+    def held(self) -> int:
+        """The bytes that are here, near enough."""
+        return len(self._blocks) * self.block
+
+    def requests(self) -> list[Request]:
+        """One request for each run of missing blocks; to be sent, whereupon nothing is missing."""
+        runs: list[list[int]] = []
+        for i in sorted(self._missing):
+            if runs and runs[-1][1] == i:
+                runs[-1][1] = i + 1
+            else:
+                runs.append([i, i + 1])
+        self._missing = set()
+        return [self._request(a * self.block, min(b * self.block, self.size)) for a, b in runs]
+
+    def _request(self, start: int, stop: int) -> Request:
+        return Request(start, stop, lambda data: self.put(start, data))
+
+    def put(self, start: int, data: bytes | memoryview) -> None:
+        """Bytes from a block's border on; a last block that is not whole counts at the file's end only."""
+        for at in range(0, len(data), self.block):
+            piece = bytes(data[at : at + self.block])
+            if len(piece) == self.block or start + at + len(piece) == self.size:
+                self._blocks[(start + at) // self.block] = piece
+
+    # --- what our own parsers call
+    def has(self, start: int, stop: int) -> bool:
+        """Whether a byte range is here."""
+        blocks = range(start // self.block, (min(stop, self.size) - 1) // self.block + 1)
+        return all(i in self._blocks for i in blocks)
+
+    def peek(self, start: int, stop: int) -> bytes:
+        """A byte range, cut at the file's end. Raises `Miss` where it is not here."""
+        stop = min(stop, self.size)
+        if start < 0 or start >= stop:
+            raise ValueError(f"address {start} lies outside the file of {self.size} bytes")
+        if self.need(start, stop):
+            raise Miss(start)
+        first = start // self.block
+        data = b"".join(self._blocks[i] for i in range(first, (stop - 1) // self.block + 1))
+        return data[start - first * self.block : stop - first * self.block]
+
+    # --- what h5py calls
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        start = self._at
+        stop = min(start + len(buffer), self.size)
+        if stop <= start:
+            return 0
+        if self.need(start, stop):
+            raise Miss(start)
+        view, at, block = memoryview(buffer), start, self.block
+        while at < stop:
+            n = min(stop - at, block - at % block)
+            piece = memoryview(self._blocks[at // block])
+            view[at - start : at - start + n] = piece[at % block : at % block + n]
+            at += n
+        self._at = stop
+        return stop - start
+
+
+def run(
+    source: Source,
+    options: Options,
+    settings: Settings,
+    visit: Callable[[h5py.File, SparseFile], T],
+) -> tuple[Source, T]:
+    """The result of `visit(file, sparse)` over one file, with the bytes that it needs fetched in waves.
+
+    `visit` is called again after each wave, from the start, and should go on past objects that miss, so
+    that one wave fetches what all of them need.
+
+    Returns
+    -------
+    Source, result
+        The source with the size and the validator that the first answer gave.
+
+    Raises
+    ------
+    NWBReadError
+        When the file can't be read, or isn't HDF5, or is damaged.
+    """
+    source, head = open_source(source, HEAD, options, settings)
+    assert source.size is not None
+    sparse = SparseFile(source.size)
+    sparse.put(0, head)
+    # the tail, or all that is left of a small file, goes along with the first wave
+    speculative = (
+        (len(head), source.size) if source.size <= WHOLE else (source.size - HEAD, source.size)
+    )
+    if source.size <= WHOLE and sparse.need(*speculative):
+        fetch(source, sparse.requests(), options, settings)
+    for wave in range(MAX_WAVES):
+        error: Exception | None = None
+        try:
+            with h5py.File(sparse, "r") as file:
+                result = visit(file, sparse)
+        except NWBReadError:
+            if not sparse.missing:
+                raise
+        except Exception as exc:  # libhdf5 raises whatever it likes for damaged files
+            error = exc
+        if not sparse.missing:
+            if error is not None:
+                raise unreadable(source, head, error) from None
+            return source, result
+        if wave == 0:
+            sparse.need(*speculative)
+        if sparse.held > MAX_METADATA:
+            break
+        fetch(source, sparse.requests(), options, settings)
+    raise NWBReadError(
+        f"{shown(source.url)}: the metadata are spread over more than "
+        f"{sparse.held >> 20} MB or {MAX_WAVES} round trips: the file is damaged"
+    )
+
+
+def unreadable(source: Source, head: bytes, error: Exception) -> NWBReadError:
+    """What to tell of a file that h5py refused."""
+    name = shown(source.url)
+    if source.size == 0:
+        return NWBReadError(f"{name}: the file is empty")
+    if not any(head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048, 4096)):
+        return NWBReadError(f"{name}: not an HDF5 file (it starts with {head[:8]!r})")
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "truncated" in text:
+        return NWBReadError(f"{name}: the file is truncated: {text}")
+    return NWBReadError(f"{name}: damaged HDF5 file: {text}")

@@ -1,0 +1,123 @@
+"""Reads of local files: straight from the disk, with no filesystem object or event loop between."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from .counters import Tally, counters
+from .errors import (
+    NWBFileChangedError,
+    NWBFileNotFoundError,
+    NWBPermissionError,
+    NWBReadError,
+)
+from .location import Source, local_version
+from .process import process
+from .ranges import KIB, MIB, Piece, serve
+
+# On a disk there is no round trip to save: skip gaps, and hand out work in small pieces.
+GAP, SPLIT = 4 * KIB, 2 * MIB
+# Reads up to this are not worth a thread.
+INLINE = MIB
+
+
+def fetch(source: Source, pieces: Sequence[Piece]) -> None:
+    """Read the pieces of a local file and serve their requests."""
+    with _opened(source) as file:
+        if len(pieces) == 1 or sum(map(len, pieces)) <= INLINE:
+            for piece in pieces:
+                file.serve(piece)
+        else:
+            process().decode_all([partial(file.serve, piece) for piece in pieces])
+
+
+def begin(source: Source, nbytes: int) -> tuple[Source, bytes]:
+    """The beginning of a local file, and the file's size and version."""
+    with _opened(source) as file, _translated(source.url):
+        data = file.read(0, min(nbytes, file.size))
+        counters.add(source.url, Tally(wanted=len(data)))
+        return replace(source, size=file.size, etag=file.version), data
+
+
+class _File:
+    """An open file that notices when it is changed under its reader."""
+
+    def __init__(self, source: Source, descriptor: int) -> None:
+        self.name = source.url
+        self.descriptor = descriptor
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise NWBReadError(f"{self.name}: a folder can't be read as a file.")
+        self.size = status.st_size
+        self.version = local_version(status)
+        if source.size not in (None, self.size) or source.etag not in (None, self.version):
+            raise self._changed()
+
+    def read(self, start: int, stop: int) -> bytes:
+        data = _pread(self.descriptor, stop - start, start)
+        while data and len(data) < stop - start and start + len(data) < self.size:
+            data += _pread(self.descriptor, stop - start - len(data), start + len(data))
+        counters.add(self.name, Tally(requests=1, bytes=len(data)))
+        status = os.fstat(self.descriptor)
+        if (status.st_size, local_version(status)) != (self.size, self.version):
+            raise self._changed()
+        if len(data) != stop - start:
+            raise NWBReadError(
+                f"{self.name}: bytes {start}-{stop - 1} can't be read: the file ends at byte "
+                f"{self.size}. It is truncated or damaged."
+            )
+        return data
+
+    def serve(self, piece: Piece) -> None:
+        with _translated(self.name):
+            data = self.read(piece.start, piece.stop)
+        serve(memoryview(data), piece.start, piece.requests)
+
+    def _changed(self) -> NWBFileChangedError:
+        return NWBFileChangedError(
+            f"{self.name}: the file changed between planning and reading. Plan again: call "
+            "read_nwb again, or refresh the catalog."
+        )
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[_File]:
+    with _translated(source.url):
+        descriptor = os.open(source.url, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        yield _File(source, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except NWBReadError:
+        raise
+    except FileNotFoundError:
+        raise NWBFileNotFoundError(f"{name}: no such file.") from None
+    except PermissionError:
+        raise NWBPermissionError(f"{name}: access refused. Check the file's permissions.") from None
+    except OSError as error:
+        raise NWBReadError(f"{name}: can't be read: {error.strerror}.") from None
+
+
+_seek = threading.Lock()
+
+
+def _seek_and_read(descriptor: int, length: int, start: int) -> bytes:
+    """What `os.pread` does, where there is none (Windows)."""
+    with _seek:
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return os.read(descriptor, length)
+
+
+_pread = getattr(os, "pread", _seek_and_read)

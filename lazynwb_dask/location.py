@@ -1,0 +1,68 @@
+"""What a file is called: its place, its size and version, and the name that may be shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+# In these, what stands before the @ is a container or a user's name without which the URL means
+# something else, and never a password.
+_ACCOUNT_BEFORE_AT = frozenset({"abfs", "abfss", "az", "adl", "wasb", "wasbs"})
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file, or a Zarr store, to read from.
+
+    Attributes
+    ----------
+    url : str
+        Absolute POSIX path of a local file, or the URL as given.
+    size : int, optional
+        Bytes, where a listing or an answer has told.
+    etag : str, optional
+        What tells this version from others: a strong ETag as the store gives it, quotes kept, or a
+        Last-Modified date; for a local file ``<mtime_ns>-<inode>``. None if unknown or weak.
+    """
+
+    url: str
+    size: int | None = None
+    etag: str | None = None
+
+
+def is_local(url: str) -> bool:
+    """Whether a source is a file of this machine, read without any filesystem in between."""
+    return "::" not in url and not _SCHEME.match(url)
+
+
+def local_version(stat: os.stat_result) -> str:
+    """The version of a local file, which changes when it is written or replaced."""
+    return f"{stat.st_mtime_ns}-{stat.st_ino}"
+
+
+def shown(url: str) -> str:
+    """A URL as messages show it: without query, fragment and password, where secrets hide.
+
+    Examples
+    --------
+    >>> shown("https://me:pw@host/a.nwb?X-Amz-Signature=123")
+    'https://host/a.nwb'
+    >>> shown("/data/what?.nwb")
+    '/data/what?.nwb'
+    """
+    if is_local(url):
+        return url
+    return "::".join(_shown_link(link) for link in url.split("::"))
+
+
+def _shown_link(link: str) -> str:
+    if not _SCHEME.match(link):
+        return link
+    parts = urlsplit(link)
+    host = parts.netloc
+    if parts.scheme not in _ACCOUNT_BEFORE_AT or ":" in host.rpartition("@")[0]:
+        host = host.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"

@@ -1,0 +1,131 @@
+"""Which bytes to ask for so that all wanted ranges arrive in few requests and little waste.
+
+Pure arithmetic: nothing here touches a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+KIB = 1024
+MIB = 1024 * 1024
+
+# Gaps below this are cheaper to fetch than to think about: a response's headers are as long.
+FREE_GAP = 4 * KIB
+# Gap bytes of one call stay below the larger of this and an eighth of the wanted bytes.
+GAP_ALLOWANCE = 256 * KIB
+
+
+class Request(NamedTuple):
+    """A byte range of a file, and what to do with it.
+
+    Attributes
+    ----------
+    start, stop : int
+        The range, ``stop`` excluded.
+    sink : callable
+        Called once with a read-only memoryview of exactly ``stop - start`` bytes. A view that is
+        kept keeps the buffer alive that it was cut from, at most about a request's length.
+    """
+
+    start: int
+    stop: int
+    sink: Callable[[memoryview], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Contiguous bytes that are fetched into one buffer, and the requests they serve."""
+
+    start: int
+    stop: int
+    requests: Sequence[Request]
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def parts(self, split: int) -> list[tuple[int, int]]:
+        """Cut the piece into ranges of about equal length, none longer than ``split``."""
+        count = max(1, -(-len(self) // split))
+        cuts = [self.start + len(self) * i // count for i in range(count + 1)]
+        return list(pairwise(cuts))
+
+    def batches(self, length: int) -> list[Sequence[Request]]:
+        """The requests in groups of about ``length`` bytes, to be served by several threads."""
+        lengths = np.cumsum([request.stop - request.start for request in self.requests])
+        cuts = np.unique(np.searchsorted(lengths, np.arange(length, lengths[-1], length)) + 1)
+        bounds = [0, *cuts[cuts < len(lengths)].tolist(), len(lengths)]
+        return [self.requests[a:b] for a, b in pairwise(bounds)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The pieces of one call, with the sums that the counters report."""
+
+    pieces: Sequence[Piece]
+    wanted: int
+    gap: int
+
+
+def plan(requests: Sequence[Request], gap: int, split: int) -> Plan:
+    """Join ranges that overlap, touch or lie close together into pieces to fetch.
+
+    Parameters
+    ----------
+    requests : sequence of Request
+        Non-empty ranges in any order; overlapping and repeated ones are fetched once.
+    gap : int
+        Neighbours that lie further apart than this are never joined. Closer ones are, smallest gaps
+        first, until the gaps amount to `GAP_ALLOWANCE` or an eighth of the wanted bytes.
+    split : int
+        Pieces end between two requests rather than grow beyond this, so that what came early can be
+        decoded while the rest is on its way. Only a request that is longer by itself, or requests
+        that overlap, make a longer piece.
+    """
+    if not requests:
+        return Plan((), 0, 0)
+    bounds = np.array([(r.start, r.stop) for r in requests], dtype=np.int64)
+    order = np.lexsort((bounds[:, 1], bounds[:, 0]))
+    starts = bounds[order, 0]
+    ends = np.maximum.accumulate(bounds[order, 1])  # where everything up to here is covered
+
+    gaps = starts[1:] - ends[:-1]
+    covered = np.diff(ends, prepend=starts[0])
+    covered[1:] -= np.maximum(gaps, 0)
+    wanted = int(covered.sum())
+    joined = _joined(gaps, gap, max(GAP_ALLOWANCE, wanted // 8))
+
+    pieces: list[Piece] = []
+    members: list[Request] = []
+    begin = int(starts[0])
+    end = begin
+    for i, (start, stop) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        clean = start >= end  # nothing before reaches into this request
+        if members and (not joined[i - 1] or (clean and stop - begin > split)):
+            pieces.append(Piece(begin, end, members))
+            members, begin = [], start
+        members.append(requests[order[i]])
+        end = stop
+    pieces.append(Piece(begin, end, members))
+    return Plan(pieces, wanted, sum(len(piece) for piece in pieces) - wanted)
+
+
+def _joined(gaps: np.ndarray, limit: int, allowance: int) -> np.ndarray:
+    """Which neighbours to join, given the distance from each range to the next."""
+    joined = gaps <= min(FREE_GAP, limit)
+    positive = np.flatnonzero((gaps > 0) & (gaps <= limit))
+    smallest_first = positive[np.argsort(gaps[positive], kind="stable")]
+    within = np.cumsum(gaps[smallest_first]) <= allowance
+    joined[smallest_first[within]] = True
+    return joined
+
+
+def serve(view: memoryview, start: int, requests: Sequence[Request]) -> None:
+    """Give each request its part of a buffer that begins at byte ``start`` of the file."""
+    for request in requests:
+        request.sink(view[request.start - start : request.stop - start])

@@ -1,0 +1,47 @@
+"""What the tasks of a read run, on workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from . import config
+from .fusion import Scan
+from .predicate import Limit, Predicate
+
+
+def read(
+    scan: Scan, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
+) -> pd.DataFrame:
+    """All partitions of a narrowed scan."""
+    return scan.read(columns, predicate, limit, config.settings())
+
+
+def nothing(meta: pd.DataFrame) -> pd.DataFrame:
+    """No rows: it was known beforehand that none is left."""
+    return meta
+
+
+def candidates(frame: Any, n: int, kind: Any, columns: Any = None) -> Any:
+    """The rows that may be among the largest, in their order: so that ties are decided as by pandas."""
+    keys, by = (frame.to_frame("value"), "value") if columns is None else (frame, columns)
+    limit = Limit(kind, n, (by,) if isinstance(by, str) else tuple(by))
+    return frame.iloc[limit.rows(keys)]
+
+
+def best(frame: Any, n: int, kind: str, **columns: Any) -> Any:
+    """The rows with the largest or smallest values, in the order of these."""
+    return (frame.nlargest if kind == "largest" else frame.nsmallest)(n, **columns)
+
+
+def aligned(frame: pd.DataFrame, values: Sequence[Any]) -> list[Any]:
+    """What is to be assigned to a frame, without rows that the frame doesn't have.
+
+    pandas gives an empty frame the index of the first Series that is assigned to it, and so would add
+    rows wherever a filter has left none of a partition.
+    """
+    if len(frame):
+        return list(values)
+    return [v.reindex(frame.index) if isinstance(v, pd.Series) else v for v in values]
