@@ -26,7 +26,7 @@ from .errors import (
     TableNotFoundError,
     UnsupportedColumnError,
 )
-from .formats import hdf5
+from .formats import hdf5, tree
 from .formats.hdf5 import Table
 from .index import FileIndex, TableIndex
 from .options import Options
@@ -53,6 +53,7 @@ def read_nwb(
     blocksize: int | str | None = "128 MiB",
     on_missing: str = "skip",
     on_error: str = "raise",
+    allow_external_links: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dd.DataFrame:
     """One table of many NWB files as a Dask DataFrame.
@@ -86,6 +87,9 @@ def read_nwb(
         What to do with files that don't have the table.
     on_error : {"raise", "skip"}
         What to do with files that can't be read. See `read_report`.
+    allow_external_links : bool
+        Follow links into other files, and read data that a file keeps in others. Only for local files, and
+        only if you trust them: a file can name any other.
     storage_options : mapping, optional
         For fsspec: one mapping, or one for each protocol or URL prefix.
 
@@ -131,12 +135,12 @@ def read_nwb(
     wanted = list(dict.fromkeys([*(names or []), *(predicate.columns if predicate else ())]))
     size = None if blocksize is None else parse_bytes(blocksize)
     options, settings = Options(storage_options), config.settings()
-    sources = expand(paths, options)
+    sources, links = expand(paths, options), allow_external_links
     if isinstance(schema, (int, np.integer)) and not isinstance(schema, bool):
         sample = _spread(sources, int(schema))
         schema = _inferred(sample, table, options, settings, on_error, on_missing)
         unified = Schema({f.name: f for f in schema})
-        built = scans.unindexed(sources, table, unified, options, on_error, on_missing)
+        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links)
     elif isinstance(schema, pa.Schema):
         given = [
             Field(f.name, parse_type(f.type), f.nullable)
@@ -144,13 +148,19 @@ def read_nwb(
             if f.name not in PROVENANCE
         ]
         unified = Schema({f.name: f for f in given})
-        built = scans.unindexed(sources, table, unified, options, on_error, on_missing)
+        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links)
     else:
         overrides = _overrides(schema)
         found, failed = index_files(
-            sources, table, options, settings,
-            threads=config.get("index-threads"), on_error=on_error, progress=config.get("progress"),
-        )  # fmt: skip
+            sources,
+            table,
+            options,
+            settings,
+            threads=config.get("index-threads"),
+            on_error=on_error,
+            progress=config.get("progress"),
+            allow_external_links=links,
+        )
         _warn_skipped(failed, len(sources))
         tables = _present(found, failed, table, on_missing, options, settings)
         unified = _unified(tables, overrides, options, settings)
@@ -225,7 +235,7 @@ def list_tables(
     ['/units', '/intervals/trials', '/general/extracellular_ephys/electrodes']
     """
     options = Options(storage_options)
-    return hdf5.list_tables(expand(path, options)[0], options, config.settings())
+    return tree.list_tables(expand(path, options)[0], options, config.settings())
 
 
 def open_hdf5(
@@ -334,7 +344,7 @@ def _no_table(
 ) -> str:
     """Which table is missing where, and which ones there are."""
     first = absent[0]
-    there = hdf5.list_tables(first, options, settings)
+    there = tree.list_tables(first, options, settings)
     name = _table_name(table)
     text = f"no table {name} in {shown(first.url)}"
     if len(absent) > 1:

@@ -28,6 +28,7 @@ def index_files(
     on_error: str = "raise",
     details: bool = False,
     progress: bool = False,
+    allow_external_links: bool = False,
 ) -> tuple[list[FileIndex], list[Failure]]:
     """The index of one table of many files, and the files that can't be read.
 
@@ -43,6 +44,8 @@ def index_files(
         Descriptions and units too.
     progress : bool
         Show a progress bar if it takes long.
+    allow_external_links : bool
+        Let libhdf5 open other files that these name.
 
     Returns
     -------
@@ -53,7 +56,14 @@ def index_files(
 
     def index(source: Source) -> FileIndex | Failure:
         try:
-            return hdf5.index_file(source, table, options, settings, details=details)
+            return hdf5.index_file(
+                source,
+                table,
+                options,
+                settings,
+                details=details,
+                allow_external_links=allow_external_links,
+            )
         except NWBError as exc:
             if on_error == "raise":
                 raise

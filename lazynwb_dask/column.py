@@ -43,12 +43,23 @@ SLACK = 1 << 20  # overlapping rows may hold this many values more than are stor
 
 
 @dataclass
+class Elsewhere:
+    """Rows of a dataset whose data are in another file, which libhdf5 is to read."""
+
+    layout: Layout
+    starts: np.ndarray
+    stops: np.ndarray
+    found: np.ndarray | None = None  # filled in by whoever runs the step
+
+
+@dataclass
 class Wave:
     """What a step needs before it can go on."""
 
     requests: list[Request] = field(default_factory=list)
     addresses: set[int] = field(default_factory=set)  # of objects whose paths are wanted
     paths: dict[int, str] = field(default_factory=dict)  # filled in by whoever runs the step
+    elsewhere: list[Elsewhere] = field(default_factory=list)
 
 
 Steps = Generator[Wave, None, T]
@@ -73,6 +84,7 @@ def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
         for wave in waves.values():
             joint.requests += wave.requests
             joint.addresses |= wave.addresses
+            joint.elsewhere += wave.elsewhere
         yield joint
         for i, wave in list(waves.items()):
             wave.paths = joint.paths
@@ -271,6 +283,8 @@ class Reader:
         if kind == "reference":
             return (yield from self._references(raw, base))
         if kind == "string":
+            if raw.dtype == object:  # texts already: read by libhdf5
+                return pa.array(raw, pa.large_string())
             buffer, starts, sizes = yield from self._heap(raw.view(DESCRIPTOR), 1, base)
             return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
         if kind == "sequence":
@@ -362,6 +376,11 @@ class Reader:
     def raw(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
         """The stored bytes of row ranges (sorted, disjoint), filters undone, one after the other."""
         layout, rows = array.layout, int((stops - starts).sum())
+        if layout.foreign:
+            asked = Elsewhere(layout, starts, stops)
+            if rows:
+                yield Wave(elsewhere=[asked])
+            return np.zeros(0, np.uint8) if asked.found is None else asked.found
         out = np.empty(rows * layout.row_bytes, np.uint8)
         if not out.size:
             return out

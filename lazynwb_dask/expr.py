@@ -80,6 +80,8 @@ if _missing:
         f"{', '.join(_missing)}. Please report it, and use another version of dask until then."
     )
 
+# A few tasks for each thread, so that all have work until the end.
+MIN_TASKS = max(4, 2 * CPU_COUNT)
 # Nodes that hold something for each partition or count them: below them partitions aren't fused.
 _COUNTING = (
     ex.Head, ex.Tail, ex.Partitions, ex.Sample, ex.SetDivisions, ex.ResolveOverlappingDivisions,
@@ -272,7 +274,7 @@ class ReadNWB(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     def _laid_out(self) -> ReadNWB:
         family = self.operand("pushed").family or Family.of([self])
         family = replace(family, fuse=family.fuse and bool(config.get("fuse")))
-        layout = lay_out(self.scan, self._tasks, family, max(4, 2 * CPU_COUNT))
+        layout = lay_out(self.scan, self._tasks, family, MIN_TASKS)
         if layout == ONE_EACH:
             return self._with(layout=layout, family=None)
         return self._with(layout=layout, family=None, _partitions=None)

@@ -72,6 +72,8 @@ class Layout:
         Chunks that reach beyond the dataset's edge are stored without filters (HDF5 layout version 4).
     user_block : int
         Bytes before the HDF5 file proper, which addresses within it don't count.
+    foreign : str
+        The dataset's path, where its data are in another file and libhdf5 is to read them.
     """
 
     element: ElementType
@@ -81,6 +83,7 @@ class Layout:
     fill: bytes = b""
     raw_edges: bool = False
     user_block: int = 0
+    foreign: str = ""
 
     @property
     def element_bytes(self) -> int:

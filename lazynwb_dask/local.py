@@ -17,7 +17,7 @@ from .errors import (
     NWBPermissionError,
     NWBReadError,
 )
-from .location import Source, local_version
+from .location import Source, local_path, local_version
 from .process import process
 from .ranges import KIB, MIB, Piece, serve
 
@@ -89,7 +89,7 @@ class _File:
 @contextmanager
 def _opened(source: Source) -> Iterator[_File]:
     with _translated(source.url):
-        descriptor = os.open(source.url, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(local_path(source.url), os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         yield _File(source, descriptor)
     finally:

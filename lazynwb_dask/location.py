@@ -35,7 +35,12 @@ class Source:
 
 def is_local(url: str) -> bool:
     """Whether a source is a file of this machine, read without any filesystem in between."""
-    return "::" not in url and not _SCHEME.match(url)
+    return "::" not in url and not _SCHEME.match(local_path(url))
+
+
+def local_path(url: str) -> str:
+    """A local file's path, also if it was given as ``file://``."""
+    return url.removeprefix("file://").removeprefix("local://")
 
 
 def local_version(stat: os.stat_result) -> str:

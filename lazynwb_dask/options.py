@@ -191,6 +191,8 @@ class Options:
         options = self._resolved(url)
         if _protocol(url) not in ("s3", "s3a") or _has_identity(options):
             return False
+        if _identity(options) in _anonymous:
+            return True
         filesystem, _ = self.filesystem(url)
         _anonymous.add(_identity(options))
         # It would go on without credentials even when there are some, later in this process.
@@ -283,8 +285,10 @@ def _fits(prefix: str, url: str) -> bool:
         rest = url[len(prefix) :]
         return url.startswith(prefix) and (prefix.endswith("/") or rest[:1] in ("", "/", "?"))
     protocol = _protocol(url)
+    if not prefix:
+        return protocol not in ("file", "local")  # a disk has no options
     return (
-        prefix in ("", protocol)
+        prefix == protocol
         or any(prefix in store and protocol in store for store in _SAME_STORE)
         or (prefix == "http" and protocol == "https")  # never the other way: in clear text
     )

@@ -13,11 +13,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsspec.asyn import get_loop
 
 from .counters import counters
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 T = TypeVar("T")
 
@@ -49,7 +52,8 @@ class Gate:
                 if turn.done() and not turn.cancelled():
                     self._leave(amount)
                 else:
-                    self._queue.remove(entry)
+                    if entry in self._queue:
+                        self._queue.remove(entry)
                     self._admit()
                 raise
         else:
@@ -79,6 +83,7 @@ class Process:
 
     def __init__(self) -> None:
         self.loop = get_loop()
+        self.filesystems: dict[int, AbstractFileSystem] = {}  # those with open connections
         self.slots = Gate()
         self.memory = Gate()
         self.decoders = ThreadPoolExecutor(DECODERS, "lazynwb-dask-decode", _is_decoder)
@@ -185,6 +190,19 @@ def process() -> Process:
         return _current
 
 
+_kept: list[object] = []
+
+
+def _before_fork() -> None:
+    """Keep what has sockets from being collected in the child.
+
+    Parent and child share the kernel's list of sockets to watch: one that is closed in the child is
+    struck off it, and the parent would wait for its answers in vain.
+    """
+    if _current is not None:
+        _kept.extend([_current, *_current.filesystems.copy().values()])
+
+
 def _after_fork() -> None:
     global _current, _lock
     _current, _lock = None, threading.Lock()
@@ -193,4 +211,6 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_kept.clear, after_in_child=_after_fork
+    )

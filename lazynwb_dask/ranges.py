@@ -57,6 +57,8 @@ class Piece:
 
     def batches(self, length: int) -> list[Sequence[Request]]:
         """The requests in groups of about ``length`` bytes, to be served by several threads."""
+        if len(self) <= length or len(self.requests) == 1:
+            return [self.requests]
         lengths = np.cumsum([request.stop - request.start for request in self.requests])
         cuts = np.unique(np.searchsorted(lengths, np.arange(length, lengths[-1], length)) + 1)
         bounds = [0, *cuts[cuts < len(lengths)].tolist(), len(lengths)]

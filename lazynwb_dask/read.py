@@ -19,7 +19,7 @@ from .cache import LRU
 from .column import Reader, Steps, Wave, together
 from .decode import Values, empty
 from .errors import Failure, NWBError, NWBReadError, TableNotFoundError
-from .formats import hdf5
+from .formats import foreign, hdf5, tree
 from .index import ArrayIndex, Extents, TableIndex
 from .options import Options
 from .scan import Part, Scan
@@ -196,7 +196,11 @@ def _ahead(reader: Reader, arrays: Sequence[ArrayIndex], part: Part) -> Steps[No
     start = max(part.start - 1, 0) if len(arrays) > 1 else part.start
     stop = min(part.stop, outer.rows)
     todo: list[Steps[None]] = []
-    if stop > start and (stop - start) * outer.layout.row_bytes <= AHEAD:
+    if (
+        not outer.layout.foreign
+        and stop > start
+        and (stop - start) * outer.layout.row_bytes <= AHEAD
+    ):
         todo.append(reader.hold(outer, start, stop))
     todo += [reader.locate(array) for array in arrays[:-1]]
     yield from together(todo)
@@ -218,6 +222,7 @@ def _guarded(steps: Steps[Values], part: Part, name: str) -> Steps[Values]:
         wave = next(steps)
         while True:
             asked = Wave([guard(r) for r in wave.requests], wave.addresses)
+            asked.elsewhere = wave.elsewhere
             yield asked
             wave.paths = asked.paths
             wave = next(steps)
@@ -244,6 +249,8 @@ def _run(steps: Steps[Values], source: Source, options: Options, settings: Setti
         while True:
             if wave.addresses:
                 wave.paths.update(_names(source, wave.addresses, options, settings))
+            for asked in wave.elsewhere:
+                asked.found = foreign.rows(source, asked.layout, asked.starts, asked.stops)
             if wave.requests:
                 fetch(source, wave.requests, options, settings)
             wave = next(steps)
@@ -283,7 +290,7 @@ def _names(
     known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
     if len(known) == len(addresses):
         return {a: p for a, p in known.items() if p}
-    found = hdf5.names_of(source, addresses, options, settings)
+    found = tree.names_of(source, addresses, options, settings)
     if source.etag is not None:
         for address in addresses:
             path = found.get(address, "")
@@ -298,7 +305,13 @@ def _index(part: Part, scan: Scan, settings: Settings) -> Part:
     table = _tables.get(key) if part.source.etag is not None else None
     source = part.source
     if table is None:
-        found = hdf5.index_file(part.source, scan.table, scan.options, settings)
+        found = hdf5.index_file(
+            part.source,
+            scan.table,
+            scan.options,
+            settings,
+            allow_external_links=scan.allow_external_links,
+        )
         source, table = found.source, found.table
         if table is None:
             if scan.on_missing == "skip":

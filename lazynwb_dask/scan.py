@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from .errors import Failure, NWBReadError
 from .failures import tell
@@ -26,12 +25,12 @@ from .index import (
     ArrayIndex,
     ColumnIndex,
     Extents,
-    Filter,
     Layout,
     TableIndex,
 )
 from .options import Options
-from .schema import PROVENANCE, PROVENANCE_FIELDS, Field, Schema, parse_type
+from .packing import front, layout_json, layout_of, spell, thin, unfront, unspell, wide
+from .schema import PROVENANCE, PROVENANCE_FIELDS, Field, Schema
 from .sources import Source
 from .storage import Settings
 
@@ -159,6 +158,8 @@ class Scan:
         The files that could not be read while planning.
     origin : str
         The token of the scan that this one was narrowed from, where failures may have to be told.
+    allow_external_links : bool
+        Whether workers that index files may open others that these name.
     """
 
     files: Files
@@ -178,6 +179,7 @@ class Scan:
     known_token: str = ""
     failures: tuple[tuple[str, str, str], ...] = ()
     origin: str = ""
+    allow_external_links: bool = False
 
     # --- what the planner asks
     @property
@@ -322,12 +324,12 @@ class Scan:
         layouts: dict[Layout, int] = {}
         columns = {}
         buffers: list[bytes] = [
-            _thin(f.sizes),
-            _thin(f.table),
-            _thin(compact.file),
-            _thin(compact.start),
-            _thin(compact.stop),
-            _thin(compact.offset),
+            thin(f.sizes),
+            thin(f.table),
+            thin(compact.file),
+            thin(compact.start),
+            thin(compact.stop),
+            thin(compact.offset),
         ]
         for name, records in f.records.items():
             variants = [
@@ -337,19 +339,19 @@ class Scan:
             columns[name] = variants
             lengths = np.diff(records.ends, prepend=0)
             buffers += [
-                _thin(records.which),
-                _thin(lengths),
+                thin(records.which),
+                thin(lengths),
                 records.weights.tobytes(),
                 records.data,
             ]
-        urls, etags = _front(f.urls), list(f.etags)
+        urls, etags = front(f.urls), list(f.etags)
         head = {
             "urls": urls,
             "etags": etags if any(e is not None for e in etags) else None,
             "tables": f.tables,
-            "fields": [(x.name, _spell(x.type), x.nullable) for x in compact.fields.values()],
+            "fields": [(x.name, spell(x.type), x.nullable) for x in compact.fields.values()],
             "columns": columns,
-            "layouts": [_layout_json(x) for x in layouts],
+            "layouts": [layout_json(x) for x in layouts],
             "sizes": [len(b) for b in buffers],
             "rest": [
                 self.blocksize,
@@ -360,6 +362,7 @@ class Scan:
                 self.on_missing,
                 self.table,
                 self.origin,
+                self.allow_external_links,
                 self.options.token,
             ],
             "failures": self.failures,
@@ -380,8 +383,8 @@ def _unpack(data: bytes, options: Options, token: str) -> Scan:
     for n in head["sizes"]:
         buffers.append(raw[at : at + n])
         at += n
-    urls = _unfront(head["urls"])
-    layouts = [_layout_of(x) for x in head["layouts"]]
+    urls = unfront(head["urls"])
+    layouts = [layout_of(x) for x in head["layouts"]]
     records = {}
     for i, (name, variants) in enumerate(head["columns"].items()):
         which, lengths, weights, data = buffers[6 + 4 * i : 10 + 4 * i]
@@ -390,95 +393,25 @@ def _unpack(data: bytes, options: Options, token: str) -> Scan:
                 (tuple(layouts[j] for j in found), None if labels is None else tuple(labels))
                 for found, labels in variants
             ),
-            _wide(which).astype(np.int32),
+            wide(which).astype(np.int32),
             data,
-            np.cumsum(_wide(lengths)),
+            np.cumsum(wide(lengths)),
             np.frombuffer(weights, np.float32),
         )
     etags = head["etags"] or [None] * len(urls)
     files = Files(
-        tuple(urls), _wide(buffers[0]), tuple(etags), tuple(head["tables"]),
-        _wide(buffers[1]).astype(np.int32), records,
+        tuple(urls), wide(buffers[0]), tuple(etags), tuple(head["tables"]),
+        wide(buffers[1]).astype(np.int32), records,
     )  # fmt: skip
-    fields = {name: Field(name, _unspell(kind), null) for name, kind, null in head["fields"]}
-    blocksize, fusable, indexed, numbered, on_error, on_missing, table, origin, _ = head["rest"]
-    file, start, stop, offset = (_wide(b) for b in buffers[2:6])
+    fields = {name: Field(name, unspell(kind), null) for name, kind, null in head["fields"]}
+    blocksize, fusable, indexed, numbered, on_error, on_missing, table, origin, links, _ = head[
+        "rest"
+    ]
+    file, start, stop, offset = (wide(b) for b in buffers[2:6])
     return Scan(
         files, fields, file, start, stop, offset, options, blocksize, fusable, indexed, numbered,
-        on_error, on_missing, table, token, tuple(map(tuple, head["failures"])), origin,
+        on_error, on_missing, table, token, tuple(map(tuple, head["failures"])), origin, links,
     )  # fmt: skip
-
-
-def _thin(values: np.ndarray) -> bytes:
-    """Integers in the narrowest width that holds them, with a byte that says which."""
-    for kind in ("<i1", "<i2", "<i4", "<i8"):
-        info = np.iinfo(kind)
-        if not values.size or (values.min() >= info.min and values.max() <= info.max):
-            break
-    return kind[-1:].encode() + values.astype(kind).tobytes()
-
-
-def _wide(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, f"<i{data[:1].decode()}", offset=1).astype(np.int64)
-
-
-def _front(urls: Sequence[str]) -> list[Any]:
-    """URLs without the prefix that they share."""
-    if not urls:
-        return ["", []]
-    low, high = min(urls), max(urls)
-    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    return [low[:n], [url[n:] for url in urls]]
-
-
-def _unfront(packed: list[Any]) -> list[str]:
-    return [packed[0] + rest for rest in packed[1]]
-
-
-def _layout_json(layout: Layout) -> list[Any]:
-    return [
-        layout.element,
-        layout.item,
-        layout.chunk,
-        [(f.id, f.values, f.name) for f in layout.filters],
-        layout.fill.hex(),
-        layout.raw_edges,
-        layout.user_block,
-    ]
-
-
-def _layout_of(data: list[Any]) -> Layout:
-    element, item, chunk, filters, fill, raw_edges, user_block = data
-    return Layout(
-        _tuples(element),
-        tuple(item),
-        None if chunk is None else tuple(chunk),
-        tuple(Filter(number, tuple(values), name) for number, values, name in filters),
-        bytes.fromhex(fill),
-        raw_edges,
-        user_block,
-    )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _spell(kind: pa.DataType) -> Any:
-    """An Arrow type as JSON."""
-    if pa.types.is_list(kind):
-        return ["list", _spell(kind.value_type)]
-    if pa.types.is_struct(kind):
-        return ["struct", [[f.name, _spell(f.type)] for f in kind]]
-    return str(kind)
-
-
-def _unspell(data: Any) -> pa.DataType:
-    if isinstance(data, str):
-        return parse_type(data)
-    if data[0] == "list":
-        return pa.list_(_unspell(data[1]))
-    return pa.struct([(name, _unspell(kind)) for name, kind in data[1]])
 
 
 # -------------------------------------------------------------------------------------------- building
@@ -558,6 +491,7 @@ def unindexed(
     options: Options,
     on_error: str,
     on_missing: str,
+    allow_external_links: bool,
 ) -> Scan:
     """The scan of files that workers will index: one partition for each, of unknown length."""
     count = len(sources)
@@ -578,4 +512,5 @@ def unindexed(
         files, dict(schema.fields) | PROVENANCE_FIELDS, np.arange(count), zeros, zeros, zeros, options, 0,
         fusable=False, indexed=False, numbered=False, on_error=on_error, on_missing=on_missing,
         table=table if isinstance(table, str) else list(table),
+        allow_external_links=allow_external_links,
     )  # fmt: skip

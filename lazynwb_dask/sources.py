@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from .errors import NWBFileNotFoundError, NWBPermissionError
 from .listing import FILE, MARKERS, STORE, is_hidden, is_typed, list_store, names_many
-from .location import Source, is_local, local_version, shown
+from .location import Source, is_local, local_path, local_version, shown
 from .options import Options
 from .storage import Settings, listed
 
@@ -90,10 +89,9 @@ def _text(path: object) -> str | Source:
         raise TypeError("a path must be text, not bytes")
     if not text:
         raise ValueError("an empty path was given")
-    if "::" not in text:
-        text = re.sub(r"^(file|local)://", "", text)
     if not is_local(text):
         return text
+    text = local_path(text)
     folder = text.endswith(("/", os.sep))
     text = os.path.abspath(os.path.expanduser(text)).replace(os.sep, "/")
     return text + "/" if folder and not text.endswith("/") else text

@@ -201,7 +201,7 @@ class _Reader:
         self.settings = settings
         self.process = process()
         self.filesystem, self.path = _reach(source.url, options)
-        self.anonymous = False
+        self.process.filesystems[id(self.filesystem)] = self.filesystem
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
         self.process.run(lambda: _all([self._piece(piece) for piece in pieces]))
@@ -260,8 +260,12 @@ class _Reader:
             begun = loop.time()
             end = begun + settings.deadline + (stop - start) / SLOWEST
             attempt = 1
-            while isinstance(outcome := await self._attempt(ask, end), Fault):
-                if outcome.kind == "credentials" and self._without_credentials():
+            while True:
+                used = self.filesystem
+                outcome = await self._attempt(ask, end)
+                if not isinstance(outcome, Fault):
+                    return outcome
+                if outcome.kind == "credentials" and self._without_credentials(used):
                     continue
                 pause = _pause(attempt, outcome, settings)
                 late = attempt > settings.retries or loop.time() + pause > end
@@ -271,9 +275,7 @@ class _Reader:
                 attempt += 1
                 counters.add(self.name, Tally(retries=1))
             spent = loop.time() - begun
-        if isinstance(outcome, Fault):
-            raise _error(self.name, f"bytes {start}-{stop - 1}", outcome, attempt, spent)
-        return outcome
+        raise _error(self.name, f"bytes {start}-{stop - 1}", outcome, attempt, spent)
 
     async def _attempt(self, ask: Ask, end: float) -> Answer | Fault:
         sent = 1
@@ -288,13 +290,14 @@ class _Reader:
         finally:
             counters.add(self.name, Tally(requests=sent))
 
-    def _without_credentials(self) -> bool:
-        """Go on anonymously, once, where no credentials were found and none were asked for."""
-        if self.anonymous or not self.options.anonymous(self.source.url):
-            return False
-        self.anonymous = True
-        self.filesystem, self.path = self.options.filesystem(self.source.url)
-        return True
+    def _without_credentials(self, used: AbstractFileSystem) -> bool:
+        """Go on anonymously where no credentials were found and none were asked for."""
+        if self.filesystem is used:
+            if not self.options.anonymous(self.source.url):
+                return False
+            self.filesystem, self.path = self.options.filesystem(self.source.url)
+            self.process.filesystems[id(self.filesystem)] = self.filesystem
+        return self.filesystem is not used
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, object]]) -> None:
@@ -305,13 +308,13 @@ async def _all(work: Sequence[Coroutine[Any, Any, object]]) -> None:
     tasks = [asyncio.create_task(one) for one in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        failed = [task for task in tasks if task in done and task.exception()]
+        failed = [task for task in tasks if task in done and (task.cancelled() or task.exception())]
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for task in failed:
-        raise task.exception() or AssertionError
+    if failed:
+        failed[0].result()
 
 
 # --- patience and errors

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import lazynwb_dask
 from lazynwb_dask import scan, schema
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.formats import hdf5
@@ -435,3 +436,76 @@ def test_any_rows_of_any_ragged_column_are_the_same_rows(
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, n - 1)))), np.int64)
     some = plan.read(["id", "x"], Rows(rows), None, SETTINGS)  # type: ignore[arg-type]
     oracle.assert_same(some, whole.iloc[rows])
+
+
+def linked(folder: Path) -> Path:
+    """A file some of whose columns are in other files."""
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["x"] = np.arange(5.0)
+        file["s"] = np.array(["a", "", "ccc", "d", "e"], object)
+        file["r"] = np.arange(10, 18)
+        file["r_index"] = np.array([2, 2, 5, 6, 8], "u1")
+    (folder / "raw").write_bytes(np.arange(100, 110, dtype="<i4").tobytes())
+    with nwb(folder / "f.nwb") as file:
+        group = table(file, "/units", 5, ["x", "s", "r", "raw", "virtual"])
+        for name in ("x", "s", "r", "r_index"):
+            group[name] = h5py.ExternalLink("other.h5", f"/{name}")
+        group.create_dataset("raw", (5,), "<i4", external=[(str(folder / "raw"), 8, 20)])
+        layout = h5py.VirtualLayout((5,), "f8")
+        layout[1:] = h5py.VirtualSource("other.h5", "x", (5,))[:4]
+        group.create_virtual_dataset("virtual", layout, fillvalue=-1)
+    return folder / "f.nwb"
+
+
+def test_other_files_are_read_only_when_that_is_allowed(tmp_path: Path) -> None:
+    path = linked(tmp_path)
+    with pytest.warns(UserWarning, match="5 columns are left out.*allow_external_links=True"):
+        frame = lazynwb_dask.read_nwb(path, "/units")
+    assert list(frame.columns[:-3]) == ["id"]
+    frame = lazynwb_dask.read_nwb(path, "/units", allow_external_links=True)
+    got = frame.compute()
+    assert got.x.tolist() == [0, 1, 2, 3, 4]
+    assert got.s.tolist() == ["a", "", "ccc", "d", "e"]
+    assert got.r.tolist() == [[10, 11], [], [12, 13, 14], [15], [16, 17]]
+    assert got.raw.tolist() == [102, 103, 104, 105, 106]
+    assert got.virtual.tolist() == [-1, 0, 1, 2, 3]
+    some = frame[frame.x.isin([0, 2, 3])].compute()
+    oracle.assert_same(some, got.iloc[[0, 2, 3]])
+
+
+def test_paged_files_dense_groups_and_committed_types_are_read(tmp_path: Path) -> None:
+    names = [f"c{i:03d}" for i in range(120)]
+    with nwb(tmp_path / "f.nwb", libver="latest", fs_strategy="page", fs_page_size=4096) as file:
+        file["kind"] = np.dtype([(f"f{i}", "i2") for i in range(300)])
+        group = table(file, "/units", 7, [*names, "wide"])
+        for i, name in enumerate(names):
+            made = group.create_dataset(name, data=np.arange(7) * i)
+            for k in range(12):
+                made.attrs[f"note{k}"] = k
+        values = np.zeros(7, file["kind"].dtype)
+        values["f299"] = np.arange(7)
+        group.create_dataset("wide", data=values, dtype=file["kind"])
+    got = assert_reads(tmp_path / "f.nwb")
+    assert got.c119.tolist() == [i * 119 for i in range(7)]
+    assert got.wide[6]["f299"] == 6
+
+
+@pytest.mark.parametrize(("number", "name"), [(32015, "zstd"), (32001, "blosc")])
+def test_zstd_and_blosc_need_no_plugin(tmp_path: Path, number: int, name: str) -> None:
+    import numcodecs
+
+    codec = numcodecs.Zstd() if name == "zstd" else numcodecs.Blosc()
+    values = np.arange(1000.0)
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 1000, ["x"])
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((600,))
+        plist.set_filter(number, h5py.h5z.FLAG_OPTIONAL)
+        space, kind = h5py.h5s.create_simple((1000,)), h5py.h5t.IEEE_F64LE
+        made = h5py.h5d.create(group.id, b"x", kind, space, plist)
+        for start in (0, 600):
+            chunk = np.zeros(600)
+            part = values[start : start + 600]
+            chunk[: len(part)] = part
+            made.write_direct_chunk((start,), bytes(codec.encode(chunk)))
+    assert read(tmp_path / "f.nwb").x.tolist() == values.tolist()

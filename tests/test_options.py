@@ -7,7 +7,9 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from lazynwb_dask.options import Options
 from lazynwb_dask.sources import Source, expand
 from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source
 
-QUICK = Settings(timeout=1, retries=1, deadline=5, pause=0.01)
+QUICK = Settings(timeout=10, retries=1, deadline=20, pause=0.01)
 SECRET = "wJalrXUtnFEMI-hush"
 
 
@@ -196,6 +198,14 @@ def test_options_by_protocol_reach_its_other_names_but_never_clear_text() -> Non
     assert "headers" in both.filesystem("https://h/a")[0].kwargs
 
 
+def test_options_for_a_store_dont_reach_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "a.nwb").write_bytes(b"12345")
+    options = Options({"key": "k", "secret": SECRET})
+    filesystem, path = options.filesystem(str(tmp_path / "a.nwb"))
+    assert filesystem.cat_file(path) == b"12345"
+    assert "key" not in filesystem.storage_options
+
+
 def test_each_link_of_a_chain_gets_its_own_options() -> None:
     options = Options({"s3": {"anon": True, "endpoint_url": "http://h:1"}, "simplecache": {}})
     filesystem, path = options.filesystem("simplecache::s3://bucket/a.nwb")
@@ -245,6 +255,24 @@ def test_s3_falls_back_to_anonymous_where_there_are_no_credentials(
     assert len(expand("s3://open/", options)) == 1
     assert not any("AUTHORIZATION" in entry.headers for entry in s3_server.log)
     assert all(entry.status in (200, 206) for entry in s3_server.log)
+
+
+def test_many_ranges_fall_back_together(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROBE", "together")
+    url = s3_server.put("open", "a.nwb", bytes(3_000_000))
+    options, got = Options(s3_server.anonymous), list[memoryview]()
+    requests = [Request(i * 300_000, i * 300_000 + 10, got.append) for i in range(10)]
+    threads = [
+        threading.Thread(target=fetch, args=(Source(url), requests, options, QUICK))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == len(s3_server.log) == 30
 
 
 def test_listing_falls_back_too(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,18 +32,27 @@ from ..index import (
 from ..options import Options
 from ..sources import Source, shown
 from ..storage import Settings
+from . import foreign
 from .elements import element_of
 from .objects import ChunkTree, DataLayout, FormatError, data_layout
 from .sparse import Miss, SparseFile, run
+from .tree import (
+    Refused,
+    attribute,
+    children,
+    find,
+    has_attribute,
+    is_table,
+    table_paths,
+    text,
+    texts,
+)
 
-MAX_LINKS = 32  # soft links followed in one path
 MAX_CHUNKS = 1 << 22
 EAGER_CHUNKS = 16  # a column of up to so many chunks is always indexed whole
 NEARBY_CHUNKS = 4096  # one of up to so many if its B-tree is here anyway
 MAX_LABELS = 1 << 16
 MAX_COLUMNS = 20_000
-MAX_DEPTH = 12
-MAX_GROUPS = 20_000
 
 Table = str | Sequence[str] | Callable[[list[str]], str | None]
 
@@ -66,93 +75,15 @@ def table_path(name: str) -> str:
     return ALIASES.get(name, "/" + name.strip("/"))
 
 
-# ------------------------------------------------------------------------------- links and attributes
-class _Refused(Exception):
-    """A link that leads out of the file."""
-
-
-def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str] | None:
-    """The object at an absolute path and its path after soft links; None if there is none."""
-    todo = [p for p in path.split("/") if p and p != "."]
-    here, followed = root, 0
-    walked: list[str] = []
-    while todo:
-        name = todo.pop(0)
-        if name == "..":
-            if walked:
-                walked.pop()
-            here = _open(root, walked)
-            continue
-        if not isinstance(here, h5g.GroupID):
-            return None
-        key = name.encode()
-        if not here.links.exists(key):
-            return None
-        info = here.links.get_info(key)
-        if info.type == h5l.TYPE_SOFT:
-            followed += 1
-            if followed > MAX_LINKS:
-                raise _Refused(f"more than {MAX_LINKS} soft links one after another")
-            target = here.links.get_val(key).decode("utf-8", "replace")
-            parts = [p for p in target.split("/") if p and p != "."]
-            todo = parts + todo
-            if target.startswith("/"):
-                here, walked = root, []
-        elif info.type == h5l.TYPE_HARD:
-            here = h5o.open(here, key)
-            walked.append(name)
-        else:
-            raise _Refused("an external link; links into other files are not followed")
-    return here, "/" + "/".join(walked)
-
-
-def _open(root: h5g.GroupID, names: list[str]) -> h5g.GroupID:
-    here = root
-    for name in names:
-        here = h5o.open(here, name.encode())
-    return here
-
-
-def has_attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> bool:
-    return bool(h5a.exists(obj, name.encode()))
-
-
-def attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> object:
-    """An attribute's value by h5py, or None."""
-    if not has_attribute(obj, name):
-        return None
-    holder = h5py.Group(obj) if isinstance(obj, h5g.GroupID) else h5py.Dataset(obj)
-    return holder.attrs[name]
-
-
-def text(value: object) -> str:
-    """An attribute as text, as far as it is text."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").rstrip("\0 ")
-    if isinstance(value, np.ndarray):
-        return text(value.reshape(-1)[0]) if value.size else ""
-    return "" if value is None or isinstance(value, h5py.Empty) else str(value)
-
-
-def texts(value: object) -> list[str]:
-    """`colnames` as writers have written it: strings, bytes, padded, one string, empty, a number."""
-    if value is None or isinstance(value, h5py.Empty):
-        return []
-    if isinstance(value, (str, bytes)):
-        return [text(value)]
-    if isinstance(value, np.ndarray) and value.dtype.kind in "SUO":
-        return [text(v) for v in value.reshape(-1)]
-    return []
-
-
 # --------------------------------------------------------------------------------------------- tables
-def is_table(group: h5g.GroupID) -> bool:
-    """A table is a group with `colnames` and `id`."""
-    return has_attribute(group, "colnames") and group.links.exists(b"id")
-
-
 def index_file(
-    source: Source, table: Table, options: Options, settings: Settings, *, details: bool = False
+    source: Source,
+    table: Table,
+    options: Options,
+    settings: Settings,
+    *,
+    details: bool = False,
+    allow_external_links: bool = False,
 ) -> FileIndex:
     """The index of the table that a file has under a name.
 
@@ -163,6 +94,8 @@ def index_file(
         As in `read_nwb`.
     details : bool
         Also descriptions, units and the targets of regions: more bytes to fetch.
+    allow_external_links : bool
+        Let libhdf5 open other files that this one names.
 
     Raises
     ------
@@ -176,7 +109,7 @@ def index_file(
             check_nwb(file.id, source)
             return None
         group, path = found
-        return _Indexer(file.id, sparse, source, details).table(group, path)
+        return _Indexer(file.id, sparse, source, details, allow_external_links).table(group, path)
 
     source, index = run(source, options, settings, visit)
     return FileIndex(source, index)
@@ -193,7 +126,7 @@ def choose(root: h5g.GroupID, sparse: SparseFile, table: Table) -> tuple[h5g.Gro
         path = table_path(name)
         try:
             found = find(root, path)
-        except _Refused as exc:
+        except Refused as exc:
             raise NWBReadError(f"{path}: {exc}") from None
         if found is not None and isinstance(found[0], h5g.GroupID) and is_table(found[0]):
             return found[0], path
@@ -226,135 +159,26 @@ def root_version(root: h5g.GroupID) -> str | None:
     return text(h5py.Dataset(found[0])[()])
 
 
-def children(group: h5g.GroupID) -> Iterator[tuple[str, h5l.LinkInfo]]:
-    """The names in a group and their links, in storage order."""
-    for i in range(group.get_num_objs()):
-        name = group.get_objname_by_idx(i)
-        yield name.decode("utf-8", "replace"), group.links.get_info(name)
-
-
-def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5g.GroupID]]:
-    """Every group that hard links reach, breadth first, `/specifications` left out."""
-    specs = ".specloc"
-    level: list[tuple[str, h5g.GroupID]] = [("", root)]
-    seen: set[int] = set()
-    for _ in range(MAX_DEPTH):
-        below: list[tuple[str, h5g.GroupID]] = []
-        for path, group in level:
-            yield path or "/", group
-            try:
-                links = list(children(group))
-            except Exception:
-                if sparse.missing:
-                    continue
-                raise
-            for name, info in links:
-                if info.type != h5l.TYPE_HARD or (not path and name in (specs, "specifications")):
-                    continue
-                try:
-                    child = h5o.open(group, name.encode())
-                except Exception:
-                    continue  # not here yet, or damaged
-                if not isinstance(child, h5g.GroupID):
-                    continue
-                address = h5o.get_info(child).addr
-                if address in seen:
-                    continue
-                seen.add(address)
-                if len(seen) > MAX_GROUPS:
-                    return
-                below.append((f"{path}/{name}", child))
-        level = below
-
-
-def table_paths(root: h5g.GroupID, sparse: SparseFile) -> list[str]:
-    """The paths of all tables of a file."""
-    found = []
-    for path, group in walk_groups(root, sparse):
-        try:
-            if is_table(group):
-                found.append(path)
-        except Exception:
-            if not sparse.missing:
-                raise
-    return found
-
-
-def list_tables(source: Source, options: Options, settings: Settings) -> list[str]:
-    """The paths of all tables of a file."""
-    return run(source, options, settings, lambda file, sparse: table_paths(file.id, sparse))[1]
-
-
-def names_of(
-    source: Source, addresses: set[int], options: Options, settings: Settings
-) -> dict[int, str]:
-    """The paths of the objects whose headers are at addresses; those that no link reaches are left out.
-
-    Of several hard links the one nearest the root counts, then the first. Groups are read level by level,
-    only as deep as it takes.
-    """
-
-    def visit(file: h5py.File, sparse: SparseFile) -> dict[int, str]:
-        found: dict[int, str] = {}
-        level: list[tuple[str, h5g.GroupID]] = [("", file.id)]
-        seen = {int(h5o.get_info(file.id).addr)}
-        if seen & addresses:
-            found[seen.copy().pop()] = "/"
-        for _ in range(MAX_DEPTH):
-            below: list[tuple[str, bytes, h5g.GroupID]] = []
-            for path, group in level:
-                try:
-                    links = list(children(group))
-                except Exception:
-                    if sparse.missing:
-                        continue
-                    raise
-                for name, info in links:
-                    if info.type != h5l.TYPE_HARD or info.u in seen:
-                        continue
-                    seen.add(info.u)
-                    if info.u in addresses:
-                        found[info.u] = f"{path}/{name}"
-                    below.append((f"{path}/{name}", name.encode(), group))
-            if sparse.missing:
-                raise Miss(level[0][0])
-            if len(found) == len(addresses) or len(seen) > MAX_GROUPS * 10:
-                break
-            level = []
-            for path, key, group in below:
-                if path in ("/specifications", "/.specloc"):
-                    continue
-                try:
-                    child = h5o.open(group, key)
-                except Exception:
-                    continue  # not here yet, or damaged
-                if isinstance(child, h5g.GroupID):
-                    level.append((path, child))
-            if sparse.missing:
-                raise Miss("")
-        return found
-
-    return run(source, options, settings, visit)[1]
-
-
 # -------------------------------------------------------------------------------------------- columns
 @dataclass
 class _Dataset:
-    """An open dataset of a table's group."""
+    """A dataset of a table's group: open, or in another file and indexed by libhdf5."""
 
     name: str
-    id: h5d.DatasetID
+    id: h5d.DatasetID | None
     rows: int
     path: str
+    elsewhere: ArrayIndex | None = None
 
 
 class _Indexer:
     """One pass over one table."""
 
     def __init__(
-        self, root: h5g.GroupID, sparse: SparseFile, source: Source, details: bool
+        self, root: h5g.GroupID, sparse: SparseFile, source: Source, details: bool, foreign: bool
     ) -> None:
         self.root, self.sparse, self.source, self.details = root, sparse, source, details
+        self.foreign = foreign
         plist = h5i.get_file_id(root).get_create_plist()
         self.base = int(plist.get_userblock())
         self.standard = tuple(plist.get_sizes()) == (8, 8)
@@ -415,8 +239,15 @@ class _Indexer:
                 if isinstance(obj, h5d.DatasetID):
                     shape = obj.shape
                     found[name] = _Dataset(name, obj, shape[0] if shape else 1, where)
-            except _Refused as exc:
-                problems[name] = str(exc)
+            except Refused as exc:
+                if not (exc.foreign and self.foreign):
+                    problems[name] = str(exc)
+                    continue
+                try:
+                    array = foreign.array_of(self.source, where)
+                    found[name] = _Dataset(name, None, array.rows, where, array)
+                except UnsupportedColumnError as unsupported:
+                    problems[name] = str(unsupported)
             except Exception as exc:
                 if not isinstance(exc, Miss):
                     problems[name] = _reason(exc)
@@ -445,6 +276,7 @@ class _Indexer:
                 if (
                     name in indexes
                     or dataset.rows == rows
+                    or dataset.id is None
                     or has_attribute(dataset.id, "neurodata_type")
                 ):
                     order.setdefault(name)
@@ -464,10 +296,14 @@ class _Indexer:
                 continue
         for name, dataset in datasets.items():
             try:
-                if len(dataset.id.shape) != 1:
+                if dataset.elsewhere is not None:
+                    layout, target = dataset.elsewhere.layout, None
+                    typed = not layout.item and layout.element[0] == "number"
+                elif dataset.id is None or len(dataset.id.shape) != 1:
                     continue
-                typed = dataset.id.get_type().get_class() in (h5t.INTEGER, h5t.FLOAT)
-                target = self._target(dataset.id, addresses) if typed else None
+                else:
+                    typed = dataset.id.get_type().get_class() in (h5t.INTEGER, h5t.FLOAT)
+                    target = self._target(dataset.id, addresses) if typed else None
             except Exception:
                 continue
             if typed and target is None and name.endswith("_index"):
@@ -507,7 +343,7 @@ class _Indexer:
                 notes.append(f"the category {category} is not a table")
                 return {}
             table = self.table(hit[0], where, f"{category}/")
-        except _Refused as exc:
+        except Refused as exc:
             notes.append(f"the category {category}: {exc}")
             return {}
         except Miss:
@@ -533,14 +369,15 @@ class _Indexer:
                     raise FormatError("its indexes go round in a circle")
                 chain.append(outer)
             arrays = tuple([self._array(d) for d in chain])
-            labels = self._labels(chain[0].id)
             notes = _notes(arrays, rows)
-            attributes = (
-                self._attributes(chain[0].id, ["description", "unit", "table"])
-                if self.details
-                else {}
-            )
-            region = has_attribute(chain[0].id, "table")
+            values = chain[0].id
+            if values is None:
+                return ColumnIndex(shown_name, arrays, rows, notes=notes)
+            labels = self._labels(values)
+            attributes = {}
+            if self.details:
+                attributes = self._attributes(values, ["description", "unit", "table"])
+            region = has_attribute(values, "table")
             return ColumnIndex(shown_name, arrays, rows, labels, region, "", notes, attributes)
         except UnsupportedColumnError as exc:
             return ColumnIndex(shown_name, rows=rows, problem=str(exc))
@@ -549,14 +386,16 @@ class _Indexer:
 
     # --- one dataset
     def _array(self, dataset: _Dataset) -> ArrayIndex:
+        if dataset.elsewhere is not None:
+            return dataset.elsewhere
+        assert dataset.id is not None
         plist = dataset.id.get_create_plist()
-        if plist.get_external_count():
-            raise UnsupportedColumnError("its data are in another file (external storage)")
         kind = plist.get_layout()
-        if kind == h5d.VIRTUAL:
-            raise UnsupportedColumnError(
-                "a virtual dataset: its data are in other datasets or files"
-            )
+        if plist.get_external_count() or kind == h5d.VIRTUAL:
+            if self.foreign:
+                return foreign.array_of(self.source, dataset.path)
+            what = "a virtual dataset" if kind == h5d.VIRTUAL else "external storage"
+            raise UnsupportedColumnError(f"{what}: its data are in other files; {foreign.REFUSED}")
         space = dataset.id.get_space()
         if space.get_simple_extent_type() == h5s.NULL:
             raise UnsupportedColumnError("an empty dataspace: it has no values")

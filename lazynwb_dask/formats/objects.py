@@ -228,7 +228,8 @@ class ChunkTree:
             ranges = self.wanted
             if opportunistic and not all(sparse.has(a, b) for a, b in ranges):
                 return False
-            if any([sparse.need(a, b) for a, b in ranges]):  # a list: record all of them
-                raise Miss(ranges[0][0])
+            absent = [a for a, b in ranges if sparse.need(a, b)]
+            if absent:
+                raise Miss(absent[0])
             self.feed([sparse.peek(a, b) for a, b in ranges])
         return True

@@ -1,0 +1,86 @@
+"""Small pieces of a scan as bytes and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .index import Filter, Layout
+from .schema import parse_type
+
+
+def thin(values: np.ndarray) -> bytes:
+    """Integers in the narrowest width that holds them, with a byte that says which."""
+    for kind in ("<i1", "<i2", "<i4", "<i8"):
+        info = np.iinfo(kind)
+        if not values.size or (values.min() >= info.min and values.max() <= info.max):
+            break
+    return kind[-1:].encode() + values.astype(kind).tobytes()
+
+
+def wide(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, f"<i{data[:1].decode()}", offset=1).astype(np.int64)
+
+
+def front(urls: Sequence[str]) -> list[Any]:
+    """URLs without the prefix that they share."""
+    if not urls:
+        return ["", []]
+    low, high = min(urls), max(urls)
+    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return [low[:n], [url[n:] for url in urls]]
+
+
+def unfront(packed: list[Any]) -> list[str]:
+    return [packed[0] + rest for rest in packed[1]]
+
+
+def layout_json(layout: Layout) -> list[Any]:
+    return [
+        layout.element,
+        layout.item,
+        layout.chunk,
+        [(f.id, f.values, f.name) for f in layout.filters],
+        layout.fill.hex(),
+        layout.raw_edges,
+        layout.user_block,
+        layout.foreign,
+    ]
+
+
+def layout_of(data: list[Any]) -> Layout:
+    element, item, chunk, filters, fill, raw_edges, user_block, foreign = data
+    return Layout(
+        tuples(element),
+        tuple(item),
+        None if chunk is None else tuple(chunk),
+        tuple(Filter(number, tuple(values), name) for number, values, name in filters),
+        bytes.fromhex(fill),
+        raw_edges,
+        user_block,
+        foreign,
+    )
+
+
+def tuples(value: Any) -> Any:
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+def spell(kind: pa.DataType) -> Any:
+    """An Arrow type as JSON."""
+    if pa.types.is_list(kind):
+        return ["list", spell(kind.value_type)]
+    if pa.types.is_struct(kind):
+        return ["struct", [[f.name, spell(f.type)] for f in kind]]
+    return str(kind)
+
+
+def unspell(data: Any) -> pa.DataType:
+    if isinstance(data, str):
+        return parse_type(data)
+    if data[0] == "list":
+        return pa.list_(unspell(data[1]))
+    return pa.struct([(name, unspell(kind)) for name, kind in data[1]])
