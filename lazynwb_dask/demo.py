@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -95,7 +97,7 @@ def _run(stack: contextlib.ExitStack, sessions: int, workers: int, keep: str | N
     used = 4 + 4  # the filter's columns and the result's
     click.echo(f"  columns   {used} of {len(units.columns)}")
     click.echo(f"  bytes     {nbytes / 1e6:.1f} MB of the {held / 1e6:.1f} MB that the files hold")
-    click.echo(f"  reads     {requests}, of {len(paths)} files")
+    click.echo(f"  requests  {requests}, to {len(paths)} files")
     click.echo(f"  seconds   {planned:.2f} to plan, {computed:.2f} to compute")
 
     _title("Your own files")
@@ -107,14 +109,41 @@ def _cluster(workers: int) -> Iterator[Client]:
     """Local worker processes that go quietly."""
     from distributed import Client, LocalCluster
 
-    quiet = logging.CRITICAL
-    with (
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=quiet
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with contextlib.ExitStack() as stack:
+        with _starting():
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        yield stack.enter_context(Client(cluster))
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """While processes start: their complaints about a Ctrl-C, which reaches them too, are not shown,
+    and this process heeds it when they have started."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    sys.stderr.flush()
+    shown = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    except Exception:
+        if not pressed:
+            raise
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
 
 
 def _reset() -> None:

@@ -349,14 +349,12 @@ class Limit:
             return np.arange(min(self.n, len(frame)))
         if self.kind == "last":
             return np.arange(max(len(frame) - self.n, 0), len(frame))
-        by = list(self.by)
-        numbered = frame[by].reset_index(drop=True)
-        best = (
-            numbered.nlargest(self.n, by)
-            if self.kind == "largest"
-            else numbered.nsmallest(self.n, by)
+        # as pandas' nlargest, which also prefers the first of equals, but with n or fewer rows too
+        numbered = frame[list(self.by)].reset_index(drop=True)
+        ranked = numbered.sort_values(
+            list(self.by), ascending=self.kind == "smallest", kind="stable", na_position="last"
         )
-        return np.sort(best.index.to_numpy())
+        return np.sort(ranked.index.to_numpy()[: self.n])
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return "limit", self.kind, self.n, self.by

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pandas.api.extensions import ExtensionDtype
 
+from . import dtypes
 from .decode import Values, arrow, listed
 from .errors import NWBReadError, SchemaConflictError
 from .index import ColumnIndex, TableIndex
@@ -242,13 +243,11 @@ def parse_type(kind: Any) -> pa.DataType:
     if kind is str or isinstance(kind, pd.StringDtype):
         return pa.string()
     if isinstance(kind, str):
-        name = kind.removesuffix("[pyarrow]")
+        name = kind.removesuffix(dtypes.SUFFIX)
         if name in ("str", "string", "object"):
             return pa.string()
-        if name.startswith("list<") and name.endswith(">"):
-            return pa.list_(parse_type(name[5:-1].removeprefix("item: ")))
         try:
-            return _plain(pa.type_for_alias(name))
+            return _plain(dtypes.parse(name))
         except ValueError:
             pass
     try:

@@ -25,7 +25,7 @@ def nothing(meta: pd.DataFrame) -> pd.DataFrame:
 
 
 def candidates(frame: Any, n: int, kind: Any, columns: Any = None) -> Any:
-    """The rows that may be among the largest, in their order: so that ties are decided as by pandas."""
+    """The rows that may be among the largest, in their order: ties are decided as by pandas."""
     keys, by = (frame.to_frame("value"), "value") if columns is None else (frame, columns)
     limit = Limit(kind, n, (by,) if isinstance(by, str) else tuple(by))
     return frame.iloc[limit.rows(keys)]
@@ -33,6 +33,10 @@ def candidates(frame: Any, n: int, kind: Any, columns: Any = None) -> Any:
 
 def best(frame: Any, n: int, kind: str, **columns: Any) -> Any:
     """The rows with the largest or smallest values, in the order of these."""
+    if len(frame) == n:
+        # pandas would sort so few rows in a way that doesn't keep the order of equals
+        by = {"by": columns["columns"]} if columns else {}
+        return frame.sort_values(**by, ascending=kind == "smallest", kind="stable")
     return (frame.nlargest if kind == "largest" else frame.nsmallest)(n, **columns)
 
 
@@ -44,4 +48,4 @@ def aligned(frame: pd.DataFrame, values: Sequence[Any]) -> list[Any]:
     """
     if len(frame):
         return list(values)
-    return [v.reindex(frame.index) if isinstance(v, pd.Series) else v for v in values]
+    return [v.iloc[:0] if isinstance(v, pd.Series) else v for v in values]

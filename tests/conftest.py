@@ -6,7 +6,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from reading import DATA, KIB, PLAIN, QUICK
 from servers import RangeServer, S3Server
+
+from lazynwb_dask.sources import Source
+from lazynwb_dask.storage import open_source
 
 # Set before anything starts, so that worker processes inherit it: no test may meet real
 # credentials, or wait for the metadata service of a cloud.
@@ -17,29 +21,26 @@ os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 os.environ["AWS_CONFIG_FILE"] = os.devnull
 
 
-@pytest.fixture(scope="session")
-def _range_server() -> Iterator[RangeServer]:
+@pytest.fixture
+def range_server() -> Iterator[RangeServer]:
+    """An empty `RangeServer` that behaves. A new one, since requests that a test gave up may still
+    be on their way to it when the next test begins."""
     with RangeServer() as server:
         yield server
 
 
 @pytest.fixture
-def range_server(_range_server: RangeServer) -> Iterator[RangeServer]:
-    """An empty `RangeServer` that behaves."""
-    _range_server.reset()
-    yield _range_server
-    _range_server.reset()
-
-
-@pytest.fixture(scope="session")
-def _s3_server() -> Iterator[S3Server]:
+def s3_server() -> Iterator[S3Server]:
+    """An S3 without any buckets."""
     with S3Server() as server:
+        server.reset()
         yield server
+        server.reset()
 
 
 @pytest.fixture
-def s3_server(_s3_server: S3Server) -> Iterator[S3Server]:
-    """An S3 without any buckets."""
-    _s3_server.reset()
-    yield _s3_server
-    _s3_server.reset()
+def web(range_server: RangeServer) -> tuple[RangeServer, Source]:
+    """A server with one file, ``a.nwb``, already opened, and an empty log."""
+    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), KIB, PLAIN, QUICK)
+    range_server.clear_log()
+    return range_server, source

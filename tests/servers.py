@@ -7,6 +7,7 @@ stores have. `S3Server` is moto's S3 behind a counting door.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import random
 import re
@@ -134,6 +135,15 @@ class Behaviour:
     stall: float = 30.0
 
 
+@dataclass
+class Served:
+    """One version of a file."""
+
+    data: memoryview
+    etag: str
+    modified: str
+
+
 class RangeServer(_Log):
     """A keep-alive HTTP/1.1 server of byte ranges on 127.0.0.1.
 
@@ -157,7 +167,7 @@ class RangeServer(_Log):
         super().__init__()
         self.folder = None if files is None or isinstance(files, Mapping) else os.fspath(files)
         self.files: dict[str, bytes] = dict(files) if isinstance(files, Mapping) else {}
-        self._versions: dict[str, tuple[str, str]] = {}
+        self._served: dict[str, Served] = {}
         self._initial = behaviour
         self._over = threading.Event()
         self._chance = threading.Lock()
@@ -165,7 +175,7 @@ class RangeServer(_Log):
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
+            target=self._server.serve_forever, args=(0.01,), daemon=True
         )
 
     def __enter__(self) -> RangeServer:
@@ -196,40 +206,42 @@ class RangeServer(_Log):
         self._random = random.Random(self.behaviour.seed)
         if not keep_files:
             self.files.clear()
-            self._versions.clear()
+            self._served.clear()
 
     def put(self, name: str, data: bytes) -> str:
         """Serve a file, in place of one of that name if there is one; returns its URL."""
         self.files[name] = data
-        self._versions.pop(name, None)
         return self.url(name)
-
-    def size(self, name: str) -> int | None:
-        if self.folder is None:
-            data = self.files.get(name)
-            return None if data is None else len(data)
-        path = os.path.join(self.folder, name)
-        return os.path.getsize(path) if os.path.isfile(path) else None
 
     def version(self, name: str) -> tuple[str, str]:
         """ETag and Last-Modified."""
-        if self.folder is not None:
-            status = os.stat(os.path.join(self.folder, name))
-            return f'"{status.st_mtime_ns:x}-{status.st_size:x}"', formatdate(
-                status.st_mtime, usegmt=True
-            )
-        if name not in self._versions:
-            digest = hashlib.md5(self.files[name]).hexdigest()
-            stamp = 1_700_000_000 + int(digest[:6], 16)  # another content, another time
-            self._versions[name] = f'"{digest}"', formatdate(stamp, usegmt=True)
-        return self._versions[name]
+        served = self.serve(name)
+        assert served is not None
+        return served.etag, served.modified
 
-    def read(self, name: str, start: int, stop: int) -> memoryview:
-        if self.folder is None:
-            return memoryview(self.files[name])[start:stop]
-        with open(os.path.join(self.folder, name), "rb") as file:
-            file.seek(start)
-            return memoryview(file.read(stop - start))
+    def serve(self, name: str) -> Served | None:
+        """A file as it is now; an answer that has begun doesn't see it replaced."""
+        if self.folder is not None:
+            path = os.path.join(self.folder, name)
+            if not os.path.isfile(path):
+                return None
+            status = os.stat(path)
+            data = memoryview(b"")
+            if status.st_size:  # nothing can't be mapped
+                with open(path, "rb") as file:
+                    data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+            return Served(data, etag, formatdate(status.st_mtime, usegmt=True))
+        content = self.files.get(name)
+        if content is None:
+            return None
+        served = self._served.get(name)
+        if served is None or served.data.obj is not content:
+            digest = hashlib.md5(content).hexdigest()
+            stamp = 1_700_000_000 + int(digest[:6], 16)  # another content, another time
+            served = Served(memoryview(content), f'"{digest}"', formatdate(stamp, usegmt=True))
+            self._served[name] = served
+        return served
 
     def listing(self, folder: str) -> list[str] | None:
         """Names in a folder that an index page would link to."""
@@ -315,8 +327,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._empty(302, {"Location": behaviour.redirects[name]})
         if name == "" or name.endswith("/"):
             return self._index(name)
-        size = owner.size(name)
-        if size is None:
+        served = owner.serve(name)
+        if served is None:
             if owner.listing(f"{name}/") is not None:
                 return self._empty(301, {"Location": f"/{name}/"})
             return self._empty(404)
@@ -330,17 +342,17 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "silent":
             owner.wait(behaviour.stall)
             raise _Reset
-        etag, modified = owner.version(name)
-        if behaviour.conditions and not self._holds(etag, modified):
+        size, etag = len(served.data), served.etag
+        if behaviour.conditions and not self._holds(etag, served.modified):
             return self._empty(412)
         headers = {"Accept-Ranges": "none" if behaviour.ignore_range else "bytes"}
         if behaviour.etag != "none":
             headers["ETag"] = f"W/{etag}" if behaviour.etag == "weak" else etag
         if behaviour.last_modified == "yes":
-            headers["Last-Modified"] = modified
+            headers["Last-Modified"] = served.modified
         wanted = None if behaviour.ignore_range else self._range(size)
         if wanted is None:
-            return self._body(200, name, 0, size, headers, fault)
+            return self._body(200, served.data, headers, fault)
         start, stop = wanted
         if start >= size:
             return self._empty(416, {"Content-Range": f"bytes */{size}"})
@@ -348,7 +360,7 @@ class _Handler(BaseHTTPRequestHandler):
             stop = start + (stop - start) // 2
         last = "x" if fault == "garbage" else str(stop - 1)
         headers["Content-Range"] = f"bytes {start}-{last}/{size}"
-        return self._body(206, name, start, stop, headers, fault)
+        return self._body(206, served.data[start:stop], headers, fault)
 
     def _range(self, size: int) -> tuple[int, int] | None:
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
@@ -389,18 +401,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._start(status, 0, headers or {})
 
     def _body(
-        self,
-        status: int,
-        name: str,
-        start: int,
-        stop: int,
-        headers: Mapping[str, str],
-        fault: str | None,
+        self, status: int, data: memoryview, headers: Mapping[str, str], fault: str | None
     ) -> None:
-        self._start(status, stop - start, headers)
+        self._start(status, len(data), headers)
         if self.command == "HEAD":
             return
-        data = self.owner.read(name, start, stop)
         if fault in ("cut", "stall"):
             data = data[: len(data) // 2]
         self._send(data)
@@ -459,7 +464,7 @@ class S3Server(_Log):
         self._server = make_server("127.0.0.1", 0, self._count, True, request_handler=Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
+            target=self._server.serve_forever, args=(0.01,), daemon=True
         )
 
     def __enter__(self) -> S3Server:

@@ -1,9 +1,8 @@
-"""Bytes arrive whole, from the right file, in few requests, or there is one clear error."""
+"""Bytes arrive whole and at once, in few requests, wherever they are."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import random
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,50 +18,17 @@ import fsspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from reading import DATA, KIB, MIB, PLAIN, QUICK, read
 from servers import RangeServer, S3Server
 
 from lazynwb_dask.errors import (
     NWBFileChangedError,
     NWBFileNotFoundError,
-    NWBPermissionError,
     NWBReadError,
 )
 from lazynwb_dask.options import Options
 from lazynwb_dask.sources import Source
 from lazynwb_dask.storage import Request, Settings, counters, fetch, open_source, record
-
-KIB, MIB = 1024, 1024 * 1024
-DATA = random.Random(1).randbytes(3 * MIB)
-PLAIN = Options()
-# No test waits long for what must fail; only stalls need an impatient reader to be noticed.
-QUICK = Settings(timeout=10, retries=3, deadline=20, pause=0.01, longest_pause=0.02)
-IMPATIENT = replace(QUICK, timeout=0.4)
-
-
-def read(
-    source: Source,
-    ranges: Sequence[tuple[int, int]],
-    options: Options = PLAIN,
-    how: Settings = QUICK,
-) -> list[bytes]:
-    """What the sinks got, in the order of the ranges; each must have been called once."""
-    got: list[list[bytes]] = [[] for _ in ranges]
-    requests = [
-        Request(a, b, lambda view, i=i: got[i].append(bytes(view)))  # type: ignore[misc]
-        for i, (a, b) in enumerate(ranges)
-    ]
-    fetch(source, requests, options, how)
-    assert [len(calls) for calls in got] == [1] * len(ranges)
-    return [calls[0] for calls in got]
-
-
-@pytest.fixture
-def web(range_server: RangeServer) -> tuple[RangeServer, Source]:
-    """A server with one file, opened, and an empty log."""
-    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), KIB, PLAIN, QUICK)
-    range_server.clear_log()
-    return range_server, source
-
 
 # --- coalescing
 
@@ -142,22 +108,22 @@ def test_a_range_beyond_the_file_is_an_error_before_any_request(
 # --- every kind of store, any ranges
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def places(
-    tmp_path_factory: pytest.TempPathFactory, _range_server: RangeServer, _s3_server: S3Server
+    tmp_path: Path, range_server: RangeServer, s3_server: S3Server
 ) -> dict[str, tuple[Source, Options]]:
     """The same file on disk, on the web, in S3 and in memory."""
-    path = tmp_path_factory.mktemp("places") / "a.nwb"
+    path = tmp_path / "a.nwb"
     path.write_bytes(DATA)
     fsspec.filesystem("memory").pipe_file("/places/a.nwb", DATA)
-    signed = Options(_s3_server.storage_options)
+    signed = Options(s3_server.storage_options)
     where = {
         "local": (str(path), PLAIN),
-        "http": (_range_server.put("a.nwb", DATA), PLAIN),
-        "s3": (_s3_server.put("places", "a.nwb", DATA), signed),
+        "http": (range_server.put("a.nwb", DATA), PLAIN),
+        "s3": (s3_server.put("places", "a.nwb", DATA), signed),
         "memory": ("memory://places/a.nwb", PLAIN),
         "cached": ("simplecache::memory://places/a.nwb", PLAIN),
-        "asynchronous": (f"dir://a.nwb::{_range_server.url('')}", PLAIN),
+        "asynchronous": (f"dir://a.nwb::{range_server.url('')}", PLAIN),
     }
     return {
         kind: (open_source(Source(url), KIB, options, QUICK)[0], options)
@@ -277,220 +243,6 @@ def test_the_time_of_change_stands_in_for_a_weak_or_absent_etag(range_server: Ra
         assert range_server.log[-1].headers["If-Unmodified-Since"] == source.etag
     range_server.behaviour.last_modified = "none"
     assert open_source(Source(source.url), 10, PLAIN, QUICK)[0].etag is None
-
-
-# --- what a server can do wrong
-
-
-def test_a_server_that_ignores_ranges_is_found_out_without_a_download(
-    web: tuple[RangeServer, Source],
-) -> None:
-    server, source = web
-    server.put("big.nwb", bytes(80 * MIB))
-    server.behaviour.ignore_range = True
-    for call in (
-        lambda: read(source, [(0, 100), (MIB, MIB + 100)]),
-        lambda: open_source(Source(server.url("big.nwb")), 1000, PLAIN, QUICK),
-    ):
-        with record() as seen, pytest.raises(NWBReadError, match="ignores Range"):
-            call()
-        assert seen.total.bytes < MIB
-
-
-@pytest.mark.parametrize("conditions", [True, False])
-@pytest.mark.parametrize("etag", ["strong", "none"])
-def test_a_replaced_file_is_an_error_and_never_a_mix(
-    web: tuple[RangeServer, Source], conditions: bool, etag: str
-) -> None:
-    server, _ = web
-    server.behaviour.conditions, server.behaviour.etag = conditions, etag
-    source, _ = open_source(Source(server.url("a.nwb")), 10, PLAIN, QUICK)
-    server.put("a.nwb", DATA[::-1])  # as long as before
-    with pytest.raises(NWBFileChangedError, match="changed between planning and reading"):
-        read(source, [(0, 10), (MIB, MIB + 10)])
-
-
-def test_without_any_validator_a_change_of_size_is_noticed(web: tuple[RangeServer, Source]) -> None:
-    server, source = web
-    server.behaviour.etag = server.behaviour.last_modified = "none"
-    server.put("a.nwb", DATA + b"more")
-    with pytest.raises(NWBFileChangedError, match=f"had {len(DATA)} bytes"):
-        read(replace(source, etag=None), [(0, 10)])
-
-
-def test_a_file_replaced_between_two_ranges_of_one_call_is_noticed(
-    web: tuple[RangeServer, Source],
-) -> None:
-    server, source = web
-    first = server.count
-
-    def replace_it(name: str, count: int) -> None:
-        if count == first + 3:
-            server.put("a.nwb", DATA[::-1])
-
-    server.behaviour.before = replace_it
-    with pytest.raises(NWBFileChangedError):
-        read(source, [(i * MIB // 2, i * MIB // 2 + 10) for i in range(6)])
-
-
-def test_a_replaced_object_in_s3_is_noticed(s3_server: S3Server) -> None:
-    options = Options(s3_server.storage_options)
-    source, _ = open_source(Source(s3_server.put("lab", "a", DATA)), 10, options, QUICK)
-    s3_server.put("lab", "a", DATA[::-1])
-    with pytest.raises(NWBFileChangedError):
-        read(source, [(0, 10)], options)
-
-
-def test_a_replaced_object_in_memory_is_noticed() -> None:
-    memory = fsspec.filesystem("memory")
-    memory.pipe_file("/changes/a", DATA)
-    source, _ = open_source(Source("memory://changes/a"), 10, PLAIN, QUICK)
-    memory.pipe_file("/changes/a", DATA[::-1])
-    with pytest.raises(NWBFileChangedError):
-        read(source, [(0, 10)])
-
-
-def test_a_file_cut_short_is_an_error_that_says_so(range_server: RangeServer) -> None:
-    url = range_server.put("a.nwb", DATA[:1000])
-    for ranges in ([(2000, 3000)], [(500, 1500)]):
-        with pytest.raises(NWBReadError, match="truncated"):
-            read(Source(url), ranges)
-    known = Source(url, len(DATA))
-    with pytest.raises(NWBFileChangedError):
-        read(known, [(2000, 3000)])
-    assert len(range_server.log) == 3  # none of it is worth a second attempt
-
-
-def test_missing_and_forbidden_are_told_apart(
-    range_server: RangeServer, s3_server: S3Server
-) -> None:
-    range_server.put("a.nwb", DATA)
-    range_server.behaviour.forbidden.add("secret.nwb")
-    s3_server.put("lab", "a", DATA)
-    options = Options(s3_server.storage_options)
-    for url in (range_server.url("no.nwb"), "s3://lab/no", "s3://nobucket/no", "memory://no"):
-        with pytest.raises(NWBFileNotFoundError, match="no such file") as missing:
-            open_source(Source(url), 10, options if url.startswith("s3") else PLAIN, QUICK)
-        assert isinstance(missing.value, FileNotFoundError)
-        assert url in str(missing.value)
-    for call in (
-        lambda: open_source(Source(range_server.url("secret.nwb")), 10, PLAIN, QUICK),
-        lambda: read(Source(range_server.url("secret.nwb")), [(0, 10)]),
-    ):
-        with pytest.raises(NWBPermissionError, match="credentials") as forbidden:
-            call()
-        assert isinstance(forbidden.value, PermissionError)
-        copy = pickle.loads(pickle.dumps(forbidden.value))
-        assert (type(copy), str(copy)) == (NWBPermissionError, str(forbidden.value))
-    assert [e.status for e in range_server.log] == [404, 403, 403]
-
-
-def test_a_signature_that_expires_in_mid_read_is_one_clear_error(
-    web: tuple[RangeServer, Source],
-) -> None:
-    server, source = web
-    expire_at = server.count + 3
-
-    def expire(name: str, count: int) -> None:
-        if count >= expire_at:
-            server.behaviour.forbidden.add("*")
-
-    server.behaviour.before = expire
-    with pytest.raises(NWBPermissionError, match="signed URLs expire"):
-        read(source, [(i * MIB // 2, i * MIB // 2 + 10) for i in range(6)])
-
-
-# --- transient faults
-
-PASSING = ["500", "502", "503", "504", "429", "408", "reset", "cut", "short", "stall", "silent"]
-
-
-@pytest.mark.parametrize("fault", PASSING)
-def test_a_passing_fault_is_retried(web: tuple[RangeServer, Source], fault: str) -> None:
-    server, source = web
-    server.behaviour.stall = 1.0
-    server.behaviour.faults = [fault, fault]
-    how = IMPATIENT if fault in ("stall", "silent") else QUICK
-    with record() as seen:
-        assert read(source, [(10, 50_000)], how=how) == [DATA[10:50_000]]
-    assert [entry.fault for entry in server.log if entry.status == 206][-1:] == [None]
-    assert (seen.total.requests, seen.total.retries) == (3, 2)
-    assert seen.total.wanted == 49_990
-
-
-@pytest.mark.parametrize("fault", ["500", "503", "reset", "cut", "short", "stall"])
-def test_s3_attempts_are_retried_and_counted_as_they_are(
-    range_server: RangeServer, fault: str
-) -> None:
-    range_server.put("bucket/a.nwb", DATA)
-    options = Options({"key": "k", "secret": "s", "endpoint_url": range_server.endpoint})
-    source, _ = open_source(Source("s3://bucket/a.nwb"), 10, options, QUICK)
-    range_server.clear_log()
-    range_server.behaviour.stall = 1.0
-    range_server.behaviour.faults = [fault, fault]
-    how = IMPATIENT if fault == "stall" else QUICK
-    with record() as seen:
-        assert read(source, [(10, 50_000)], options, how) == [DATA[10:50_000]]
-    assert seen.total.retries == 2
-    assert seen.total.requests == 3
-
-
-def test_a_lasting_fault_is_one_error_that_names_url_range_and_attempts(
-    web: tuple[RangeServer, Source],
-) -> None:
-    server, source = web
-    server.behaviour.fault_rate = {"503": 1.0}
-    with pytest.raises(NWBReadError) as caught:
-        read(source, [(10, 20)])
-    text = str(caught.value)
-    assert source.url in text
-    assert "bytes 10-19" in text
-    assert "4 attempts" in text
-    assert "503" in text
-    assert len(server.log) == 4
-
-
-def test_a_pause_that_the_store_asks_for_is_kept(web: tuple[RangeServer, Source]) -> None:
-    server, source = web
-    server.behaviour.retry_after = "1"
-    server.behaviour.faults = ["429"]
-    begun = time.monotonic()
-    read(source, [(0, 10)])
-    assert 1.0 <= time.monotonic() - begun < 2.0
-    server.behaviour.retry_after = "3600"  # longer than anyone waits: say so at once
-    server.behaviour.faults = ["503"]
-    begun = time.monotonic()
-    with pytest.raises(NWBReadError, match="503"):
-        read(source, [(0, 10)])
-    assert time.monotonic() - begun < 1.0
-
-
-def test_the_deadline_bounds_stalls_and_retries_together(web: tuple[RangeServer, Source]) -> None:
-    server, source = web
-    server.behaviour.fault_rate = {"silent": 1.0}
-    begun = time.monotonic()
-    with pytest.raises(NWBReadError, match="attempts"):
-        read(source, [(0, 10)], how=replace(QUICK, timeout=0.3, retries=100, deadline=1.0))
-    assert 0.8 <= time.monotonic() - begun < 2.0
-
-
-def test_a_refused_connection_is_retried_and_then_reported() -> None:
-    with RangeServer() as gone:
-        url = gone.url("a.nwb")
-    with record() as seen, pytest.raises(NWBReadError, match="connection broke"):
-        open_source(Source(url), 10, PLAIN, QUICK)
-    assert seen.total.requests == 4
-
-
-def test_a_thousand_ranges_survive_one_fault_in_fifty(range_server: RangeServer) -> None:
-    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, PLAIN, QUICK)
-    rates = {"500": 0.004, "503": 0.004, "reset": 0.004, "cut": 0.004, "short": 0.004}
-    range_server.behaviour.fault_rate = rates
-    ranges = [(i * 3000, i * 3000 + 100) for i in range(1000)]
-    with record() as seen:
-        got = read(source, ranges, how=replace(QUICK, gap=0, retries=6))
-    assert got == [DATA[a:b] for a, b in ranges]
-    assert seen.total.retries > 5
 
 
 # --- concurrency and memory
@@ -647,73 +399,28 @@ def test_a_forked_process_reads_too(web: tuple[RangeServer, Source]) -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
-# --- local files
+# --- the test server itself
 
 
-def test_local_files_are_read_without_filesystem_or_event_loop(tmp_path: Path) -> None:
-    (tmp_path / "a.nwb").write_bytes(DATA)
-    code = """
-        import sys, threading
-        from lazynwb_dask.options import Options
-        from lazynwb_dask.sources import Source, expand
-        from lazynwb_dask.storage import Request, Settings, fetch, open_source
-        source, head = open_source(*expand(sys.argv[1], Options()), 10, Options(), Settings())
-        got = []
-        fetch(source, [Request(5, 2_000_000, lambda v: got.append(len(v)))], Options(), Settings())
-        assert got == [1_999_995]
-        assert not any("fsspecIO" in thread.name for thread in threading.enumerate())
-        loaded = {"s3fs", "aiohttp", "aiobotocore", "dask", "distributed"} & set(sys.modules)
-        assert not loaded, loaded
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "a.nwb")]
-    subprocess.run(command, check=True, timeout=60)
+def test_the_range_server_serves_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.nwb").write_bytes(DATA)
+    (tmp_path / "empty.nwb").write_bytes(b"")
+    with RangeServer(tmp_path, latency=0.01) as server:
+        source, head = open_source(Source(server.url("deep/a.nwb")), 10, PLAIN, QUICK)
+        assert (source.size, head) == (len(DATA), DATA[:10])
+        assert read(source, [(5, 9), (MIB, 2 * MIB)]) == [DATA[5:9], DATA[MIB : 2 * MIB]]
+        assert open_source(Source(server.url("empty.nwb")), 10, PLAIN, QUICK)[1] == b""
+        with pytest.raises(NWBFileNotFoundError):
+            open_source(Source(server.url("no.nwb")), 10, PLAIN, QUICK)
 
 
-def test_local_reads_check_that_the_file_is_still_the_same(tmp_path: Path) -> None:
-    path = tmp_path / "a.nwb"
-    path.write_bytes(DATA)
-    source, head = open_source(Source(str(path)), 10, PLAIN, QUICK)
-    status = path.stat()
-    assert source == Source(str(path), len(DATA), f"{status.st_mtime_ns}-{status.st_ino}")
-    assert head == DATA[:10]
-    other = tmp_path / "b.nwb"
-    other.write_bytes(DATA)
-    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
-    other.replace(path)
-    with pytest.raises(NWBFileChangedError):
-        read(source, [(0, 10)])
-    with pytest.raises(NWBReadError, match="truncated"):
-        read(Source(str(path)), [(0, len(DATA) + 1)])
-
-
-def test_local_faults_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(NWBFileNotFoundError):
-        open_source(Source(f"file://{tmp_path}/no.nwb"), 10, PLAIN, QUICK)
-    with pytest.raises(NWBFileNotFoundError):
-        open_source(Source(str(tmp_path / "no.nwb")), 10, PLAIN, QUICK)
-    with pytest.raises(NWBReadError, match="folder"):
-        read(Source(str(tmp_path)), [(0, 10)])
-    if os.geteuid():
-        (tmp_path / "a.nwb").write_bytes(DATA)
-        (tmp_path / "a.nwb").chmod(0)
-        with pytest.raises(NWBPermissionError):
-            open_source(Source(str(tmp_path / "a.nwb")), 10, PLAIN, QUICK)
-
-
-def test_a_failing_sink_ends_a_local_read_too(tmp_path: Path) -> None:
-    path = tmp_path / "a.nwb"
-    path.write_bytes(bytes(40 * MIB))
-    calls: list[int] = []
-
-    def sink(view: memoryview) -> None:
-        calls.append(len(view))
-        time.sleep(0.02)
-        raise ZeroDivisionError
-
-    requests = [Request(i * 2 * MIB, (i + 1) * 2 * MIB, sink) for i in range(20)]
-    with pytest.raises(ZeroDivisionError):
-        fetch(Source(str(path)), requests, PLAIN, QUICK)
-    assert len(calls) < 20
+def test_the_range_server_keeps_to_its_bandwidth(web: tuple[RangeServer, Source]) -> None:
+    server, source = web
+    server.behaviour.bandwidth = 1_000_000.0
+    begun = time.monotonic()
+    read(source, [(0, 300_000)])
+    assert 0.25 < time.monotonic() - begun < 2
 
 
 # --- counters

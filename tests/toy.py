@@ -7,6 +7,7 @@ columns, and how many rows of them. Importable by name, so that Dask can pickle 
 from __future__ import annotations
 
 import functools
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,9 +77,9 @@ class ToyScan:
     def _offsets(self) -> list[int]:
         return [0, *np.cumsum(self.sizes).tolist()]
 
-    @property
+    @functools.cached_property
     def token(self) -> str:
-        return repr(self)
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
     def __dask_tokenize__(self) -> str:
         return self.token

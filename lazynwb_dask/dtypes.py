@@ -1,0 +1,87 @@
+"""List and struct dtypes by name, so that pandas finds them again.
+
+pandas writes a column's dtype into Arrow metadata as ``list<item: double>[pyarrow]`` and can't parse that name
+when it reads it back. Dask's P2P shuffle and `read_parquet` do just that. A dtype registered with pandas that
+parses these names makes both work; Dask loads this module wherever it runs, by the entry point ``dask.sizeof``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pandas.api.extensions import register_extension_dtype
+
+SUFFIX = "[pyarrow]"
+
+
+def parse(name: str) -> pa.DataType:
+    """The Arrow type of a name as Arrow writes it.
+
+    Raises
+    ------
+    ValueError
+        If it is no such name.
+
+    Examples
+    --------
+    >>> parse("list<item: struct<x: uint32, y: list<item: string>>>")
+    ListType(list<item: struct<x: uint32, y: list<item: string>>>)
+    """
+    found, rest = _parse(name)
+    if rest:
+        raise ValueError(f"not the name of a type: {name!r}")
+    return found
+
+
+def _parse(name: str) -> tuple[pa.DataType, str]:
+    """The type that a text begins with, and the rest of the text."""
+    for kind, make in (("list<", _list), ("struct<", _struct)):
+        if name.startswith(kind):
+            return make(name[len(kind) :])
+    end = min((i for i in (name.find(","), name.find(">")) if i >= 0), default=len(name))
+    return pa.type_for_alias(name[:end].strip()), name[end:]
+
+
+def _list(text: str) -> tuple[pa.DataType, str]:
+    label, _, inner = text.partition(": ")
+    if not inner or "<" in label:
+        label, inner = "item", text  # list<double>, as people write it
+    kind, rest = _parse(inner)
+    if not rest.startswith(">"):
+        raise ValueError(f"not the name of a list type: {text!r}")
+    return pa.list_(kind if label == "item" else pa.field(label, kind)), rest[1:]
+
+
+def _struct(text: str) -> tuple[pa.DataType, str]:
+    fields: list[tuple[str, pa.DataType]] = []
+    while not text.startswith(">"):
+        label, colon, inner = text.partition(": ")
+        if not colon:
+            raise ValueError(f"not the name of a struct type: {text!r}")
+        kind, text = _parse(inner)
+        fields.append((label, kind))
+        text = text.removeprefix(", ")
+    return pa.struct(fields), text[1:]
+
+
+@register_extension_dtype
+class NestedDtype(pd.ArrowDtype):
+    """Parses the names that `pandas.ArrowDtype` can't; makes plain `ArrowDtype` objects."""
+
+    @classmethod
+    def construct_from_string(cls, string: str) -> Any:
+        if not isinstance(string, str) or not string.endswith(SUFFIX):
+            raise TypeError(f"not a dtype of lists or structs: {string!r}")
+        name = string.removesuffix(SUFFIX)
+        if not name.startswith(("list<", "struct<")):
+            raise TypeError(f"not a dtype of lists or structs: {string!r}")
+        try:
+            return pd.ArrowDtype(parse(name))
+        except (ValueError, RecursionError) as exc:
+            raise TypeError(str(exc)) from None
+
+
+def register(sizeof: Any) -> None:
+    """For the entry point: importing this module has done it."""
