@@ -254,7 +254,7 @@ def test_requests_run_at_once_up_to_the_limit(web: tuple[RangeServer, Source]) -
     ranges = [(i * 100_000, i * 100_000 + 10) for i in range(24)]
     begun = time.monotonic()
     read(source, ranges, how=replace(QUICK, connections=24))
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 1.0  # one after another: 1.2
     assert server.max_running > 8
     server.clear_log()
     read(source, ranges, how=replace(QUICK, connections=3))
@@ -277,18 +277,19 @@ def test_the_limit_holds_for_all_threads_together(web: tuple[RangeServer, Source
 
 def test_no_more_is_requested_than_the_sinks_keep_up_with(web: tuple[RangeServer, Source]) -> None:
     server, source = web
-    hold, sent_while_held = threading.Event(), []
-
-    def sink(view: memoryview) -> None:
-        if not hold.is_set():
-            time.sleep(0.3)
-            sent_while_held.append(server.sent)
-            hold.set()
-
+    go_on = threading.Event()
     how = replace(QUICK, split=MIB // 4, in_flight=MIB // 2)
-    requests = [Request(i * MIB // 4, (i + 1) * MIB // 4, sink) for i in range(12)]
-    fetch(source, requests, PLAIN, how)
-    assert max(sent_while_held) <= MIB // 2 + 2 * (MIB // 4)
+    requests = [
+        Request(i * MIB // 4, (i + 1) * MIB // 4, lambda _: go_on.wait(20) and None)
+        for i in range(12)
+    ]
+    reader = threading.Thread(target=fetch, args=(source, requests, PLAIN, how))
+    reader.start()
+    time.sleep(0.5)
+    sent = server.sent
+    go_on.set()
+    reader.join()
+    assert 0 < sent <= MIB // 2
     assert server.sent == 3 * MIB
 
 

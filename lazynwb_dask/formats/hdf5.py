@@ -35,15 +35,17 @@ from ..storage import Settings
 from . import foreign
 from .elements import element_of
 from .objects import ChunkTree, DataLayout, FormatError, data_layout
-from .sparse import Miss, SparseFile, run
+from .sparse import Miss, Passes, SparseFile
 from .tree import (
+    MAX_SMALL,
+    ListTables,
     Refused,
     attribute,
     children,
     find,
     has_attribute,
     is_table,
-    table_paths,
+    small,
     text,
     texts,
 )
@@ -103,27 +105,37 @@ def index_file(
         When the file can't be read or isn't an NWB 2 file.
     """
 
-    def visit(file: h5py.File, sparse: SparseFile) -> TableIndex | None:
-        found = choose(file.id, sparse, table)
-        if found is None:
-            check_nwb(file.id, source)
-            return None
-        group, path = found
-        return _Indexer(file.id, sparse, source, details, allow_external_links).table(group, path)
-
-    source, index = run(source, options, settings, visit)
-    return FileIndex(source, index)
-
-
-def choose(root: h5g.GroupID, sparse: SparseFile, table: Table) -> tuple[h5g.GroupID, str] | None:
-    """The group of the first table that exists of those asked for, and its path as named."""
+    passes = Passes(source, options, settings)
     if callable(table):
-        picked = table(table_paths(root, sparse))
+        picked = table(passes.run(ListTables()))
         names = [] if picked is None else [picked]
     else:
         names = [table] if isinstance(table, str) else list(table)
-    for name in names:
-        path = table_path(name)
+    paths = tuple(table_path(name) for name in names)
+    return FileIndex(passes.source, passes.run(IndexTable(paths, details, allow_external_links)))
+
+
+@dataclass(frozen=True)
+class IndexTable:
+    """The job of `index_file`: the first table that exists of those at some paths."""
+
+    paths: tuple[str, ...]
+    details: bool = False
+    allow_external_links: bool = False
+
+    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> TableIndex | None:
+        found = choose(file.id, self.paths)
+        if found is None:
+            check_nwb(file.id, name)
+            return None
+        group, path = found
+        indexer = _Indexer(file.id, sparse, name, self.details, self.allow_external_links)
+        return indexer.table(group, path)
+
+
+def choose(root: h5g.GroupID, paths: Sequence[str]) -> tuple[h5g.GroupID, str] | None:
+    """The group of the first table that exists of those asked for, and its path as named."""
+    for path in paths:
         try:
             found = find(root, path)
         except Refused as exc:
@@ -133,10 +145,9 @@ def choose(root: h5g.GroupID, sparse: SparseFile, table: Table) -> tuple[h5g.Gro
     return None
 
 
-def check_nwb(root: h5g.GroupID, source: Source) -> None:
+def check_nwb(root: h5g.GroupID, name: str) -> None:
     """Raise if the file isn't NWB 2: for files that lack a table."""
     version = root_version(root)
-    name = shown(source.url)
     if version is None:
         raise NWBReadError(f"{name}: an HDF5 file, but not NWB: it has no nwb_version")
     if version.startswith(("1.", "NWB-1.", "0.")):
@@ -156,7 +167,7 @@ def root_version(root: h5g.GroupID) -> str | None:
     found = find(root, "nwb_version")
     if found is None or not isinstance(found[0], h5d.DatasetID):
         return None
-    return text(h5py.Dataset(found[0])[()])
+    return text(small(found[0]))
 
 
 # -------------------------------------------------------------------------------------------- columns
@@ -175,9 +186,9 @@ class _Indexer:
     """One pass over one table."""
 
     def __init__(
-        self, root: h5g.GroupID, sparse: SparseFile, source: Source, details: bool, foreign: bool
+        self, root: h5g.GroupID, sparse: SparseFile, name: str, details: bool, foreign: bool
     ) -> None:
-        self.root, self.sparse, self.source, self.details = root, sparse, source, details
+        self.root, self.sparse, self.name, self.details = root, sparse, name, details
         self.foreign = foreign
         plist = h5i.get_file_id(root).get_create_plist()
         self.base = int(plist.get_userblock())
@@ -196,7 +207,7 @@ class _Indexer:
             if self.sparse.missing:
                 raise Miss(path)
             reason = problems.get("id", "it is not a dataset")
-            raise NWBReadError(f"{shown(self.source.url)}: {path}: no usable id column: {reason}")
+            raise NWBReadError(f"{self.name}: {path}: no usable id column: {reason}")
         rows = datasets["id"].rows
         indexes = self._indexes(datasets)
         columns: dict[str, ColumnIndex] = {}
@@ -223,7 +234,7 @@ class _Indexer:
         links = list(children(group))
         if len(links) > MAX_COLUMNS:
             raise NWBReadError(
-                f"{shown(self.source.url)}: {path}: {len(links)} objects; the limit is {MAX_COLUMNS}"
+                f"{self.name}: {path}: {len(links)} objects; the limit is {MAX_COLUMNS}"
             )
         for name, info in links:
             try:
@@ -244,7 +255,7 @@ class _Indexer:
                     problems[name] = str(exc)
                     continue
                 try:
-                    array = foreign.array_of(self.source, where)
+                    array = foreign.array_of(Source(self.name), where)
                     found[name] = _Dataset(name, None, array.rows, where, array)
                 except UnsupportedColumnError as unsupported:
                     problems[name] = str(unsupported)
@@ -393,7 +404,7 @@ class _Indexer:
         kind = plist.get_layout()
         if plist.get_external_count() or kind == h5d.VIRTUAL:
             if self.foreign:
-                return foreign.array_of(self.source, dataset.path)
+                return foreign.array_of(Source(self.name), dataset.path)
             what = "a virtual dataset" if kind == h5d.VIRTUAL else "external storage"
             raise UnsupportedColumnError(f"{what}: its data are in other files; {foreign.REFUSED}")
         space = dataset.id.get_space()
@@ -434,7 +445,7 @@ class _Indexer:
                     )
             elif offset + nbytes > self.sparse.size:
                 raise NWBReadError(
-                    f"{shown(self.source.url)}: the file is truncated: {dataset.path} ends at byte "
+                    f"{self.name}: the file is truncated: {dataset.path} ends at byte "
                     f"{offset + nbytes}, the file at {self.sparse.size}"
                 )
             return Extents(rows, np.array([offset], "<u8"), np.array([size], "<u8"))

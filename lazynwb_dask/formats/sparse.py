@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import h5py
 
 from ..errors import NWBReadError
+from ..isolation import Attempts, IsolatedSettings
 from ..options import Options
 from ..sources import Source, shown
 from ..storage import Request, Settings, fetch, open_source
 
-T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 BLOCK = 128 * 1024
 HEAD = 512 * 1024  # metadata gathers at both ends of most files
 WHOLE = 1024 * 1024  # smaller files are fetched whole
-MAX_WAVES = 200
-MAX_METADATA = 512 * 1024 * 1024
+MAX_WAVES = 200  # round trips for the metadata of one file
+MAX_METADATA = 128 * 1024 * 1024  # bytes held of one file while it is indexed
 
 
 class Miss(OSError):
@@ -60,6 +62,11 @@ class SparseFile(io.RawIOBase):
     def held(self) -> int:
         """The bytes that are here, near enough."""
         return len(self._blocks) * self.block
+
+    @property
+    def wanted(self) -> int:
+        """The bytes that are missing, near enough."""
+        return len(self._missing) * self.block
 
     def requests(self) -> list[Request]:
         """One request for each run of missing blocks; to be sent, whereupon nothing is missing."""
@@ -130,67 +137,102 @@ class SparseFile(io.RawIOBase):
         return stop - start
 
 
-def run(
-    source: Source,
-    options: Options,
-    settings: Settings,
-    visit: Callable[[h5py.File, SparseFile], T],
-) -> tuple[Source, T]:
-    """The result of `visit(file, sparse)` over one file, with the bytes that it needs fetched in waves.
+class Job(Protocol[R_co]):
+    """What is wanted of a file's metadata."""
 
-    `visit` is called again after each wave, from the start, and should go on past objects that miss, so
-    that one wave fetches what all of them need.
+    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> R_co:
+        """One pass over the file. It should go on past objects that miss a block, so that one wave
+        fetches what all of them need."""
 
-    Returns
-    -------
-    Source, result
-        The source with the size and the validator that the first answer gave.
+
+def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
+    """One pass. Its result counts only if nothing is missing afterwards.
 
     Raises
     ------
     NWBReadError
-        When the file can't be read, or isn't HDF5, or is damaged.
+        When nothing is missing, and the file can't be read, or isn't HDF5, or is damaged.
     """
-    source, head = open_source(source, HEAD, options, settings)
-    assert source.size is not None
-    sparse = SparseFile(source.size)
-    sparse.put(0, head)
-    # the tail, or all that is left of a small file, goes along with the first wave
-    speculative = (
-        (len(head), source.size) if source.size <= WHOLE else (source.size - HEAD, source.size)
-    )
-    if source.size <= WHOLE and sparse.need(*speculative):
-        fetch(source, sparse.requests(), options, settings)
-    for wave in range(MAX_WAVES):
-        error: Exception | None = None
-        try:
-            with h5py.File(sparse, "r") as file:
-                result = visit(file, sparse)
-        except NWBReadError:
-            if not sparse.missing:
-                raise
-        except Exception as exc:  # libhdf5 raises whatever it likes for damaged files
-            error = exc
+    try:
+        with h5py.File(sparse, "r") as file:
+            return job.visit(file, sparse, name)
+    except NWBReadError:
         if not sparse.missing:
-            if error is not None:
-                raise unreadable(source, head, error) from None
-            return source, result
-        if wave == 0:
-            sparse.need(*speculative)
-        if sparse.held > MAX_METADATA:
-            break
-        fetch(source, sparse.requests(), options, settings)
-    raise NWBReadError(
-        f"{shown(source.url)}: the metadata are spread over more than "
-        f"{sparse.held >> 20} MB or {MAX_WAVES} round trips: the file is damaged"
-    )
+            raise
+    except Exception as exc:  # libhdf5 raises whatever it likes for damaged files
+        if not sparse.missing:
+            raise unreadable(name, sparse, exc) from None
+    return None
 
 
-def unreadable(source: Source, head: bytes, error: Exception) -> NWBReadError:
+class Passes:
+    """Passes over one file, with the bytes that they need fetched in waves between them.
+
+    Attributes
+    ----------
+    source : Source
+        With the size and the validator that the first answer gave.
+
+    Raises
+    ------
+    NWBReadError
+        When the file can't be read.
+    """
+
+    def __init__(self, source: Source, options: Options, settings: Settings) -> None:
+        source, head = open_source(source, HEAD, options, settings)
+        assert source.size is not None
+        self.source, self.options, self.settings = source, options, settings
+        self.name = shown(source.url)
+        self.sparse = SparseFile(source.size)
+        self.sparse.put(0, head)
+        if source.size <= WHOLE and self.sparse.need(len(head), source.size):
+            self._fetch()
+        # the tail of a large file goes along with the first wave
+        self._tail = source.size - HEAD if source.size > WHOLE else None
+        self._attempt: Callable[[SparseFile, str, Job[Any]], Any] = attempt
+        if isinstance(settings, IsolatedSettings):
+            self._attempt = Attempts(settings)
+
+    def run(self, job: Job[R]) -> R:
+        """The result of a job.
+
+        Raises
+        ------
+        NWBReadError
+            When the file can't be read, or isn't HDF5, or is damaged.
+        """
+        sparse = self.sparse
+        for _ in range(MAX_WAVES):
+            result: R = self._attempt(sparse, self.name, job)
+            if not sparse.missing:
+                return result
+            if self._tail is not None:
+                sparse.need(self._tail, sparse.size)
+                self._tail = None
+            if sparse.held + sparse.wanted > MAX_METADATA:
+                break
+            self._fetch()
+        raise NWBReadError(
+            f"{self.name}: the metadata are spread over more than {MAX_METADATA >> 20} MiB or "
+            f"{MAX_WAVES} round trips: the file is damaged"
+        )
+
+    def _fetch(self) -> None:
+        fetch(self.source, self.sparse.requests(), self.options, self.settings)
+
+
+def run(source: Source, options: Options, settings: Settings, job: Job[R]) -> tuple[Source, R]:
+    """The result of one job on one file. See `Passes`."""
+    passes = Passes(source, options, settings)
+    return passes.source, passes.run(job)
+
+
+def unreadable(name: str, sparse: SparseFile, error: Exception) -> NWBReadError:
     """What to tell of a file that h5py refused."""
-    name = shown(source.url)
-    if source.size == 0:
+    if sparse.size == 0:
         return NWBReadError(f"{name}: the file is empty")
+    head = sparse.peek(0, 4104)
     if not any(head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048, 4096)):
         return NWBReadError(f"{name}: not an HDF5 file (it starts with {head[:8]!r})")
     text = str(error).splitlines()[0] if str(error) else type(error).__name__

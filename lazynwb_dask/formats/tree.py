@@ -5,12 +5,15 @@ Links are resolved here, one component at a time, so that libhdf5 never opens a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o
+from h5py import h5a, h5d, h5g, h5l, h5o, h5t
 
+from ..errors import NWBReadError, UnsupportedColumnError
 from ..options import Options
 from ..sources import Source
 from ..storage import Settings
@@ -18,8 +21,11 @@ from .foreign import REFUSED
 from .sparse import Miss, SparseFile, run
 
 MAX_LINKS = 32  # soft links followed in one path
-MAX_DEPTH = 12
+MAX_DEPTH = 12  # groups within groups
 MAX_GROUPS = 20_000
+MAX_NAMED = 200_000  # links looked at to find what references point to
+MAX_CHILDREN = 100_000  # links of one group
+MAX_SMALL = 16 << 20  # bytes of an attribute, or of a dataset that is read while indexing
 
 
 class Refused(Exception):
@@ -86,8 +92,36 @@ def attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> object:
     """An attribute's value by h5py, or None."""
     if not has_attribute(obj, name):
         return None
+    held = h5a.open(obj, name.encode())
+    _check_small(held.shape, held.get_type(), f"the attribute {name}")
     holder = h5py.Group(obj) if isinstance(obj, h5g.GroupID) else h5py.Dataset(obj)
     return holder.attrs[name]
+
+
+def small(dataset: h5d.DatasetID) -> np.ndarray:
+    """The values of a dataset that is read while indexing, by h5py, as a flat array.
+
+    Raises
+    ------
+    UnsupportedColumnError
+        When its data are in another file.
+    """
+    plist = dataset.get_create_plist()
+    if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
+        raise UnsupportedColumnError(f"its data are in other files; {REFUSED}")
+    kind = dataset.get_type()
+    _check_small(dataset.shape, kind, "a dataset")
+    if plist.get_layout() == h5d.CHUNKED:
+        _check_small(plist.get_chunk(), kind, "a chunk")
+    return np.atleast_1d(h5py.Dataset(dataset)[()]).reshape(-1)
+
+
+def _check_small(shape: tuple[int, ...] | None, kind: h5t.TypeID, what: str) -> None:
+    """Raise before h5py takes memory for what no attribute holds."""
+    # 64 bytes is about what a Python object takes
+    nbytes = math.prod(shape or ()) * max(kind.get_size(), 64 if kind.get_class() > 2 else 1)
+    if nbytes > MAX_SMALL:
+        raise NWBReadError(f"damaged: {what} of the shape {shape}")
 
 
 def text(value: object) -> str:
@@ -117,7 +151,10 @@ def is_table(group: h5g.GroupID) -> bool:
 
 def children(group: h5g.GroupID) -> Iterator[tuple[str, h5l.LinkInfo]]:
     """The names in a group and their links, in storage order."""
-    for i in range(group.get_num_objs()):
+    count = group.get_num_objs()
+    if count > MAX_CHILDREN:
+        raise NWBReadError(f"damaged: a group of {count} links; the limit is {MAX_CHILDREN}")
+    for i in range(count):
         name = group.get_objname_by_idx(i)
         yield name.decode("utf-8", "replace"), group.links.get_info(name)
 
@@ -171,7 +208,7 @@ def table_paths(root: h5g.GroupID, sparse: SparseFile) -> list[str]:
 
 def list_tables(source: Source, options: Options, settings: Settings) -> list[str]:
     """The paths of all tables of a file."""
-    return run(source, options, settings, lambda file, sparse: table_paths(file.id, sparse))[1]
+    return run(source, options, settings, ListTables())[1]
 
 
 def names_of(
@@ -182,8 +219,25 @@ def names_of(
     Of several hard links the one nearest the root counts, then the first. Groups are read level by level,
     only as deep as it takes.
     """
+    return run(source, options, settings, NameObjects(tuple(addresses)))[1]
 
-    def visit(file: h5py.File, sparse: SparseFile) -> dict[int, str]:
+
+@dataclass(frozen=True)
+class ListTables:
+    """The job of `list_tables`."""
+
+    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> list[str]:
+        return table_paths(file.id, sparse)
+
+
+@dataclass(frozen=True)
+class NameObjects:
+    """The job of `names_of`."""
+
+    addresses: tuple[int, ...]
+
+    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> dict[int, str]:
+        addresses = set(self.addresses)
         found: dict[int, str] = {}
         level: list[tuple[str, h5g.GroupID]] = [("", file.id)]
         seen = {int(h5o.get_info(file.id).addr)}
@@ -198,29 +252,27 @@ def names_of(
                     if sparse.missing:
                         continue
                     raise
-                for name, info in links:
+                for child, info in links:
                     if info.type != h5l.TYPE_HARD or info.u in seen:
                         continue
                     seen.add(info.u)
                     if info.u in addresses:
-                        found[info.u] = f"{path}/{name}"
-                    below.append((f"{path}/{name}", name.encode(), group))
+                        found[info.u] = f"{path}/{child}"
+                    below.append((f"{path}/{child}", child.encode(), group))
             if sparse.missing:
                 raise Miss(level[0][0])
-            if len(found) == len(addresses) or len(seen) > MAX_GROUPS * 10:
+            if len(found) == len(addresses) or len(seen) > MAX_NAMED:
                 break
             level = []
             for path, key, group in below:
                 if path in ("/specifications", "/.specloc"):
                     continue
                 try:
-                    child = h5o.open(group, key)
+                    opened = h5o.open(group, key)
                 except Exception:
                     continue  # not here yet, or damaged
-                if isinstance(child, h5g.GroupID):
-                    level.append((path, child))
+                if isinstance(opened, h5g.GroupID):
+                    level.append((path, opened))
             if sparse.missing:
                 raise Miss("")
         return found
-
-    return run(source, options, settings, visit)[1]

@@ -1,0 +1,118 @@
+"""``python -m benchmarks``: measure, print, save."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+import platformdirs
+
+from . import report
+from .environment import lazynwb_python
+from .measure import Row, Setting, measure
+from .peers import PEERS
+from .sessions import Size, convert, prepare
+from .store import running
+from .workloads import WORKLOADS
+
+DEFAULT_PEERS = tuple(PEERS)
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("-w", "--workload", "workloads", multiple=True, type=click.Choice(list(WORKLOADS)),
+              help="What to ask. Repeatable.", default=tuple(WORKLOADS), show_default="all")  # fmt: skip
+@click.option("-p", "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)),
+              help="Whom. Repeatable.", default=DEFAULT_PEERS, show_default="all")  # fmt: skip
+@click.option("-l", "--layout", "layouts", multiple=True, help="How data are stored. Repeatable.",
+              type=click.Choice(["contiguous", "chunked", "gzip"]), default=("gzip",))  # fmt: skip
+@click.option("--latency", "latencies", multiple=True, type=float, default=(30.0,),
+              help="Milliseconds before each answer. Repeatable.")  # fmt: skip
+@click.option("--bandwidth", type=float, default=50.0, help="MB/s of a connection; 0: unlimited.")
+@click.option("--protocol", type=click.Choice(["s3", "http"]), default="s3")
+@click.option("--sessions", type=int, default=16, help="Large files.")
+@click.option("--megabytes", type=int, default=40, help="Of a large file, uncompressed.")
+@click.option("--small", type=int, default=500, help="Small files.")
+@click.option("--repeats", type=int, default=5, help="Runs after the first.")
+@click.option("--patience", type=float, default=600.0, help="Seconds until a run is given up.")
+@click.option("--quick", is_flag=True, help="A few small files, one repetition: does it all work?")
+@click.option("--folder", type=click.Path(path_type=Path), default=None,
+              help="Where files are kept.", show_default="the user's cache folder")  # fmt: skip
+@click.option("--docs", is_flag=True, help="Also write docs/benchmarks.md and .svg.")
+def main(
+    workloads: tuple[str, ...],
+    peers: tuple[str, ...],
+    layouts: tuple[str, ...],
+    latencies: tuple[float, ...],
+    bandwidth: float,
+    protocol: str,
+    sessions: int,
+    megabytes: int,
+    small: int,
+    repeats: int,
+    patience: float,
+    quick: bool,
+    folder: Path | None,
+    docs: bool,
+) -> None:
+    """Measure lazynwb_dask and its peers on a simulated object store."""
+    folder = folder or Path(platformdirs.user_cache_dir("lazynwb-dask-benchmarks"))
+    root = (folder / "store").resolve()
+    size = Size(sessions, megabytes, small)
+    if quick:
+        size, repeats = Size(2, 2, 10), 1
+    python = {
+        about.own_environment: lazynwb_python(folder, _tell)
+        for about in (PEERS[peer] for peer in peers)
+        if about.own_environment
+    }
+    import sys
+
+    python[False] = sys.executable
+    rows: list[Row] = []
+    with running(root) as store:
+        for layout in layouts:
+            for name in workloads:
+                workload = WORKLOADS[name]
+                dataset = prepare(root, workload.dataset, layout, size, _tell)
+                if any(PEERS[peer].files == "parquet" for peer in peers):
+                    convert(root, dataset, workload.table, _tell)
+                for latency in latencies:
+                    setting = Setting(
+                        dataset, layout, latency / 1000, bandwidth * 1e6, protocol, repeats, patience
+                    )
+                    group = []
+                    for peer in peers:
+                        if PEERS[peer].keeps_catalog and not workload.cold:
+                            continue
+                        _tell(f"{workload.title}: {PEERS[peer].title}")
+                        group.append(
+                            measure(store, workload, peer, setting, python[PEERS[peer].own_environment])
+                        )
+                    rows += group
+                    ((key, _),) = report.groups(group).items()
+                    click.secho(f"\n{report.heading(key, len(dataset.keys))}", bold=True)
+                    click.echo(report.text(report.table(group)) + "\n")
+    _save(rows, folder)
+    problems = report.disagreements(rows)
+    for problem in problems:
+        click.secho(f"different answers: {problem}", fg="red", err=True)
+    if problems:
+        raise SystemExit(1)
+
+
+def _tell(text: str) -> None:
+    click.secho(f"... {text}", dim=True, err=True)
+
+
+def _save(rows: list[Row], folder: Path) -> None:
+    path = folder / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([row.to_json() for row in rows], indent=1))
+    click.echo(f"saved: {path}")
+
+
+if __name__ == "__main__":
+    main()

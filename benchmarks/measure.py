@@ -1,0 +1,181 @@
+"""One reader, one question: run it in processes of its own and count what the store saw."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .peers import PEERS, Task
+from .sessions import Dataset
+from .store import Store
+from .workloads import Workload
+
+SLOW = 20.0  # seconds of a first run from which on one repetition has to do
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how it is measured."""
+
+    dataset: Dataset
+    layout: str
+    latency: float  # seconds
+    bandwidth: float  # bytes a second
+    protocol: str
+    repeats: int
+    patience: float  # seconds until a run is given up
+
+
+@dataclass
+class Row:
+    """What one reader did with one question."""
+
+    workload: str
+    peer: str
+    layout: str
+    latency: float
+    files: int
+    first: dict[str, Any] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    answer: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def typical(self) -> dict[str, Any]:
+        """The run of median time, of those after the first."""
+        if not self.runs:
+            return self.first
+        middle = statistics.median_low(run["seconds"] for run in self.runs)
+        return next(run for run in self.runs if run["seconds"] == middle)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "typical": self.typical}
+
+
+class Failed(Exception):
+    """The reader can't, or didn't in time."""
+
+
+class Worker:
+    """A process that is about to be measured."""
+
+    def __init__(self, python: str, patience: float) -> None:
+        self._patience = patience
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker"], cwd=Path(__file__).parents[1], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def __call__(self, do: str, **arguments: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], self._patience)
+        line = self._process.stdout.readline() if ready else ""
+        if not line:
+            raise Failed(f"no answer within {self._patience:.0f} s" if not ready else "it crashed")
+        reply: dict[str, Any] = json.loads(line)
+        if "unsupported" in reply or "error" in reply:
+            raise Failed(reply.get("unsupported") or reply["error"])
+        return reply
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def measure(store: Store, workload: Workload, peer: str, setting: Setting, python: str) -> Row:
+    """Run a question as often as asked for.
+
+    A cold question gets a new process each time; after the first, each has answered it for another
+    file before the clock starts. Any other is repeated in one process, which knows the schema.
+    """
+    row = Row(
+        workload.name, peer, setting.layout, setting.latency, len(setting.dataset.keys)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            if workload.cold:
+                _cold(row, store, workload, peer, setting, python, folder)
+            else:
+                _warm(row, store, workload, peer, setting, python, folder)
+        except Failed as failed:
+            row.note = str(failed)
+    return row
+
+
+def _cold(
+    row: Row, store: Store, workload: Workload, peer: str, setting: Setting, python: str, folder: str
+) -> None:
+    if PEERS[peer].keeps_catalog:
+        catalog = f"{folder}/kept.sqlite"
+        with _started(store, workload, peer, setting, python, catalog) as (worker, _):
+            worker("run")
+    for i in range(setting.repeats + 1):
+        if not PEERS[peer].keeps_catalog:
+            catalog = f"{folder}/{i}.sqlite"
+        with _started(store, workload, peer, setting, python, catalog) as (worker, spare):
+            if i:
+                worker("warm_up", task=spare)
+            run = _run(worker, store, setting)
+            if i == 0:
+                row.first, row.answer = run, worker("answer")
+            else:
+                row.runs.append(run)
+        if run["seconds"] > SLOW and row.runs:
+            return
+
+
+def _warm(
+    row: Row, store: Store, workload: Workload, peer: str, setting: Setting, python: str, folder: str
+) -> None:
+    catalog = f"{folder}/catalog.sqlite"
+    with _started(store, workload, peer, setting, python, catalog) as (worker, _):
+        row.first = _run(worker, store, setting)
+        row.answer = worker("answer")
+        for _ in range(setting.repeats if row.first["seconds"] < SLOW else 1):
+            row.runs.append(_run(worker, store, setting))
+
+
+def _run(worker: Worker, store: Store, setting: Setting) -> dict[str, Any]:
+    store.reset(latency=setting.latency, bandwidth=setting.bandwidth)
+    run = worker("run")
+    return run | store.stats()
+
+
+@contextlib.contextmanager
+def _started(
+    store: Store, workload: Workload, peer: str, setting: Setting, python: str, catalog: str
+) -> Iterator[tuple[Worker, dict[str, Any]]]:
+    """A worker that knows its task, and the same task for another file."""
+    about, dataset = PEERS[peer], setting.dataset
+    keys, spare = dataset.keys, (dataset.spare,)
+    if about.files == "parquet":
+        keys = dataset.parquet(workload.table)
+        spare = ()
+    protocol = about.protocol or setting.protocol
+    store.reset(latency=setting.latency, bandwidth=setting.bandwidth)
+
+    def task(keys: tuple[str, ...]) -> dict[str, Any]:
+        urls = [store.url(protocol, *key.split("/", 1)) for key in keys]
+        settings = {"catalog": catalog}
+        return asdict(
+            Task(urls, workload.table, store.endpoint, dataset.unit, about.threads, settings)
+        )
+
+    worker = Worker(python, setting.patience)
+    try:
+        worker("start", peer=peer, workload=workload.name, task=task(keys))
+        yield worker, task(spare)
+    finally:
+        worker.close()

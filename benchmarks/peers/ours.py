@@ -1,0 +1,70 @@
+"""lazynwb_dask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dask
+
+import lazynwb_dask
+
+from . import NotSupported, Task
+from .kinds import of_pandas
+from ..workloads import QUALITY, SCALARS, TRIALS, WANTED
+
+
+class Reader:
+    """Queries as a user of Dask writes them."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.options = {}
+        if task.urls[0].startswith("s3://"):
+            self.options = {"anon": True, "endpoint_url": task.endpoint}
+        if task.threads:
+            dask.config.set(scheduler="threads", num_workers=task.threads)
+
+    def plan(self) -> None:
+        if self.task.table.startswith("/processing"):
+            raise NotSupported("not yet")
+        with dask.config.set({"lazynwb-dask.progress": False}):
+            self.frame = lazynwb_dask.read_nwb(
+                list(self.task.urls), self.task.table, storage_options=self.options
+            )
+
+    def schema(self) -> Any:
+        return {name: of_pandas(kind) for name, kind in self.frame.dtypes.items() if name[0] != "_"}
+
+    def quality(self) -> Any:
+        units, mask = self.frame, None
+        for name, sign, value in QUALITY:
+            term = {">=": units[name] >= value, "<=": units[name] <= value, "!=": units[name] != value}
+            mask = term[sign] if mask is None else mask & term[sign]
+        return units[mask][list(WANTED)].compute()
+
+    def scalars(self) -> Any:
+        return self.frame[list(SCALARS)].compute()
+
+    def spikes(self) -> Any:
+        return self.frame[["spike_times"]].compute()
+
+    def one(self) -> Any:
+        units = self.frame
+        return units[units.unit_id == self.task.unit][["unit_id", "spike_times"]].compute()
+
+    def top(self) -> Any:
+        return self.frame.nlargest(1, "firing_rate")[["unit_id", "spike_times"]].compute()
+
+    def regions(self) -> Any:
+        return self.frame.structure.value_counts().compute()
+
+    def trials(self) -> Any:
+        return self.frame.compute()
+
+    def answer(self, name: str, result: Any) -> Mapping[str, Any]:
+        if name == "regions":
+            return {"structure": result.index.to_series(), "count": result}
+        if name == "trials":
+            result = result[list(TRIALS)]
+        return {column: result[column] for column in result.columns}

@@ -1,0 +1,98 @@
+"""The files that are read: made-up sessions, and their tables as Parquet. Made once, then kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lazynwb_dask.datasets import make_sessions
+
+SCATTERED = 1_200  # chunks in the spike_times of the sessions of that name
+UNITS = 400  # in a large session
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many files, and of what size.
+
+    Parameters
+    ----------
+    sessions : int
+        Large files.
+    megabytes : int
+        Uncompressed, of each large file, about.
+    small : int
+        Files of about 200 kB.
+    """
+
+    sessions: int = 16
+    megabytes: int = 40
+    small: int = 500
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Files of one kind: their names below the store's root, and one more to warm up with."""
+
+    name: str
+    keys: tuple[str, ...]
+    spare: str
+    unit: int  # the id of one of the units
+
+    def parquet(self, table: str) -> tuple[str, ...]:
+        """The names of one of their tables as Parquet."""
+        return tuple(_parquet_key(key, table) for key in self.keys)
+
+
+def prepare(
+    root: Path, kind: str, layout: str, size: Size, progress: Callable[[str], object]
+) -> Dataset:
+    """Make the sessions of one kind, unless they are there."""
+    spikes = round(size.megabytes * 1e6 * 0.97 / 8 / UNITS)
+    count, name = size.sessions, f"{kind}-{layout}-{size.megabytes}MB"
+    options = {"units": UNITS, "mean_spikes": spikes}
+    if kind == "small":
+        count, name = size.small, f"{kind}-{layout}"
+        options = {
+            "units": 40, "mean_spikes": 150, "trials": 20, "samples": 500, "probes": 1, "channels": 16,
+            "waveform_shape": (10, 2),
+        }  # fmt: skip
+    elif kind == "scattered":
+        count = 1
+        options["chunk_length"] = UNITS * spikes // SCATTERED
+    progress(f"{count} sessions: {name}")
+    folder = root / "sessions" / name
+    paths = make_sessions(folder, n=count + 1, layout=layout, **options)
+    keys = [Path(path).relative_to(root).as_posix() for path in paths]
+    unit = 100_000 * (count // 2 + 1) + options["units"] // 2
+    return Dataset(name, tuple(keys[:-1]), keys[-1], unit)
+
+
+def convert(root: Path, dataset: Dataset, table: str, progress: Callable[[str], object]) -> None:
+    """Write one table of each session as Parquet, with pyarrow's defaults, unless it is there."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    import lazynwb_dask
+
+    todo = [key for key in (*dataset.keys, dataset.spare) if not _parquet(root, key, table).exists()]
+    if todo:
+        progress(f"{len(todo)} Parquet files: {dataset.name}{table}")
+    for key in todo:
+        frame = lazynwb_dask.read_nwb(root / key, table, blocksize=None)
+        held = pa.Table.from_pandas(frame.compute(scheduler="sync"), preserve_index=False)
+        path = _parquet(root, key, table)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        pq.write_table(held, part)
+        part.replace(path)
+
+
+def _parquet(root: Path, key: str, table: str) -> Path:
+    return root / _parquet_key(key, table)
+
+
+def _parquet_key(key: str, table: str) -> str:
+    folder, _, name = key.removeprefix("sessions/").rpartition("/")
+    return f"parquet/{folder}{table}/{Path(name).stem}.parquet"

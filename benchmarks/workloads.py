@@ -1,0 +1,66 @@
+"""What is measured: questions that people ask of many sessions, the same for every reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The columns and thresholds of the usual quality control, and what is wanted of the units it leaves.
+QUALITY = (
+    ("presence_ratio", ">=", 0.7),
+    ("isi_violations_ratio", "<=", 0.5),
+    ("amplitude_cutoff", "<=", 0.1),
+    ("decoder_label", "!=", "noise"),
+)
+WANTED = ("unit_id", "location", "spike_times", "_nwb_path")
+SCALARS = ("presence_ratio", "firing_rate", "unit_id")
+TRIALS = (
+    "start_time", "stop_time", "stim_start_time", "stim_name", "trial_index", "block_index",
+    "rewarded_side", "is_response", "is_hit", "is_false_alarm", "is_rewarded", "response_time",
+)  # fmt: skip
+SAMPLES = 20_000
+SERIES = "/processing/behavior/running_speed"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One question.
+
+    Attributes
+    ----------
+    name : str
+        Of the peers' method that answers it.
+    title : str
+    dataset : {"large", "small", "scattered"}
+        Which sessions it is asked of.
+    cold : bool
+        Whether nothing is known of the files when the clock starts; else their schema is known.
+    """
+
+    name: str
+    title: str
+    dataset: str = "large"
+    cold: bool = False
+    table: str = "/units"
+
+    @property
+    def method(self) -> str:
+        return self.name.partition("_of_")[0]
+
+
+WORKLOADS = {
+    w.name: w
+    for w in (
+        Workload("schema", "cold schema", cold=True),
+        Workload("quality", "QC filter, then spike_times"),
+        Workload("scalars", "three scalar columns"),
+        Workload("spikes", "all spike_times"),
+        Workload("one", "one unit by id"),
+        Workload("top", "top unit by firing rate, then its spikes"),
+        Workload("regions", "units by region"),
+        Workload("trials", "trials of all files", table="/intervals/trials"),
+        Workload("samples", "first 20,000 samples of a TimeSeries", table=SERIES),
+        Workload("scalars_of_small", "small files, three scalar columns, cold", "small", cold=True),
+        Workload("trials_of_small", "small files, trials", "small", table="/intervals/trials"),
+        Workload("one_of_scattered", "one unit, 1,200 chunks in the column, cold", "scattered", cold=True),
+    )
+}  # fmt: skip
