@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
-from .answers import validator_of
 from .location import Source
+from .storage.answers import validator_of
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from . import local
-from .answers import Answer, Ask
-from .counters import Tally, counters, record
-from .errors import (
+from ..errors import (
     NWBFileChangedError,
     NWBFileNotFoundError,
     NWBPermissionError,
     NWBReadError,
 )
+from ..location import Source, is_local, shown
+from ..options import Options
+from . import local
+from .answers import Answer, Ask
+from .counters import Tally, counters, record
 from .faults import Fault, fault_of
-from .location import Source, is_local, shown
-from .options import Options
 from .process import process
 from .ranges import KIB, MIB, Piece, Request, plan, serve
 from .transport import read

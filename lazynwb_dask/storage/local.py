@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from .counters import Tally, counters
-from .errors import (
+from ..errors import (
     NWBFileChangedError,
     NWBFileNotFoundError,
     NWBPermissionError,
     NWBReadError,
 )
-from .location import Source, local_path, local_version
+from ..location import Source, local_path, local_version
+from .counters import Tally, counters
 from .process import process
 from .ranges import KIB, MIB, Piece, serve
 
