@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import click
 import platformdirs
 
-from . import report
+from lazynwb_dask.datasets.writer import Layout
+
+from . import chart, report
 from .environment import lazynwb_python
 from .measure import Row, Setting, measure
 from .peers import PEERS
@@ -27,7 +31,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 @click.option("-p", "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)),
               help="Whom. Repeatable.", default=DEFAULT_PEERS, show_default="all")  # fmt: skip
 @click.option("-l", "--layout", "layouts", multiple=True, help="How data are stored. Repeatable.",
-              type=click.Choice(["contiguous", "chunked", "gzip"]), default=("gzip",))  # fmt: skip
+              type=click.Choice(get_args(Layout)), default=("gzip",))  # fmt: skip
 @click.option("--latency", "latencies", multiple=True, type=float, default=(30.0,),
               help="Milliseconds before each answer. Repeatable.")  # fmt: skip
 @click.option("--bandwidth", type=float, default=50.0, help="MB/s of a connection; 0: unlimited.")
@@ -44,7 +48,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def main(
     workloads: tuple[str, ...],
     peers: tuple[str, ...],
-    layouts: tuple[str, ...],
+    layouts: tuple[Layout, ...],
     latencies: tuple[float, ...],
     bandwidth: float,
     protocol: str,
@@ -63,13 +67,11 @@ def main(
     size = Size(sessions, megabytes, small)
     if quick:
         size, repeats = Size(2, 2, 10), 1
-    python = {
+    python: dict[bool, str] = {
         about.own_environment: lazynwb_python(folder, _tell)
         for about in (PEERS[peer] for peer in peers)
         if about.own_environment
     }
-    import sys
-
     python[False] = sys.executable
     rows: list[Row] = []
     with running(root) as store:
@@ -77,25 +79,40 @@ def main(
             for name in workloads:
                 workload = WORKLOADS[name]
                 dataset = prepare(root, workload.dataset, layout, size, _tell)
-                if any(PEERS[peer].files == "parquet" for peer in peers):
+                if any(PEERS[peer].files == "parquet" for peer in peers) and workload.is_table:
                     convert(root, dataset, workload.table, _tell)
                 for latency in latencies:
                     setting = Setting(
-                        dataset, layout, latency / 1000, bandwidth * 1e6, protocol, repeats, patience
+                        dataset,
+                        layout,
+                        latency / 1000,
+                        bandwidth * 1e6,
+                        protocol,
+                        repeats,
+                        patience,
                     )
                     group = []
                     for peer in peers:
                         if PEERS[peer].keeps_catalog and not workload.cold:
                             continue
                         _tell(f"{workload.title}: {PEERS[peer].title}")
-                        group.append(
-                            measure(store, workload, peer, setting, python[PEERS[peer].own_environment])
+                        row = measure(
+                            store, workload, peer, setting, python[PEERS[peer].own_environment]
                         )
+                        _tell(report.line(row))
+                        group.append(row)
                     rows += group
                     ((key, _),) = report.groups(group).items()
                     click.secho(f"\n{report.heading(key, len(dataset.keys))}", bold=True)
                     click.echo(report.text(report.table(group)) + "\n")
     _save(rows, folder)
+    if docs:
+        DOCS.mkdir(exist_ok=True)
+        shown = [
+            row for row in rows if (row.layout, row.latency) == (layouts[0], latencies[0] / 1000)
+        ]
+        (DOCS / "benchmarks.svg").write_text(chart.draw(shown))
+        (DOCS / "benchmarks.md").write_text(report.page(rows, bandwidth))
     problems = report.disagreements(rows)
     for problem in problems:
         click.secho(f"different answers: {problem}", fg="red", err=True)

@@ -41,7 +41,11 @@ def _arrow(values: Any) -> pa.ChunkedArray:
     if hasattr(values, "to_arrow"):  # polars
         values = values.to_arrow()
     elif hasattr(values, "array"):  # pandas
-        values = pa.array(values) if not hasattr(values.array, "__arrow_array__") else pa.array(values.array)
+        values = (
+            pa.array(values)
+            if not hasattr(values.array, "__arrow_array__")
+            else pa.array(values.array)
+        )
     elif not isinstance(values, (pa.Array, pa.ChunkedArray)):
         values = pa.array(values)
     return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
@@ -68,8 +72,13 @@ def _hashes(values: pa.Array) -> np.ndarray:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         held = values.cast(pa.large_string()).fill_null("\0").dictionary_encode()
         known = [_of_text(text) for text in held.dictionary.to_pylist()]
-        return np.array(known, np.uint64)[held.indices.to_numpy()]
-    numbers = values.cast(pa.float64(), safe=False) if not pa.types.is_boolean(kind) else values.cast(pa.uint8()).cast(pa.float64())
+        texts: np.ndarray = np.array(known, np.uint64)[held.indices.to_numpy()]
+        return texts
+    numbers = (
+        values.cast(pa.float64(), safe=False)
+        if not pa.types.is_boolean(kind)
+        else values.cast(pa.uint8()).cast(pa.float64())
+    )
     floats = numbers.to_numpy(zero_copy_only=False) + 0.0  # null becomes NaN, and -0.0 becomes 0.0
     return np.where(np.isnan(floats), np.uint64(1), floats.view(np.uint64))
 
@@ -84,7 +93,8 @@ def _of_lists(items: np.ndarray, counts: np.ndarray) -> np.ndarray:
     position = np.arange(len(items), dtype=np.int64) - np.repeat(ends - counts, counts)
     weighted = _mix(items + position.astype(np.uint64) * _PRIME)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(weighted, dtype=np.uint64)])
-    return sums[ends] - sums[ends - counts] + counts.astype(np.uint64)
+    hashes: np.ndarray = sums[ends] - sums[ends - counts] + counts.astype(np.uint64)
+    return hashes
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

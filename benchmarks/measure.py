@@ -8,7 +8,7 @@ import select
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,7 @@ def measure(store: Store, workload: Workload, peer: str, setting: Setting, pytho
     A cold question gets a new process each time; after the first, each has answered it for another
     file before the clock starts. Any other is repeated in one process, which knows the schema.
     """
-    row = Row(
-        workload.name, peer, setting.layout, setting.latency, len(setting.dataset.keys)
-    )
+    row = Row(workload.name, peer, setting.layout, setting.latency, len(setting.dataset.keys))
     with tempfile.TemporaryDirectory() as folder:
         try:
             if workload.cold:
@@ -115,15 +113,21 @@ def measure(store: Store, workload: Workload, peer: str, setting: Setting, pytho
 
 
 def _cold(
-    row: Row, store: Store, workload: Workload, peer: str, setting: Setting, python: str, folder: str
+    row: Row,
+    store: Store,
+    workload: Workload,
+    peer: str,
+    setting: Setting,
+    python: str,
+    folder: str,
 ) -> None:
     if PEERS[peer].keeps_catalog:
-        catalog = f"{folder}/kept.sqlite"
+        catalog = f"{folder}/kept"
         with _started(store, workload, peer, setting, python, catalog) as (worker, _):
             worker("run")
     for i in range(setting.repeats + 1):
         if not PEERS[peer].keeps_catalog:
-            catalog = f"{folder}/{i}.sqlite"
+            catalog = f"{folder}/{i}"
         with _started(store, workload, peer, setting, python, catalog) as (worker, spare):
             if i:
                 worker("warm_up", task=spare)
@@ -137,9 +141,15 @@ def _cold(
 
 
 def _warm(
-    row: Row, store: Store, workload: Workload, peer: str, setting: Setting, python: str, folder: str
+    row: Row,
+    store: Store,
+    workload: Workload,
+    peer: str,
+    setting: Setting,
+    python: str,
+    folder: str,
 ) -> None:
-    catalog = f"{folder}/catalog.sqlite"
+    catalog = f"{folder}/catalog"
     with _started(store, workload, peer, setting, python, catalog) as (worker, _):
         row.first = _run(worker, store, setting)
         row.answer = worker("answer")
@@ -159,14 +169,15 @@ def _started(
 ) -> Iterator[tuple[Worker, dict[str, Any]]]:
     """A worker that knows its task, and the same task for another file."""
     about, dataset = PEERS[peer], setting.dataset
-    keys, spare = dataset.keys, (dataset.spare,)
+    keys: Sequence[str] = dataset.keys
+    spare = [dataset.spare]
     if about.files == "parquet":
         keys = dataset.parquet(workload.table)
-        spare = ()
+        spare = []
     protocol = about.protocol or setting.protocol
     store.reset(latency=setting.latency, bandwidth=setting.bandwidth)
 
-    def task(keys: tuple[str, ...]) -> dict[str, Any]:
+    def task(keys: Sequence[str]) -> dict[str, Any]:
         urls = [store.url(protocol, *key.split("/", 1)) for key in keys]
         settings = {"catalog": catalog}
         return asdict(

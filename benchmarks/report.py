@@ -23,7 +23,7 @@ def disagreements(rows: Iterable[Row]) -> list[str]:
     """The questions to which readers gave different answers."""
     found = []
     for (workload, layout, _), group in groups(rows).items():
-        answers = {}
+        answers: dict[tuple[int, str], list[str]] = {}
         for row in group:
             if row.answer:
                 answers.setdefault((row.answer["rows"], row.answer["digest"]), []).append(row.peer)
@@ -35,28 +35,43 @@ def disagreements(rows: Iterable[Row]) -> list[str]:
 
 def table(group: Sequence[Row]) -> list[list[str]]:
     """One question's rows as text, heads first."""
-    heads = ["reader", "first s", "s", "ours / it", "CPU s", "peak MB", "requests", "MB", "depth",
-             "depth a file", "at once"]  # fmt: skip
+    heads = ["reader", "first s", "ours / it", "s", "ours / it", "CPU s", "peak MB", "requests", "MB",
+             "depth", "depth a file", "at once"]  # fmt: skip
     ours = next((row for row in group if row.peer == "lazynwb_dask" and row.first), None)
     lines = [heads]
     for row in group:
         title = PEERS[row.peer].title
         if not row.first:
-            lines.append([title, row.note or "no answer", *[""] * (len(heads) - 2)])
+            lines.append(
+                [title, (row.note or "no answer").splitlines()[0][:40], *[""] * (len(heads) - 2)]
+            )
             continue
         run = row.typical
-        ratio = ""
+        early = late = ""
         if ours is not None and row.peer not in OURS:
-            ratio = f"{ours.typical['seconds'] / run['seconds']:.2f}"
+            early = f"{ours.first['seconds'] / row.first['seconds']:.2f}"
+            late = f"{ours.typical['seconds'] / run['seconds']:.2f}"
         lines.append(
             [
-                title, f"{row.first['seconds']:.2f}", f"{run['seconds']:.3f}", ratio,
+                title, f"{row.first['seconds']:.2f}", early, f"{run['seconds']:.3f}", late,
                 f"{run['cpu']:.2f}", f"{run['peak'] / 1e6:.0f}", str(run["requests"]),
                 f"{run['bytes'] / 1e6:.1f}", str(run["depth"]), str(run["file_depth"]),
                 str(run["concurrency"]),
             ]
         )  # fmt: skip
     return lines
+
+
+def line(row: Row) -> str:
+    """One row while the others are still running."""
+    if not row.first:
+        return row.note or "no answer"
+    run = row.typical
+    trouble = f" ({row.note.splitlines()[0]})" if row.note else ""
+    return (
+        f"first {row.first['seconds']:.3f} s, then {run['seconds']:.3f} s, {run['cpu']:.2f} s CPU, "
+        f"{run['requests']} requests, {run['bytes'] / 1e6:.1f} MB, depth {run['depth']}{trouble}"
+    )
 
 
 def heading(key: tuple[str, str, float], files: int) -> str:
@@ -80,3 +95,36 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     """The same table for the documentation."""
     rule = ["---"] + ["--:"] * (len(lines[0]) - 1)
     return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+
+
+EXPLAINED = """# Benchmarks
+
+`python -m benchmarks` asks the same questions of the same files through several readers and writes this
+page. The files are made-up sessions like those of a Neuropixels pipeline, in a simulated object store in
+a process of its own: each request waits for the latency, each connection carries at most so many bytes a
+second. Every reader runs in processes of its own, and all must give the same answer.
+
+- **first s**: the first run in a fresh process, imports of what it needs included.
+- **s**: the median of the runs after it. A *cold* question is asked in a new process each time, which has
+  answered it for another file before; nothing is known of the files. Otherwise the schema is known, and
+  the question is repeated in one process, so that what a reader keeps in memory counts.
+- **ours / it**: lazynwb_dask's seconds over the reader's.
+- **peak MB**: the most memory that the process held during the run.
+- **depth**: the longest chain of requests of which each began after the one before it had ended; **a
+  file**: the same for the requests of any one file.
+- **at once**: the most requests that were under way at a time.
+
+Readers: lazynwb 1.0 with lazy frames; h5py and pynwb over remfile, one file after the other, reading only
+the datasets that are needed; Dask's `read_parquet` of the same tables converted to Parquet, by default and
+with `filesystem="arrow"` and 32 threads.
+
+![seconds by question and reader](benchmarks.svg)
+"""
+
+
+def page(rows: Sequence[Row], bandwidth: float) -> str:
+    """The documentation's page: all tables."""
+    parts = [EXPLAINED, f"{bandwidth:g} MB/s a connection.\n"]
+    for key, group in groups(rows).items():
+        parts.append(f"## {heading(key, group[0].files)}\n\n{markdown(table(group))}\n")
+    return "\n".join(parts)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lazynwb_dask.datasets import make_sessions
+from lazynwb_dask.datasets.writer import Layout
 
 SCATTERED = 1_200  # chunks in the spike_times of the sessions of that name
 UNITS = 400  # in a large session
@@ -46,20 +48,21 @@ class Dataset:
 
 
 def prepare(
-    root: Path, kind: str, layout: str, size: Size, progress: Callable[[str], object]
+    root: Path, kind: str, layout: Layout, size: Size, progress: Callable[[str], object]
 ) -> Dataset:
     """Make the sessions of one kind, unless they are there."""
     spikes = round(size.megabytes * 1e6 * 0.97 / 8 / UNITS)
     count, name = size.sessions, f"{kind}-{layout}-{size.megabytes}MB"
-    options = {"units": UNITS, "mean_spikes": spikes}
+    options: dict[str, Any] = {"units": UNITS, "mean_spikes": spikes}
     if kind == "small":
         count, name = size.small, f"{kind}-{layout}"
         options = {
             "units": 40, "mean_spikes": 150, "trials": 20, "samples": 500, "probes": 1, "channels": 16,
             "waveform_shape": (10, 2),
         }  # fmt: skip
-    elif kind == "scattered":
+    elif kind in ("one", "scattered"):
         count = 1
+    if kind == "scattered":
         options["chunk_length"] = UNITS * spikes // SCATTERED
     progress(f"{count} sessions: {name}")
     folder = root / "sessions" / name
@@ -76,7 +79,9 @@ def convert(root: Path, dataset: Dataset, table: str, progress: Callable[[str], 
 
     import lazynwb_dask
 
-    todo = [key for key in (*dataset.keys, dataset.spare) if not _parquet(root, key, table).exists()]
+    todo = [
+        key for key in (*dataset.keys, dataset.spare) if not _parquet(root, key, table).exists()
+    ]
     if todo:
         progress(f"{len(todo)} Parquet files: {dataset.name}{table}")
     for key in todo:

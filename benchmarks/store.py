@@ -31,6 +31,7 @@ from .depth import longest_chain
 
 PIECE = 256 * 1024  # bytes sent at a time, between two looks at the clock
 CONTROL = "/_control/"
+NOTHING = memoryview(b"")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _REASONS = {
     200: "OK", 206: "Partial Content", 304: "Not Modified", 400: "Bad Request", 404: "Not Found",
@@ -124,7 +125,7 @@ class Reply:
     """An answer: its body is sent with the store's bandwidth."""
 
     status: int
-    body: memoryview = memoryview(b"")
+    body: memoryview = NOTHING
     headers: tuple[tuple[str, str], ...] = ()
     length: int | None = None  # where it isn't the body's: of an answer to HEAD
 
@@ -159,7 +160,7 @@ def answer(state: State, method: str, target: str, headers: dict[str, str]) -> R
         return Reply(412)
     if headers.get("if-none-match") == found.etag:
         return Reply(304)
-    about = (
+    about: tuple[tuple[str, str], ...] = (
         ("ETag", found.etag),
         ("Last-Modified", found.modified),
         ("Accept-Ranges", "bytes"),
@@ -233,7 +234,8 @@ def _listing(state: State, bucket: str, query: dict[str, list[str]]) -> Reply:
             "<StorageClass>STANDARD</StorageClass></Contents>"
         )
     cut_off = len(keys) > most
-    token = f"<NextContinuationToken>{escape(page[-1][0])}</NextContinuationToken>"
+    last = escape(page[-1][0]) if page else ""
+    token = f"<NextContinuationToken>{last}</NextContinuationToken>"
     coding = "<EncodingType>url</EncodingType>" if given("encoding-type") == "url" else ""
     return _xml(
         '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
@@ -241,9 +243,7 @@ def _listing(state: State, bucket: str, query: dict[str, list[str]]) -> Reply:
         f"<KeyCount>{len(page) + len(folders)}</KeyCount><MaxKeys>{most}</MaxKeys>"
         f"<IsTruncated>{str(cut_off).lower()}</IsTruncated>{token if cut_off else ''}"
         + "".join(entries)
-        + "".join(
-            f"<CommonPrefixes><Prefix>{encode(f)}</Prefix></CommonPrefixes>" for f in folders
-        )
+        + "".join(f"<CommonPrefixes><Prefix>{encode(f)}</Prefix></CommonPrefixes>" for f in folders)
         + "</ListBucketResult>"
     )
 
@@ -390,7 +390,8 @@ class Store:
 
     def stats(self) -> dict[str, Any]:
         """What was asked for since the last reset."""
-        return self._ask("stats")
+        stats: dict[str, Any] = self._ask("stats")
+        return stats
 
     def log(self) -> list[Served]:
         """The requests since the last reset, in the order in which they ended."""

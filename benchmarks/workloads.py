@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+Terms = tuple[tuple[str, str, Any], ...]
 
 # The columns and thresholds of the usual quality control, and what is wanted of the units it leaves.
-QUALITY = (
+QUALITY: Terms = (
     ("presence_ratio", ">=", 0.7),
     ("isi_violations_ratio", "<=", 0.5),
     ("amplitude_cutoff", "<=", 0.1),
+    ("decoder_label", "!=", "noise"),
+)
+STRICT: Terms = (
+    ("presence_ratio", ">=", 0.9),
+    ("isi_violations_ratio", "<=", 0.2),
+    ("amplitude_cutoff", "<=", 0.03),
     ("decoder_label", "!=", "noise"),
 )
 WANTED = ("unit_id", "location", "spike_times", "_nwb_path")
@@ -30,7 +39,7 @@ class Workload:
     name : str
         Of the peers' method that answers it.
     title : str
-    dataset : {"large", "small", "scattered"}
+    dataset : {"large", "one", "small", "scattered"}
         Which sessions it is asked of.
     cold : bool
         Whether nothing is known of the files when the clock starts; else their schema is known.
@@ -46,19 +55,24 @@ class Workload:
     def method(self) -> str:
         return self.name.partition("_of_")[0]
 
+    @property
+    def is_table(self) -> bool:
+        return self.table != SERIES
+
 
 WORKLOADS = {
     w.name: w
     for w in (
         Workload("schema", "cold schema", cold=True),
         Workload("quality", "QC filter, then spike_times"),
+        Workload("strict", "stricter QC filter, then spike_times"),
         Workload("scalars", "three scalar columns"),
         Workload("spikes", "all spike_times"),
         Workload("one", "one unit by id"),
         Workload("top", "top unit by firing rate, then its spikes"),
         Workload("regions", "units by region"),
         Workload("trials", "trials of all files", table="/intervals/trials"),
-        Workload("samples", "first 20,000 samples of a TimeSeries", table=SERIES),
+        Workload("samples", "first 20,000 samples of a TimeSeries", "one", table=SERIES),
         Workload("scalars_of_small", "small files, three scalar columns, cold", "small", cold=True),
         Workload("trials_of_small", "small files, trials", "small", table="/intervals/trials"),
         Workload("one_of_scattered", "one unit, 1,200 chunks in the column, cold", "scattered", cold=True),

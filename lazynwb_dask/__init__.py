@@ -6,7 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import list_tables, open_hdf5, read_nwb, read_report, schema_report
+    from .api import (
+        build_catalog,
+        explain,
+        list_tables,
+        open_catalog,
+        open_hdf5,
+        read_nwb,
+        read_report,
+        schema_report,
+    )
+    from .catalogs.catalog import Catalog
+    from .companions import contents, open_timeseries, read_sessions, with_sessions
     from .errors import (
         ColumnNotFoundError,
         NWBError,
@@ -15,11 +26,23 @@ if TYPE_CHECKING:
         TableNotFoundError,
         UnsupportedColumnError,
     )
+    from .tracing import Trace, trace
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("list_tables", "open_hdf5", "read_nwb", "read_report", "schema_report"),
+    "api": (
+        "build_catalog",
+        "explain",
+        "list_tables",
+        "open_catalog",
+        "open_hdf5",
+        "read_nwb",
+        "read_report",
+        "schema_report",
+    ),
+    "catalogs.catalog": ("Catalog",),
+    "companions": ("contents", "open_timeseries", "read_sessions", "with_sessions"),
     "errors": (
         "ColumnNotFoundError",
         "NWBError",
@@ -28,21 +51,32 @@ _HOMES = {
         "TableNotFoundError",
         "UnsupportedColumnError",
     ),
+    "tracing": ("Trace", "trace"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Catalog",
     "ColumnNotFoundError",
     "NWBError",
     "NWBReadError",
     "SchemaConflictError",
     "TableNotFoundError",
+    "Trace",
     "UnsupportedColumnError",
+    "build_catalog",
+    "contents",
+    "explain",
     "list_tables",
+    "open_catalog",
     "open_hdf5",
+    "open_timeseries",
     "read_nwb",
     "read_report",
+    "read_sessions",
     "schema_report",
+    "trace",
+    "with_sessions",
 ]
 
 

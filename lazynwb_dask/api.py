@@ -17,6 +17,10 @@ from dask.utils import parse_bytes
 from . import config, expr, failures
 from . import scan as scans
 from .catalog import index_files
+from .catalogs import catalog as catalogs
+from .catalogs.catalog import Catalog
+from .catalogs.plan import plan, report_of
+from .channels import Shown, show_all
 from .decode import arrow
 from .errors import (
     ColumnNotFoundError,
@@ -40,7 +44,9 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
     import h5py
 
-Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    from .explanation import Explanation
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Catalog
 
 
 def read_nwb(
@@ -54,6 +60,8 @@ def read_nwb(
     on_missing: str = "skip",
     on_error: str = "raise",
     allow_external_links: bool = False,
+    channels: str | Sequence[int] | None = None,
+    scaled: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dd.DataFrame:
     """One table of many NWB files as a Dask DataFrame.
@@ -64,13 +72,14 @@ def read_nwb(
 
     Parameters
     ----------
-    paths : str, os.PathLike or iterable of them
+    paths : str, os.PathLike or iterable of them, or Catalog
         Local paths, globs, directories (every NWB file below them) and URLs that fsspec knows
-        (``s3://``, ``http://``, ``https://``, ...). The order is kept.
+        (``s3://``, ``http://``, ``https://``, ...). The order is kept. Or a catalog of such files.
     table : str, sequence of str, or callable
         A path in the file (``"/units"``) or an alias: ``trials``, ``epochs``, ``invalid_times``,
         ``electrodes``. Of several, the first that a file has. A callable is given the paths of a file's
-        tables and returns one of them, or None.
+        tables and returns one of them, or None. The path of a TimeSeries reads as a table of
+        `timestamps` and `data`.
     columns : sequence of str, optional
         Only these columns, in this order.
     filters : list or str, optional
@@ -90,6 +99,12 @@ def read_nwb(
     allow_external_links : bool
         Follow links into other files, and read data that a file keeps in others. Only for local files, and
         only if you trust them: a file can name any other.
+    channels : sequence of int or "all", optional
+        Of a TimeSeries with several channels: a column for each of these, `data_0` and so on, counted from
+        0. Only the chunks that hold them are read. If not given, `data` holds lists.
+    scaled : bool
+        The data of a TimeSeries in its unit, as float64: ``data * conversion + offset``, with
+        `channel_conversion` where there is one. Otherwise they are as stored.
     storage_options : mapping, optional
         For fsspec: one mapping, or one for each protocol or URL prefix.
 
@@ -134,13 +149,27 @@ def read_nwb(
     predicate = from_filters(filters) if filters is not None else None
     wanted = list(dict.fromkeys([*(names or []), *(predicate.columns if predicate else ())]))
     size = None if blocksize is None else parse_bytes(blocksize)
-    options, settings = Options(storage_options), config.settings()
-    sources, links = expand(paths, options), allow_external_links
+    options, settings = _options(paths, storage_options), config.settings()
+    links, view = allow_external_links, Shown.of(channels, scaled)
+    if isinstance(paths, Catalog) and _holds(paths, table, schema, view, links):
+
+        def check(found: Schema) -> None:
+            _check_overrides(overrides, found)
+            _check_columns(wanted, found)
+            _warn_left_out(found)
+
+        overrides = _overrides(schema)
+        built, unified = plan(
+            paths, table, overrides, size, check, on_error=on_error, on_missing=on_missing
+        )
+        frame = expr.from_scan(built, predicate)
+        return frame if names is None else frame[names]
+    sources = _sources(paths, options)
     if isinstance(schema, (int, np.integer)) and not isinstance(schema, bool):
         sample = _spread(sources, int(schema))
-        schema = _inferred(sample, table, options, settings, on_error, on_missing)
+        schema = _inferred(sample, table, options, settings, on_error, on_missing, view)
         unified = Schema({f.name: f for f in schema})
-        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links)
+        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links, view)
     elif isinstance(schema, pa.Schema):
         given = [
             Field(f.name, parse_type(f.type), f.nullable)
@@ -148,7 +177,7 @@ def read_nwb(
             if f.name not in PROVENANCE
         ]
         unified = Schema({f.name: f for f in given})
-        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links)
+        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links, view)
     else:
         overrides = _overrides(schema)
         found, failed = index_files(
@@ -161,7 +190,8 @@ def read_nwb(
             progress=config.get("progress"),
             allow_external_links=links,
         )
-        _warn_skipped(failed, len(sources))
+        failures.warn_skipped(failed, len(sources))
+        found = show_all(found, view)
         tables = _present(found, failed, table, on_missing, options, settings)
         unified = _unified(tables, overrides, options, settings)
         _check_columns(wanted, unified)
@@ -183,7 +213,7 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     frame : dask.dataframe.DataFrame
-        Made by `read_nwb`, or from one that was.
+        Made by `read_nwb` or `read_sessions`, or from one that was.
 
     Returns
     -------
@@ -195,6 +225,7 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     for node in expr.reads(frame):
         rows += node.scan.failures
         rows += failures.told(node.scan.token)
+    rows += failures.noted({node._name for node in frame.expr.walk()})
     return pd.DataFrame(list(dict.fromkeys(rows)), columns=["path", "stage", "error"])
 
 
@@ -215,14 +246,127 @@ def schema_report(
         have it and lack it, its shape, description and unit, what is odd about it, and, where it is left
         out of the frame, why.
     """
-    options, settings = Options(storage_options), config.settings()
+    if isinstance(paths, Catalog) and _holds(paths, table, None, None, False):
+        return report_of(paths, table)
+    options, settings = _options(paths, storage_options), config.settings()
     found, failures = index_files(
-        expand(paths, options), table, options, settings,
+        _sources(paths, options), table, options, settings,
         threads=config.get("index-threads"), details=True, progress=config.get("progress"),
     )  # fmt: skip
     tables = _present(found, failures, table, "skip", options, settings)
     unified = _unified(tables, {}, options, settings)
     return report([(source.url, t) for source, t in tables], unified)
+
+
+def build_catalog(
+    paths: Paths,
+    url: str | os.PathLike[str],
+    *,
+    on_error: str = "raise",
+    tables: str | Sequence[str] | None = None,
+    values_limit: int | str = "4 MiB",
+    storage_options: Mapping[str, Any] | None = None,
+) -> Catalog:
+    """Index many NWB files once, for good, into a folder of any store.
+
+    Files are indexed by the active Dask cluster, else by threads. What is done is kept: after an
+    interruption the same call goes on where it was, and called again it indexes new and changed files
+    only. Whoever has the catalog open meanwhile goes on reading the old one.
+
+    Parameters
+    ----------
+    paths : str, os.PathLike or iterable of them
+        As in `read_nwb`. The catalog holds each file once.
+    url : str or os.PathLike
+        The folder: a local one, or one in any store that fsspec can write.
+    on_error : {"raise", "skip"}
+        What to do with files that can't be read: raise, or leave them out, see `Catalog.failures`.
+    tables : sequence of str, optional
+        Only these tables. All if not given.
+    values_limit : int or str
+        The catalog holds the values of numbers, booleans and texts: of one table of one file so many
+        bytes, columns in their order. Conditions on these columns then cost no request for any NWB file.
+    storage_options : mapping, optional
+        As in `read_nwb`, for the files and for the catalog.
+
+    Returns
+    -------
+    Catalog
+        Goes wherever `paths` goes.
+
+    Raises
+    ------
+    NWBReadError
+        A file can't be read, or the folder can't be written.
+
+    Examples
+    --------
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> folder = getfixture("tmp_path")
+    >>> catalog = build_catalog(make_sessions(folder, n=2), folder / "catalog")
+    >>> units = read_nwb(catalog, "/units")
+    >>> fast = units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()
+    """
+    return catalogs.create(
+        paths, url, tables, parse_bytes(values_limit), on_error, Options(storage_options)
+    )
+
+
+def open_catalog(
+    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
+) -> Catalog:
+    """Open a catalog that `build_catalog` has made. No NWB file is touched.
+
+    Parameters
+    ----------
+    url : str or os.PathLike
+        Its folder.
+    storage_options : mapping, optional
+        As in `read_nwb`, for the catalog and for its files.
+
+    Returns
+    -------
+    Catalog
+        Goes wherever `paths` goes. ``catalog.sessions`` is the table of sessions;
+        ``catalog[catalog.sessions.species == "Mus musculus"]`` is a part of the catalog;
+        ``catalog.refresh()`` indexes what is new.
+    """
+    return catalogs.load(url, Options(storage_options))
+
+
+def explain(frame: dd.DataFrame) -> Explanation:
+    """Say what computing a frame would read, without reading it.
+
+    Prints as text, and as a table in a notebook. Of the files themselves nothing is read; of a catalog,
+    the values of the condition's columns are.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame or Series
+        Made by `read_nwb`, or from one that was.
+
+    Returns
+    -------
+    Explanation
+        Files and partitions left and pruned; columns and condition that the read takes in, and conditions
+        that it doesn't, with the reason; requests and bytes, an upper bound where that can't be known
+        before; memory.
+
+    See Also
+    --------
+    trace : what was fetched in the end.
+
+    Examples
+    --------
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2), "/units")
+    >>> told = explain(units[["unit_id", "firing_rate"]])
+    >>> told.requests <= 4, told.reads[0].columns
+    (True, ('unit_id', 'firing_rate'))
+    """
+    from .explanation import explain as explained
+
+    return explained(frame)
 
 
 def list_tables(
@@ -267,6 +411,27 @@ def open_hdf5(
 
 
 # --------------------------------------------------------------------------------------------- planning
+def _options(paths: Paths, storage_options: Mapping[str, Any] | None) -> Options:
+    """What was given, else what a catalog was opened with."""
+    if storage_options is None and isinstance(paths, Catalog):
+        return paths.place.options
+    return Options(storage_options)
+
+
+def _sources(paths: Paths, options: Options) -> list[Source]:
+    return paths.sources if isinstance(paths, Catalog) else expand(paths, options)
+
+
+def _holds(catalog: Catalog, table: Table, schema: Any, view: Shown | None, links: bool) -> bool:
+    """Whether a catalog can say all that is asked: of tables, not of TimeSeries or other files' data."""
+    if view is not None or links or not (schema is None or isinstance(schema, Mapping)):
+        return False
+    if callable(table):
+        return catalog.manifest.what.tables is None
+    names = [table] if isinstance(table, str) else list(table)
+    return catalog.holds([hdf5.table_path(name) for name in names])
+
+
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}={value!r}: one of {', '.join(map(repr, allowed))}")
@@ -297,10 +462,11 @@ def _inferred(
     settings: Settings,
     on_error: str,
     on_missing: str,
+    view: Shown | None,
 ) -> list[Field]:
     """The columns of a few files; any of them may be missing elsewhere."""
     found, failures = index_files(sample, table, options, settings, on_error=on_error)
-    tables = _present(found, failures, table, on_missing, options, settings)
+    tables = _present(show_all(found, view), failures, table, on_missing, options, settings)
     unified = _unified(tables, {}, options, settings)
     _warn_left_out(unified)
     return [Field(f.name, f.type, nullable=f.name != "id") for f in unified.fields.values()]
@@ -378,12 +544,14 @@ def _unified(
         }
     if any(nulls.values()):
         unified = unify(named, overrides, nulls)
-    unknown = [
-        name for name in overrides if name not in unified.fields and name not in unified.conflicts
-    ]
-    if unknown:
-        raise _no_column(unknown[0], unified, "schema=")
+    _check_overrides(overrides, unified)
     return unified
+
+
+def _check_overrides(overrides: Mapping[str, Any], unified: Schema) -> None:
+    for name in overrides:
+        if name not in unified.fields and name not in unified.conflicts:
+            raise _no_column(name, unified, "schema=")
 
 
 def _check_columns(wanted: Sequence[str], unified: Schema) -> None:
@@ -419,14 +587,5 @@ def _warn_left_out(unified: Schema) -> None:
         warnings.warn(
             f"{len(unified.conflicts)} columns are left out of the frame: {parts}. "
             "lazynwb_dask.schema_report tells more; schema={column: type} settles a conflict",
-            stacklevel=3,
-        )
-
-
-def _warn_skipped(failures: list[Failure], count: int) -> None:
-    if failures:
-        warnings.warn(
-            f"{len(failures)} of {count} files can't be read and are left out (the first: "
-            f"{failures[0].path}: {failures[0].error}); lazynwb_dask.read_report(frame) lists them",
             stacklevel=3,
         )

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from . import store
 from .errors import Failure, NWBError
-from .formats import hdf5
 from .formats.hdf5 import Table
 from .index import FileIndex
+from .location import is_local
 from .options import Options
 from .sources import Source, shown
 from .storage import Settings
+from .versions import versions
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -56,7 +58,7 @@ def index_files(
 
     def index(source: Source) -> FileIndex | Failure:
         try:
-            return hdf5.index_file(
+            return store.index_file(
                 source,
                 table,
                 options,
@@ -69,6 +71,8 @@ def index_files(
                 raise
             return Failure.of(shown(source.url), "plan", exc)
 
+    if not allow_external_links:
+        sources = _identified(sources, table, options, settings, threads, details)
     distinct = list(dict.fromkeys(sources))
     results = dict(zip(distinct, concurrently(distinct, index, threads, progress), strict=True))
     ordered = [results[s] for s in sources]
@@ -76,6 +80,26 @@ def index_files(
         [r for r in ordered if isinstance(r, FileIndex)],
         [r for r in ordered if isinstance(r, Failure)],
     )
+
+
+def _identified(
+    sources: Sequence[Source],
+    table: Table,
+    options: Options,
+    settings: Settings,
+    threads: int,
+    details: bool,
+) -> list[Source]:
+    """The sources with the versions of those of which something is kept from earlier."""
+    held = store.store()
+    if held is None:
+        return list(sources)
+    what = store.first_asked(table)
+
+    def asked(source: Source) -> bool:
+        return not is_local(source.url) and held.has(source.url, what, details)
+
+    return versions(sources, options, settings, threads=threads, asked=asked)
 
 
 def concurrently(

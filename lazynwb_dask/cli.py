@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 import click
 
 from . import __version__
+
+if TYPE_CHECKING:
+    from .catalogs.catalog import Catalog
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,6 +49,116 @@ def tables(path: str) -> None:
         raise click.ClickException(str(exc)) from None
     for name in names:
         click.echo(name)
+
+
+@main.group()
+def catalog() -> None:
+    """Index many NWB files once, and keep the index."""
+
+
+_TOLERANT = click.option(
+    "--skip-errors", is_flag=True, help="Leave out files that can't be read, and list them."
+)
+_CLUSTER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work."
+)
+
+
+@catalog.command()
+@click.argument("url")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
+@_TOLERANT
+@_CLUSTER
+def build(
+    url: str,
+    paths: tuple[str, ...],
+    tables: tuple[str, ...],
+    skip_errors: bool,
+    scheduler: str | None,
+) -> None:
+    """Index the NWB files at PATHS into a catalog in the folder URL.
+
+    PATHS are files, folders, globs or URLs. What was indexed before, also by a build that was interrupted,
+    isn't indexed again.
+    """
+    from .api import build_catalog
+
+    with _told(), _client(scheduler):
+        made = build_catalog(
+            list(paths), url, tables=list(tables) or None, on_error=_policy(skip_errors)
+        )
+        _show(made)
+
+
+@catalog.command()
+@click.argument("url")
+@click.option("--anew", is_flag=True, help="Index all files again.")
+@_TOLERANT
+@_CLUSTER
+def refresh(url: str, anew: bool, skip_errors: bool, scheduler: str | None) -> None:
+    """Index new and changed files into the catalog at URL, and drop vanished ones."""
+    from .api import open_catalog
+
+    with _told(), _client(scheduler):
+        _show(open_catalog(url).refresh(on_error=_policy(skip_errors), anew=anew))
+
+
+@catalog.command()
+@click.argument("url")
+@click.option("--sessions", is_flag=True, help="The table of sessions, as CSV.")
+def show(url: str, sessions: bool) -> None:
+    """Say what the catalog at URL holds."""
+    from .api import open_catalog
+
+    with _told():
+        opened = open_catalog(url)
+        if sessions:
+            click.echo(opened.sessions.to_csv(index=False), nl=False)
+        else:
+            _show(opened)
+
+
+def _policy(skip_errors: bool) -> str:
+    return "skip" if skip_errors else "raise"
+
+
+def _show(opened: Catalog) -> None:
+    held = opened.manifest
+    click.echo(f"{len(opened)} NWB files, indexed in {opened.url}")
+    click.echo(f"snapshot {held.snapshot}, {held.created}, lazynwb_dask {held.library}")
+    if len(opened):
+        click.echo(opened.tables.to_string())
+    failures = opened.failures
+    if len(failures):
+        click.echo(f"{len(failures)} files can't be read:")
+        for row in failures.itertuples():
+            click.echo(f"  {row.error}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Errors that are meant for people, without a traceback."""
+    from .errors import NWBError
+
+    try:
+        yield
+    except (NWBError, FileNotFoundError, ValueError) as exc:
+        raise click.ClickException(str(exc)) from None
+    except KeyboardInterrupt:
+        click.echo("Interrupted. The same command goes on from here.", err=True)
+        raise click.exceptions.Exit(130) from None
+
+
+@contextmanager
+def _client(scheduler: str | None) -> Iterator[None]:
+    if scheduler is None:
+        yield
+        return
+    from distributed import Client
+
+    with Client(scheduler):
+        yield
 
 
 if __name__ == "__main__":

@@ -19,27 +19,33 @@ import pyarrow as pa
 from .decode import (
     Values,
     arrow,
-    chunk_bytes,
     fixed_text,
+    gather,
     labelled,
     listed,
     merged,
     nested,
     numbers,
+    picked,
     slices,
     spread,
     utf8,
 )
 from .errors import NWBReadError
+from .filters import chunk_bytes
 from .formats.heap import FIRST, HEADER, collection_size, objects
+from .formats.limits import check_extents, check_shape
 from .formats.objects import ChunkTree
 from .index import DESCRIPTOR, UNDEFINED, ArrayIndex, ElementType, Extents, Layout, element_bytes
+from .parquet import ParquetFile
 from .storage import Request
+from .window import Decoder, shown
 
 T = TypeVar("T")
 
 NEAR = 4096  # rows closer than this many bytes are fetched as one range
-SLACK = 1 << 20  # overlapping rows may hold this many values more than are stored
+SLACK = 8 << 20  # overlapping rows may hold this many bytes more than are stored
+SHARED = 4  # strings may be this many times as long as the heap that holds them, if they share it
 
 
 @dataclass
@@ -53,6 +59,25 @@ class Elsewhere:
 
 
 @dataclass
+class Listing:
+    """A dataset whose chunks libhdf5 is to list."""
+
+    path: str
+    found: Extents | None = None  # filled in by whoever runs the step
+
+
+@dataclass
+class Stored:
+    """Rows of a column whose values a catalog holds."""
+
+    parquet: ParquetFile
+    name: str
+    start: int
+    stop: int
+    found: pa.ChunkedArray | None = None  # filled in by whoever runs the step
+
+
+@dataclass
 class Wave:
     """What a step needs before it can go on."""
 
@@ -60,6 +85,8 @@ class Wave:
     addresses: set[int] = field(default_factory=set)  # of objects whose paths are wanted
     paths: dict[int, str] = field(default_factory=dict)  # filled in by whoever runs the step
     elsewhere: list[Elsewhere] = field(default_factory=list)
+    stored: list[Stored] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
 
 
 Steps = Generator[Wave, None, T]
@@ -85,6 +112,8 @@ def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
             joint.requests += wave.requests
             joint.addresses |= wave.addresses
             joint.elsewhere += wave.elsewhere
+            joint.stored += wave.stored
+            joint.listings += wave.listings
         yield joint
         for i, wave in list(waves.items()):
             wave.paths = joint.paths
@@ -114,17 +143,33 @@ class Reader:
     def __init__(self, size: int, cache: ChunkMaps) -> None:
         self.size, self.cache = size, cache
         self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
+        self.decoders: dict[tuple[int, int], Decoder] = {}  # of chunks that are being fetched
 
     # --- ahead of its use
     def hold(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
         """Fetch a range of a dataset's rows now; later steps take them from here."""
         raw = yield from self.raw(array, np.array([start]), np.array([stop]))
+        self.keep(array, start, stop, raw)
+
+    def keep(self, array: ArrayIndex, start: int, stop: int, raw: np.ndarray) -> None:
+        """Later steps take these rows' stored bytes, filters undone, from here."""
         self._held[id(array)] = (array, start, stop, raw)
 
     def locate(self, array: ArrayIndex) -> Steps[None]:
         """Read the chunk map of a dataset now, if it was left unread."""
-        if array.layout.chunk is not None and array.rows and not array.extents.offsets.size:
-            yield from self._tree(array)
+        yield from self.extents(array)
+
+    def extents(self, array: ArrayIndex) -> Steps[Extents]:
+        """Where a dataset's chunks lie."""
+        if array.layout.chunk is None or not array.rows or array.extents.offsets.size:
+            return array.extents
+        if not array.layout.unlisted:
+            return (yield from self._tree(array))
+        asked = Listing(array.layout.unlisted)
+        yield Wave(listings=[asked])
+        assert asked.found is not None
+        check_extents(array.layout, asked.found, self.size, asked.path)
+        return asked.found
 
     # --- rows of a column
     def column(
@@ -198,7 +243,7 @@ class Reader:
         end = np.maximum(begin, end)
         counts = end - begin
         total = int(counts.sum())
-        if total > 2 * limit + SLACK:
+        if total > limit and (total - limit) * max(inner[-1].layout.row_bytes, 1) > SLACK:
             raise NWBReadError(
                 f"its rows together hold {total} values, but only {limit} are stored: "
                 "the index is damaged"
@@ -206,8 +251,7 @@ class Reader:
         if ahead:
             if (begin == np.cumsum(counts) - counts).all() and total == limit:
                 return listed(np.concatenate([[0], end]), values)
-            picked = pa.array(spread(begin, counts))
-            return listed(_offsets(counts), arrow(values).take(picked))
+            return listed(_offsets(counts), picked(values, begin, counts, SLACK))
         u, v = merged(begin, end)
         values = yield from self._ragged(inner, labels, u, v)
         if int((v - u).sum()) != total or not _rising(begin, end):
@@ -215,7 +259,7 @@ class Reader:
             run = np.maximum(np.searchsorted(u, begin, "right") - 1, 0)
             if u.size:
                 begin = np.where(counts > 0, place[run] + begin - u[run], 0)
-            values = arrow(values).take(pa.array(spread(begin, counts)))
+            values = picked(values, begin, counts, SLACK)
         return listed(_offsets(counts), values)
 
     # --- values of a dataset
@@ -234,8 +278,11 @@ class Reader:
         starts: np.ndarray,
         stops: np.ndarray,
     ) -> Steps[Values]:
-        raw = yield from self.raw(array, starts, stops)
         rows = int((stops - starts).sum())
+        if array.layout.computed or array.layout.view is not None:
+            values, item = yield from shown(self, array, starts, stops)
+            return nested(values, item, rows)
+        raw = yield from self.raw(array, starts, stops)
         if labels is not None:
             flat: Values = labelled(numbers(raw, array.layout.element), labels, None)
         else:
@@ -290,7 +337,8 @@ class Reader:
         if kind == "sequence":
             width = element_bytes(element[1])
             buffer, starts, sizes = yield from self._heap(raw.view(DESCRIPTOR), width, base)
-            inner = buffer[spread(starts, sizes)]
+            inner = np.empty(int(sizes.sum()), np.uint8)
+            gather(buffer, starts, sizes, inner)
             total = int(sizes.sum()) // width
             flat = yield from self.elements(inner, element[1], total, base)
             return listed(_offsets(sizes // width), flat)
@@ -343,8 +391,10 @@ class Reader:
             size = collection_size(part)
             if size > len(part):
                 end = int(begins[i]) + size
-                if end > self.size:
-                    raise NWBReadError("damaged: a global heap collection reaches beyond the file")
+                if end > int(following[i]):
+                    raise NWBReadError(
+                        "damaged: a global heap collection reaches beyond the file or into another"
+                    )
                 more.append(Request(int(begins[i]) + len(part), end, keep(i)))
             else:
                 parts[i] = part[:size]
@@ -365,10 +415,10 @@ class Reader:
             placed[where] = first[numbers_here] + at
             length[where] = held[numbers_here]
             at += len(part)
-        if (length < sizes[~null]).any():
-            raise NWBReadError("damaged: a string is longer than what the global heap holds of it")
+        if (length != sizes[~null]).any():
+            raise NWBReadError("damaged: a string of another length than the global heap holds")
         starts[~null] = placed
-        if int(sizes.sum()) > 4 * at + SLACK:
+        if int(sizes.sum()) > SHARED * at + SLACK:
             raise NWBReadError("damaged: strings that together are longer than what is stored")
         return np.frombuffer(b"".join(parts), np.uint8), starts, sizes
 
@@ -376,23 +426,23 @@ class Reader:
     def raw(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
         """The stored bytes of row ranges (sorted, disjoint), filters undone, one after the other."""
         layout, rows = array.layout, int((stops - starts).sum())
+        if stops.size and int(stops[-1]) > array.rows:
+            raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
         if layout.foreign:
             asked = Elsewhere(layout, starts, stops)
             if rows:
                 yield Wave(elsewhere=[asked])
             return np.zeros(0, np.uint8) if asked.found is None else asked.found
+        extents = array.extents
+        if layout.chunk is not None and not extents.offsets.size and rows:
+            extents = yield from self.extents(array)  # before memory is taken for its values
         out = np.empty(rows * layout.row_bytes, np.uint8)
         if not out.size:
             return out
-        if int(stops[-1]) > array.rows:
-            raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
         held = self._held.get(id(array))
         if held is not None and held[1] <= starts[0] and stops[-1] <= held[2]:
             _copy_rows(out, starts - held[1], stops - starts, layout.row_bytes)(held[3].data)
             return out
-        extents = array.extents
-        if layout.chunk is not None and not extents.offsets.size:
-            extents = yield from self._tree(array)
         base = np.cumsum(np.concatenate([[0], stops - starts]))
         if layout.chunk is None:
             wave = self._plain(
@@ -500,18 +550,15 @@ class Reader:
         if held is not None:
             return held
         shape = (extents.rows, *layout.item)
+        check_shape(layout, extents.rows, self.size)
         tree = ChunkTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
         while tree.wanted:
             nodes: dict[int, bytes] = {}
             wanted = tree.wanted
             yield Wave([Request(a, b, _keep(nodes, i)) for i, (a, b) in enumerate(wanted)])
             tree.feed([nodes[i] for i in range(len(wanted))])
-        ends = np.where(tree.offsets == UNDEFINED, 0, tree.offsets + tree.sizes)
-        if (ends > self.size).any():
-            raise NWBReadError("truncated or damaged: a chunk lies outside the file")
-        found = Extents(
-            extents.rows, tree.offsets, tree.sizes, tree.masks if tree.masks.any() else None
-        )
+        found = tree.extents()
+        check_extents(layout, found, self.size)
         self.cache.put(extents.root, found)
         return found
 
@@ -560,7 +607,7 @@ def _copy_rows(
             out[...] = source[low : low + len(out)]
         elif width:
             rows = source[: len(source) // width * width].reshape(-1, width)
-            np.take(rows, spread(starts, counts), axis=0, out=out.reshape(-1, width))
+            gather(rows, starts, counts, out.reshape(-1, width))
 
     return sink
 
@@ -610,7 +657,8 @@ def clipped(ends: np.ndarray, limit: int) -> np.ndarray:
         return np.clip(ends, 0, limit).astype(np.int64)
     if ends.dtype.kind == "i":
         ends = np.maximum(ends, 0)
-    return np.minimum(ends.astype(np.uint64), np.uint64(limit)).astype(np.int64)
+    ends = np.minimum(ends.astype(np.uint64), np.uint64(limit)).astype(np.int64)
+    return ends
 
 
 def _before_nul(buffer: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -8,21 +8,26 @@ be changed in a YAML file, by environment variables (`DASK_LAZYNWB_DASK__RETRIES
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 import dask.config
 from dask.utils import parse_bytes, parse_timedelta
 
+from .isolation import IsolatedSettings
 from .storage import Settings
 
 
 @functools.cache
-def _load_defaults() -> None:
+def _defaults() -> Mapping[str, Any]:
+    """What the YAML file says; shown in Dask's configuration too."""
     import yaml
 
-    text = files(__package__).joinpath("lazynwb_dask.yaml").read_text()
-    dask.config.update_defaults(yaml.safe_load(text))
+    held = yaml.safe_load(files(__package__).joinpath("lazynwb_dask.yaml").read_text())
+    dask.config.update_defaults(held)
+    defaults: Mapping[str, Any] = held["lazynwb-dask"]
+    return defaults
 
 
 def get(key: str) -> Any:
@@ -31,13 +36,13 @@ def get(key: str) -> Any:
     >>> get("retries")
     5
     """
-    _load_defaults()
-    return dask.config.get(f"lazynwb-dask.{key}")
+    # `dask.config.set` as a context takes away what came meanwhile, defaults included
+    return dask.config.get(f"lazynwb-dask.{key}", default=_defaults()[key])
 
 
 def settings() -> Settings:
     """What reading needs of the configuration."""
-    return Settings(
+    plain = Settings(
         connections=int(get("connections")),
         gap=parse_bytes(get("gap")),
         split=parse_bytes(get("split")),
@@ -45,4 +50,12 @@ def settings() -> Settings:
         timeout=float(parse_timedelta(get("timeout"))),
         retries=int(get("retries")),
         deadline=float(parse_timedelta(get("deadline"))),
+        sorted_timestamps=bool(get("sorted-timestamps")),
+    )
+    if not get("isolate"):
+        return plain
+    return IsolatedSettings(
+        **vars(plain),
+        isolate_memory=parse_bytes(get("isolate-memory")),
+        isolate_deadline=float(parse_timedelta(get("isolate-deadline"))),
     )

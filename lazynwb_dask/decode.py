@@ -1,4 +1,4 @@
-"""Stored bytes to values: filters, gathers, and NumPy or Arrow arrays. No I/O, no loop over rows.
+"""Decoded bytes to values: gathers, and NumPy or Arrow arrays. No I/O, no loop over rows.
 
 Sizes that a file declares are checked against what its bytes hold before memory is taken.
 """
@@ -6,197 +6,21 @@ Sizes that a file declares are checked against what its bytes hold before memory
 from __future__ import annotations
 
 import math
-import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import NWBReadError, UnsupportedColumnError
-from .index import ElementType, Filter, Layout, element_bytes
+from .errors import NWBReadError
+from .filters import convert_odd
+from .index import ElementType
 
 Values: TypeAlias = np.ndarray[Any, Any] | pa.Array
 
-DEFLATE, SHUFFLE, FLETCHER32, SZIP, NBIT, SCALEOFFSET = 1, 2, 3, 4, 5, 6
-LZF, BLOSC, ZSTD = 32000, 32001, 32015
-_NAMES = {SZIP: "szip", NBIT: "n-bit", SCALEOFFSET: "scale-offset", LZF: "lzf"}
-
-
-# --------------------------------------------------------------------------------------------- filters
-def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> memoryview:
-    """A chunk's bytes with its filters undone.
-
-    Parameters
-    ----------
-    data : memoryview
-        As stored.
-    layout : Layout
-    mask : int
-        Bit i set: filter i was not applied to this chunk.
-    nbytes : int
-        What the chunk must hold once decoded.
-    """
-    applied = [f for i, f in enumerate(layout.filters) if not mask >> i & 1]
-    known = {DEFLATE, SHUFFLE, FLETCHER32, ZSTD, BLOSC}
-    if any(f.id not in known for f in applied):
-        data = _by_hdf5(data, layout, applied, nbytes)
-        applied = []
-    for position in reversed(range(len(applied))):
-        step = applied[position]
-        # a checksum before this step made its input longer
-        grown = sum(4 for f in applied[:position] if f.id == FLETCHER32)
-        data = _undo(step, data, nbytes + grown)
-    if len(data) != nbytes:
-        raise NWBReadError(f"a chunk holds {len(data)} bytes where {nbytes} are declared: damaged")
-    return data
-
-
-def _undo(step: Filter, data: memoryview, nbytes: int) -> memoryview:
-    if step.id == DEFLATE:
-        return inflate(data, nbytes)
-    if step.id == SHUFFLE:
-        return unshuffle(data, step.values[0] if step.values else 1)
-    if step.id == FLETCHER32:
-        return _checked(data)
-    import numcodecs
-
-    out = bytearray(nbytes)
-    try:
-        if step.id == ZSTD:
-            numcodecs.zstd.decompress(data, out)
-        else:
-            numcodecs.blosc.decompress(data, out)
-    except Exception as exc:
-        raise NWBReadError(f"a chunk that can't be decompressed ({step.name}): {exc}") from None
-    return memoryview(out)
-
-
-def inflate(data: memoryview, nbytes: int) -> memoryview:
-    """A zlib stream of exactly so many bytes, never more memory than that."""
-    from isal import isal_zlib
-
-    stream = isal_zlib.decompressobj()
-    try:
-        out = stream.decompress(data, nbytes) if nbytes else b""
-        if not stream.eof:
-            more = stream.decompress(stream.unconsumed_tail, 1)
-            if more or not stream.eof:
-                raise NWBReadError(
-                    f"a compressed chunk holds more than the {nbytes} bytes that are declared: damaged"
-                    if more
-                    else "a compressed chunk ends too early: damaged"
-                )
-    except NWBReadError:
-        raise
-    except Exception as exc:  # isal's own error has no importable base
-        raise NWBReadError(f"a compressed chunk is damaged: {exc}") from None
-    return memoryview(out)
-
-
-def unshuffle(data: memoryview, size: int) -> memoryview:
-    """Byte planes back to elements of so many bytes; what doesn't fill an element stays as it is."""
-    count = len(data) // size if size > 0 else 0
-    if size <= 1 or count <= 1:
-        return data
-    raw = np.frombuffer(data, np.uint8)
-    out = np.empty_like(raw)
-    whole = count * size
-    out[:whole].reshape(count, size)[...] = raw[:whole].reshape(size, count).T
-    out[whole:] = raw[whole:]
-    return out.data
-
-
-def _checked(data: memoryview) -> memoryview:
-    """Bytes whose Fletcher-32 checksum, the last four, is right."""
-    from numcodecs.fletcher32 import Fletcher32
-
-    if len(data) < 4:
-        raise NWBReadError("a chunk is too short for its checksum: damaged")
-    try:
-        Fletcher32().decode(np.frombuffer(data, np.uint8))
-    except Exception:
-        raise NWBReadError("a chunk's Fletcher-32 checksum is wrong: damaged") from None
-    return data[:-4]
-
-
-_hdf5_lock = threading.Lock()
-
-
-def _by_hdf5(
-    data: memoryview, layout: Layout, applied: Sequence[Filter], nbytes: int
-) -> memoryview:
-    """One chunk through libhdf5's own filters, in a file in memory that holds nothing else."""
-    import h5py
-    from h5py import h5d, h5p, h5s, h5z
-
-    for step in applied:
-        if not h5z.filter_avail(step.id):
-            _load_plugins()
-        if not h5z.filter_avail(step.id):
-            name = _NAMES.get(step.id) or step.name or "unknown"
-            raise UnsupportedColumnError(
-                f"compressed with the HDF5 filter {step.id} ({name}), which is not available here: "
-                "pip install hdf5plugin"
-            )
-    size = layout.element_bytes
-    assert layout.chunk is not None
-    with _hdf5_lock, h5py.File.in_memory() as file:
-        plist = h5p.create(h5p.DATASET_CREATE)
-        plist.set_chunk(layout.chunk)
-        for step in applied:
-            plist.set_filter(step.id, 0, step.values)
-        space = h5s.create_simple(layout.chunk)
-        made = h5d.create(file.id, b"chunk", _hdf5_type(layout.element, size), space, plist)
-        made.write_direct_chunk((0,) * len(layout.chunk), bytes(data))
-        out = np.empty(nbytes, np.uint8)
-        try:
-            made.read(h5s.ALL, h5s.ALL, out, made.get_type())
-        except OSError as exc:
-            raise NWBReadError(f"a chunk that can't be decoded: {exc}") from None
-    return out.data
-
-
-def _hdf5_type(element: ElementType, size: int):  # type: ignore[no-untyped-def]
-    """A datatype with which the filters behave as when the chunk was written."""
-    from h5py import h5t
-
-    if element[0] == "odd":
-        return h5t.decode(bytes.fromhex(element[1]))
-    if element[0] in ("number", "enum"):
-        return h5t.py_create(np.dtype(element[1]))
-    if element[0] == "complex":
-        return h5t.py_create(np.dtype(element[1]))
-    opaque = h5t.create(h5t.OPAQUE, size)
-    opaque.set_tag(b"")
-    return opaque
-
-
-def _load_plugins() -> None:
-    if "hdf5plugin" not in sys.modules:
-        try:
-            import hdf5plugin  # noqa: F401  (registers its filters on import)
-        except ImportError:
-            return
-
-
-def convert_odd(raw: np.ndarray, element: ElementType) -> np.ndarray:
-    """Numbers that NumPy has no name for, converted by libhdf5 in a file in memory."""
-    import h5py
-    from h5py import h5d, h5s, h5t
-
-    count = len(raw) // element_bytes(element)
-    out = np.empty(count, np.dtype(element[2]))
-    if count == 0:
-        return out
-    kind = h5t.decode(bytes.fromhex(element[1]))
-    with _hdf5_lock, h5py.File.in_memory() as file:
-        made = h5d.create(file.id, b"values", kind, h5s.create_simple((count,)))
-        made.write(h5s.ALL, h5s.ALL, raw, kind)
-        made.read(h5s.ALL, h5s.ALL, out, h5t.py_create(out.dtype))
-    return out
+POSITIONS = 1 << 20  # computed at a time
+TEXTS = 1 << 16  # looked at one by one at a time, where some are not UTF-8
 
 
 # --------------------------------------------------------------------------------------------- gathers
@@ -210,6 +34,66 @@ def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     positions: np.ndarray = np.repeat(starts - (ends - counts), counts)
     positions += np.arange(positions.size, dtype=positions.dtype)
     return positions
+
+
+def gather(source: np.ndarray, starts: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
+    """Copy many runs, one after the other. Takes little memory besides, however short the items.
+
+    >>> out = np.empty(3, int)
+    >>> gather(np.arange(10) * 10, np.array([2, 7]), np.array([1, 2]), out)
+    >>> out.tolist()
+    [20, 70, 80]
+    """
+    ends = np.cumsum(counts)
+    first = done = 0
+    while done < len(out):
+        last = max(int(np.searchsorted(ends, done + POSITIONS, "right")), first + 1)
+        stop = int(ends[last - 1])
+        if last == first + 1:
+            out[done:stop] = source[starts[first] : starts[first] + counts[first]]
+        else:
+            where = spread(starts[first:last], counts[first:last])
+            np.take(source, where, axis=0, out=out[done:stop])
+        first, done = last, stop
+
+
+def picked(values: Values, starts: np.ndarray, counts: np.ndarray, slack: int) -> Values:
+    """Many runs of values, one after the other, in any order.
+
+    Raises
+    ------
+    NWBReadError
+        If they take more memory than all values and `slack` bytes: the same values over and over.
+    """
+    reach = _sizes(values)
+    taken = int((reach(starts + counts) - reach(starts)).sum())
+    held = int(reach(np.array([len(values)]))[0])
+    if taken > held + slack:
+        raise NWBReadError(
+            f"its rows together hold {taken} bytes, but only {held} are stored: the index is damaged"
+        )
+    if isinstance(values, np.ndarray):
+        out = np.empty(int(counts.sum()), values.dtype)
+        gather(values, starts, counts, out)
+        return out
+    return values.take(pa.array(spread(starts, counts)))
+
+
+def _sizes(values: Values) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that says for numbers of values how many bytes so many of them take, from the first."""
+    if isinstance(values, pa.StructArray):
+        parts = [_sizes(part) for part in values.flatten()]
+        return lambda count: sum((part(count) for part in parts), np.zeros(len(count), np.int64))
+    if isinstance(values, (pa.ListArray, pa.LargeBinaryArray, pa.LargeStringArray)):
+        wide = not isinstance(values, pa.ListArray)
+        offsets = np.frombuffer(values.buffers()[1], np.int64 if wide else np.int32)
+        offsets = offsets[values.offset : values.offset + len(values) + 1]
+        inner = _sizes(values.values) if not wide else np.asarray
+        return lambda count: inner(offsets[count].astype(np.int64)) + count * offsets.itemsize
+    width = (
+        values.itemsize if isinstance(values, np.ndarray) else max(values.type.bit_width // 8, 1)
+    )
+    return lambda count: count * width
 
 
 def merged(starts: np.ndarray, stops: np.ndarray, gap: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -235,7 +119,8 @@ def slices(buffer: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> pa.Arr
     """Byte strings out of one buffer, as an Arrow array of large binaries."""
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    data = buffer[spread(starts, counts)] if offsets[-1] else np.zeros(0, np.uint8)
+    data = np.empty(offsets[-1], np.uint8)
+    gather(buffer, starts, counts, data)
     return pa.LargeBinaryArray.from_buffers(
         pa.large_binary(), len(counts), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     )
@@ -243,6 +128,14 @@ def slices(buffer: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> pa.Arr
 
 def utf8(binary: pa.Array) -> pa.Array:
     """Byte strings as text; bytes that are not UTF-8 become replacement characters."""
+    try:
+        return pc.cast(binary, pa.large_string())
+    except pa.ArrowInvalid:
+        pieces = [binary.slice(at, TEXTS) for at in range(0, len(binary), TEXTS)]
+        return pa.concat_arrays([_replaced(piece) for piece in pieces])
+
+
+def _replaced(binary: pa.Array) -> pa.Array:
     try:
         return pc.cast(binary, pa.large_string())
     except pa.ArrowInvalid:
@@ -270,6 +163,8 @@ def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
 
 def labelled(values: np.ndarray, labels: Sequence[str], codes: Sequence[int] | None) -> pa.Array:
     """Labels for numbers; a number without one is null."""
+    if not len(labels):
+        return pa.nulls(len(values), pa.large_string())
     if codes is None:
         missing = (values < 0) | (values >= len(labels))
         positions = np.where(missing, 0, values).astype(np.int64)
@@ -280,8 +175,6 @@ def labelled(values: np.ndarray, labels: Sequence[str], codes: Sequence[int] | N
         found = np.minimum(found, len(known) - 1)
         missing = known[order][found] != values
         positions = order[found]
-    if not len(labels):
-        return pa.nulls(len(values), pa.large_string())
     return pa.array(list(labels), pa.large_string()).take(pa.array(positions, mask=missing))
 
 
@@ -290,7 +183,8 @@ def numbers(raw: np.ndarray, element: ElementType) -> np.ndarray:
     """Plain elements as a NumPy array in native byte order."""
     kind = element[0]
     if kind == "bool":
-        return raw.view(np.uint8) != 0
+        truth: np.ndarray = raw.view(np.uint8) != 0
+        return truth
     if kind == "odd":
         return convert_odd(raw, element)
     stored = np.dtype(element[1])

@@ -40,6 +40,9 @@ def _parse(name: str) -> tuple[pa.DataType, str]:
     for kind, make in (("list<", _list), ("struct<", _struct)):
         if name.startswith(kind):
             return make(name[len(kind) :])
+    if name.startswith("timestamp["):
+        unit, _, zone = name[len("timestamp[") : name.index("]")].partition(", tz=")
+        return pa.timestamp(unit, zone or None), name[name.index("]") + 1 :]
     end = min((i for i in (name.find(","), name.find(">")) if i >= 0), default=len(name))
     return pa.type_for_alias(name[:end].strip()), name[end:]
 

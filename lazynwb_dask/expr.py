@@ -17,12 +17,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 import numpy as np
 import pandas as pd
 from dask.system import CPU_COUNT
+from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype
 
 from . import config, tasks
@@ -61,19 +62,20 @@ except ImportError as exc:
     ) from exc
 
 # What Dask calls on the classes below, or they on Dask's.
-_HOOKS = (
-    *[
-        (ex.Expr, name)
-        for name in ("_simplify_up", "_tune_down", "_tune_up", "_lower", "substitute")
-    ],
-    *[(ex.Expr, name) for name in ("_filter_passthrough_available", "substitute_parameters")],
-    *[(ex.PartitionsFiltered, name) for name in ("_filtered_task", "_partitions", "divisions")],
-    *[(BlockwiseIO, name) for name in ("_absorb_projections", "_simplify_up")],
-    *[(NLargest, name) for name in ("chunk_kwargs", "reduction_chunk")],
-    *[(ex, name) for name in ("determine_column_projection", "plain_column_projection")],
-    *[(ex, name) for name in ("are_co_aligned", "_DelayedExpr", "Assign", "Head", "Query", "Tail")],
-)
-_missing = [f"{owner.__name__}.{name}" for owner, name in _HOOKS if not hasattr(owner, name)]
+_HOOKS = {
+    ex.Expr: "_filter_passthrough_available _lower _simplify_up _tune_down _tune_up substitute",
+    ex.PartitionsFiltered: "_filtered_task _partitions divisions substitute_parameters",
+    BlockwiseIO: "_absorb_projections _simplify_up",
+    NLargest: "chunk_kwargs reduction_aggregate reduction_chunk reduction_combine",
+    ex: "_DelayedExpr Assign MethodOperator Query are_co_aligned determine_column_projection "
+    "plain_column_projection",
+}
+_missing = [
+    f"{owner.__name__}.{name}"
+    for owner, names in _HOOKS.items()
+    for name in names.split()
+    if not hasattr(owner, name)
+]
 if _missing:
     raise ImportError(
         f"lazynwb_dask works with dask {WORKS_WITH}; this is {dask.__version__} and lacks "
@@ -106,6 +108,28 @@ def reads(collection: Any) -> list[ReadNWB]:
     return list(optimized.find_operations(ReadNWB))
 
 
+def filters_left(collection: Any) -> list[tuple[str, str]]:
+    """The filters that stay above the reads after all rewriting, and why each does."""
+    optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
+    return [(str(node.predicate), _why_left(node)) for node in optimized.find_operations(ex.Filter)]
+
+
+def _why_left(node: Any) -> str:
+    inside = list(node.predicate.walk())
+    if any(isinstance(part, ex.Expr) and part.ndim == 0 for part in inside):
+        return "it compares with a value that is made of all rows"
+    if any(isinstance(part, (ex.MapPartitions, ex.Map, ex.Apply)) for part in inside):
+        return "it calls a function, which could look at anything"
+    read = node.frame
+    while isinstance(read, (ex.Projection, ReadIndex)):
+        read = read.frame
+    if not isinstance(read, ReadNWB):
+        return f"it is of a frame that was changed after reading ({type(read).__name__})"
+    if read.limit is not None:
+        return "it is of rows that were chosen by their order"
+    return "it isn't known to look at each row by itself"
+
+
 # ------------------------------------------------------------------------------------- the read itself
 @dataclass(frozen=True)
 class Pushed:
@@ -126,26 +150,20 @@ class ReadNWB(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     afterwards `_partitions` counts the layout's tasks.
     """
 
-    _parameters = ["scan", "columns", "pushed", "limit", "layout", "_partitions"]
-    _defaults = {
-        "columns": None,
-        "pushed": Pushed(),
-        "limit": None,
-        "layout": None,
-        "_partitions": None,
-    }
+    _parameters: ClassVar = ["scan", "columns", "pushed", "limit", "layout", "_partitions"]
+    _defaults: ClassVar = {**dict.fromkeys(_parameters[1:]), "pushed": Pushed()}
     _absorb_projections = True
     _pickle_functools_cache = False
+    _determ_token: str | None
 
     # --- what Dask asks of every expression
     def __dask_tokenize__(self) -> str:
         if not self._determ_token:
             pushed = self.operand("pushed")
-            self._determ_token = _tokenize_deterministic(
-                "ReadNWB", self.scan.token, self.operand("columns"), pushed.predicate, pushed.family,
-                self.limit, self.layout, self.operand("_partitions"),
-            )  # fmt: skip
-        return str(self._determ_token)
+            parts = [self.operand(name) for name in self._parameters if name != "pushed"]
+            token: str = _tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.family)
+            self._determ_token = token
+        return self._determ_token
 
     @property
     def columns(self) -> list[str]:
@@ -159,7 +177,7 @@ class ReadNWB(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return found
 
     @functools.cached_property
-    def _meta(self) -> pd.DataFrame:
+    def _meta(self) -> Any:
         return self.scan.meta[self.columns]
 
     @property
@@ -208,17 +226,18 @@ class ReadNWB(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     def _possible(self) -> Any:
         return possible(self.scan, self.predicate)
 
+    def parts(self, task: int) -> NDArray[np.int64]:
+        """The scan's partitions that a task reads: those of its own that may have rows left."""
+        own = self._cut.bucket(task)
+        return own if self._possible is None else own[self._possible[own]]
+
     def _filtered_task(self, name: Any, index: int) -> Task:
-        parts = self._cut.bucket(index)
-        if self._possible is not None:
-            parts = parts[self._possible[parts]]
-            if not len(parts):
-                return Task(name, tasks.nothing, self._meta, _data_producer=True)
+        parts = self.parts(index)
+        if not len(parts):
+            return Task(name, tasks.nothing, self._meta, _data_producer=True)
         scan = self.scan.narrow(self._inputs, parts)
-        columns = tuple(self.columns)
-        return Task(
-            name, tasks.read, scan, columns, self.predicate, self.limit, _data_producer=True
-        )
+        given = scan, tuple(self.columns), self.predicate, self.limit
+        return Task(name, tasks.read, *given, _data_producer=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.layout is None:  # may still be compared with other reads of the whole scan
@@ -226,7 +245,7 @@ class ReadNWB(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         parts, layout = self._cut.take(self._tasks)
         scan = self.scan.narrow(self._inputs, parts)
         operands = (scan, self.columns, Pushed(self.predicate), self.limit, layout, None)
-        return _unpickled, (type(self), operands, self.deterministic_token)
+        return _unpickled, (type(self), operands, self.deterministic_token, self.divisions[-1])
 
     # --- rewriting
     def _with(self, **changes: Any) -> ReadNWB:
@@ -254,11 +273,12 @@ class ReadNWB(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         What is noted depends on nothing that is noted, so one pass after all other rewriting has
         ended each read knows the same.
         """
-        if self.layout is None and self.limit is None:
-            family = _families(dependents).get(_kin(self))
-            if family is not None and family != self.operand("pushed").family:
-                return parent.substitute(self, self._with(family=family))
-        return None
+        families = _families(dependents)
+        if _joined(self, families) is self:
+            return None
+        # Only here, not further down as well: Dask's rules go by the names of the nodes below, of
+        # which it has taken stock before this pass.
+        return type(parent)(*[_joined(operand, families) for operand in parent.operands])
 
     def _tune_down(self) -> Any:
         return self._laid_out() if self.layout is None else None
@@ -280,9 +300,11 @@ class ReadNWB(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return self._with(layout=layout, family=None, _partitions=None)
 
 
-def _unpickled(kind: type, operands: tuple[Any, ...], token: str) -> Any:
+def _unpickled(kind: type, operands: tuple[Any, ...], token: str, end: int | None) -> Any:
     # Past the registry of expressions by name: what was pickled is narrower than its namesake here.
-    return AnyExpr.__new__(kind, *operands, _determ_token=token)
+    read = AnyExpr.__new__(kind, *operands, _determ_token=token)
+    read.__dict__["divisions"] = (*read._divisions()[:-1], end)
+    return read
 
 
 def _kin(read: ReadNWB) -> tuple[Any, ...]:
@@ -302,14 +324,21 @@ def _families(dependents: Any) -> Mapping[tuple[Any, ...], Family]:
                         members.setdefault(_kin(read), {})[read._name] = read
         dependents[_FAMILIES] = [
             {
-                kin: Family.of(
-                    found.values(), any(_counted(r, dependents) for r in found.values())
-                )
+                kin: Family.of(found.values(), any(_counted(r, dependents) for r in found.values()))
                 for kin, found in members.items()
             }
         ]
     families: Mapping[tuple[Any, ...], Family] = dependents[_FAMILIES][0]
     return families
+
+
+def _joined(operand: Any, families: Mapping[tuple[Any, ...], Family]) -> Any:
+    """The same, if it is a read that knows its family already, or nothing of the kind."""
+    if not isinstance(operand, ReadNWB) or operand.layout is not None or operand.limit is not None:
+        return operand
+    family = families.get(_kin(operand))
+    known = operand.operand("pushed").family
+    return operand if family is None or family == known else operand._with(family=family)
 
 
 def _alive(references: Iterable[Any]) -> list[Any]:
@@ -328,6 +357,8 @@ def _counted(read: ReadNWB, dependents: Any) -> bool:
             if isinstance(parent, ex.MapPartitions) and parent.func in _STATISTICS:
                 return True
             if isinstance(parent._meta, np.ndarray):  # of as many blocks as Dask believes
+                return True
+            if not ex.are_co_aligned(*parent.dependencies()):  # with as many of something else
                 return True
             if parent._name not in seen:
                 seen.add(parent._name)
@@ -384,16 +415,19 @@ def _pushed_query(view: Any, query: Any) -> Predicate | None:
 
 
 def _pushed_top(view: Any, read: ReadNWB, parent: Any) -> Any:
-    by = [view.name] if view.ndim == 1 else _listed(parent.operand("_columns"))
-    if parent.n < 0 or not by or not set(by) <= set(read.scan.meta.columns):
+    by, shown = _listed(parent.operand("_columns")), view.columns
+    if parent.n < 0 or not {*(by or shown)} <= {*read.scan.meta.columns}:
         return None
     kind = _KINDS[type(parent)]
-    shown = view.columns
     # the columns that decide stay, also where Dask has dropped them already
     columns = list(dict.fromkeys([*shown, *by]))
-    limited = read._with(limit=Limit(kind, parent.n, tuple(by)), columns=columns, family=None)
-    selected = limited if view.ndim == 2 else ex.Projection(limited, view.name)
-    top = TopRows(selected, *parent.operands[1:], kind)
+    limit = Limit(kind, parent.n, tuple(by or shown))
+    limited = read._with(limit=limit, columns=columns, family=None)
+    if not by:
+        return TopRows(ex.Projection(limited, view.name), *parent.operands[1:], kind)
+    top = TopRows(limited, *parent.operands[1:], kind)
+    if view.ndim == 1:
+        return ex.Projection(top, view.name)
     return top if columns == shown else ex.Projection(top, shown)
 
 
@@ -499,8 +533,8 @@ class ReadHead(_End, ex.Head):  # type: ignore[misc]
 
     @property
     def _asked(self) -> int:
-        asked = int(self.operand("npartitions"))
-        return self.frame.npartitions if asked < 0 else min(asked, self.frame.npartitions)
+        asked, there = int(self.operand("npartitions")), int(self.frame.npartitions)
+        return there if asked < 0 else min(asked, there)
 
 
 class ReadTail(_End, ex.Tail):  # type: ignore[misc]
@@ -510,7 +544,7 @@ class ReadTail(_End, ex.Tail):  # type: ignore[misc]
 class TopRows(NLargest):  # type: ignore[misc]
     """The rows of a read with the largest or smallest values."""
 
-    _parameters = [*NLargest._parameters, "kind"]
+    _parameters: ClassVar = [*NLargest._parameters, "kind"]
     reduction_chunk = staticmethod(tasks.candidates)
     reduction_combine = staticmethod(tasks.candidates)
     reduction_aggregate = staticmethod(tasks.best)

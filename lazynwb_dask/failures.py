@@ -6,6 +6,7 @@ import sys
 import threading
 import warnings
 from collections import deque
+from collections.abc import Container
 from typing import Any
 
 from .errors import Failure
@@ -15,6 +16,42 @@ KEPT = 10_000
 
 _kept: deque[tuple[str, Failure]] = deque(maxlen=KEPT)
 _lock = threading.Lock()
+
+
+def warn_skipped(failures: list[Failure], count: int) -> None:
+    """Warn of files that were left out while planning.
+
+    Parameters
+    ----------
+    failures : list of Failure
+    count : int
+        Of all files.
+    """
+    if failures:
+        warnings.warn(
+            f"{len(failures)} of {count} files can't be read and are left out (the first: "
+            f"{failures[0].path}: {failures[0].error}); lazynwb_dask.read_report(frame) lists them",
+            stacklevel=3,
+        )
+
+
+def note(origin: str, failures: list[Failure]) -> None:
+    """Take note of files that a frame lacks, in this process.
+
+    Parameters
+    ----------
+    origin : str
+        What tells the frame from others.
+    failures : list of Failure
+    """
+    with _lock:
+        _kept.extend((origin, failure) for failure in failures)
+
+
+def noted(origins: Container[str]) -> list[tuple[str, str, str]]:
+    """What was noted of some frames."""
+    with _lock:
+        return [(f.path, f.stage, f.error) for origin, f in _kept if origin in origins]
 
 
 def tell(origin: str, failures: list[Failure]) -> None:
@@ -37,19 +74,19 @@ def tell(origin: str, failures: list[Failure]) -> None:
         worker.log_event(TOPIC, [(origin, f.path, f.stage, f.error) for f in failures])
         warn(message)
         return
-    with _lock:
-        _kept.extend((origin, failure) for failure in failures)
+    note(origin, failures)
     warnings.warn(message, stacklevel=2)
 
 
 def told(origin: str) -> list[tuple[str, str, str]]:
     """What was told of a frame, in this process and by the workers of the active cluster."""
-    with _lock:
-        found = [(f.path, f.stage, f.error) for token, f in _kept if token == origin]
+    found = noted({origin})
     client = _client()
     if client is not None:
         for _, event in client.get_events(TOPIC):
-            found += [(path, stage, error) for token, path, stage, error in event if token == origin]
+            found += [
+                (path, stage, error) for token, path, stage, error in event if token == origin
+            ]
     return found
 
 

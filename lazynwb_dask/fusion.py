@@ -45,6 +45,7 @@ class Scan(Protocol):
     def constants(self) -> frozenset[str]: ...
     def nbytes(self, columns: Iterable[str], /) -> NDArray[np.int64]: ...
     def constant_frame(self, columns: Iterable[str], /) -> pd.DataFrame: ...
+    def possible(self, predicate: Predicate, /) -> NDArray[np.bool_] | None: ...
     def narrow(self, columns: Iterable[str], parts: Sequence[int], /) -> Scan: ...
     def read(
         self,
@@ -106,7 +107,7 @@ class Family:
             columns |= columns_of(read.predicate) | columns_of(read.limit)
             if read.limit is None:  # else the others weigh nothing: a few rows are read of them
                 columns |= set(read.columns)
-            if read.predicate is not None and decidable(read.scan, read.predicate):
+            if read.predicate is not None and _tells(read.scan, read.predicate):
                 conditions.add(read.predicate)
             else:
                 pruned = False
@@ -197,9 +198,12 @@ ONE_EACH = Layout()
 def possible(scan: Scan, predicate: Predicate | None) -> NDArray[np.bool_] | None:
     """Whether each partition may hold rows that a predicate leaves; None if that can't be told.
 
-    Tells by the columns that are constant within each partition, such as the file's path.
+    Tells by the columns that are constant within each partition, such as the file's path, and by what
+    the scan knows of the others' values.
     """
     found: NDArray[np.bool_] | None = None
+    if predicate is not None and _has_statistics(scan):
+        found = scan.possible(predicate)
     for term in decidable(scan, predicate):
         hit = np.zeros(scan.nparts, dtype=bool)
         try:
@@ -209,6 +213,14 @@ def possible(scan: Scan, predicate: Predicate | None) -> NDArray[np.bool_] | Non
             continue
         found = hit if found is None else found & hit
     return found
+
+
+def _tells(scan: Scan, predicate: Predicate) -> bool:
+    return bool(decidable(scan, predicate)) or _has_statistics(scan)
+
+
+def _has_statistics(scan: Scan) -> bool:
+    return getattr(scan, "statistics", None) is not None
 
 
 def decidable(scan: Scan, predicate: Predicate | None) -> list[Predicate]:

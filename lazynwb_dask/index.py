@@ -19,6 +19,7 @@ Element types are nested tuples, so that they are hashable and travel as JSON:
 ``("compound", size, fields)``            fields as ``(name, offset, element)``
 ``("array", shape, element)``             an array as one element
 ``("odd", encoded, "<f4", size)``         what numpy can't name; libhdf5 converts it to the given dtype
+``("ramp", start, rate)``                 a float64, ``start + row / rate``: nothing is stored
 ========================================  ==========================================================
 """
 
@@ -53,6 +54,26 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What of a dataset's values is shown, and how.
+
+    Parameters
+    ----------
+    channel : int or None
+        Only this one of the second dimension.
+    factors : tuple of float
+        What values are multiplied with, as float64: one for all, or one for each channel. Empty: they
+        are shown as they are stored.
+    offset : float
+        What is added then.
+    """
+
+    channel: int | None = None
+    factors: tuple[float, ...] = ()
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How a dataset is stored, as far as many datasets share it.
 
@@ -74,6 +95,12 @@ class Layout:
         Bytes before the HDF5 file proper, which addresses within it don't count.
     foreign : str
         The dataset's path, where its data are in another file and libhdf5 is to read them.
+    rising : bool
+        Values follow one another in order, as far as the standard goes: times of samples.
+    view : View or None
+        Values are shown otherwise than they are stored.
+    unlisted : str
+        The dataset's path, where libhdf5 is to list its chunks when they are read.
     """
 
     element: ElementType
@@ -84,6 +111,14 @@ class Layout:
     raw_edges: bool = False
     user_block: int = 0
     foreign: str = ""
+    rising: bool = False
+    view: View | None = None
+    unlisted: str = ""
+
+    @property
+    def computed(self) -> bool:
+        """Whether values follow from the layout, and none are stored."""
+        return bool(self.element[0] == "ramp")
 
     @property
     def element_bytes(self) -> int:
@@ -92,6 +127,14 @@ class Layout:
     @property
     def row_bytes(self) -> int:
         return math.prod(self.item) * self.element_bytes
+
+    @property
+    def shown_bytes(self) -> int:
+        """Bytes of one row as it is shown."""
+        if self.view is None:
+            return self.row_bytes
+        count = 1 if self.view.channel is not None else math.prod(self.item)
+        return count * (8 if self.view.factors else self.element_bytes)
 
     def chunks(self, rows: int) -> int:
         """The number of chunks of a dataset of so many rows, absent ones included."""
@@ -230,7 +273,8 @@ class ColumnIndex:
         for array in self.arrays:
             # a variable-length element is 16 bytes of descriptor; its text is guessed at 16 more
             per = 32 if array.layout.element[0] in ("string", "sequence") else 0
-            total += array.nbytes + per * array.rows * math.prod(array.layout.item)
+            total += array.rows * array.layout.shown_bytes
+            total += per * array.rows * math.prod(array.layout.item)
         return total
 
 
@@ -268,6 +312,8 @@ def element_bytes(element: ElementType) -> int:
         return 8
     if kind == "complex":
         return 2 * np.dtype(element[1]).itemsize
+    if kind == "ramp":
+        return 8
     if kind == "array":
         return math.prod(element[1]) * element_bytes(element[2])
     if kind == "odd":
@@ -278,6 +324,8 @@ def element_bytes(element: ElementType) -> int:
 def element_type(element: ElementType) -> pa.DataType:
     """The Arrow type of one element's value."""
     kind = element[0]
+    if kind == "ramp":
+        return pa.float64()
     if kind == "number":
         return pa.from_numpy_dtype(np.dtype(element[1]).newbyteorder("="))
     if kind == "bool":
@@ -309,7 +357,11 @@ def column_type(
     found = pa.string() if labels is not None else element_type(values.element)
     if region and pa.types.is_integer(found):
         found = pa.int64()
-    for _ in range(len(values.item) + len(layouts) - 1):
+    item = values.item
+    if values.view is not None:
+        item = () if values.view.channel is not None else item
+        found = pa.float64() if values.view.factors else found
+    for _ in range(len(item) + len(layouts) - 1):
         found = pa.list_(found)
     return found
 

@@ -174,6 +174,16 @@ def _below(filesystem: Any, path: str) -> Entries:
     return entries
 
 
+def list_keys(filesystem: Any, start: str, pages: int) -> Entries | None:
+    """All keys of S3 that begin like ``start``, with sizes and versions.
+
+    None where it isn't S3, or if there are more than so many pages of 1,000.
+    """
+    if not _is_s3(filesystem):
+        return None
+    return _s3(filesystem, start, pages)
+
+
 def _is_s3(filesystem: Any) -> bool:
     return "s3" in type(filesystem).protocol and not filesystem.version_aware
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from .index import Filter, Layout
-from .schema import parse_type
+from .index import Filter, Layout, View
 
 
 def thin(values: np.ndarray) -> bytes:
@@ -39,6 +38,7 @@ def unfront(packed: list[Any]) -> list[str]:
 
 
 def layout_json(layout: Layout) -> list[Any]:
+    view = layout.view
     return [
         layout.element,
         layout.item,
@@ -48,11 +48,16 @@ def layout_json(layout: Layout) -> list[Any]:
         layout.raw_edges,
         layout.user_block,
         layout.foreign,
+        layout.rising,
+        None if view is None else [view.channel, view.factors, view.offset],
+        layout.unlisted,
     ]
 
 
 def layout_of(data: list[Any]) -> Layout:
-    element, item, chunk, filters, fill, raw_edges, user_block, foreign = data
+    element, item, chunk, filters, fill, raw_edges, user_block, foreign, rising, view, unlisted = (
+        data
+    )
     return Layout(
         tuples(element),
         tuple(item),
@@ -62,7 +67,26 @@ def layout_of(data: list[Any]) -> Layout:
         raw_edges,
         user_block,
         foreign,
+        rising,
+        None if view is None else View(view[0], tuple(view[1]), view[2]),
+        unlisted,
     )
+
+
+def pack_arrays(arrays: Mapping[str, pa.Array]) -> bytes:
+    """Arrow arrays of one length as bytes, of slices only what they show."""
+    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    found: bytes = sink.getvalue().to_pybytes()
+    return found
+
+
+def unpack_arrays(data: bytes) -> dict[str, pa.Array]:
+    with pa.ipc.open_stream(data) as stream:
+        batch = stream.read_next_batch()
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
 
 
 def tuples(value: Any) -> Any:
@@ -73,6 +97,8 @@ def spell(kind: pa.DataType) -> Any:
     """An Arrow type as JSON."""
     if pa.types.is_list(kind):
         return ["list", spell(kind.value_type)]
+    if pa.types.is_timestamp(kind):
+        return ["timestamp", kind.unit, kind.tz]
     if pa.types.is_struct(kind):
         return ["struct", [[f.name, spell(f.type)] for f in kind]]
     return str(kind)
@@ -80,7 +106,9 @@ def spell(kind: pa.DataType) -> Any:
 
 def unspell(data: Any) -> pa.DataType:
     if isinstance(data, str):
-        return parse_type(data)
+        return pa.type_for_alias(data)
     if data[0] == "list":
         return pa.list_(unspell(data[1]))
+    if data[0] == "timestamp":
+        return pa.timestamp(data[1], data[2])
     return pa.struct([(name, unspell(kind)) for name, kind in data[1]])

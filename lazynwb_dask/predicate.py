@@ -13,7 +13,7 @@ import keyword
 import operator
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from difflib import get_close_matches
 from functools import cached_property, reduce
@@ -23,10 +23,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pandas.api.types import is_bool_dtype, is_list_like, is_scalar
+from pandas.api.types import is_bool_dtype, is_list_like, is_scalar, is_string_dtype
 
 from .errors import ColumnNotFoundError
-from .query import look_ups
+from .query import look_ups, terms_of
 
 BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -54,6 +54,7 @@ UNARY: Mapping[str, Callable[[Any], Any]] = {
 
 
 # ---------------------------------------------------------------------------------------- the tree
+@dataclass(frozen=True, eq=False, repr=False)
 class Predicate:
     """A condition on the rows of a frame, or a value that one is made of.
 
@@ -97,11 +98,18 @@ class Predicate:
             near = get_close_matches(name, [str(c) for c in meta.columns], n=5)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise ColumnNotFoundError(f"no column {name!r}, in the filter {self!r}{hint}")
-        try:
-            self.rows(meta)
-        except (TypeError, ValueError, NotImplementedError) as exc:
-            types = ", ".join(f"{name} is {meta[name].dtype}" for name in sorted(self.columns))
-            raise TypeError(f"the filter {self!r} makes no sense, {types}: {exc}") from exc
+        # Values can be wrong where types are right, and text compares with numbers while there is none.
+        for frame, wrong in (
+            (meta, (ValueError, NotImplementedError)),
+            (_example(meta[sorted(self.columns)]), ()),
+        ):
+            try:
+                self.rows(frame)
+            except (TypeError, *wrong) as exc:
+                types = ", ".join(f"{name} is {meta[name].dtype}" for name in sorted(self.columns))
+                raise TypeError(f"the filter {self!r} makes no sense, {types}: {exc}") from exc
+            except Exception:
+                continue
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Predicate) and self.key == other.key
@@ -116,7 +124,7 @@ class Predicate:
         return type(self), self._values()  # what is cached doesn't travel
 
     def _values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.__annotations__)
+        return tuple(getattr(self, f.name) for f in fields(self))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -239,6 +247,14 @@ class Query(Predicate):
     def __repr__(self) -> str:
         return self.text
 
+    def terms(self) -> list[Predicate]:
+        """What must all be true, each as a query."""
+        texts, options = terms_of(self.text), dict(self.options)
+        try:
+            return [parse_query(text, self.columns, **options) for text in texts]
+        except ValueError:  # one looks at no column
+            return [self]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Then(Predicate):
@@ -258,6 +274,17 @@ class Then(Predicate):
 
     def __repr__(self) -> str:
         return " & ".join(map(_inner, self.steps))
+
+
+def _example(meta: pd.DataFrame) -> pd.DataFrame:
+    """A row for an empty frame."""
+    row = {}
+    for name, dtype in meta.dtypes.items():
+        value = "" if is_string_dtype(dtype) else 0 if isinstance(dtype, np.dtype) else None
+        row[name] = (
+            pd.Series([value]).astype(dtype) if value == 0 else pd.Series([value], dtype=dtype)
+        )
+    return pd.DataFrame(row)
 
 
 def _inner(predicate: Predicate) -> str:
@@ -317,6 +344,8 @@ def conjuncts(predicate: Predicate | None) -> list[Predicate]:
     for step in steps(predicate):
         if isinstance(step, Operation) and step.symbol == "&":
             found += [term for arg in step.args for term in conjuncts(arg)]
+        elif isinstance(step, Query):
+            found += step.terms()
         else:
             found.append(step)
     return found
@@ -423,7 +452,7 @@ def from_filters(filters: Any) -> Predicate | None:
         )
     if not filters:
         return None
-    nested = all(isinstance(group, list) for group in filters)
+    nested = all(isinstance(g, list) and not (g and isinstance(g[0], str)) for g in filters)
     groups = filters if nested else [filters]
     return reduce(_or, [reduce(_and, [_term(term) for term in _terms(group)]) for group in groups])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ _LOCAL, _QUOTED = "_local_", "_quoted_"
 # Strings, names in backticks, and what queries and Python read differently.
 _WORDS = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|`((?:[^`]|``)*)`|@(?=[^\W\d])|&|\|""")
 
+_OWN = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|\b(_local_\w+|_quoted_\d+)\b""")
+
 
 def look_ups(
     text: str, columns: Iterable[str] | None, local: Mapping[str, Any]
@@ -69,11 +71,7 @@ def look_ups(
     ['group name', 'snr']
     """
     reader = _Reader(columns, local)
-    python = _WORDS.sub(reader.as_python, text.strip())
-    try:
-        tree = ast.parse(python, mode="eval").body
-    except SyntaxError as exc:
-        raise ValueError(f"not a query: {text!r}: {exc.msg}") from None
+    tree = reader.parse(text)
     if not reader.each_row(tree) or not reader.inputs:
         raise ValueError(
             f"the query {text!r} is not a condition on each row by itself: use known columns, "
@@ -81,6 +79,39 @@ def look_ups(
             "`.isna()` or `.str.startswith()`"
         )
     return frozenset(reader.inputs)
+
+
+def parsed(text: str, local: Mapping[str, Any]) -> tuple[ast.expr, Callable[[str], str | None]]:
+    """A query as Python's own tree, and what tells the column that a name in it stands for.
+
+    The second gives None for the names of `local`, which begin with ``_local_``.
+    """
+    reader = _Reader(None, local)
+    tree = ast.parse(_WORDS.sub(reader.as_python, text.strip()), mode="eval").body
+
+    def column(name: str) -> str | None:
+        return None if name.startswith(_LOCAL) else reader.quoted.get(name, name)
+
+    return tree, column
+
+
+def terms_of(text: str) -> list[str]:
+    """The parts of a query that must all be true.
+
+    Examples
+    --------
+    >>> terms_of("snr > 3 and (`group name` == 'a' or good) & k in @ks")
+    ['snr > 3', "`group name` == 'a' or good", 'k in @ks']
+    """
+    reader = _Reader(None, {})
+    parts, found = [reader.parse(text)], []
+    while parts:
+        part = parts.pop(0)
+        if isinstance(part, ast.BoolOp) and isinstance(part.op, ast.And):
+            parts = [*part.values, *parts]
+        else:
+            found.append(_OWN.sub(reader.as_query, ast.unparse(part)))
+    return found
 
 
 class _Reader:
@@ -92,6 +123,13 @@ class _Reader:
         self.quoted: dict[str, str] = {}
         self.inputs: set[str | None] = set()
 
+    def parse(self, text: str) -> ast.expr:
+        """The query as Python would read it, under names of its own."""
+        try:
+            return ast.parse(_WORDS.sub(self.as_python, text.strip()), mode="eval").body
+        except SyntaxError as exc:
+            raise ValueError(f"not a query: {text!r}: {exc.msg}") from None
+
     def as_python(self, word: re.Match[str]) -> str:
         """One word of the query as Python would have it."""
         string, quoted = word.groups()
@@ -102,6 +140,15 @@ class _Reader:
             self.quoted[name] = quoted.replace("``", "`")
             return name
         return {"&": " and ", "|": " or ", "@": _LOCAL}[word.group()]
+
+    def as_query(self, word: re.Match[str]) -> str:
+        """One of our own names as it was in the query."""
+        string, name = word.groups()
+        if string is not None:
+            return str(string)
+        if name in self.quoted:
+            return f"`{self.quoted[name].replace('`', '``')}`"
+        return f"@{name.removeprefix(_LOCAL)}"
 
     def each_row(self, node: ast.expr) -> bool:
         """Whether it has a value for each row that depends on that row alone."""

@@ -6,6 +6,7 @@ a fused task; all of them share the storage's bounded set of connections.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,23 +16,36 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from . import bulk, parquet, seek
 from .cache import LRU
-from .column import Reader, Steps, Wave, together
-from .decode import Values, empty
-from .errors import Failure, NWBError, NWBReadError, TableNotFoundError
+from .channels import show
+from .column import Reader, Steps, Stored, Wave, together
+from .decode import Values, arrow, empty
+from .errors import (
+    Failure,
+    NWBError,
+    NWBFileChangedError,
+    NWBFileNotFoundError,
+    NWBPermissionError,
+    NWBReadError,
+    TableNotFoundError,
+)
 from .formats import foreign, hdf5, tree
 from .index import ArrayIndex, Extents, TableIndex
+from .inlined import Held
 from .options import Options
 from .scan import Part, Scan
 from .schema import PROVENANCE, Field, convert, nothing, series
 from .sources import Source, shown
 from .storage import Request, Settings, fetch
+from .window import Box, block
 
 if TYPE_CHECKING:
     from .predicate import Limit, Predicate
 
 AHEAD = 64 * 1024  # a column of so few bytes comes along with the predicate's, rather than later
 READERS = 32  # partitions of one task that are read at a time
+_GONE = (NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError)  # no other bytes will come
 
 _tables: LRU[TableIndex] = LRU(64 << 20)
 _chunks: LRU[Extents] = LRU(64 << 20)
@@ -77,9 +91,15 @@ def read_parts(
         With the global row number as index.
     """
 
+    chosen = None
+    if limit is None and scan.indexed and scan.nparts > 1:
+        chosen = _chosen_at_once(scan, columns, predicate, settings)
+    if isinstance(chosen, pd.DataFrame):
+        return chosen
+
     def read(i: int) -> Piece:
         try:
-            return _read_part(scan, i, columns, predicate, limit, settings)
+            return _read_part(scan, i, columns, predicate, limit, settings, chosen)
         except NWBError as exc:
             if scan.on_error != "skip":
                 raise
@@ -98,6 +118,46 @@ def read_parts(
     return _frame(pieces, fields, scan.numbered)
 
 
+def _chosen_at_once(
+    scan: Scan, columns: Sequence[str], predicate: Predicate | None, settings: Settings
+) -> pd.DataFrame | _Choice | None:
+    """The frame, or the rows that a condition leaves of each partition, where a catalog holds the values.
+
+    None where it doesn't, or where something is wrong with them: reading file by file tells what.
+    """
+    wanted = sorted(predicate.columns) if predicate is not None else []
+    held = bulk.in_catalog(scan, dict.fromkeys([*wanted, *columns]))
+    if scan.files.inlined is None or not set(wanted) <= set(held):
+        return None
+    whole = set(columns) <= set(held)
+    if predicate is None and not whole:
+        return None
+    rows = bulk.Rows(scan, settings)
+    try:
+        keep = None if predicate is None else predicate.rows(rows.frame(wanted))
+        if whole:
+            frame = rows.frame(columns)
+            some: pd.DataFrame = frame if keep is None else frame.iloc[keep]
+            return some
+    except NWBError:
+        return None
+    assert keep is not None
+    part, number = rows.part[keep], rows.number[keep]
+    borders = np.searchsorted(part, np.arange(scan.nparts + 1))
+    return _Choice(number, borders)
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """The rows that a condition leaves of each partition."""
+
+    number: np.ndarray  # row numbers in the files' tables, one partition after the other
+    borders: np.ndarray
+
+    def of(self, i: int) -> np.ndarray:
+        return self.number[self.borders[i] : self.borders[i + 1]]
+
+
 def read_column(
     source: Source, table: TableIndex, name: str, options: Options, settings: Settings
 ) -> Values:
@@ -108,6 +168,89 @@ def read_column(
     return _run(reader.column(column.arrays, column.labels, rows), source, options, settings)
 
 
+def read_block(
+    source: Source,
+    path: str,
+    array: ArrayIndex,
+    starts: np.ndarray,
+    stops: np.ndarray,
+    box: Box,
+    options: Options,
+    settings: Settings,
+) -> np.ndarray:
+    """Row ranges of a dataset, and of these a box: numbers, or texts as objects."""
+    reader = Reader(source.size or 0, _ChunkMaps(source))
+    layout = array.layout
+    rows = int((stops - starts).sum())
+    shape = (rows, *[b - a for a, b in box])
+
+    def steps() -> Steps[Values]:
+        raw = yield from block(reader, array, starts, stops, box)
+        return (
+            yield from reader.elements(
+                raw.reshape(-1), layout.element, math.prod(shape), layout.user_block
+            )
+        )
+
+    guarded = _guarded(steps(), f"{shown(source.url)}: {path}: ")
+    flat = _run(guarded, source, options, settings)
+    if isinstance(flat, np.ndarray):
+        return flat.reshape(shape)
+    texts: np.ndarray = flat.to_numpy(zero_copy_only=False).astype(object).reshape(shape)
+    return texts
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A whole column, or one of the datasets that make it up."""
+
+    arrays: Sequence[ArrayIndex]
+    labels: tuple[str, ...] | None
+    rows: int
+
+
+def read_arrays(
+    source: Source,
+    wanted: Sequence[Wanted],
+    unread: Sequence[ArrayIndex],
+    options: Options,
+    settings: Settings,
+) -> tuple[list[Values | None], dict[int, Extents]]:
+    """Whole columns of one file, and chunk maps that were left unread, in a few round trips.
+
+    Returns
+    -------
+    list of Values or None
+        None for what can't be read, which spoils nothing else.
+    dict of int to Extents
+        By the address of the B-tree.
+    """
+    maps = _OwnMaps()
+
+    def run(todo: Sequence[Wanted], trees: Sequence[ArrayIndex]) -> list[Values | None]:
+        reader = Reader(source.size or 0, maps)
+        steps: list[Steps[Values | None]] = [
+            reader.column(w.arrays, w.labels, np.arange(w.rows)) for w in todo
+        ]
+        steps += [reader.locate(array) for array in trees]
+        found: list[Values | None] = list(_run(together(steps), source, options, settings))
+        return found[: len(todo)]
+
+    try:
+        return run(wanted, unread), maps.held
+    except _GONE:
+        raise
+    except Exception:
+        if len(wanted) + len(unread) == 1:
+            return [None] * len(wanted), maps.held
+    found: list[Values | None] = []
+    for one in wanted:
+        found += read_arrays(source, [one], [], options, settings)[0]
+    for array in unread:
+        maps.held |= read_arrays(source, [], [array], options, settings)[1]
+    return found, maps.held
+
+
 def _read_part(
     scan: Scan,
     i: int,
@@ -115,13 +258,22 @@ def _read_part(
     predicate: Predicate | None,
     limit: Limit | None,
     settings: Settings,
+    chosen: _Choice | None = None,
 ) -> Piece:
     part = scan.part(i)
     if not scan.indexed:
         part = _index(part, scan, settings)
     reader = Reader(part.source.size or 0, _ChunkMaps(part.source))
+    if predicate is not None and settings.sorted_timestamps:
+        exact = [name for name, field in scan.fields.items() if field.type == pa.float64()]
+        part = seek.narrowed(part, predicate, exact, _file(part, reader, scan.options, settings))
     rows = np.arange(part.start, part.stop)
     first: set[str] = set()
+    if chosen is not None:
+        rows, predicate = chosen.of(i), None
+        if not rows.size:
+            none = {name: empty(scan.fields[name].type) for name in columns}
+            return Piece(part, rows, none)
     if predicate is not None:
         first |= predicate.columns
     elif limit is not None and not limit.columns:
@@ -132,13 +284,15 @@ def _read_part(
     values: dict[str, Values] = {}
     if (predicate is not None or limit is not None) and rows.size:
         rest = [name for name in columns if name not in first]
+        if part.held is not None and first <= part.held.values.keys() | set(PROVENANCE):
+            rest = []  # the file itself isn't touched before it is known that rows are left
         steps: list[Steps[Values | None]] = [
             _column(reader, part, scan.fields[name], rows) for name in sorted(first)
         ]
         steps += [
-            _guarded(_ahead(reader, arrays, part), part, name)
+            _guarded(_ahead(reader, arrays, part, name), _where(part, name))
             for name in rest
-            if name in part.columns
+            if name in part.columns and not (part.held is not None and name in part.held.values)
             for arrays in [part.columns[name][0]]
         ]
         found = _run(together(steps), part.source, scan.options, settings)
@@ -158,6 +312,15 @@ def _read_part(
     return Piece(part, rows, {name: values[name] for name in columns})
 
 
+def _file(part: Part, reader: Reader, options: Options, settings: Settings) -> seek.File:
+    """How to look for times in a partition's file."""
+
+    def run(steps: Steps[Values]) -> Values:
+        return _run(_guarded(steps, _where(part, "timestamps")), part.source, options, settings)
+
+    return seek.File(reader, None if part.source.etag is None else _key(part.source), run)
+
+
 def _chosen(
     piece: Piece, scan: Scan, names: list[str], predicate: Predicate | None, limit: Limit | None
 ) -> np.ndarray:
@@ -174,7 +337,7 @@ def _chosen(
 # ------------------------------------------------------------------------------------------- one column
 def _column(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[Values]:
     """The steps that read some rows of a column as the schema's type."""
-    return _guarded(_unified(reader, part, field, rows), part, field.name)
+    return _guarded(_unified(reader, part, field, rows), _where(part, field.name))
 
 
 def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[Values]:
@@ -183,14 +346,22 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
             return rows
         text = part.source.url if field.name == "_nwb_path" else part.table
         return pa.repeat(pa.scalar(text, pa.large_string()), len(rows))
+    if field.name in part.facts:
+        return pa.repeat(part.facts[field.name], len(rows))
+    held = part.held
+    if held is not None and field.name in held.values:
+        stored = yield from _stored(held, held.values[field.name], rows)
+        return convert(stored, field.type)
     if field.name not in part.columns:
         return nothing(len(rows), field)
     arrays, labels = part.columns[field.name]
+    if held is not None and field.name in held.indexes and rows.size:
+        yield from _hold_index(reader, arrays[-1], part, held.indexes[field.name])
     values = yield from reader.column(arrays, labels, rows)
     return convert(values, field.type)
 
 
-def _ahead(reader: Reader, arrays: Sequence[ArrayIndex], part: Part) -> Steps[None]:
+def _ahead(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: str) -> Steps[None]:
     """Fetch along with the predicate's columns what saves a round trip later and costs little."""
     outer = arrays[-1]
     start = max(part.start - 1, 0) if len(arrays) > 1 else part.start
@@ -198,6 +369,9 @@ def _ahead(reader: Reader, arrays: Sequence[ArrayIndex], part: Part) -> Steps[No
     todo: list[Steps[None]] = []
     if (
         not outer.layout.foreign
+        and not outer.layout.computed
+        and outer.layout.view is None
+        and not (part.held is not None and name in part.held.indexes)
         and stop > start
         and (stop - start) * outer.layout.row_bytes <= AHEAD
     ):
@@ -206,15 +380,44 @@ def _ahead(reader: Reader, arrays: Sequence[ArrayIndex], part: Part) -> Steps[No
     yield from together(todo)
 
 
-def _guarded(steps: Steps[Values], part: Part, name: str) -> Steps[Values]:
-    """The same steps, whose errors name the file, the table and the column."""
+def _stored(held: Held, name: str, rows: np.ndarray) -> Steps[Values]:
+    """Some rows of values that the catalog holds."""
+    if not rows.size:
+        rows, start, stop = np.zeros(1, np.int64), 0, 0
+    else:
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+    asked = Stored(held.parquet, name, held.first + start, held.first + stop)
+    yield Wave(stored=[asked])
+    assert asked.found is not None
+    found = asked.found
+    if stop - start and len(rows) < stop - start:
+        found = found.take(pa.array(rows - start))
+    return bulk.plain(found)
+
+
+def _hold_index(reader: Reader, outer: ArrayIndex, part: Part, name: str) -> Steps[None]:
+    """Take a ragged column's index from the catalog rather than from the file."""
+    start, stop = max(part.start - 1, 0), min(part.stop, outer.rows)
+    if part.held is None or stop <= start:
+        return
+    values = yield from _stored(part.held, name, np.arange(start, stop))
+    raw = arrow(values).to_numpy().astype(np.dtype(outer.layout.element[1])).view(np.uint8)
+    reader.keep(outer, start, stop, raw)
+
+
+def _where(part: Part, name: str) -> str:
+    return f"{shown(part.source.url)}: {part.table}: column {name!r}: "
+
+
+def _guarded(steps: Steps[Values], where: str) -> Steps[Values]:
+    """The same steps, whose errors say where they come from."""
 
     def guard(request: Request) -> Request:
         def sink(data: memoryview) -> None:
             try:
                 request.sink(data)
             except Exception as exc:
-                raise _named(exc, part, name) from None
+                raise _named(exc, where) from None
 
         return Request(request.start, request.stop, sink)
 
@@ -222,18 +425,18 @@ def _guarded(steps: Steps[Values], part: Part, name: str) -> Steps[Values]:
         wave = next(steps)
         while True:
             asked = Wave([guard(r) for r in wave.requests], wave.addresses)
-            asked.elsewhere = wave.elsewhere
+            asked.elsewhere, asked.stored = wave.elsewhere, wave.stored
+            asked.listings = wave.listings
             yield asked
             wave.paths = asked.paths
             wave = next(steps)
     except StopIteration as stop:
         return stop.value
     except Exception as exc:
-        raise _named(exc, part, name) from None
+        raise _named(exc, where) from None
 
 
-def _named(exc: Exception, part: Part, name: str) -> Exception:
-    where = f"{shown(part.source.url)}: {part.table}: column {name!r}: "
+def _named(exc: Exception, where: str) -> Exception:
     text = str(exc)
     if text.startswith(where) or isinstance(exc, MemoryError):
         return exc
@@ -251,6 +454,10 @@ def _run(steps: Steps[Values], source: Source, options: Options, settings: Setti
                 wave.paths.update(_names(source, wave.addresses, options, settings))
             for asked in wave.elsewhere:
                 asked.found = foreign.rows(source, asked.layout, asked.starts, asked.stops)
+            for listing in wave.listings:
+                listing.found = _listed(source, listing.path, options, settings)
+            if wave.stored:
+                _fill(wave.stored, options, settings)
             if wave.requests:
                 fetch(source, wave.requests, options, settings)
             wave = next(steps)
@@ -258,9 +465,44 @@ def _run(steps: Steps[Values], source: Source, options: Options, settings: Setti
         return stop.value
 
 
+def _listed(source: Source, path: str, options: Options, settings: Settings) -> Extents:
+    key = (_key(source), path)
+    found = _chunks.get(key) if source.etag is not None else None
+    if found is None:
+        found = hdf5.list_chunks(source, path, options, settings)
+        if source.etag is not None:
+            _chunks.put(key, found, 24 * found.offsets.size + 100)
+    return found
+
+
+def _fill(stored: Sequence[Stored], options: Options, settings: Settings) -> None:
+    """Read what is asked for of catalogs' values, columns of the same rows together."""
+    groups: dict[tuple[parquet.ParquetFile, int, int], list[Stored]] = {}
+    for asked in stored:
+        groups.setdefault((asked.parquet, asked.start, asked.stop), []).append(asked)
+    for (file, start, stop), together_asked in groups.items():
+        names = list(dict.fromkeys(asked.name for asked in together_asked))
+        found = parquet.rows(file, names, start, stop, options, settings)
+        for asked in together_asked:
+            asked.found = found[asked.name]
+
+
 # ---------------------------------------------------------------------------------- what is kept of files
 def _key(source: Source) -> tuple[str, int | None, str | None]:
     return source.url, source.size, source.etag
+
+
+class _OwnMaps:
+    """Chunk maps that were just read."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Extents] = {}
+
+    def get(self, root: int) -> Extents | None:
+        return self.held.get(root)
+
+    def put(self, root: int, extents: Extents) -> None:
+        self.held[root] = extents
 
 
 class _ChunkMaps:
@@ -315,9 +557,10 @@ def _index(part: Part, scan: Scan, settings: Settings) -> Part:
         source, table = found.source, found.table
         if table is None:
             if scan.on_missing == "skip":
-                return Part(source, "", 0, 0, 0, {})
+                return Part(source, "", 0, 0, 0, {}, facts=part.facts)
             raise TableNotFoundError(f"{shown(source.url)}: no table {scan.table}")
         _tables.put((_key(source), names), table, 2000 * len(table.columns))
+    table = show(table, scan.shown, shown(source.url))
     wanted: Iterable[str] = [name for name in scan.fields if name in table.columns]
     columns = {}
     for name in wanted:
@@ -327,10 +570,11 @@ def _index(part: Part, scan: Scan, settings: Settings) -> Part:
                 f"{shown(source.url)}: {table.path}: column {name!r}: {column.problem}"
             )
         columns[name] = (column.arrays, column.labels)
-    absent = [name for name in scan.fields if name not in columns and name not in PROVENANCE]
+    known = {*columns, *part.facts, *PROVENANCE}
+    absent = [name for name in scan.fields if name not in known]
     if absent and scan.on_missing == "raise":
         raise NWBReadError(f"{shown(source.url)}: {table.path}: no column {', '.join(absent)}")
-    return Part(source, table.path, 0, table.rows, 0, columns)
+    return Part(source, table.path, 0, table.rows, 0, columns, facts=part.facts)
 
 
 # ------------------------------------------------------------------------------------------- the frame
@@ -339,10 +583,4 @@ def _frame(pieces: Sequence[Piece], fields: Sequence[Field], numbered: bool) -> 
     data = {f.name: series([p.values[f.name] for p in pieces], f) for f in fields}
     labels = [p.rows - p.part.start + (p.part.offset if numbered else 0) for p in pieces]
     joined = labels[0] if len(labels) == 1 else np.concatenate(labels)
-    whole = joined.size > 0 and int(joined[-1] - joined[0]) + 1 == joined.size
-    index: pd.Index
-    if whole:  # rows rise, so these are all of them
-        index = pd.RangeIndex(int(joined[0]), int(joined[-1]) + 1)
-    else:
-        index = pd.Index(joined, dtype="int64")
-    return pd.DataFrame(data, index=index, copy=False)
+    return pd.DataFrame(data, index=bulk.index_of(joined), copy=False)

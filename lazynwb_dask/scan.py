@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from .channels import Shown
 from .errors import Failure, NWBReadError
 from .failures import tell
 from .index import (
@@ -28,9 +29,22 @@ from .index import (
     Layout,
     TableIndex,
 )
+from .inlined import Held, Inlined
 from .options import Options
-from .packing import front, layout_json, layout_of, spell, thin, unfront, unspell, wide
-from .schema import PROVENANCE, PROVENANCE_FIELDS, Field, Schema
+from .packing import (
+    front,
+    layout_json,
+    layout_of,
+    pack_arrays,
+    spell,
+    thin,
+    tuples,
+    unfront,
+    unpack_arrays,
+    unspell,
+    wide,
+)
+from .schema import PROVENANCE, PROVENANCE_FIELDS, Field, Schema, series
 from .sources import Source
 from .storage import Settings
 
@@ -111,6 +125,8 @@ class Files:
     tables: tuple[str, ...]  # distinct table paths
     table: np.ndarray  # int32 for each file, into `tables`
     records: Mapping[str, Records]
+    inlined: Inlined | None = None
+    facts: Mapping[str, pa.Array] = field(default_factory=dict)  # by column, a value for each file
 
     def source(self, file: int) -> Source:
         size = int(self.sizes[file])
@@ -127,6 +143,16 @@ class Part:
     stop: int
     offset: int  # global row number of `start`
     columns: Mapping[str, tuple[tuple[ArrayIndex, ...], tuple[str, ...] | None]]
+    held: Held | None = None
+    facts: Mapping[str, pa.Scalar] = field(default_factory=dict)  # by column, the value of all rows
+
+
+class Statistics(Protocol):
+    """What is known of the values of each file. See `catalogs.pruning`."""
+
+    def possible(
+        self, predicate: Predicate, fields: Mapping[str, Field], /
+    ) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +186,10 @@ class Scan:
         The token of the scan that this one was narrowed from, where failures may have to be told.
     allow_external_links : bool
         Whether workers that index files may open others that these name.
+    statistics : Statistics or None
+        What is known of the files' values; stays with whoever plans.
+    shown : Shown or None
+        How workers that index files are to show the data of TimeSeries.
     """
 
     files: Files
@@ -180,6 +210,8 @@ class Scan:
     failures: tuple[tuple[str, str, str], ...] = ()
     origin: str = ""
     allow_external_links: bool = False
+    statistics: Statistics | None = None
+    shown: Shown | None = None
 
     # --- what the planner asks
     @property
@@ -214,18 +246,30 @@ class Scan:
     @property
     def constants(self) -> frozenset[str]:
         """Columns that are constant within each partition."""
-        return frozenset(("_nwb_path", "_table_path") if self.indexed else ("_nwb_path",))
+        known = ("_nwb_path", "_table_path") if self.indexed else ("_nwb_path",)
+        return frozenset([*known, *self.files.facts])
 
     def constant_frame(self, columns: Iterable[str]) -> pd.DataFrame:
         """One row for each partition: the values of constant columns."""
         data = {}
         for name in columns:
+            if name in self.files.facts:
+                held = self.files.facts[name].take(pa.array(self.file))
+                data[name] = pd.Series(series([held], self.fields[name]))
+                continue
             if name == "_nwb_path":
                 values = [self.files.urls[i] for i in self.file.tolist()]
             else:
                 values = [self.files.tables[i] for i in self.files.table[self.file].tolist()]
             data[name] = pd.Series(values, dtype=self.fields[name].dtype)
         return pd.DataFrame(data)
+
+    def possible(self, predicate: Predicate) -> np.ndarray | None:
+        """Whether each partition may hold rows that a predicate leaves, as far as statistics tell."""
+        if self.statistics is None:
+            return None
+        told = self.statistics.possible(predicate, self.fields)
+        return None if told is None else told[self.file]
 
     def nbytes(self, columns: Iterable[str]) -> np.ndarray:
         """Decoded bytes of some columns for each partition, as an estimate."""
@@ -250,12 +294,15 @@ class Scan:
         wanted = set(columns)
         fields = {name: f for name, f in self.fields.items() if name in wanted}
         records = {name: r for name, r in self.files.records.items() if name in wanted}
+        held = self.files.inlined
+        inlined = None if held is None else held.narrow(wanted)
+        facts = {name: values for name, values in self.files.facts.items() if name in wanted}
         whole = chosen.size == self.nparts and bool((chosen == np.arange(self.nparts)).all())
         if whole and len(fields) == len(self.fields):
             return self
         return replace(
             self,
-            files=replace(self.files, records=records),
+            files=replace(self.files, records=records, inlined=inlined, facts=facts),
             fields=fields,
             file=self.file[chosen],
             start=self.start[chosen],
@@ -263,6 +310,7 @@ class Scan:
             offset=self.offset[chosen],
             known_token="",
             failures=(),
+            statistics=None,
             origin=(self.origin or self.token) if self.on_error == "skip" else "",
         )
 
@@ -277,6 +325,19 @@ class Scan:
             int(self.stop[i]),
             int(self.offset[i]),
             {name: arrays for name, arrays in found.items() if arrays is not None},
+            None if self.files.inlined is None else self.files.inlined.of(file),
+            {name: values[file] for name, values in self.files.facts.items()},
+        )
+
+    def with_facts(self, fields: Sequence[Field], values: Sequence[pa.Array]) -> Scan:
+        """The same with further columns, which have one value in each file."""
+        facts = {f.name: held for f, held in zip(fields, values, strict=True)}
+        digest = hashlib.blake2b(self.token.encode() + pack_arrays(facts), digest_size=16)
+        return replace(
+            self,
+            files=replace(self.files, facts=dict(self.files.facts) | facts),
+            fields=dict(self.fields) | {f.name: f for f in fields},
+            known_token=digest.hexdigest(),
         )
 
     # --- what the worker asks
@@ -315,6 +376,8 @@ class Scan:
             f.tables,
             f.table[used],
             {name: records.take(used) for name, records in f.records.items()},
+            None if f.inlined is None else f.inlined.take(used),
+            {name: values.take(pa.array(used)) for name, values in f.facts.items()},
         )
         return replace(self, files=files, file=renumbered.reshape(-1).astype(np.int64))
 
@@ -344,6 +407,12 @@ class Scan:
                 records.weights.tobytes(),
                 records.data,
             ]
+        inlined = None
+        if f.inlined is not None:
+            inlined, more = f.inlined.pack()
+            buffers += more
+        if f.facts:
+            buffers.append(pack_arrays(f.facts))
         urls, etags = front(f.urls), list(f.etags)
         head = {
             "urls": urls,
@@ -351,6 +420,8 @@ class Scan:
             "tables": f.tables,
             "fields": [(x.name, spell(x.type), x.nullable) for x in compact.fields.values()],
             "columns": columns,
+            "inlined": inlined,
+            "facts": bool(f.facts),
             "layouts": [layout_json(x) for x in layouts],
             "sizes": [len(b) for b in buffers],
             "rest": [
@@ -363,6 +434,7 @@ class Scan:
                 self.table,
                 self.origin,
                 self.allow_external_links,
+                None if self.shown is None else [self.shown.channels, self.shown.scaled],
                 self.options.token,
             ],
             "failures": self.failures,
@@ -399,18 +471,23 @@ def _unpack(data: bytes, options: Options, token: str) -> Scan:
             np.frombuffer(weights, np.float32),
         )
     etags = head["etags"] or [None] * len(urls)
+    facts = unpack_arrays(buffers.pop()) if head["facts"] else {}
     files = Files(
         tuple(urls), wide(buffers[0]), tuple(etags), tuple(head["tables"]),
         wide(buffers[1]).astype(np.int32), records,
+        None if head["inlined"] is None
+        else Inlined.unpack(head["inlined"], buffers[6 + 4 * len(records) :]),
+        facts,
     )  # fmt: skip
     fields = {name: Field(name, unspell(kind), null) for name, kind, null in head["fields"]}
-    blocksize, fusable, indexed, numbered, on_error, on_missing, table, origin, links, _ = head[
-        "rest"
-    ]
+    blocksize, fusable, indexed, numbered, on_error, on_missing, table, origin, links, shown, _ = (
+        head["rest"]
+    )
     file, start, stop, offset = (wide(b) for b in buffers[2:6])
     return Scan(
         files, fields, file, start, stop, offset, options, blocksize, fusable, indexed, numbered,
         on_error, on_missing, table, token, tuple(map(tuple, head["failures"])), origin, links,
+        shown=None if shown is None else Shown(tuples(shown[0]), shown[1]),
     )  # fmt: skip
 
 
@@ -447,34 +524,49 @@ def build(
         records,
     )
     rows = np.array([t.rows for _, t in tables], np.int64)
-    per_row = np.zeros(len(tables))
-    for held in records.values():
+    return assemble(
+        files, rows, schema, options, blocksize,
+        numbered=numbered, on_error=on_error, on_missing=on_missing,
+    )  # fmt: skip
+
+
+def assemble(
+    files: Files,
+    rows: np.ndarray,
+    schema: Schema,
+    options: Options,
+    blocksize: int | None,
+    *,
+    numbered: bool = True,
+    on_error: str = "raise",
+    on_missing: str = "skip",
+) -> Scan:
+    """The scan of files whose tables have so many rows, split by rows where they are large."""
+    lengths = np.fromiter(map(len, files.urls), np.float64, len(files.urls))
+    per_row = lengths + 24 + max(map(len, files.tables), default=0)
+    for held in files.records.values():
         per_row += held.weights
-    per_row += np.fromiter(
-        (len(s.url) + len(t.path) + 24 for s, t in tables), np.float64, len(tables)
-    )
-    file, start, stop = [], [], []
-    keep_empty = blocksize is None or not rows.any()
-    for i, (n, width) in enumerate(zip(rows.tolist(), per_row.tolist(), strict=True)):
-        if not n and not keep_empty:
-            continue
-        pieces = 1 if blocksize is None else max(1, math.ceil(n * width / blocksize))
-        borders = np.linspace(0, n, min(pieces, max(n, 1)) + 1).astype(np.int64)
-        file += [i] * (len(borders) - 1)
-        start += borders[:-1].tolist()
-        stop += borders[1:].tolist()
-        if not n and blocksize is not None:
-            keep_empty = False  # one empty partition stands for all
-    starts, stops = np.array(start, np.int64), np.array(stop, np.int64)
-    lengths = stops - starts
-    fields = {name: schema.fields[name] for name in names} | PROVENANCE_FIELDS
+    pieces = np.ones(len(rows), np.int64)
+    if blocksize is not None:
+        pieces = np.clip(np.ceil(rows * per_row / blocksize), 1, np.maximum(rows, 1)).astype(int)
+        pieces[rows == 0] = 0
+        if not rows.any():
+            pieces[:1] = 1  # one empty partition stands for all
+    aligned = _aligned(files, rows, pieces)
+    pieces = np.where(aligned > 0, -(-rows // np.maximum(aligned, 1)), pieces)
+    file = np.repeat(np.arange(len(rows)), pieces)
+    nth = np.arange(len(file)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    at, total = aligned[file], rows[file]
+    start = np.where(at > 0, nth * at, total * nth // pieces[file])
+    stop = np.where(at > 0, np.minimum((nth + 1) * at, total), total * (nth + 1) // pieces[file])
+    names = [name for name in schema.fields if name not in PROVENANCE]
     return Scan(
         files,
-        fields,
-        np.array(file, np.int64),
-        starts,
-        stops,
-        np.cumsum(lengths) - lengths,
+        {name: schema.fields[name] for name in names} | PROVENANCE_FIELDS,
+        file.astype(np.int64),
+        start,
+        stop,
+        np.cumsum(stop - start) - (stop - start),
         options,
         blocksize or 0,
         fusable=blocksize is not None and numbered,
@@ -482,6 +574,26 @@ def build(
         on_error=on_error,
         on_missing=on_missing,
     )
+
+
+def _aligned(files: Files, rows: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """The rows of a partition that is as many whole chunks of its heaviest column as fit; 0 where not
+    even one does."""
+    heaviest, steps = np.zeros(len(rows)), np.ones(len(rows), np.int64)
+    if pieces.max(initial=0) <= 1:
+        return np.zeros(len(rows), np.int64)
+    for held in files.records.values():
+        of = np.array([*(_chunk_rows(layouts) for layouts, _ in held.variants), 1], np.int64)
+        heavier = held.weights > heaviest
+        steps[heavier] = of[held.which[heavier]]
+        heaviest = np.maximum(heaviest, held.weights)
+    whole: np.ndarray = rows // (np.maximum(pieces, 1) * steps) * steps
+    return np.where((pieces > 1) & (steps > 1), whole, 0)
+
+
+def _chunk_rows(layouts: tuple[Layout, ...]) -> int:
+    chunk = layouts[0].chunk
+    return 1 if chunk is None or len(layouts) > 1 else chunk[0]
 
 
 def unindexed(
@@ -492,6 +604,7 @@ def unindexed(
     on_error: str,
     on_missing: str,
     allow_external_links: bool,
+    shown: Shown | None = None,
 ) -> Scan:
     """The scan of files that workers will index: one partition for each, of unknown length."""
     count = len(sources)
@@ -512,5 +625,5 @@ def unindexed(
         files, dict(schema.fields) | PROVENANCE_FIELDS, np.arange(count), zeros, zeros, zeros, options, 0,
         fusable=False, indexed=False, numbered=False, on_error=on_error, on_missing=on_missing,
         table=table if isinstance(table, str) else list(table),
-        allow_external_links=allow_external_links,
+        allow_external_links=allow_external_links, shown=shown,
     )  # fmt: skip

@@ -7,7 +7,7 @@ are those of the documentation's "Schema over files".
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class Field:
             return _numpy_dtype(kind)
         if (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and not self.nullable:
             return _numpy_dtype(kind)
+        if pa.types.is_timestamp(kind):
+            return pd.DatetimeTZDtype(kind.unit, kind.tz)
         return pd.ArrowDtype(kind)
 
 
@@ -98,7 +100,6 @@ def unify(
     nulls : mapping, optional
         By column, the positions of the tables whose values were looked at and are all null.
     """
-    overrides = {name: parse_type(kind) for name, kind in (overrides or {}).items()}
     found: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
     problems: dict[str, list[int]] = defaultdict(list)
     short: set[str] = set()
@@ -116,31 +117,86 @@ def unify(
                 types[variant] = column.type
             if column.short:
                 short.add(name)
+    columns = {}
+    for name in count:
+        by_type: dict[pa.DataType, list[int]] = defaultdict(list)
+        for variant, where in found[name].items():
+            by_type[types[variant]] += where
+        reason = ""
+        if problems[name]:
+            reason = tables[problems[name][0]][1].columns[name].problem
+        columns[name] = Found(count[name], by_type, name in short, problems[name], reason)
+    rows = [table.rows for _, table in tables]
+    return settle(columns, rows, lambda i: tables[i][0], overrides, nulls)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One column over all tables.
+
+    Parameters
+    ----------
+    count : int
+        The tables that have it.
+    by_type : dict
+        The positions of the tables where it is of a type.
+    short : bool
+        Whether it lacks rows anywhere.
+    problems : sequence of int
+        The positions of the tables where it can't be read.
+    reason : str
+        Why it can't be read in the first of them.
+    """
+
+    count: int
+    by_type: Mapping[pa.DataType, Sequence[int]]
+    short: bool = False
+    problems: Sequence[int] = ()
+    reason: str = ""
+
+
+def settle(
+    columns: Mapping[str, Found],
+    rows: Sequence[int],
+    url: Callable[[int], str],
+    overrides: Mapping[str, Any] | None = None,
+    nulls: Mapping[str, set[int]] | None = None,
+) -> Schema:
+    """One schema of what was found.
+
+    Parameters
+    ----------
+    columns : dict of str to Found
+        In the frame's order.
+    rows : sequence of int
+        The rows of each table.
+    url : callable
+        The file of a table by its position.
+    overrides, nulls
+        As in `unify`.
+    """
+    overrides = {name: parse_type(kind) for name, kind in (overrides or {}).items()}
     fields: dict[str, Field] = {}
     conflicts: dict[str, Conflict] = {}
-    for name in count:
-        if name in problems:
-            i = problems[name][0]
-            reason = tables[i][1].columns[name].problem
-            where = _named(tables, problems[name])
-            conflicts[name] = Conflict(name, f"{reason} ({where})", unreadable=True)
+    for name, found in columns.items():
+        if len(found.problems):
+            where = _named(url, found.problems)
+            conflicts[name] = Conflict(name, f"{found.reason} ({where})", unreadable=True)
             continue
-        by_type: dict[pa.DataType, list[int]] = defaultdict(list)
-        for variant, where_found in found[name].items():
-            by_type[types[variant]] += where_found
-        nullable = count[name] < len(tables) or name in short
+        nullable = found.count < len(rows) or found.short
         if name in overrides:
             fields[name] = Field(name, overrides[name], nullable)
             continue
-        telling = by_type
-        if len(by_type) > 1:
-            telling = _telling(tables, by_type, (nulls or {}).get(name, set()))
-            nullable = nullable or len((nulls or {}).get(name, ())) > 0
+        telling: Iterable[pa.DataType] = found.by_type
+        if len(found.by_type) > 1:
+            none = (nulls or {}).get(name, set())
+            telling = _telling(rows, found.by_type, none)
+            nullable = nullable or len(none) > 0
         chosen = common(telling)
         if chosen is None:
             sides = "; ".join(
-                f"{kind} in {_named(tables, where)}"
-                for kind, where in sorted(by_type.items(), key=lambda kv: str(kv[0]))
+                f"{kind} in {_named(url, at)}"
+                for kind, at in sorted(found.by_type.items(), key=lambda kv: str(kv[0]))
             )
             conflicts[name] = Conflict(name, sides)
         else:
@@ -149,19 +205,17 @@ def unify(
 
 
 def _telling(
-    tables: Sequence[tuple[str, TableIndex]], by_type: dict[pa.DataType, list[int]], nulls: set[int]
-) -> dict[pa.DataType, list[int]]:
+    rows: Sequence[int], by_type: Mapping[pa.DataType, Sequence[int]], nulls: set[int]
+) -> list[pa.DataType]:
     """The types of the files that hold values; all types if none does."""
-    kept = {
-        kind: [i for i in where if tables[i][1].rows and i not in nulls]
-        for kind, where in by_type.items()
-    }
-    kept = {kind: where for kind, where in kept.items() if where}
-    return kept or by_type
+    kept = [
+        kind for kind, where in by_type.items() if any(rows[i] and i not in nulls for i in where)
+    ]
+    return kept or list(by_type)
 
 
-def _named(tables: Sequence[tuple[str, TableIndex]], where: list[int]) -> str:
-    names = ", ".join(shown(tables[i][0]) for i in sorted(where)[:EXAMPLES])
+def _named(url: Callable[[int], str], where: Sequence[int]) -> str:
+    names = ", ".join(shown(url(i)) for i in sorted(where)[:EXAMPLES])
     more = len(where) - EXAMPLES
     return names + (f" and {more} more" if more > 0 else "")
 

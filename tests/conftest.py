@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import dask.config
 import pytest
 from reading import DATA, KIB, PLAIN, QUICK
 from servers import RangeServer, S3Server
@@ -19,6 +21,18 @@ for _name in [name for name in os.environ if name.startswith("AWS_")]:
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 os.environ["AWS_CONFIG_FILE"] = os.devnull
+# Nor the user's cache; and what a read costs is counted cold. Tests of the cache switch it on.
+os.environ["DASK_LAZYNWB_DASK__CACHE"] = "false"
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the cache of files' metadata would be, for tests that switch it on."""
+    folder = tmp_path_factory.getbasetemp() / "cache-of-no-test"
+    with dask.config.set(
+        {"lazynwb-dask.cache": False, "lazynwb-dask.cache-directory": str(folder)}
+    ):
+        yield folder
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ def test_bad_files_are_skipped_when_asked_and_the_report_names_them(
 
 def test_nothing_but_bad_files_is_an_error_even_then(tmp_path: Path) -> None:
     (tmp_path / "bad.nwb").write_text("text")
-    with pytest.raises(NWBError, match=r"none of the 1 files.*bad\.nwb"), pytest.warns(UserWarning):
+    with pytest.raises(NWBError, match=r"none of the 1 files.*bad\.nwb"), pytest.warns(UserWarning, match="bad"):
         lazynwb_dask.read_nwb(tmp_path / "bad.nwb", "/units", on_error="skip")
 
 

@@ -35,7 +35,7 @@ def test_every_table_of_every_file_reads_cell_for_cell(capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("name", ["/units", "/intervals/trials", "electrodes"])
 def test_all_files_that_have_a_table_make_one_frame(name: str) -> None:
-    files = [path for path in oracle.corpus_files()]
+    files = oracle.corpus_files()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # files without the table, columns in conflict
         frame = lazynwb_dask.read_nwb(files, name)

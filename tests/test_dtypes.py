@@ -38,7 +38,7 @@ def test_every_nested_type_is_parsed_from_its_own_name(kind: pa.DataType) -> Non
 
 @pytest.mark.parametrize("name", ["list<", "list<x: y>", "struct<a>", "nothing", "list<item: int8>>", ""])
 def test_what_is_no_type_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="type|alias"):
+    with pytest.raises(ValueError, match=r"type|alias"):
         dtypes.parse(name)
     with pytest.raises(TypeError):
         pd.api.types.pandas_dtype(f"{name}[pyarrow]")

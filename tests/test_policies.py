@@ -69,7 +69,7 @@ def test_skip_gives_the_rows_of_the_good_files_and_names_the_others(
     store: tuple[RangeServer, dict[str, str]], client: Client
 ) -> None:
     _, urls = store
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="200 files") as caught:
         frame = lazynwb_dask.read_nwb(list(urls), "/units", on_error="skip")
     texts = [str(w.message) for w in caught]
     assert len(texts) == 2, texts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -10,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import remfile
 
+from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_hdf5
-from ..workloads import QUALITY, SAMPLES, SCALARS, TRIALS, WANTED
 
 
 class Reader:
@@ -22,7 +23,7 @@ class Reader:
     def plan(self) -> None:
         """Nothing is known before a file is opened."""
 
-    def _tables(self) -> Iterator[tuple[str, h5py.Group]]:
+    def _tables(self) -> Generator[tuple[str, h5py.Group], None, None]:
         for url in self.task.urls:
             with h5py.File(remfile.File(url), "r") as file:
                 yield url, file[self.task.table]
@@ -35,12 +36,20 @@ class Reader:
         return found
 
     def quality(self) -> Any:
+        return self._good(QUALITY)
+
+    def strict(self) -> Any:
+        return self._good(STRICT)
+
+    def _good(self, terms: Terms) -> Any:
         parts = []
         for url, table in self._tables():
             keep = np.ones(table["id"].shape, bool)
-            for name, sign, value in QUALITY:
+            for name, sign, value in terms:
                 held = column(table, name)
-                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](held, value)
+                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](
+                    held, value
+                )
             rows = np.flatnonzero(keep)
             part = {name: column(table, name)[rows] for name in WANTED[:2]}
             part["spike_times"] = spikes(table, rows)
@@ -82,8 +91,9 @@ class Reader:
         )
 
     def samples(self) -> Any:
-        for _, series in self._tables():
-            return {"timestamps": series["timestamps"][:SAMPLES], "data": series["data"][:SAMPLES]}
+        with contextlib.closing(self._tables()) as tables:
+            _, series = next(tables)
+            return {name: series[name][:SAMPLES] for name in ("timestamps", "data")}
 
     def answer(self, name: str, result: Any) -> Mapping[str, Any]:
         return {n: result[n] for n in TRIALS} if name == "trials" else result
@@ -91,10 +101,11 @@ class Reader:
 
 def column(table: h5py.Group, name: str) -> np.ndarray:
     data = table[name]
-    return data.asstr()[:] if data.dtype.kind == "O" else data[:]
+    values: np.ndarray = data.asstr()[:] if data.dtype.kind == "O" else data[:]
+    return values
 
 
-def spikes(table: h5py.Group, rows: Sequence[int]) -> pa.Array:
+def spikes(table: h5py.Group, rows: np.ndarray) -> pa.Array:
     """The spike times of some rows."""
     ends = table["spike_times_index"][:].astype(np.int64)
     begins = np.concatenate([[0], ends[:-1]])
@@ -112,6 +123,4 @@ def all_spikes(table: h5py.Group) -> pa.Array:
 
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The parts of a result one after the other."""
-    return {
-        name: pa.chunked_array([pa.array(part[name]) for part in parts]) for name in parts[0]
-    }
+    return {name: pa.chunked_array([pa.array(part[name]) for part in parts]) for name in parts[0]}

@@ -9,9 +9,9 @@ import dask
 
 import lazynwb_dask
 
-from . import NotSupported, Task
+from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
+from . import Task
 from .kinds import of_pandas
-from ..workloads import QUALITY, SCALARS, TRIALS, WANTED
 
 
 class Reader:
@@ -22,24 +22,33 @@ class Reader:
         self.options = {}
         if task.urls[0].startswith("s3://"):
             self.options = {"anon": True, "endpoint_url": task.endpoint}
+        directory = {"lazynwb-dask.cache-directory": task.settings["catalog"]}
+        dask.config.set({"lazynwb-dask.progress": False, **directory})
         if task.threads:
             dask.config.set(scheduler="threads", num_workers=task.threads)
 
     def plan(self) -> None:
-        if self.task.table.startswith("/processing"):
-            raise NotSupported("not yet")
-        with dask.config.set({"lazynwb-dask.progress": False}):
-            self.frame = lazynwb_dask.read_nwb(
-                list(self.task.urls), self.task.table, storage_options=self.options
-            )
+        self.frame = lazynwb_dask.read_nwb(
+            list(self.task.urls), self.task.table, storage_options=self.options
+        )
 
     def schema(self) -> Any:
         return {name: of_pandas(kind) for name, kind in self.frame.dtypes.items() if name[0] != "_"}
 
     def quality(self) -> Any:
+        return self._good(QUALITY)
+
+    def strict(self) -> Any:
+        return self._good(STRICT)
+
+    def _good(self, terms: Terms) -> Any:
         units, mask = self.frame, None
-        for name, sign, value in QUALITY:
-            term = {">=": units[name] >= value, "<=": units[name] <= value, "!=": units[name] != value}
+        for name, sign, value in terms:
+            term = {
+                ">=": units[name] >= value,
+                "<=": units[name] <= value,
+                "!=": units[name] != value,
+            }
             mask = term[sign] if mask is None else mask & term[sign]
         return units[mask][list(WANTED)].compute()
 
@@ -61,6 +70,9 @@ class Reader:
 
     def trials(self) -> Any:
         return self.frame.compute()
+
+    def samples(self) -> Any:
+        return self.frame[["timestamps", "data"]].head(SAMPLES, npartitions=-1)
 
     def answer(self, name: str, result: Any) -> Mapping[str, Any]:
         if name == "regions":

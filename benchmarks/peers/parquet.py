@@ -8,8 +8,8 @@ from typing import Any
 import dask
 import dask.dataframe as dd
 
+from ..workloads import QUALITY, SCALARS, STRICT, TRIALS, WANTED, Terms
 from . import Task
-from ..workloads import QUALITY, SCALARS, TRIALS, WANTED
 
 
 class Reader:
@@ -44,7 +44,13 @@ class Reader:
         return self._read(filters=filters, columns=list(columns)).compute()
 
     def quality(self) -> Any:
-        return self._chosen(list(QUALITY), WANTED)
+        return self._good(QUALITY)
+
+    def strict(self) -> Any:
+        return self._good(STRICT)
+
+    def _good(self, terms: Terms) -> Any:
+        return self._chosen(list(terms), WANTED)
 
     def scalars(self) -> Any:
         return self.frame[list(SCALARS)].compute()

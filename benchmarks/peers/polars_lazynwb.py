@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_polars
-from ..workloads import QUALITY, SAMPLES, SCALARS, TRIALS, WANTED
 
 
 class Reader:
     def __init__(self, task: Task) -> None:
         # before the import, which reads the environment
         os.environ |= {
-            "LAZYNWB_CATALOG_CACHE_PATH": task.settings["catalog"],
+            "LAZYNWB_CATALOG_CACHE_PATH": f"{task.settings['catalog']}.sqlite",
             "AWS_ENDPOINT_URL": task.endpoint,
             "AWS_ALLOW_HTTP": "true",
             "AWS_REGION": "us-east-1",
@@ -36,10 +36,16 @@ class Reader:
         return {name: of_polars(kind) for name, kind in found.items() if name[0] != "_"}
 
     def quality(self) -> Any:
+        return self._good(QUALITY)
+
+    def strict(self) -> Any:
+        return self._good(STRICT)
+
+    def _good(self, terms: Terms) -> Any:
         import polars as pl
 
         frame = self.frame
-        for name, sign, value in QUALITY:
+        for name, sign, value in terms:
             column = pl.col(name)
             frame = frame.filter(
                 {">=": column >= value, "<=": column <= value, "!=": column != value}[sign]
@@ -55,7 +61,11 @@ class Reader:
     def one(self) -> Any:
         import polars as pl
 
-        return self.frame.filter(pl.col("unit_id") == self.task.unit).select("unit_id", "spike_times").collect()
+        return (
+            self.frame.filter(pl.col("unit_id") == self.task.unit)
+            .select("unit_id", "spike_times")
+            .collect()
+        )
 
     def top(self) -> Any:
         import polars as pl
@@ -63,7 +73,9 @@ class Reader:
         # in two steps: sorting first would read the spikes of all units
         rates = self.frame.select("unit_id", "firing_rate").collect()
         unit = rates.top_k(1, by="firing_rate")["unit_id"][0]
-        return self.frame.filter(pl.col("unit_id") == unit).select("unit_id", "spike_times").collect()
+        return (
+            self.frame.filter(pl.col("unit_id") == unit).select("unit_id", "spike_times").collect()
+        )
 
     def regions(self) -> Any:
         return self.frame.select("structure").collect()["structure"].value_counts()
@@ -72,7 +84,7 @@ class Reader:
         return self.frame.collect()
 
     def samples(self) -> Any:
-        return self.frame.head(SAMPLES).collect()
+        return self.frame.select("timestamps", "data").head(SAMPLES).collect()
 
     def answer(self, name: str, result: Any) -> Mapping[str, Any]:
         if name == "trials":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator
 from typing import Any
 
 import h5py
@@ -11,18 +12,18 @@ import pyarrow as pa
 import remfile
 from pynwb import NWBHDF5IO
 
+from ..workloads import QUALITY, SAMPLES, SCALARS, SERIES, STRICT, WANTED, Terms
 from . import Task
 from .h5py_remfile import Reader as Plain
 from .h5py_remfile import joined
 from .kinds import of_hdf5
-from ..workloads import QUALITY, SAMPLES, SCALARS, SERIES, WANTED
 
 
 class Reader(Plain):
     def __init__(self, task: Task) -> None:
         super().__init__(task)
 
-    def _files(self) -> Iterator[tuple[str, Any]]:
+    def _files(self) -> Generator[tuple[str, Any], None, None]:
         for url in self.task.urls:
             with (
                 h5py.File(remfile.File(url), "r") as file,
@@ -41,14 +42,22 @@ class Reader(Plain):
         return found
 
     def quality(self) -> Any:
+        return self._good(QUALITY)
+
+    def strict(self) -> Any:
+        return self._good(STRICT)
+
+    def _good(self, terms: Terms) -> Any:
         parts = []
         for url, nwb in self._files():
             units = nwb.units
             keep = np.ones(len(units), bool)
-            for name, sign, value in QUALITY:
+            for name, sign, value in terms:
                 held = np.asarray(units[name].data[:])
                 held = held.astype(str) if held.dtype.kind == "O" else held
-                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](held, value)
+                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](
+                    held, value
+                )
             rows = np.flatnonzero(keep)
             part = {name: np.asarray(units[name].data[:])[rows] for name in WANTED[:2]}
             part["location"] = _texts(part["location"])
@@ -94,7 +103,8 @@ class Reader(Plain):
         return joined([{name: frame[name].to_numpy() for name in frame} for frame in frames])
 
     def samples(self) -> Any:
-        for _, nwb in self._files():
+        with contextlib.closing(self._files()) as files:
+            _, nwb = next(files)
             series = nwb.processing["behavior"][SERIES.rsplit("/", 1)[1]]
             return {"timestamps": series.timestamps[:SAMPLES], "data": series.data[:SAMPLES]}
 

@@ -8,9 +8,9 @@ from h5py import h5t
 from ..errors import UnsupportedColumnError
 from ..index import ElementType, element_bytes
 
-MAX_FIELDS = 4096
-MAX_LABELS = 1 << 16
-MAX_NESTING = 8
+MAX_FIELDS = 4096  # of a compound
+MAX_LABELS = 1 << 16  # of an enumeration
+MAX_NESTING = 8  # datatypes within datatypes
 
 _PADDINGS = {h5t.STR_NULLTERM: "term", h5t.STR_NULLPAD: "null", h5t.STR_SPACEPAD: "space"}
 _IEEE = {2: (10, 5), 4: (23, 8), 8: (52, 11)}  # bytes: bits of mantissa and exponent
@@ -26,6 +26,17 @@ def element_of(kind: h5t.TypeID, depth: int = 0) -> ElementType:
     """
     if depth > MAX_NESTING:
         raise UnsupportedColumnError("datatypes nested too deeply")
+    found = _element_of(kind, depth)
+    size = kind.get_size()
+    # (the size of a descriptor depends on that of the file's addresses, which is checked elsewhere)
+    if found[0] not in ("string", "sequence", "reference") and element_bytes(found) != size:
+        raise UnsupportedColumnError(
+            f"damaged: a datatype of {size} bytes whose parts take {element_bytes(found)}"
+        )
+    return found
+
+
+def _element_of(kind: h5t.TypeID, depth: int) -> ElementType:
     size = kind.get_size()
     if isinstance(kind, h5t.TypeEnumID):
         return _enumeration(kind)

@@ -9,8 +9,8 @@ from ..errors import NWBReadError
 HEADER = 16  # "GCOL", version, three reserved bytes, the collection's size
 OBJECT = 16  # number, reference count, four reserved bytes, the object's size
 FIRST = 4096  # collections are at least so large
-MAX_COLLECTION = 1 << 30
-MAX_OBJECTS = 1 << 22
+MAX_COLLECTION = 1 << 30  # bytes of one collection
+MAX_OBJECTS = 1 << 16  # of one collection: their numbers have two bytes
 
 
 def collection_size(data: bytes | memoryview) -> int:
@@ -38,9 +38,9 @@ def objects(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
             break
         if at + OBJECT + length > size:
             raise NWBReadError("damaged: an object reaches beyond its global heap collection")
+        if number in starts:  # so there are at most `MAX_OBJECTS`
+            raise NWBReadError("damaged: a global heap collection with two objects of one number")
         starts[number], sizes[number] = at + OBJECT, length
-        if len(starts) > MAX_OBJECTS:
-            raise NWBReadError("damaged: too many objects in a global heap collection")
         at += OBJECT + -(-length // 8) * 8
     last = max(starts, default=0)
     first, length_of = np.full(last + 1, -1, np.int64), np.zeros(last + 1, np.int64)

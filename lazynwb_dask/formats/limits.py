@@ -1,8 +1,8 @@
 """What a file may declare, checked against what its bytes can hold before any memory is taken.
 
-Sizes in a file are claims. A contiguous dataset has to lie within the file; the chunks that were written have to
-lie there too, side by side, and to be as long as what they are said to hold can be; what was never written is a fill
-value, takes no bytes, and is therefore limited.
+Sizes in a file are claims. A contiguous dataset has to lie within the file. So have the chunks that were
+written: side by side, and as long as what they are said to hold needs at least. What was never written
+takes no bytes, and is therefore limited.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     NWBReadError
     """
     nbytes = extents.rows * layout.row_bytes
-    if layout.foreign:
+    if layout.foreign or layout.computed or (layout.unlisted and not extents.offsets.size):
         return
     if layout.chunk is not None and not extents.offsets.size and layout.chunks(extents.rows):
         if extents.root >= size:
@@ -100,9 +100,10 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
             f"truncated or damaged: {name} reaches to byte {int(starts.max()) + int(sizes.max())}, "
             f"the file ends at {size}"
         )
-    order = np.argsort(starts, kind="stable")
-    if (ends[order][:-1] > starts[order][1:]).any():
-        raise NWBReadError(f"damaged: chunks of {name} overlap")
+    if len(starts) > 1:
+        order = np.argsort(starts, kind="stable")
+        if (ends[order][:-1] > starts[order][1:]).any():
+            raise NWBReadError(f"damaged: chunks of {name} overlap")
     chunk = nbytes if layout.chunk is None else _chunk_bytes(layout)
     masks = None if extents.masks is None else extents.masks[there]
     if (_too_short(layout, sizes, masks, chunk)).any():

@@ -9,7 +9,7 @@ all missing blocks are fetched at once, outside HDF5's lock, and the pass starts
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import h5py
@@ -68,16 +68,21 @@ class SparseFile(io.RawIOBase):
         """The bytes that are missing, near enough."""
         return len(self._missing) * self.block
 
+    def missing_ranges(self) -> list[tuple[int, int]]:
+        """The byte ranges of missing blocks, those side by side as one."""
+        runs = _runs(self._missing)
+        return [(a * self.block, min(b * self.block, self.size)) for a, b in runs]
+
     def requests(self) -> list[Request]:
-        """One request for each run of missing blocks; to be sent, whereupon nothing is missing."""
-        runs: list[list[int]] = []
-        for i in sorted(self._missing):
-            if runs and runs[-1][1] == i:
-                runs[-1][1] = i + 1
-            else:
-                runs.append([i, i + 1])
+        """A request for each missing range; to be sent, whereupon nothing is missing."""
+        ranges = self.missing_ranges()
         self._missing = set()
-        return [self._request(a * self.block, min(b * self.block, self.size)) for a, b in runs]
+        return [self._request(start, stop) for start, stop in ranges]
+
+    def runs(self) -> list[tuple[int, list[bytes]]]:
+        """The blocks that are here, as (start, blocks side by side)."""
+        runs = _runs(self._blocks)
+        return [(a * self.block, [self._blocks[i] for i in range(a, b)]) for a, b in runs]
 
     def _request(self, start: int, stop: int) -> Request:
         return Request(start, stop, lambda data: self.put(start, data))
@@ -137,6 +142,17 @@ class SparseFile(io.RawIOBase):
         return stop - start
 
 
+def _runs(blocks: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers that follow one another as ranges."""
+    runs: list[tuple[int, int]] = []
+    for i in sorted(blocks):
+        if runs and runs[-1][1] == i:
+            runs[-1] = runs[-1][0], i + 1
+        else:
+            runs.append((i, i + 1))
+    return runs
+
+
 class Job(Protocol[R_co]):
     """What is wanted of a file's metadata."""
 
@@ -156,9 +172,9 @@ def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
     try:
         with h5py.File(sparse, "r") as file:
             return job.visit(file, sparse, name)
-    except NWBReadError:
+    except NWBReadError as exc:
         if not sparse.missing:
-            raise
+            raise exc if name in str(exc) else type(exc)(f"{name}: {exc}") from None
     except Exception as exc:  # libhdf5 raises whatever it likes for damaged files
         if not sparse.missing:
             raise unreadable(name, sparse, exc) from None

@@ -183,10 +183,9 @@ def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5
                     continue  # not here yet, or damaged
                 if not isinstance(child, h5g.GroupID):
                     continue
-                address = h5o.get_info(child).addr
-                if address in seen:
+                if info.u in seen:
                     continue
-                seen.add(address)
+                seen.add(info.u)
                 if len(seen) > MAX_GROUPS:
                     return
                 below.append((f"{path}/{name}", child))

@@ -69,6 +69,9 @@ class Settings:
         Seconds before the first repetition; doubled each time, up to ``longest_pause``.
     longest_pause : float
         Upper end of the pauses, unless the store asks for a longer one (Retry-After).
+    sorted_timestamps : bool
+        Whether to take the timestamps of TimeSeries to rise, as NWB asks, as long as none that are
+        looked at fall.
     """
 
     connections: int = 64
@@ -80,6 +83,7 @@ class Settings:
     deadline: float = 300.0
     pause: float = 0.2
     longest_pause: float = 20.0
+    sorted_timestamps: bool = True
 
 
 def fetch(

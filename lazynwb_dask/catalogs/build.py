@@ -1,0 +1,294 @@
+"""Making a catalog, and making it anew from what is known already.
+
+What has been indexed is written at once, in parts; so an interrupted build goes on where it was. All files of
+the catalog get new names, and the manifest, which names them, is replaced last and as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from .. import config
+from ..cluster import active_client
+from ..errors import NWBReadError
+from ..formats.hdf5 import table_path
+from ..formats.session import Session
+from ..location import is_local
+from ..options import Options
+from ..sources import Source, expand, shown
+from ..store import is_identified
+from ..versions import versions
+from . import part as parts
+from .layout import INDEX, PARTS
+from .manifest import Manifest, read_manifest
+from .part import Part, What, chosen, joined, parts_of
+from .place import Place
+from .tables import index_of
+from .values import written
+
+GROUP = 65_536  # rows of a row group of the index
+SMALL, LARGE = 8, 128  # files of one part
+LOCAL = 2  # parts made at a time by threads: one's round trips while the other decodes
+
+
+def build(
+    paths: Iterable[str], place: Place, what: What, *, on_error: str = "raise", anew: bool = False
+) -> Manifest:
+    """Index files, as far as they aren't yet, and put the catalog in place.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        What the user named.
+    place : Place
+    what : What
+    on_error : {"raise", "skip"}
+    anew : bool
+        Index all files, whatever is known of them.
+    """
+    named = tuple(paths)
+    threads = int(config.get("index-threads"))
+    sources = _files(named, place, threads)
+    before = read_manifest(place)
+    left = [name for name in place.names(PARTS) if name.endswith(".part")]
+    known: list[Part] = []
+    if not anew:
+        known += parts_of(place, left, threads, lambda part: part.what == what)
+        if before is not None and before.what == what:
+            known.append(index_of(place, before))
+    held = _held(known)
+    todo = [s for s in sources if not is_identified(s) or _key(s) not in held]
+    made: list[str] = []
+    for name, problems in _made(todo, place, what, threads):
+        made.append(name)
+        if on_error == "raise" and any(problems):
+            first = next(problem for problem in problems if problem)
+            raise NWBReadError(f"{first}. on_error='skip' leaves such files out")
+    fresh = list(parts_of(place, made, threads, lambda part: True))
+    found = _held([*fresh, *known], fresh=len(fresh))
+    manifest, files = _assembled(sources, [*fresh, *known], found, named, what)
+    if before is not None:
+        manifest = replace(manifest, superseded=tuple(sorted(before.names - manifest.names)))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda item: place.write(*item), files.items()))
+    manifest.write(place)
+    spare = {name for part in [*fresh, *known] for name in part.values}
+    spare |= set(before.superseded if before is not None else ())
+    place.remove([*left, *made, *(spare - manifest.names - set(manifest.superseded))])
+    return manifest
+
+
+def _files(named: Sequence[str], place: Place, threads: int) -> list[Source]:
+    """The files, each once, with their versions."""
+    found = list(dict.fromkeys(expand(list(named), place.options)))
+    for source in found:
+        _check(source.url)
+    return versions(found, place.options, place.settings, threads=2 * threads)
+
+
+def _check(url: str) -> None:
+    """Refuse URLs that can't be kept: a signature expires, and is a secret."""
+    query = "" if is_local(url) else urlsplit(url).query
+    if query and not (query.startswith("versionId=") and "&" not in query):
+        raise ValueError(
+            f"{shown(url)}: a catalog can't keep a URL with a query, which may be a signature; give "
+            "the plain URL, and credentials in storage_options or in the environment"
+        )
+    if url != shown(url) and not query:
+        raise ValueError(f"{shown(url)}: a catalog can't keep a URL with a password")
+
+
+def _key(source: Source) -> tuple[str, int | None, str]:
+    return source.url, source.size, (source.etag or "").strip('"')
+
+
+def _held(
+    known: Sequence[Part], fresh: int = 0
+) -> dict[tuple[str, int | None, str], tuple[int, int]]:
+    """Where each version of a file is known: the part, and the row in it.
+
+    Of the first `fresh` parts, made just now, files that can't be read count too.
+    """
+    found: dict[tuple[str, int | None, str], tuple[int, int]] = {}
+    for i, one in enumerate(known):
+        files = one.tables["files"]
+        for row, (url, size, etag, problem) in enumerate(
+            zip(*[files[n].to_pylist() for n in ("url", "size", "etag", "problem")], strict=True)
+        ):
+            source = Source(url, size, etag)
+            if i < fresh:
+                found.setdefault((url, None, ""), (i, row))
+            elif problem is None and is_identified(source):
+                found.setdefault(_key(source), (i, row))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- indexing
+def _made(
+    todo: Sequence[Source], place: Place, what: What, threads: int
+) -> Iterator[tuple[str, list[str]]]:
+    """The parts of files that are not known, as they come: by the cluster, or by threads."""
+    if not todo:
+        return
+    client = active_client()
+    slots = sum(client.nthreads().values()) if client is not None else LOCAL
+    size = min(max(math.ceil(len(todo) / (4 * max(slots, 1))), SMALL), LARGE)
+    batches = [todo[i : i + size] for i in range(0, len(todo), size)]
+    bar = _bar(len(todo)) if config.get("progress") else None
+    work = _by_cluster if client is not None else _by_threads
+    try:
+        for batch, result in work(batches, place, what, threads, client):
+            if bar is not None:
+                bar.update(len(batch))
+            yield result
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _by_threads(
+    batches: Sequence[Sequence[Source]], place: Place, what: What, threads: int, client: Any
+) -> Iterator[tuple[Sequence[Source], tuple[str, list[str]]]]:
+    pool = ThreadPoolExecutor(LOCAL, "lazynwb-catalog")
+    try:
+        running = {pool.submit(parts.make_part, b, place, what, threads): b for b in batches}
+        for future in as_completed(running):
+            yield running[future], future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _by_cluster(
+    batches: Sequence[Sequence[Source]], place: Place, what: What, threads: int, client: Any
+) -> Iterator[tuple[Sequence[Source], tuple[str, list[str]]]]:
+    from distributed import as_completed as as_they_come
+
+    place.options.share()
+    running = {
+        client.submit(_make_there, list(batch), place.url, place.options, what, pure=False): batch
+        for batch in batches
+    }
+    try:
+        for future in as_they_come(running):
+            yield running[future], future.result()
+    finally:
+        client.cancel(list(running))
+
+
+def _make_there(
+    batch: Sequence[Source], url: str, options: Options, what: What
+) -> tuple[str, list[str]]:
+    """On a worker, by its own settings."""
+    place = Place(url, options, config.settings())
+    return parts.make_part(batch, place, what, int(config.get("index-threads")))
+
+
+def _bar(total: int) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="Building the catalog", unit="file", delay=1, disable=None)
+
+
+# ------------------------------------------------------------------------------------------- assembling
+def _assembled(
+    sources: Sequence[Source],
+    known: Sequence[Part],
+    found: dict[tuple[str, int | None, str], tuple[int, int]],
+    named: tuple[str, ...],
+    what: What,
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest, and the files of the index."""
+    where = np.array(
+        [found.get(_key(s)) or found[(s.url, None, "")] for s in sources], np.int64
+    ).reshape(-1, 2)
+    pieces, before = [], []
+    for i, one in enumerate(known):
+        mine = np.flatnonzero(where[:, 0] == i)
+        if len(mine):
+            pieces.append(chosen(one, where[mine, 1]))
+            before.append(mine)
+    tables = joined(pieces)
+    order = np.argsort(np.concatenate(before)) if before else np.zeros(0, np.int64)
+    tables, sections = _sorted(tables, order)
+    values = {name: size for piece in pieces for name, size in piece.values.items()}
+    tables["sessions"] = _sessions(tables["files"])
+    files, index = {}, {}
+    for kind, table in tables.items():
+        name = f"index/{kind}-{uuid.uuid4().hex}.parquet"
+        files[name] = written(table, GROUP)
+        index[kind] = (name, len(files[name]))
+    unreadable = tables["files"].num_rows - tables["files"]["problem"].null_count
+    manifest = Manifest(index, values, sections, tables["files"].num_rows, unreadable, what, named)
+    return manifest, files
+
+
+def _sorted(
+    tables: dict[str, pa.Table], order: np.ndarray
+) -> tuple[dict[str, pa.Table], dict[str, tuple[int, int, int, int]]]:
+    """The index with files in the order given, rows sorted; and where each table's rows are."""
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    result = {"files": tables["files"].take(pa.array(order)), "variants": tables["variants"]}
+    borders: dict[str, list[int]] = {}
+    for kind, keys in (("tables", ["table"]), ("columns", ["column", "table"])):
+        rows = tables[kind]
+        file = place[rows["file"].to_numpy()]
+        codes = [np.asarray(rows[key].combine_chunks().indices) for key in keys]
+        by = np.lexsort((file, *codes))
+        at = rows.schema.get_field_index("file")
+        rows = rows.set_column(at, INDEX[kind].field("file"), pa.array(file, pa.int32()))
+        result[kind] = rows.take(pa.array(by))
+        names = rows["table"].combine_chunks().dictionary.to_pylist()
+        table = codes[-1][by]
+        for code, name in enumerate(names):
+            begin, end = np.searchsorted(table, [code, code + 1]).tolist()
+            borders.setdefault(name, []).extend([begin, end])
+    sections = {
+        name: (ends[0], ends[1], *(ends[2:4] if len(ends) == 4 else (0, 0)))
+        for name, ends in borders.items()
+    }
+    return result, dict(sorted(sections.items()))
+
+
+def _sessions(files: pa.Table) -> pa.Table:
+    """The table of sessions, a row for each file that can be read."""
+    import json
+
+    from ..sessions import table
+
+    readable = files.filter(files["session"].is_valid())
+    pairs = zip(readable["url"].to_pylist(), readable["session"].to_pylist(), strict=True)
+    frame, _ = table([Session(Source(url), json.loads(text)) for url, text in pairs])
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+# ------------------------------------------------------------------------------------------ what is named
+def as_named(paths: Any) -> list[str]:
+    """What the user named, as it can be named again from anywhere."""
+    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    named = []
+    for path in many:
+        text = path.url if isinstance(path, Source) else os.fspath(path)
+        if is_local(text) and not text.startswith(("file://", "local://")):
+            whole = os.path.abspath(os.path.expanduser(text))
+            text = whole + "/" if text.endswith("/") else whole
+        named.append(text)
+    return named
+
+
+def what_of(tables: Any, values_limit: int) -> What:
+    """What to keep, as the user said it."""
+    if tables is None:
+        return What(None, values_limit)
+    names = [tables] if isinstance(tables, str) else list(tables)
+    return What(tuple(table_path(name) for name in names), values_limit)

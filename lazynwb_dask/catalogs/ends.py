@@ -1,0 +1,183 @@
+"""What the statistics say of each column: its smallest and largest value in each file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..schema import Field, series
+
+if TYPE_CHECKING:
+    from ..scan import Files
+    from .plan import Columns
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What is known of one column, for each file.
+
+    Attributes
+    ----------
+    known : numpy.ndarray of bool
+        Whether anything is.
+    there : numpy.ndarray of bool
+        Whether there are values, nulls and NaN left out.
+    missing : numpy.ndarray of bool
+        Whether there are nulls or NaN.
+    low, high : pandas array
+        The smallest and largest value, of the frame's dtype; anything where there are none.
+    few : tuple of numpy.ndarray, optional
+        Files and values of those of which all distinct values are known.
+    complete : numpy.ndarray of bool
+        Which files these are.
+    """
+
+    known: np.ndarray
+    there: np.ndarray
+    missing: np.ndarray
+    low: Any
+    high: Any
+    few_files: np.ndarray
+    few_values: Any
+    complete: np.ndarray
+
+
+class ColumnEnds:
+    """The statistics of the columns of a scan."""
+
+    def __init__(self, columns: Columns, rows: np.ndarray, files: Files) -> None:
+        self._columns, self._rows, self._files = columns, rows, files
+
+    # --- of one column
+    @cached_property
+    def _ends(self) -> dict[str, Ends | None]:
+        return {}
+
+    def ends(self, field: Field) -> Ends | None:
+        """What is known of a column whose values the frame has as `field`."""
+        if field.name not in self._ends:
+            self._ends[field.name] = self._found(field)
+        return self._ends[field.name]
+
+    @property
+    def count(self) -> int:
+        return len(self._rows)
+
+    def _found(self, field: Field) -> Ends | None:
+        if field.name in ("_nwb_path", "_table_path"):
+            return self._constant(field)
+        if field.name == "_table_index":
+            return self._numbered(field)
+        run = self._columns.runs.get(field.name)
+        kind = field.type
+        if run is None:
+            return None
+        if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+            return self._numbers(field, run)
+        return self._texts(field, run) if pa.types.is_string(kind) else None
+
+    def _constant(self, field: Field) -> Ends:
+        files = self._files
+        if field.name == "_nwb_path":
+            values = pa.array(files.urls, pa.string())
+        else:
+            values = pa.array(files.tables, pa.string()).take(pa.array(files.table))
+        held = _as(values, field)
+        yes, every = self._rows > 0, np.arange(self.count)
+        always = np.ones(self.count, bool)
+        return Ends(always, yes, ~always, held, held, every[yes], held[yes], always)
+
+    def _numbered(self, field: Field) -> Ends:
+        yes, always = self._rows > 0, np.ones(self.count, bool)
+        low = np.zeros(self.count, np.int64)
+        return Ends(always, yes, ~always, low, self._rows - 1, low[:0], low[:0], ~always)
+
+    def _base(self, run: slice) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The rows of a column, and their files; for each file whether anything is known, and what."""
+        rows = self._columns.rows.slice(run.start, run.stop - run.start)
+        at = self._columns.at[run]
+        told = rows["nulls"].is_valid().to_numpy()
+        absent = rows["nulls"].fill_null(0).to_numpy() + rows["nans"].fill_null(0).to_numpy()
+        known, there, missing = np.ones(self.count, bool), *np.zeros((2, self.count), bool)
+        missing[:] = self._rows > 0  # of files that lack the column
+        known[at] = told
+        there[at] = ~told | (absent < self._rows[at])
+        missing[at] = ~told | (absent > 0)
+        return rows, at, known, there, missing
+
+    def _numbers(self, field: Field, run: slice) -> Ends | None:
+        rows, at, known, there, missing = self._base(run)
+        whole = rows["min_int"].is_valid().to_numpy()
+        real = rows["min_float"].is_valid().to_numpy()
+        ends = []
+        for side in ("min", "max"):
+            numbers = rows[f"{side}_int"].fill_null(0).to_numpy()
+            if pa.types.is_floating(field.type):
+                numbers = np.where(real, rows[f"{side}_float"].fill_null(0).to_numpy(), numbers)
+            full = np.zeros(self.count, numbers.dtype)
+            full[at] = numbers
+            ends.append(full)
+        if pa.types.is_boolean(field.type):
+            whole &= (rows["min_int"].fill_null(0).to_numpy() >= 0) & (
+                rows["max_int"].fill_null(0).to_numpy() <= 1
+            )
+        told = whole | real if pa.types.is_floating(field.type) else whole
+        known[at] &= told | ~there[at]
+        low, high = (_as(pa.array(end), field) for end in ends)
+        one = known & there & (ends[0] == ends[1])
+        single = np.flatnonzero(one)
+        few_files, few = single, ends[0][single]
+        complete = one | (known & ~there)
+        if pa.types.is_boolean(field.type):
+            both = np.flatnonzero(known & there & ~one)
+            few_files = np.concatenate([few_files, both, both])
+            few = np.concatenate(
+                [few, np.zeros(len(both), few.dtype), np.ones(len(both), few.dtype)]
+            )
+            complete = known
+        return Ends(
+            known, there, missing, low, high, few_files, _as(pa.array(few), field), complete
+        )
+
+    def _texts(self, field: Field, run: slice) -> Ends | None:
+        rows, at, known, there, missing = self._base(run)
+        told = rows["min_text"].is_valid().to_numpy()
+        listed = rows["texts"].is_valid().to_numpy()
+        numeric = rows["min_int"].is_valid().to_numpy() | rows["min_float"].is_valid().to_numpy()
+        known[at] &= ~numeric  # which become text only in the frame
+        complete = known & ~there
+        complete[at] |= known[at] & listed
+        lists = rows["texts"].combine_chunks()
+        lists = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
+        counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+        few_files = np.repeat(at, counts)
+        known[at] &= told | listed | ~there[at]
+        ends = []
+        for side in ("min_text", "max_text"):
+            place = np.full(self.count, -1)
+            place[at] = np.where(told, np.arange(len(at)), -1)
+            picked = pa.array(place, mask=place < 0)
+            ends.append(_as(rows[side].combine_chunks().take(picked), field))
+        low, high = ends
+        unbounded = known.copy()
+        unbounded[at] &= told | ~there[at]
+        return Ends(
+            unbounded, there, missing, low, high, few_files, _as(lists.flatten(), field), complete
+        )
+
+
+def _as(values: Any, field: Field) -> Any:
+    """Values of the statistics as the frame has them."""
+    held = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if not len(held):
+        return pd.Series([], dtype=field.dtype).array
+    made = series(
+        [pc.cast(held, field.type, safe=False)], Field(field.name, field.type, field.nullable)
+    )
+    return made

@@ -1,0 +1,146 @@
+"""A catalog's folder, in any store: whole files are read, put and deleted.
+
+An object store replaces an object as a whole. On disk a file is written under another name and moved into
+place. So whoever reads the manifest sees the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NWBFileNotFoundError, NWBReadError
+from ..location import is_local, local_path
+from ..options import Options
+from ..parquet import ParquetFile
+from ..sources import Source, shown
+from ..storage import Request, Settings, fetch, listed, open_source
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+FIRST = 1 << 20  # bytes that are asked for at once of a file whose size isn't known
+WRITERS = 16
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder.
+
+    Parameters
+    ----------
+    url : str
+        Without a slash at its end.
+    options : Options
+    settings : Settings
+    """
+
+    url: str
+    options: Options
+    settings: Settings
+
+    @staticmethod
+    def of(url: str | os.PathLike[str], options: Options, settings: Settings) -> Place:
+        """The folder that a user named."""
+        text = os.fspath(url)
+        if "::" in text or "?" in text.partition("://")[2]:
+            raise ValueError(f"a catalog's URL can't be chained or have a query: {shown(text)}")
+        if is_local(text):
+            text = os.path.abspath(os.path.expanduser(local_path(text))).replace(os.sep, "/")
+        return Place(text.rstrip("/"), options, settings)
+
+    def at(self, name: str) -> str:
+        """The URL of one of its files."""
+        return f"{self.url}/{name}"
+
+    def parquet(self, name: str, size: int) -> ParquetFile:
+        return ParquetFile(self.at(name), size)
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file; None if there is none."""
+        try:
+            source, head = open_source(Source(self.at(name)), FIRST, self.options, self.settings)
+        except NWBFileNotFoundError:
+            return None
+        assert source.size is not None
+        if source.size <= len(head):
+            return head
+        rest = bytearray(source.size - len(head))
+
+        def sink(data: memoryview) -> None:
+            rest[:] = data
+
+        fetch(source, [Request(len(head), source.size, sink)], self.options, self.settings)
+        return head + bytes(rest)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file, in place of one of that name if there is one, all at once."""
+        if is_local(self.url):
+            _write_local(self.at(name), data)
+        else:
+            listed(self.at(name), self.options, self.settings, partial(_put, data))
+
+    def names(self, folder: str) -> list[str]:
+        """The files in a folder of it."""
+        if is_local(self.url):
+            path = self.at(folder)
+            names = os.listdir(path) if os.path.isdir(path) else []
+        else:
+            names = listed(self.at(folder), self.options, self.settings, _names)
+        return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Delete files. That one isn't there, or can't be deleted, is no error."""
+        todo = list(names)
+        if not todo:
+            return
+        with ThreadPoolExecutor(min(WRITERS, len(todo))) as pool:
+            list(pool.map(self._remove, todo))
+
+    def _remove(self, name: str) -> None:
+        try:
+            if is_local(self.url):
+                os.unlink(self.at(name))
+            else:
+                listed(self.at(name), self.options, self.settings, _delete)
+        except (OSError, NWBReadError):
+            return
+
+
+def _put(data: bytes, filesystem: AbstractFileSystem, path: str) -> None:
+    if filesystem.protocol not in ("s3", ("s3", "s3a")):
+        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+    filesystem.pipe_file(path, data)
+
+
+def _delete(filesystem: AbstractFileSystem, path: str) -> None:
+    filesystem.rm_file(path)
+
+
+def _names(filesystem: AbstractFileSystem, path: str) -> list[str]:
+    filesystem.invalidate_cache()
+    try:
+        found: list[Any] = filesystem.ls(path, detail=False)
+    except FileNotFoundError:
+        return []
+    return [str(name).rstrip("/").rpartition("/")[2] for name in found]
+
+
+def _write_local(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    new = f"{os.path.dirname(path)}/.{uuid.uuid4().hex}"
+    try:
+        with open(new, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except BaseException:
+        if os.path.exists(new):
+            os.unlink(new)
+        raise

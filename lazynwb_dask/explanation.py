@@ -1,0 +1,235 @@
+"""What computing a frame would read, told before it is read."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.utils import format_bytes
+
+from . import config, expr
+from .cost import Cost, cost
+from .predicate import conjuncts
+from .schema import PROVENANCE
+
+if TYPE_CHECKING:
+    from .scan import Scan
+
+SHOWN = 12  # columns that are named
+LONG = 160  # letters of a condition of Dask's that are shown
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """One read of one table.
+
+    Attributes
+    ----------
+    tables : tuple of str
+    files, files_left : int
+    partitions, partitions_left : int
+    tasks : int
+    columns : tuple of str
+        That are read.
+    from_catalog : tuple of str
+        Those of them, and of the condition's, whose values the catalog holds for every file.
+    condition : str
+        Pushed into the read; empty for none.
+    limit : str
+    requests, bytes : int
+        To NWB files.
+    exact : bool
+        Whether these two are; otherwise they are an upper bound.
+    rows : int
+        That are left, at most.
+    memory : int
+        Decoded bytes of the largest partition, before the condition has taken any rows.
+    memory_task : int
+        The same of the largest task.
+    why : tuple of str
+        Why they are an upper bound only.
+    """
+
+    tables: tuple[str, ...]
+    files: int
+    files_left: int
+    partitions: int
+    partitions_left: int
+    tasks: int
+    columns: tuple[str, ...]
+    from_catalog: tuple[str, ...]
+    condition: str
+    limit: str
+    requests: int
+    bytes: int
+    exact: bool
+    rows: int
+    memory: int
+    memory_task: int
+    why: tuple[str, ...] = ()
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What to show, by heading."""
+        found = [
+            ("table", ", ".join(self.tables) or "as found when it is read"),
+            (
+                "files",
+                _of(self.files_left, self.files, "the others can't hold a row that is wanted"),
+            ),
+            (
+                "partitions",
+                f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}",
+            ),
+            ("columns", _names(self.columns)),
+        ]
+        if self.from_catalog:
+            found.append(("in the catalog", _names(self.from_catalog)))
+        found.append(("condition", self.condition or "none"))
+        if self.limit:
+            found.append(("limit", f"{self.limit} of each partition"))
+        most = "" if self.exact else "at most "
+        fetched = (
+            f"{most}{_count(self.requests, 'request')}, {format_bytes(self.bytes)}, of NWB files"
+        )
+        found.append(("fetches", fetched + (f" ({'; '.join(self.why)})" if self.why else "")))
+        found.append(("rows", f"{'' if self.exact else 'at most '}{self.rows}"))
+        found.append(
+            ("memory", f"at most {format_bytes(self.memory)} a partition, "
+                       f"{format_bytes(self.memory_task)} a task")
+        )  # fmt: skip
+        return found
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What computing a frame would read.
+
+    Attributes
+    ----------
+    reads : tuple of ReadPlan
+    left : tuple of (str, str)
+        Conditions that are not part of a read, and why not. Dask applies them to what was read.
+    """
+
+    reads: tuple[ReadPlan, ...]
+    left: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def requests(self) -> int:
+        return sum(read.requests for read in self.reads)
+
+    @property
+    def bytes(self) -> int:
+        return sum(read.bytes for read in self.reads)
+
+    def __str__(self) -> str:
+        blocks = []
+        for number, read in enumerate(self.reads, 1):
+            lines = [f"Read {number}" if len(self.reads) > 1 else "Read"]
+            lines += [f"  {name:<15} {text}" for name, text in read.lines()]
+            blocks.append("\n".join(lines))
+        if not self.reads:
+            blocks.append("No NWB file is read.")
+        for text, reason in self.left:
+            blocks.append(
+                f"After reading\n  {'condition':<15} {text}\n  {'not pushed':<15} {reason}"
+            )
+        return "\n".join(blocks)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        blocks = []
+        for number, read in enumerate(self.reads, 1):
+            rows = "".join(
+                f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+                f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+                for name, text in read.lines()
+            )
+            title = f"Read {number}" if len(self.reads) > 1 else "Read"
+            blocks.append(f"<b>{title}</b><table>{rows}</table>")
+        for text, reason in self.left:
+            blocks.append(f"<b>After reading</b>: {html.escape(text)} ({html.escape(reason)})")
+        return "".join(blocks) or "No NWB file is read."
+
+
+def explain(frame: Any) -> Explanation:
+    """Say what computing a frame would read. See `lazynwb_dask.explain`."""
+    reads = tuple(_plan(node) for node in expr.reads(frame))
+    left = [(text if len(text) <= LONG else f"{text[:LONG]}...", why)
+            for text, why in expr.filters_left(frame)]  # fmt: skip
+    return Explanation(reads, tuple(left))
+
+
+def _plan(node: Any) -> ReadPlan:
+    scan: Scan = node.scan
+    buckets = [node.parts(int(task)) for task in node._tasks]
+    left = np.concatenate([np.zeros(0, np.int64), *buckets])
+    settings = config.settings()
+    predicate, limit = node.predicate, node.limit
+    decided = set(predicate.columns if predicate else ()) | set(limit.columns if limit else ())
+    used = [name for name in scan.fields if name in {*node.columns, *decided}]
+    if scan.indexed:
+        costs = [cost(scan, int(i), node.columns, predicate, limit, settings) for i in left]
+        why = _why(scan, used, decided)
+    else:
+        costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
+    exact = all(one.exact for one in costs)
+    weights = scan.nbytes(used)
+    per_task = [int(weights[bucket].sum()) for bucket in buckets]
+    condition = " and ".join(map(repr, conjuncts(predicate))) if predicate else ""
+    return ReadPlan(
+        tables=tuple(scan.files.tables),
+        files=len(np.unique(scan.file)),
+        files_left=len(np.unique(scan.file[left])),
+        partitions=scan.nparts,
+        partitions_left=len(left),
+        tasks=len(buckets),
+        columns=tuple(node.columns),
+        from_catalog=_held(scan, used),
+        condition=condition,
+        limit="" if limit is None else repr(limit),
+        requests=sum(one.requests for one in costs),
+        bytes=sum(one.bytes for one in costs),
+        exact=exact,
+        rows=sum(one.rows for one in costs),
+        memory=int(weights[left].max(initial=0)),
+        memory_task=max(per_task, default=0),
+        why=() if exact else tuple(why),
+    )
+
+
+def _held(scan: Scan, names: Sequence[str]) -> tuple[str, ...]:
+    held = scan.files.inlined
+    if held is None:
+        return ()
+    here = {
+        name
+        for name, slots in held.values.items()
+        if not (scan.files.records[name].which >= 0).any() and (slots.which >= 0).any()
+    }
+    return tuple(name for name in names if name in here)
+
+
+def _why(scan: Scan, used: Sequence[str], decided: set[str]) -> list[str]:
+    held = set(_held(scan, used)) | set(PROVENANCE)
+    unknown = [name for name in used if name in decided - held]
+    if unknown:
+        return [f"as if all rows passed: {_names(unknown)} must be read to know"]
+    return ["what texts or inner lists take shows only when they are read"]
+
+
+def _of(some: int, all_: int, note: str = "") -> str:
+    return f"{some} of {all_}" + (f"; {note}" if note and some < all_ else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,228 @@
+"""Parquet files in any store, read by byte ranges: the rows and columns that are wanted, and no others.
+
+The footer is read once in a process. Column chunks are fetched through the same door as all bytes, so that
+they are concurrent, repeated after faults, and counted; Arrow then reads them from memory. What was decoded
+is kept for a while: many partitions lie in one row group.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .cache import LRU
+from .errors import NWBReadError
+from .options import Options
+from .sources import Source, shown
+from .storage import Request, Settings, fetch
+
+TAIL = 64 * 1024  # bytes read of a file's end at first: the footers of most
+
+_footers: LRU[pq.FileMetaData] = LRU(32 << 20)
+_columns: LRU[pa.ChunkedArray] = LRU(256 << 20)
+_locks: dict[tuple[str, int], threading.Lock] = {}
+_guard = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """One file that is never changed: its name is its version.
+
+    Parameters
+    ----------
+    url : str
+    size : int
+    """
+
+    url: str
+    size: int
+
+
+def footer(file: ParquetFile, options: Options, settings: Settings) -> pq.FileMetaData:
+    """What a file holds, and where."""
+    known = _footers.get(file)
+    if known is None:
+        with _lock(file.url, -1):
+            known = _footers.get(file)
+            if known is None:
+                known = _read_footer(file, options, settings)
+                _footers.put(file, known, 2 * known.serialized_size + 1000)
+    return known
+
+
+def rows(
+    file: ParquetFile,
+    names: Sequence[str],
+    start: int,
+    stop: int,
+    options: Options,
+    settings: Settings,
+) -> dict[str, pa.ChunkedArray]:
+    """Some rows of some columns.
+
+    Parameters
+    ----------
+    file : ParquetFile
+    names : sequence of str
+    start, stop : int
+        Row numbers in the file.
+    """
+    ends = _ends(footer(file, options, settings))
+    first = int(np.searchsorted(ends, start, "right"))
+    last = int(np.searchsorted(ends, stop, "left"))
+    groups = range(first, min(last + 1, len(ends))) if stop > start else range(0)
+    pieces = [_group(file, group, names, options, settings) for group in groups]
+    begin = int(ends[first - 1]) if first else 0
+    found = {}
+    for name in names:
+        chunks = [chunk for piece in pieces for chunk in piece[name].chunks]
+        kind = pieces[0][name].type if pieces else _type(file, name, options, settings)
+        joined = pa.chunked_array(chunks, kind)
+        found[name] = joined.slice(start - begin, stop - start)
+    return found
+
+
+def table(
+    file: ParquetFile,
+    names: Sequence[str],
+    groups: Sequence[int],
+    options: Options,
+    settings: Settings,
+) -> pa.Table:
+    """Whole row groups, not kept."""
+    return _decoded(file, list(groups), list(names), options, settings)
+
+
+def groups_of(
+    file: ParquetFile, start: int, stop: int, options: Options, settings: Settings
+) -> tuple[range, int]:
+    """The row groups that hold some rows, and the number of the first row of the first of them."""
+    ends = _ends(footer(file, options, settings))
+    if stop <= start:
+        return range(0), start
+    first = int(np.searchsorted(ends, start, "right"))
+    last = int(np.searchsorted(ends, stop, "left"))
+    return range(first, last + 1), int(ends[first - 1]) if first else 0
+
+
+# ---------------------------------------------------------------------------------------------- reading
+def _lock(url: str, group: int) -> threading.Lock:
+    """One for each row group, so that it is fetched once however many ask for it."""
+    with _guard:
+        if len(_locks) > 4096:
+            for key in [key for key, lock in _locks.items() if not lock.locked()]:
+                del _locks[key]
+        return _locks.setdefault((url, group), threading.Lock())
+
+
+def _group(
+    file: ParquetFile, group: int, names: Sequence[str], options: Options, settings: Settings
+) -> dict[str, pa.ChunkedArray]:
+    with _lock(file.url, group):
+        found = {name: _columns.get((file, group, name)) for name in names}
+        absent = [name for name, column in found.items() if column is None]
+        if absent:
+            read = _decoded(file, [group], absent, options, settings)
+            for name in absent:
+                found[name] = column = read.column(name)
+                _columns.put((file, group, name), column, column.nbytes + 200)
+    return {name: column for name, column in found.items() if column is not None}
+
+
+def _ends(metadata: pq.FileMetaData) -> np.ndarray:
+    counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    return np.cumsum(np.fromiter(counts, np.int64, metadata.num_row_groups))
+
+
+def _type(file: ParquetFile, name: str, options: Options, settings: Settings) -> pa.DataType:
+    return footer(file, options, settings).schema.to_arrow_schema().field(name).type
+
+
+def _read_footer(file: ParquetFile, options: Options, settings: Settings) -> pq.FileMetaData:
+    source = Source(file.url, file.size)
+    tail = _fetched(source, [(max(0, file.size - TAIL), file.size)], options, settings)[0]
+    if tail[-4:] != b"PAR1" or len(tail) < 12:
+        raise NWBReadError(f"{shown(file.url)}: not a Parquet file; build the catalog again")
+    need = int.from_bytes(tail[-8:-4], "little") + 8
+    if need > file.size:
+        raise NWBReadError(f"{shown(file.url)}: a damaged Parquet file; build the catalog again")
+    if need > len(tail):
+        tail = _fetched(source, [(file.size - need, file.size)], options, settings)[0]
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-need:]))
+
+
+def _decoded(
+    file: ParquetFile, groups: list[int], names: list[str], options: Options, settings: Settings
+) -> pa.Table:
+    metadata = footer(file, options, settings)
+    ranges = []
+    for group in groups:
+        held = metadata.row_group(group)
+        for i in range(held.num_columns):
+            chunk = held.column(i)
+            path = chunk.path_in_schema
+            if any(path == name or path.startswith(f"{name}.") for name in names):
+                begin = chunk.data_page_offset
+                if chunk.has_dictionary_page:
+                    begin = min(begin, chunk.dictionary_page_offset)
+                ranges.append((begin, begin + chunk.total_compressed_size))
+    ranges.sort()
+    parts = _fetched(Source(file.url, file.size), ranges, options, settings)
+    memory = _Ranges(file.size, [a for a, _ in ranges], parts)
+    try:
+        reader = pq.ParquetFile(pa.PythonFile(memory, "r"), metadata=metadata, pre_buffer=False)
+        return reader.read_row_groups(groups, columns=names, use_threads=False).select(names)
+    except (pa.ArrowException, OSError, KeyError) as exc:
+        raise NWBReadError(
+            f"{shown(file.url)}: can't be read: {exc}; build the catalog again"
+        ) from None
+
+
+def _fetched(
+    source: Source, ranges: Sequence[tuple[int, int]], options: Options, settings: Settings
+) -> list[bytes]:
+    parts = [b""] * len(ranges)
+
+    def request(i: int, start: int, stop: int) -> Request:
+        def sink(data: memoryview) -> None:
+            parts[i] = bytes(data)
+
+        return Request(start, stop, sink)
+
+    fetch(source, [request(i, a, b) for i, (a, b) in enumerate(ranges)], options, settings)
+    return parts
+
+
+class _Ranges(io.RawIOBase):
+    """A file of which only some ranges are here."""
+
+    def __init__(self, size: int, begins: list[int], parts: list[bytes]) -> None:
+        self.size, self._begins, self._parts, self._at = size, begins, parts, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        i = bisect_right(self._begins, self._at) - 1
+        begin = self._at - self._begins[i] if i >= 0 else 0
+        if i < 0 or size < 0 or begin + size > len(self._parts[i]):
+            raise OSError("bytes outside its column chunks")
+        self._at += size
+        return self._parts[i][begin : begin + size]
