@@ -119,7 +119,8 @@ def index_of(labels: np.ndarray) -> pd.Index:
     steady = labels.size > 0 and bool((np.diff(labels) == 1).all())
     if steady:
         return pd.RangeIndex(int(labels[0]), int(labels[-1]) + 1)
-    return pd.Index(labels, dtype="int64")
+    scattered: pd.Index = pd.Index(labels, dtype="int64")
+    return scattered
 
 
 def plain(column: pa.ChunkedArray) -> Values:
@@ -159,6 +160,6 @@ def _runs(scan: Scan, held: Inlined, slots: Slots | None) -> list[_Run]:
             None if which[a] == NONE else names[which[a]],
             int(start[a]),
             int(start[a] + n),
-        )  # fmt: skip
+        )
         for a, n in zip(first.tolist(), lengths.tolist(), strict=True)
     ]

@@ -359,10 +359,13 @@ class Reader:
         """The heap bytes of variable-length elements: one buffer, each one's start and byte size."""
         sizes = descriptors["length"].astype(np.int64) * width
         address = descriptors["address"]
-        null = (sizes == 0) | (address == 0) | (address == UNDEFINED)
+        null = (address == 0) | (address == UNDEFINED)
         sizes[null] = 0
         starts = np.zeros(len(sizes), np.int64)
-        unique, which = np.unique(address[~null], return_inverse=True)
+        unique = np.unique(address[sizes > 0])
+        # empty ones need nothing; those in collections that are read anyway are checked as all others
+        null |= (sizes == 0) & ~np.isin(address, unique)
+        which = np.searchsorted(unique, address[~null])
         if not unique.size:
             return np.zeros(0, np.uint8), starts, sizes
         if int(unique.max()) + base + HEADER > self.size:
@@ -654,11 +657,12 @@ def clipped(ends: np.ndarray, limit: int) -> np.ndarray:
     """Index values of any width as int64 between 0 and the length of the data."""
     if ends.dtype.kind == "f":
         ends = np.nan_to_num(ends, nan=0.0)
-        return np.clip(ends, 0, limit).astype(np.int64)
+        whole: np.ndarray = np.clip(ends, 0, limit).astype(np.int64)
+        return whole
     if ends.dtype.kind == "i":
         ends = np.maximum(ends, 0)
-    ends = np.minimum(ends.astype(np.uint64), np.uint64(limit)).astype(np.int64)
-    return ends
+    counted: np.ndarray = np.minimum(ends.astype(np.uint64), np.uint64(limit)).astype(np.int64)
+    return counted
 
 
 def _before_nul(buffer: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

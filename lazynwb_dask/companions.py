@@ -14,7 +14,13 @@ from . import config, failures, inventory
 from . import sessions as room
 from .api import Paths, _options, _sources
 from .catalogs.catalog import Catalog
-from .errors import ColumnNotFoundError, Failure, NWBError
+from .errors import (
+    ColumnNotFoundError,
+    Failure,
+    NWBError,
+    NWBReadError,
+    UnsupportedColumnError,
+)
 from .options import Options
 from .schema import series
 from .sources import expand
@@ -290,7 +296,8 @@ def open_timeseries(
         The series' path in the file (``"/acquisition/lfp"``), or the end or any part of it, if no other
         series has that too.
     match_all : bool
-        All series that `name` means, by path; all of the file if there is no name.
+        All series that `name` means, by path; all of the file if there is no name. One that can't be
+        read is left out with a warning.
     storage_options : mapping, optional
         As in `read_nwb`.
 
@@ -330,8 +337,15 @@ def open_timeseries(
         raise ValueError("name a TimeSeries, or give match_all=True")
     options.share()
     known, tables = timeseries.find(source, name, match_all, options, config.settings())
-    found = {table.path: timeseries.opened(known, table, options) for table in tables}
-    return found if match_all else next(iter(found.values()))
+    if not match_all:
+        return timeseries.opened(known, tables[0], options)
+    found = {}
+    for table in tables:
+        try:
+            found[table.path] = timeseries.opened(known, table, options)
+        except (UnsupportedColumnError, NWBReadError) as exc:
+            warnings.warn(f"a TimeSeries is left out: {exc}", stacklevel=2)
+    return found
 
 
 def _check(on_error: str) -> None:

@@ -54,7 +54,9 @@ def to_kerchunk(
         if column not in found:
             raise ColumnNotFoundError(f"no column {column!r} in {', '.join(names)}")
     metadata = {
-        key: json.loads(text) for key, text in references.items() if key.rpartition("/")[2][:2] == ".z"
+        key: json.loads(text)
+        for key, text in references.items()
+        if key.rpartition("/")[2][:2] == ".z"
     }
     consolidated = {"zarr_consolidated_format": 1, "metadata": metadata}
     references[".zmetadata"] = json.dumps(consolidated)

@@ -326,5 +326,5 @@ def _float(text: str | None) -> float | None:
 def _region(said: dict[str, str], name: str) -> Region | None:
     rows = np.array(json.loads(said.get(name, "null")))
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        return None
+        return None  # there is none, or it can't be read
     return Region(said.get(f"{name}_table", ""), rows.astype(np.int64))

@@ -434,6 +434,9 @@ def main() -> None:
                 return
             pickle.dump(_opinion(*asked), answers)
             answers.flush()
+    import dask
+
+    dask.config.set({"lazynwb-dask.cache": False})  # of no use, as each file is read once
     judge = Judge(Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "1")
     import resource
 

@@ -141,7 +141,10 @@ def test_bad_files_are_skipped_when_asked_and_the_report_names_them(
 
 def test_nothing_but_bad_files_is_an_error_even_then(tmp_path: Path) -> None:
     (tmp_path / "bad.nwb").write_text("text")
-    with pytest.raises(NWBError, match=r"none of the 1 files.*bad\.nwb"), pytest.warns(UserWarning, match="bad"):
+    with (
+        pytest.raises(NWBError, match=r"none of the 1 files.*bad\.nwb"),
+        pytest.warns(UserWarning, match="bad"),
+    ):
         lazynwb_dask.read_nwb(tmp_path / "bad.nwb", "/units", on_error="skip")
 
 
@@ -195,13 +198,17 @@ def test_files_without_the_table_are_skipped_with_one_warning_or_raise(
         ({"blocksize": "many"}, "many"),
     ],
 )
-def test_bad_arguments_are_named(paths: list[str], arguments: dict[str, object], message: str) -> None:
+def test_bad_arguments_are_named(
+    paths: list[str], arguments: dict[str, object], message: str
+) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         lazynwb_dask.read_nwb(paths, "/units", **arguments)  # type: ignore[arg-type]
 
 
 def test_tables_are_found_by_alias_list_and_callable(paths: list[str]) -> None:
-    assert set(lazynwb_dask.read_nwb(paths, "trials").compute()._table_path) == {"/intervals/trials"}
+    assert set(lazynwb_dask.read_nwb(paths, "trials").compute()._table_path) == {
+        "/intervals/trials"
+    }
     listed = lazynwb_dask.read_nwb(paths, ["/intervals/none", "units"])
     assert set(listed.compute()._table_path) == {"/units"}
     chosen = lazynwb_dask.read_nwb(

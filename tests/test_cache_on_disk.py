@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import dask
@@ -16,7 +18,8 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
-from lazynwb_dask import entry, store
+from lazynwb_dask import entry, index, store
+from lazynwb_dask.catalogs import layout
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError
 from lazynwb_dask.options import Options
@@ -290,3 +293,13 @@ def test_every_kind_of_column_comes_back_the_same(session: Path) -> None:
             )  # fmt: skip
             packed = [a.extents.pack() for a in one.arrays]
             assert packed == [a.extents.pack() for a in two.arrays]
+
+
+def test_what_is_stored_has_the_shape_that_the_format_number_stands_for() -> None:
+    # other fields: raise FORMAT in entry.py and in catalogs/layout.py, then change this
+    stored = [
+        [field.name for field in fields(kind)]
+        for kind in (index.TableIndex, index.ColumnIndex, index.Extents, index.Layout, index.Filter)
+    ]
+    digest = hashlib.sha256(repr(stored).encode()).hexdigest()[:12]
+    assert (entry.FORMAT, layout.FORMAT, digest) == (1, 1, "91e55cd378ef")

@@ -28,7 +28,14 @@ def test_the_demo_runs_the_main_job_and_says_what_it_read(tmp_path: Path) -> Non
     done = run("demo", "--sessions", "3", "--keep", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begin < 30
-    for text in ("/intervals/trials", "presence_ratio >= 0.7", "columns", "bytes", "requests", "seconds"):
+    for text in (
+        "/intervals/trials",
+        "presence_ratio >= 0.7",
+        "columns",
+        "bytes",
+        "requests",
+        "seconds",
+    ):
         assert text in done.stdout
     assert "lazynwb_dask.read_nwb(" in done.stdout
     assert "Traceback" not in done.stderr

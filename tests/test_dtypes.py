@@ -17,13 +17,17 @@ import lazynwb_dask
 from lazynwb_dask import dtypes
 from lazynwb_dask.datasets import make_sessions
 
-leaves = st.sampled_from([pa.int8(), pa.uint64(), pa.float32(), pa.float64(), pa.string(), pa.bool_()])
+leaves = st.sampled_from(
+    [pa.int8(), pa.uint64(), pa.float32(), pa.float64(), pa.string(), pa.bool_()]
+)
 names = st.text("abcxyz_0123456789", min_size=1, max_size=8)
 types = st.recursive(
     leaves,
     lambda inner: (
         inner.map(pa.list_)
-        | st.lists(st.tuples(names, inner), min_size=1, max_size=3, unique_by=lambda f: f[0]).map(pa.struct)
+        | st.lists(st.tuples(names, inner), min_size=1, max_size=3, unique_by=lambda f: f[0]).map(
+            pa.struct
+        )
     ),
     max_leaves=6,
 )
@@ -36,7 +40,9 @@ def test_every_nested_type_is_parsed_from_its_own_name(kind: pa.DataType) -> Non
         assert pd.api.types.pandas_dtype(str(pd.ArrowDtype(kind))) == pd.ArrowDtype(kind)
 
 
-@pytest.mark.parametrize("name", ["list<", "list<x: y>", "struct<a>", "nothing", "list<item: int8>>", ""])
+@pytest.mark.parametrize(
+    "name", ["list<", "list<x: y>", "struct<a>", "nothing", "list<item: int8>>", ""]
+)
 def test_what_is_no_type_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"type|alias"):
         dtypes.parse(name)
@@ -46,7 +52,9 @@ def test_what_is_no_type_is_refused(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> dd.DataFrame:
-    paths = make_sessions(tmp_path_factory.mktemp("s"), n=3, units=20, mean_spikes=50, trial_timeseries=True)
+    paths = make_sessions(
+        tmp_path_factory.mktemp("s"), n=3, units=20, mean_spikes=50, trial_timeseries=True
+    )
     return lazynwb_dask.read_nwb(paths, "/units", blocksize=None)
 
 
@@ -64,7 +72,9 @@ def test_list_columns_are_shuffled_and_merged_over_workers(units: dd.DataFrame) 
     oracle.assert_same(shuffled, left.compute())
 
 
-def test_a_frame_comes_back_from_parquet_with_its_dtypes(units: dd.DataFrame, tmp_path: Path) -> None:
+def test_a_frame_comes_back_from_parquet_with_its_dtypes(
+    units: dd.DataFrame, tmp_path: Path
+) -> None:
     frame = units[["unit_id", "location", "spike_times", "waveform_mean"]]
     frame.to_parquet(str(tmp_path / "units"))
     again = dd.read_parquet(str(tmp_path / "units"))

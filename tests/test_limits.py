@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import os
+import re
 import struct
 import tracemalloc
 import zlib
@@ -19,6 +21,7 @@ from files import nwb, one, table
 from h5py import h5d, h5p, h5s, h5t
 
 import lazynwb_dask
+from lazynwb_dask import column
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.filters import chunk_bytes
 from lazynwb_dask.formats import elements, hdf5, heap, limits, objects, sparse, tree
@@ -523,3 +526,18 @@ def test_extents_that_no_file_can_have_are_refused_wherever_they_come_from() -> 
             limits.check_extents(
                 layout, Extents(20, np.array(offsets, "<u8"), np.array(sizes, "<u8")), 1000
             )
+
+
+def test_the_documentation_lists_every_limit_as_it_is() -> None:
+    modules = {m.__name__.rpartition(".")[2]: m for m in
+               (limits, elements, hdf5, tree, objects, heap, column, sparse)}  # fmt: skip
+    text = (Path(__file__).parents[1] / "docs" / "hostile-files.md").read_text()
+    listed = set()
+    for amount, unit, names in re.findall(r"^\| ([\d,]+)( [MG]iB)? \|.*\| (`.*`) \|$", text, re.M):
+        value = int(amount.replace(",", "")) << {"": 0, " MiB": 20, " GiB": 30}[unit]
+        for module, name in re.findall(r"`(\w+)\.(\w+)`", names):
+            assert getattr(modules[module], name) == value, name
+            listed.add((module, name))
+    there = {(m, n) for m, module in modules.items() for n in vars(module) if n.startswith("MAX_")}
+    own = {(m, n) for m, n in there if f"{n} =" in inspect.getsource(modules[m])}
+    assert own <= listed, own - listed

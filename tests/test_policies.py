@@ -50,9 +50,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RangeServe
             urls[server.url(name)] = kind
             if kind != "missing":
                 data = good(folder, i)
-                data = {"truncated": data[:-900], "text": b"not NWB", "tableless": b""}.get(kind, data)
+                data = {"truncated": data[:-900], "text": b"not NWB", "tableless": b""}.get(
+                    kind, data
+                )
                 server.put(name, data or tableless(folder))
-        server.behaviour.forbidden = {u.rsplit("/", 1)[-1] for u, k in urls.items() if k == "forbidden"}
+        server.behaviour.forbidden = {
+            u.rsplit("/", 1)[-1] for u, k in urls.items() if k == "forbidden"
+        }
         yield server, urls
 
 
@@ -84,7 +88,9 @@ def test_skip_gives_the_rows_of_the_good_files_and_names_the_others(
         assert got.unit_id.tolist() == [10 * n + r for n in numbers for r in range(ROWS)]
         assert got.spike_times.iloc[0] == [numbers[0]]
     report = lazynwb_dask.read_report(frame)
-    bad = {url for url, kind in urls.items() if kind in ("truncated", "missing", "forbidden", "text")}
+    bad = {
+        url for url, kind in urls.items() if kind in ("truncated", "missing", "forbidden", "text")
+    }
     assert set(report.path) == bad
     assert set(report.stage) == {"plan"}
     by_kind = report.groupby(report.path.map(urls)).error.first()

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import queries
+from files import nwb, ragged, table
 from hypothesis import HealthCheck, given, settings
 
 import lazynwb_dask
-from files import nwb, ragged, table
 
 REGIONS = ["VISp", "VISl", "LP", ""]
 
@@ -29,7 +29,9 @@ def session(path: Path, number: int, rows: int) -> str:
         snr[generator.random(rows) < 0.2] = np.nan
         group.create_dataset("snr", data=snr)
         group.create_dataset("rate", data=generator.normal(size=rows).round(1))
-        group.create_dataset("k", data=generator.integers(0, 4, rows), chunks=(3,) if rows > 3 else None)
+        group.create_dataset(
+            "k", data=generator.integers(0, 4, rows), chunks=(3,) if rows > 3 else None
+        )
         group.create_dataset("good", data=generator.random(rows) < 0.5)
         texts = generator.choice(REGIONS, rows).astype(object)
         group.create_dataset("location", data=texts, dtype=h5py.string_dtype())

@@ -161,7 +161,10 @@ def test_s3_signed_and_anonymous_reads_are_right(session: Path, s3_server: S3Ser
     s3_server.put("lab", "ecephys/one.nwb", session.read_bytes())
     wanted = oracle.frame(session, "/units")[["unit_id", "location", "spike_times"]]
     anonymous = {"anon": True, "client_kwargs": {"endpoint_url": s3_server.endpoint}}
-    options: list[dict[str, object]] = [s3_server.storage_options, {"s3": s3_server.storage_options}]
+    options: list[dict[str, object]] = [
+        s3_server.storage_options,
+        {"s3": s3_server.storage_options},
+    ]
     options.append({"s3://lab": anonymous})
     for storage_options in options:
         for path in ("s3://lab/ecephys/one.nwb", "s3://lab/ecephys/", "s3://lab/*/*.nwb"):

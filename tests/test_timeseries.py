@@ -572,7 +572,18 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
                 data = rng.integers(-99, 99, shape).astype(">i2" if how == "chunked" else "i4")
                 series(file, f"/acquisition/s{len(shape)}", data, (1.5, 2.0), **storage)
         found[f"{how} {libver}"] = str(path)
-    return found
+    path = folder / "patchy.nwb"  # chunks that are absent, and chunks without some of their filters
+    with nwb(path) as file:
+        for shape in ((61,), (40, 7), (23, 5, 6)):
+            group = series(file, f"/acquisition/s{len(shape)}", times=(0.0, 1.0))
+            chunk = (8, *[max(2, n // 2) for n in shape[1:]])
+            made = group.create_dataset(
+                "data", shape, ">i2", chunks=chunk, compression="gzip", shuffle=True, fillvalue=-7
+            )
+            made[:16] = rng.integers(-99, 99, (16, *shape[1:]))
+            values = rng.integers(-99, 99, chunk).astype(">i2")
+            made.id.write_direct_chunk((16, *[0] * len(shape[1:])), values.tobytes(), filter_mask=3)
+    return found | {"patchy": str(path)}
 
 
 @settings(QUICK, max_examples=80)
@@ -728,7 +739,7 @@ def test_windows_become_dataframes(kinds: Path) -> None:
     assert words.data.tolist() == ["go", "", "grün"]
 
 
-def test_series_are_found_by_path_by_name_or_all(kinds: Path) -> None:
+def test_series_are_found_by_path_by_name_or_all(kinds: Path, tmp_path: Path) -> None:
     read = lazynwb_dask.open_timeseries
     assert read(kinds, "acquisition/words").path == "/acquisition/words"
     assert read(kinds, "licks").path == "/processing/behavior/events/licks"
@@ -745,8 +756,10 @@ def test_series_are_found_by_path_by_name_or_all(kinds: Path) -> None:
         read(kinds, "/general/extracellular_ephys/electrodes")
     with pytest.raises(ValueError, match="match_all=True"):
         read(kinds)
+    for name in ("a.nwb", "b.nwb"):
+        (tmp_path / name).write_bytes(kinds.read_bytes())
     with pytest.raises(ValueError, match="takes one file"):
-        read(kinds.parent, "speed")
+        read(tmp_path, "speed")
 
 
 def test_the_graph_of_an_array_holds_no_secrets(kinds: Path, s3_server: S3Server) -> None:

@@ -47,7 +47,7 @@ class Catalog:
     >>> paths = make_sessions(folder / "sessions", n=3)
     >>> catalog = lazynwb_dask.build_catalog(paths, folder / "catalog")
     >>> males = catalog[catalog.sessions.sex == "M"]
-    >>> len(lazynwb_dask.read_nwb(males, "/units").partitions) <= 3
+    >>> lazynwb_dask.read_nwb(males, "/units").npartitions <= 3
     True
     """
 

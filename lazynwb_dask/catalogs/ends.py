@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..schema import Field, series
+
+_TEXTS = pa.list_(pa.string())
 
 if TYPE_CHECKING:
     from ..scan import Files
@@ -153,8 +156,10 @@ class ColumnEnds:
         known[at] &= ~numeric  # which become text only in the frame
         complete = known & ~there
         complete[at] |= known[at] & listed
-        lists = rows["texts"].combine_chunks()
-        lists = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
+        told_texts = rows["texts"].unify_dictionaries().combine_chunks()
+        held = told_texts.chunk(0) if isinstance(told_texts, pa.ChunkedArray) else told_texts
+        parsed = pa.array([json.loads(t) for t in held.dictionary.to_pylist()], _TEXTS)
+        lists = parsed.take(held.indices)
         counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
         few_files = np.repeat(at, counts)
         known[at] &= told | listed | ~there[at]

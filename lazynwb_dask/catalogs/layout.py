@@ -51,7 +51,7 @@ STATISTICS = pa.schema(
         ("max_float", pa.float64()),
         ("min_text", _text),
         ("max_text", _text),
-        ("texts", pa.list_(pa.string())),  # all distinct texts, if they are few
+        ("texts", _repeated),  # JSON: all distinct texts, if they are few
     ]
 )
 COLUMNS = pa.schema(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,12 @@ def _ends(values: pa.Array) -> tuple[Any, Any]:
 def _texts(values: pa.Array) -> dict[str, Any]:
     distinct = pc.unique(values.drop_null())
     if not len(distinct):
-        return {"texts": []}
+        return {"texts": "[]"}
     low, high = _ends(distinct)
     found: dict[str, Any] = {}
     if max(len(low), len(high)) <= LONG:
         found = {"min_text": low, "max_text": high}
     longest = pc.max(pc.binary_length(distinct)).as_py()
     if len(distinct) <= FEW and longest <= LONG:
-        found["texts"] = distinct.to_pylist()
+        found["texts"] = json.dumps(sorted(distinct.to_pylist()), ensure_ascii=False)
     return found

@@ -284,7 +284,8 @@ class Indexer:
                         continue
                     obj, where = hit
                 if isinstance(obj, h5d.DatasetID):
-                    found[name] = self.opened(name, obj, where)
+                    hard = info.type == h5l.TYPE_HARD
+                    found[name] = self.opened(name, obj, where, info.u if hard else None)
             except Refused as exc:
                 if not (exc.foreign and self.foreign):
                     problems[name] = str(exc)
@@ -299,10 +300,13 @@ class Indexer:
                     problems[name] = reason_of(exc)
         return found, problems
 
-    def opened(self, name: str, dataset: h5d.DatasetID, where: str) -> Dataset:
+    def opened(
+        self, name: str, dataset: h5d.DatasetID, where: str, address: int | None = None
+    ) -> Dataset:
         """A dataset that is here. Of one whose data are elsewhere not even the shape may be asked for:
         libhdf5 would open the other files to find out."""
-        address = int(self.root.links.get_info(where.encode()).u)  # a hard link: see `find`
+        if address is None:
+            address = int(self.root.links.get_info(where.encode()).u)  # a hard link: see `find`
         reason = elsewhere(dataset)
         if not reason:
             shape = dataset.shape

@@ -41,12 +41,12 @@ def check_shape(layout: Layout, rows: int, size: int) -> None:
     ------
     NWBReadError, UnsupportedColumnError
     """
-    if layout.element_bytes > MAX_ELEMENT:
-        raise UnsupportedColumnError(
-            f"elements of {layout.element_bytes} bytes; the limit is {MAX_ELEMENT}"
-        )
-    nbytes = rows * layout.row_bytes
-    if not layout.row_bytes and 8 * rows > MAX_FILL:
+    width = layout.element_bytes
+    if width > MAX_ELEMENT:
+        raise UnsupportedColumnError(f"elements of {width} bytes; the limit is {MAX_ELEMENT}")
+    row = math.prod(layout.item) * width
+    nbytes = rows * row
+    if not row and 8 * rows > MAX_FILL:
         raise NWBReadError(f"damaged: {rows} rows without any values")
     if nbytes > size * MAX_EXPANSION + MAX_FILL:
         raise NWBReadError(f"damaged: {nbytes} bytes are declared in a file of {size}")
@@ -54,7 +54,7 @@ def check_shape(layout: Layout, rows: int, size: int) -> None:
         return
     if len(layout.chunk) != 1 + len(layout.item) or min(layout.chunk) < 1:
         raise NWBReadError(f"damaged: chunks of the shape {layout.chunk}")
-    chunk = _chunk_bytes(layout)
+    chunk = math.prod(layout.chunk) * width
     if chunk > MAX_CHUNK or chunk - nbytes > MAX_SPARE:
         raise UnsupportedColumnError(
             f"chunks of {chunk} bytes for {nbytes} bytes of data; the limit is {MAX_CHUNK}, and "
@@ -92,6 +92,11 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     expected = layout.chunks(extents.rows)
     if extents.offsets.size != expected or extents.sizes.size != expected:
         raise NWBReadError(f"damaged: {extents.offsets.size} chunks of {name}, not {expected}")
+    chunk = nbytes if layout.chunk is None else math.prod(layout.chunk) * layout.element_bytes
+    if expected == 1 and extents.masks is None:  # most columns, in a tenth of the time
+        start, stored = int(extents.offsets[0]), int(extents.sizes[0])
+        if start + stored <= size and stored * _expansion(layout) >= chunk >= nbytes:
+            return
     there = extents.offsets != UNDEFINED
     starts, sizes = extents.offsets[there], extents.sizes[there]
     ends = starts + sizes
@@ -104,9 +109,12 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
         order = np.argsort(starts, kind="stable")
         if (ends[order][:-1] > starts[order][1:]).any():
             raise NWBReadError(f"damaged: chunks of {name} overlap")
-    chunk = nbytes if layout.chunk is None else _chunk_bytes(layout)
-    masks = None if extents.masks is None else extents.masks[there]
-    if (_too_short(layout, sizes, masks, chunk)).any():
+    expansion = np.full(len(sizes), _expansion(layout))
+    if extents.masks is not None:
+        left_out = extents.masks[there] & (1 << len(layout.filters)) - 1
+        expansion[left_out > 0] = MAX_EXPANSION  # who knows what was left out
+        expansion[left_out == (1 << len(layout.filters)) - 1] = 1
+    if (sizes.astype(np.float64) * expansion < chunk).any():
         raise NWBReadError(f"damaged: fewer bytes of {name} are stored than its shape declares")
     fill = nbytes - min(nbytes, len(starts) * chunk)
     if fill > MAX_FILL:
@@ -124,25 +132,9 @@ def check_missing(column: ColumnIndex) -> None:
         )
 
 
-def _chunk_bytes(layout: Layout) -> int:
-    assert layout.chunk is not None
-    return math.prod(layout.chunk) * layout.element_bytes
-
-
-def _too_short(
-    layout: Layout, sizes: np.ndarray, masks: np.ndarray | None, chunk: int
-) -> np.ndarray:
-    """Which chunks have fewer stored bytes than any data of the declared size."""
-    applied = [f.id for f in layout.filters]
-    if masks is not None and masks.any():
-        expansion = np.full(len(sizes), MAX_EXPANSION)  # who knows what was left out
-        bare = (masks & (1 << len(applied)) - 1) == (1 << len(applied)) - 1
-        expansion[bare] = 1
-    elif not applied or _SAME_SIZE.issuperset(applied):
-        expansion = np.ones(len(sizes), np.int64)
-    elif _SAME_SIZE.issuperset(set(applied) - {_DEFLATE}):
-        expansion = np.full(len(sizes), DEFLATE_EXPANSION)
-    else:
-        expansion = np.full(len(sizes), MAX_EXPANSION)
-    short: np.ndarray = sizes.astype(np.float64) * expansion < chunk
-    return short
+def _expansion(layout: Layout) -> int:
+    """The decoded bytes for each stored one that a dataset's filters can reach."""
+    applied = {f.id for f in layout.filters} - _SAME_SIZE
+    if not applied:
+        return 1
+    return DEFLATE_EXPANSION if applied == {_DEFLATE} else MAX_EXPANSION

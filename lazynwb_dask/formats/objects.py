@@ -254,7 +254,9 @@ class ChunkTree:
 
     def _only(self, node: bytes) -> bool:
         """Take the one chunk of most columns, without the ado that many chunks are worth."""
-        size, mask, *start, child = struct.unpack_from(f"<II{len(self.chunk) + 2}Q", node, NODE_HEADER)
+        size, mask, *start, child = struct.unpack_from(
+            f"<II{len(self.chunk) + 2}Q", node, NODE_HEADER
+        )
         if any(start) or child > self.limit:
             return False
         self.offsets[0], self.sizes[0], self.masks[0] = child + self.base, size, mask

@@ -67,9 +67,7 @@ def index_series(indexer: Indexer, group: h5g.GroupID, path: str) -> TableIndex:
         rows = 0  # a rate alone doesn't tell how many samples there are
     attributes = _attributes(indexer, group, datasets)
     if external:
-        attributes |= {"external_file": "[]"} | _values(
-            indexer, "external_file", datasets["external_file"]
-        )
+        attributes |= _values("external_file", datasets["external_file"])
     columns = {}
     for column in (
         _times(indexer, datasets, problems, rows, attributes),
@@ -100,13 +98,17 @@ def _times(
         return replace(column, arrays=(replace(array, layout=replace(array.layout, rising=True)),))
     if "starting_time" not in datasets:
         return None
-    start, rate = (
-        float(attributes.get("starting_time", "nan")),
-        float(attributes.get("rate", "nan")),
-    )
+    start, rate = _number(attributes.get("starting_time")), _number(attributes.get("rate"))
     if not (math.isfinite(start) and math.isfinite(rate) and rate > 0):
         return ColumnIndex(name, rows=rows, problem=f"no time without a rate above 0; it is {rate}")
     return ColumnIndex(name, (ramp(start, rate, rows),), rows, attributes={"unit": "seconds"})
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
 
 
 def ramp(start: float, rate: float, rows: int) -> ArrayIndex:
@@ -160,12 +162,12 @@ def _attributes(
     start = datasets.get("starting_time")
     if start is not None and start.id is not None and times is None:
         found |= indexer.attributes(start.id, ["rate"])
-        found |= _values(indexer, "starting_time", start)
-        if "starting_time" in found:
-            found["starting_time"] = str(json.loads(found["starting_time"])[0])
+        values = json.loads(_values("", start)[""])
+        if values:
+            found["starting_time"] = str(values[0])
     if "channel_conversion" in datasets:
         held = datasets["channel_conversion"]
-        found |= _values(indexer, "channel_conversion", held)
+        found |= _values("channel_conversion", held)
         if held.id is not None:
             found |= {
                 f"channel_{name}": value
@@ -178,17 +180,15 @@ def _attributes(
                 f"{name}_table": value
                 for value in indexer.attributes(region.id, ["table"]).values()
             }
-            found |= _values(indexer, name, region)
+            found |= _values(name, region)
     return found
 
 
-def _values(indexer: Indexer, name: str, dataset: Dataset) -> dict[str, str]:
-    """The values of a small dataset, as JSON."""
-    if dataset.id is None or dataset.problem or not 0 < dataset.rows <= MAX_REGION:
-        return {}
+def _values(name: str, dataset: Dataset) -> dict[str, str]:
+    """The values of a small dataset, as JSON; an empty list where they can't be read."""
     try:
+        if dataset.id is None or dataset.problem or not 0 < dataset.rows <= MAX_REGION:
+            return {name: "[]"}
         return {name: json.dumps(plain(small(dataset.id)))}
     except Exception:
-        if indexer.sparse.missing:
-            return {}
-        raise
+        return {name: "[]"}  # or not here yet: then another pass follows
