@@ -32,6 +32,7 @@ from .errors import (
 )
 from .formats import hdf5, tree
 from .formats.hdf5 import Table
+from .formats.inventory import list_series
 from .index import FileIndex, TableIndex
 from .options import Options
 from .predicate import from_filters
@@ -375,8 +376,8 @@ def list_tables(
     """The paths of all tables of one file.
 
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> list_tables(make_sessions(getfixture("tmp_path"), n=1)[0])
-    ['/units', '/intervals/trials', '/general/extracellular_ephys/electrodes']
+    >>> list_tables(make_sessions(getfixture("tmp_path"), n=1)[0])[:2]
+    ['/units', '/events/events']
     """
     options = Options(storage_options)
     return tree.list_tables(expand(path, options)[0], options, config.settings())
@@ -515,10 +516,15 @@ def _no_table(
     text = f"no table {name} in {shown(first.url)}"
     if len(absent) > 1:
         text += f" and {len(absent) - 1} of the {len(found)} files"
-    near = get_close_matches(name, there, n=3, cutoff=0.5)
-    near += [t for t in there if t.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1] and t not in near]
+    series = list_series(first, options, settings)
+    near = get_close_matches(name, [*there, *series], n=3, cutoff=0.5)
+    last = name.rsplit("/", 1)[-1]
+    near += [t for t in (*there, *series) if t.rsplit("/", 1)[-1] == last and t not in near]
+    near += [t for t in series if t.startswith(f"{name}/") and t not in near][:3]
     if near:
         text += f"; did you mean {' or '.join(near)}?"
+    if series:
+        text += f" It has {len(series)} TimeSeries, see lazynwb_dask.contents."
     return f"{text} Its tables: {', '.join(there) or 'none'}"
 
 

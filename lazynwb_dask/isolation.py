@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 HELPERS = max(2, min(8, os.cpu_count() or 2))  # at most so many of one process
 GRACE = 5.0  # seconds by which a helper outlives its deadline if its parent is no more
 START = 60.0  # seconds that a helper may take to begin
+_SECRET = re.compile(
+    "^(AWS|AZURE|GOOGLE|GCS|S3|DASK)_|KEY|SECRET|TOKEN|PASSW|CREDENTIAL|SIGNATURE", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -154,13 +158,14 @@ class _Helper:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**_harmless(), **threads, "PYTHONPATH": os.pathsep.join(paths)},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in = cast(RawIOBase, self._process.stdin)
         self._out = cast(RawIOBase, self._process.stdout)
         self._overran = False
+        self._exchanging: object = None
         self._exchange({}, [], START)  # an empty request: is it there?
 
     def ask(
@@ -180,7 +185,9 @@ class _Helper:
     def _exchange(
         self, request: dict[str, Any], parts: list[bytes], seconds: float
     ) -> tuple[dict[str, Any], memoryview]:
-        timer = threading.Timer(max(seconds, 0.0), self._overrun)
+        exchange = self._exchanging = object()
+        self._overran = False
+        timer = threading.Timer(max(seconds, 0.0), self._overrun, [exchange])
         timer.daemon = True
         timer.start()
         try:
@@ -193,14 +200,16 @@ class _Helper:
             self.end()
             raise
         finally:
+            self._exchanging = None
             timer.cancel()
         if answer.get("last"):
             self.end()
         return answer, payload
 
-    def _overrun(self) -> None:
-        self._overran = True
-        self._process.kill()
+    def _overrun(self, exchange: object) -> None:
+        if exchange is self._exchanging:  # not one that has ended meanwhile
+            self._overran = True
+            self._process.kill()
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -214,6 +223,11 @@ class _Helper:
         for pipe in (self._in, self._out):
             with suppress(OSError):
                 pipe.close()
+
+
+def _harmless() -> dict[str, str]:
+    """The environment without what sounds like credentials."""
+    return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
 
 
 class _Pool:

@@ -169,7 +169,7 @@ class Judge:
         path = self.folder / "good.nwb"
         path.write_bytes(self.good[name])
         read = Reading(path, self.settings)
-        return {table: read.frame(table)[0] for table in read.tables()}
+        return {table: read.frame(table)[0] for table in [*read.tables(), *read.series()]}
 
     def _judge(self, number: int, name: str, how: str) -> Verdict:
         from lazynwb_dask.errors import NWBError
@@ -183,7 +183,8 @@ class Judge:
         slowest = 0.0
         try:
             good = self.frames[name]
-            tables = list(dict.fromkeys([*read.tables(), *good]))
+            read.session()
+            tables = list(dict.fromkeys([*read.tables(), *good, *read.series()]))
             for table in tables[:40]:
                 started = time.monotonic()
                 try:
@@ -274,7 +275,24 @@ class Reading:
         try:
             return tree.list_tables(self.source, self.options, self.settings)
         finally:
-            self.listing = time.monotonic() - begun
+            self.listing = max(self.listing, time.monotonic() - begun)
+
+    def series(self) -> list[str]:
+        """The paths of the first TimeSeries."""
+        from lazynwb_dask.formats import inventory
+
+        begun = time.monotonic()
+        try:
+            _, found = inventory.take_stock(self.source, self.options, self.settings)
+        finally:
+            self.listing = max(self.listing, time.monotonic() - begun)
+        return [f["path"] for f in found if f["kind"] == inventory.TIMESERIES][:3]
+
+    def session(self) -> dict[str, Any]:
+        """The session's and the subject's fields."""
+        from lazynwb_dask.formats.session import read_session
+
+        return read_session(self.source, self.options, self.settings).fields
 
     def frame(self, table: str) -> tuple[Any, int, dict[str, str]]:
         """The frame, what the file declares to hold of it, and the columns left out."""
@@ -344,7 +362,11 @@ def _opinion(path: str, table: str, got: Any) -> dict[str, tuple[str, str]]:
             except Exception:
                 paths = _tolerant_paths(file)
             group = file[table]
-            rows = group["id"].shape[0] if group["id"].shape else 1
+            if "id" not in group:  # a TimeSeries; its times may follow from a rate
+                rows = len(got)
+                got = got[[c for c in got.columns if c in group]]
+            else:
+                rows = group["id"].shape[0] if group["id"].shape else 1
             if rows > 10_000_000:
                 return {"*": ("unsettled", f"{rows} rows")}
             for column in got.columns:

@@ -645,6 +645,21 @@ def zoo(path: Path, libver: str, secret: Path) -> Path:
         aligned.create_dataset("start_time", data=np.arange(5.0))
         aligned.attrs["categories"] = np.array(["inner"], h5py.string_dtype())
         table(file, "/intervals/trials/inner", 5, ["v"]).create_dataset("v", data=np.arange(5))
+        for name in ("clocked", "timed"):
+            series = file.create_group(f"acquisition/{name}")
+            series.attrs["neurodata_type"] = "ElectricalSeries"
+            series.create_dataset("data", data=np.arange(60).reshape(20, 3), chunks=(7, 2))
+            series["data"].attrs["conversion"] = 0.5
+        file["acquisition/timed/timestamps"] = np.arange(20.0)
+        file["acquisition/clocked/starting_time"] = 1.0
+        file["acquisition/clocked/starting_time"].attrs["rate"] = 10.0
+        for name in (
+            "identifier",
+            "session_description",
+            "general/experimenter",
+            "general/subject/age",
+        ):
+            file[name] = f"some {name}"
     return path
 
 

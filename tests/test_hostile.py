@@ -51,7 +51,7 @@ def test_the_judge_is_not_blind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def tampered(how: Callable[[Any], Any]) -> str:
         def frame(self: judge.Reading, table: str) -> Any:
             got, *rest = read(self, table)
-            return how(got), *rest
+            return how(got) if "id" in got else got, *rest
 
         monkeypatch.setattr(judge.Reading, "frame", frame)
         return seen.judge(number).outcome

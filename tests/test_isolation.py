@@ -337,6 +337,21 @@ def test_no_secret_and_no_query_reach_a_helper(
     assert "a-key-id" not in "".join(sent)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="another process's environment, on Linux")
+def test_no_credentials_of_the_environment_reach_a_helper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    monkeypatch.setenv("DANDI_API_KEY", "hush-hush")
+    (path,) = make_sessions(tmp_path, n=1, units=5)
+    isolation._pool.end()
+    tree.list_tables(source(path), OPTIONS, IsolatedSettings())
+    (pid,) = helpers()
+    environment = Path(f"/proc/{pid}/environ").read_text()
+    assert "PATH=" in environment
+    assert "hush-hush" not in environment
+
+
 def test_what_a_helper_says_is_not_believed(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5)
     found = hdf5.index_file(source(path), "/units", OPTIONS, Settings()).table

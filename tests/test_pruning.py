@@ -164,7 +164,7 @@ def check(scan: Scan, frames: list[pd.DataFrame], predicate: Predicate) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(predicate=PREDICATES)
 def test_a_file_with_a_matching_row_is_never_left_out(
     scan: Scan, frames: list[pd.DataFrame], predicate: Predicate
@@ -182,7 +182,7 @@ TERMS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(TERMS, min_size=1, max_size=3), joins=st.lists(st.booleans(), max_size=2))
 def test_queries_as_text_leave_out_no_file_either(
     scan: Scan, frames: list[pd.DataFrame], texts: list[str], joins: list[bool]
@@ -192,6 +192,15 @@ def test_queries_as_text_leave_out_no_file_either(
         query = f"({query}) {'and' if both else 'or'} not ({text})"
     local = {"words": ["VISl", "z"], "limit": 2.5}
     check(scan, frames, parse_query(query, list(scan.meta.columns), local_dict=local))
+
+
+@pytest.mark.parametrize(
+    "query", ["f > 1 or not (e == 'low')", "not (e == 'low')", "not e.isna()", "not (t in ['a'])"]
+)
+def test_missing_values_count_in_a_query_as_they_do_there(
+    scan: Scan, frames: list[pd.DataFrame], query: str
+) -> None:
+    check(scan, frames, parse_query(query, list(scan.meta.columns)))
 
 
 def left(scan: Scan, predicate: Predicate) -> set[int]:

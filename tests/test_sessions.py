@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import dask
 import h5py
@@ -81,6 +82,18 @@ def test_a_file_costs_at_most_eight_requests_and_all_files_are_read_at_once(
     range_server.clear_log()
     assert frame.subject_id.nunique().compute() == 2
     assert not range_server.log, "all of it was read while planning"
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "chunked", "gzip"])
+def test_a_large_file_costs_no_more_than_eight_requests(
+    tmp_path: Path, range_server: RangeServer, layout: str
+) -> None:
+    sizes: dict[str, Any] = {"units": 400, "mean_spikes": 8_000, "samples": 300_000}
+    (path,) = make_sessions(tmp_path, n=1, layout=layout, **sizes)
+    url = range_server.put("f.nwb", Path(path).read_bytes())
+    lazynwb_dask.read_sessions(url)
+    assert len(range_server.log) <= 8
+    assert range_server.sent <= 2_000_000
 
 
 def test_times_are_utc_and_one_without_a_zone_is_taken_as_utc(tmp_path: Path) -> None:

@@ -182,6 +182,8 @@ def test_a_tables_path_a_containers_and_a_missing_one_are_told_apart(kinds: Path
     for name in ("/processing/behavior/events", "/processing/behavior", "/acquisition/nothing"):
         with pytest.raises(TableNotFoundError, match=name):
             lazynwb_dask.read_nwb(kinds, name)
+    with pytest.raises(TableNotFoundError, match=r"did you mean .*/behavior/events/licks"):
+        lazynwb_dask.read_nwb(kinds, "/processing/behavior/events")
 
 
 def test_data_and_timestamps_of_unequal_length_are_cut_and_it_is_noted(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from ..schema import Field, series
 
-_TEXTS = pa.list_(pa.string())
-
 if TYPE_CHECKING:
     from ..scan import Files
     from .plan import Columns
+
+_TEXTS = pa.list_(pa.string())
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +158,14 @@ class ColumnEnds:
         complete[at] |= known[at] & listed
         told_texts = rows["texts"].unify_dictionaries().combine_chunks()
         held = told_texts.chunk(0) if isinstance(told_texts, pa.ChunkedArray) else told_texts
-        parsed = pa.array([json.loads(t) for t in held.dictionary.to_pylist()], _TEXTS)
-        lists = parsed.take(held.indices)
+        codes, which = np.unique(held.indices.fill_null(-1).to_numpy(), return_inverse=True)
+        names = (
+            held.dictionary.take(pa.array(np.maximum(codes, 0))).to_pylist() if listed.any() else []
+        )
+        parsed = [
+            json.loads(t) if c >= 0 else None for c, t in zip(codes.tolist(), names, strict=False)
+        ]
+        lists = pa.array(parsed or [None], _TEXTS).take(pa.array(which.reshape(-1)))
         counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
         few_files = np.repeat(at, counts)
         known[at] &= told | listed | ~there[at]

@@ -48,10 +48,21 @@ class FileStatistics(ColumnEnds):
 
 # ------------------------------------------------------------------------------------------------ judging
 class _Judge:
-    """Judges one condition."""
+    """Judges one condition.
 
-    def __init__(self, statistics: FileStatistics, fields: Mapping[str, Field]) -> None:
-        self.statistics, self.fields = statistics, fields
+    Parameters
+    ----------
+    statistics : FileStatistics
+    fields : mapping of str to Field
+    loose : bool
+        For parts of a query: what is missing may count as true there where it doesn't in a frame's own
+        arithmetic (``not (x == 'a')`` of a missing x).
+    """
+
+    def __init__(
+        self, statistics: FileStatistics, fields: Mapping[str, Field], loose: bool = False
+    ) -> None:
+        self.statistics, self.fields, self.loose = statistics, fields, loose
 
     @property
     def _unknown(self) -> Judged:
@@ -77,7 +88,7 @@ class _Judge:
                 true = np.logical_and.reduce([self.of(step).true for step in steps])
                 return Judged(true, self._unknown.false)
             case Query():
-                return self.of(tree_of(node))
+                return _Judge(self.statistics, self.fields, loose=True).of(tree_of(node))
             case Operation("&", (left, right)):
                 a, b = self.of(left), self.of(right)
                 return Judged(a.true & b.true, a.false | b.false)
@@ -193,7 +204,7 @@ class _Judge:
             np.logical_or.at(false, ends.few_files, ~holds)
         if _nullable(field):
             null = pd.Series([None], dtype=field.dtype).array
-            true |= ends.missing & bool(_mask(node, name, null)[0])
+            true |= ends.missing & (self.loose or bool(_mask(node, name, null)[0]))
             false |= ends.missing  # what is neither true nor false counts as both
         return Judged(true | ~ends.complete, false | ~ends.complete)
 

@@ -69,9 +69,14 @@ class TakeStock:
         return Plain(sorted(found, key=lambda entry: str(entry["path"]).split("/")))
 
 
+def list_series(source: Source, options: Options, settings: Settings) -> list[str]:
+    """The paths of all TimeSeries of a file."""
+    return run(source, options, settings, ListSeries())[1]
+
+
 @dataclass(frozen=True)
 class ListSeries:
-    """The paths of all TimeSeries of a file."""
+    """The job of `list_series`."""
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> list[str]:
         found = []
