@@ -164,7 +164,7 @@ def check(scan: Scan, frames: list[pd.DataFrame], predicate: Predicate) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
-@settings(max_examples=6000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(predicate=PREDICATES)
 def test_a_file_with_a_matching_row_is_never_left_out(
     scan: Scan, frames: list[pd.DataFrame], predicate: Predicate
@@ -182,7 +182,7 @@ TERMS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(TERMS, min_size=1, max_size=3), joins=st.lists(st.booleans(), max_size=2))
 def test_queries_as_text_leave_out_no_file_either(
     scan: Scan, frames: list[pd.DataFrame], texts: list[str], joins: list[bool]
