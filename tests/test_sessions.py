@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -371,7 +372,7 @@ def test_widened_frames_combine_with_others_and_travel(paths: list[str]) -> None
     pd.testing.assert_series_equal(
         combined.compute().ratio, units.presence_ratio.compute(), check_names=False
     )
-    other = wide[wide.snr > 3].compute(scheduler="processes")
+    other = pickle.loads(pickle.dumps(wide[wide.snr > 3])).compute()
     pd.testing.assert_frame_equal(other, whole[whole.snr > 3], check_index_type=False)
     counts = wide.groupby("sex").unit_id.count().compute()
     assert counts.sum() == len(whole)
