@@ -28,6 +28,8 @@ _OURS = frozenset({DEFLATE, SHUFFLE, FLETCHER32, ZSTD, BLOSC})
 _COMPRESSORS = frozenset({DEFLATE, SZIP, LZF, BLOSC, ZSTD})
 _SCALEOFFSET_HEAD = 21  # bytes before the packed values
 _SZIP_PIXELS = 32  # of a block, at most
+_PLUGINS = 256  # the filters from here on are not libhdf5's own
+_PLACEHOLDER = 511  # a number that is kept for tests
 
 
 class Room(NamedTuple):
@@ -214,7 +216,10 @@ def _decoded(data: bytes, layout: Layout, applied: Sequence[Filter], nbytes: int
         plist = h5p.create(h5p.DATASET_CREATE)
         plist.set_chunk(chunk)
         for step in applied:
-            plist.set_filter(step.id, 0, step.values)
+            if _of_plugin(step):
+                plist.set_filter(_PLACEHOLDER, h5z.FLAG_OPTIONAL, step.values)
+            else:
+                plist.set_filter(step.id, 0, step.values)
         kind = _hdf5_type(layout.element)
         if layout.fill and layout.element[0] in ("number", "enum"):
             # scale-offset keeps one of its codes for the fill value
@@ -223,12 +228,39 @@ def _decoded(data: bytes, layout: Layout, applied: Sequence[Filter], nbytes: int
         try:
             made = h5d.create(file.id, b"chunk", kind, h5s.create_simple(chunk), plist)
             _check_parameters(made, applied)
+            if any(map(_of_plugin, applied)):
+                made = _with_plugins(file, applied)
             made.write_direct_chunk((0,) * len(chunk), data)
             out = np.zeros(nbytes, np.uint8)
             made.read(h5s.ALL, h5s.ALL, out, made.get_type())
         except (OSError, ValueError, RuntimeError) as exc:
             raise NWBReadError(f"a chunk that can't be decoded: {exc}") from None
     return out
+
+
+def _of_plugin(step: Filter) -> bool:
+    # LZF comes with h5py, and finds its parameters (a size that it believes) from the dataset
+    return step.id >= _PLUGINS and step.id != LZF
+
+
+def _with_plugins(file: h5py.File, applied: Sequence[Filter]) -> h5d.DatasetID:
+    """The empty dataset of `file`, its placeholders replaced by the filters they stand for.
+
+    A plugin takes the parameters of a dataset that is created for a user's wishes, and stores others
+    (Bitshuffle puts three before them). Only what is in a file already is taken as it is.
+    """
+    file.flush()
+    image = file.id.get_file_image()
+    for step in applied:
+        if _of_plugin(step):  # as version 1 of the filter pipeline message has it
+            count = len(step.values)
+            tail = struct.pack(f"<HHH{count}I", 0, h5z.FLAG_OPTIONAL, count, *step.values)
+            before, found, after = image.partition(struct.pack("<H", _PLACEHOLDER) + tail)
+            if not found:
+                raise NWBReadError(f"parameters {step.values} of the filter {step.id}: damaged")
+            image = before + struct.pack("<H", step.id) + tail + after
+    opened = h5py.h5f.open_file_image(image, flags=h5py.h5f.FILE_IMAGE_OPEN_RW)
+    return h5d.open(opened, b"chunk")
 
 
 def _check_available(applied: Sequence[Filter]) -> None:

@@ -490,6 +490,42 @@ def test_paged_files_dense_groups_and_committed_types_are_read(tmp_path: Path) -
     assert got.wide[6]["f299"] == 6
 
 
+@pytest.mark.parametrize("how", ["Bitshuffle", "LZ4", "BZip2", "Blosc2", "Zstd", "Blosc"])
+def test_filters_of_the_plugin_are_read_where_it_is_installed(tmp_path: Path, how: str) -> None:
+    import hdf5plugin
+
+    values = np.random.default_rng(0).integers(0, 50, 3000).astype("<i4")
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 10, ["x"])
+        ragged(
+            group, "x", np.arange(300, 3001, 300), values, chunks=(700,),
+            compression=getattr(hdf5plugin, how)(),
+        )  # fmt: skip
+    assert_reads(tmp_path / "f.nwb")
+
+
+def test_the_nbit_filter_is_undone(tmp_path: Path) -> None:
+    values = np.array([-2048, -1, 0, 1, 2047, 5], "<i2")
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 6, ["short", "whole", "single"])
+        twelve = h5py.h5t.STD_I16LE.copy()
+        twelve.set_precision(12)
+        for name, kind, data in (
+            (b"short", twelve, values),
+            (b"whole", h5py.h5t.STD_I16LE, values),
+            (b"single", h5py.h5t.IEEE_F32LE, values.astype("<f4")),
+        ):
+            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            plist.set_chunk((4,))
+            plist.set_filter(h5py.h5z.FILTER_NBIT, h5py.h5z.FLAG_OPTIONAL)
+            made = h5py.h5d.create(group.id, name, kind, h5py.h5s.create_simple((6,)), plist)
+            made.write(h5py.h5s.ALL, h5py.h5s.ALL, data)
+            assert made.get_create_plist().get_nfilters() == 1
+    got = assert_reads(tmp_path / "f.nwb")
+    for name in ("short", "whole", "single"):
+        assert got[name].tolist() == values.tolist()
+
+
 @pytest.mark.parametrize(("number", "name"), [(32015, "zstd"), (32001, "blosc")])
 def test_zstd_and_blosc_need_no_plugin(tmp_path: Path, number: int, name: str) -> None:
     import numcodecs
