@@ -220,7 +220,8 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each failure: ``path``, ``stage`` (``"plan"``, or ``"read"`` for those that only
-        showed while computing, in this process or on the workers of the active cluster), ``error``.
+        showed while computing, in this process, in those it started, or on the workers of the
+        active cluster), ``error``.
     """
     rows: list[tuple[str, str, str]] = []
     for node in expr.reads(frame):

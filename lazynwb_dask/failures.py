@@ -1,18 +1,30 @@
-"""Failures that only show while reading, told to whoever computed: here, or over a cluster's events."""
+"""Failures that only show while reading, told to whoever computed: here, or over a cluster's events.
+
+The processes of Dask's multiprocessing scheduler have no such events. They write into a folder that the
+computing process made and named in its environment, which they have from it.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import json
+import os
+import shutil
 import sys
+import tempfile
 import threading
 import warnings
 from collections import deque
 from collections.abc import Container
+from pathlib import Path
 from typing import Any
 
 from .errors import Failure
 
 TOPIC = "lazynwb-dask-failures"
 KEPT = 10_000
+FOLDER = "LAZYNWB_DASK_FAILURES"  # the environment variable that names it
 
 _kept: deque[tuple[str, Failure]] = deque(maxlen=KEPT)
 _lock = threading.Lock()
@@ -74,13 +86,52 @@ def tell(origin: str, failures: list[Failure]) -> None:
         worker.log_event(TOPIC, [(origin, f.path, f.stage, f.error) for f in failures])
         warn(message)
         return
-    note(origin, failures)
     warnings.warn(message, stacklevel=2)
+    folder = os.environ.get(FOLDER)
+    if folder is None or _own == (os.getpid(), folder):
+        note(origin, failures)
+        return
+    lines = [json.dumps((origin, f.path, f.stage, f.error)) + "\n" for f in failures]
+    # the folder may have gone with the process that waited for it
+    own = Path(folder) / f"{os.getpid()}.jsonl"
+    with _lock, contextlib.suppress(OSError), own.open("a", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+_own: tuple[int, str] | None = None  # this process, or the one it is a fork of; its folder
+
+
+def listen() -> None:
+    """Make it possible for processes that this one starts to tell it of failures."""
+    global _own
+    with _lock:
+        if (_own is None or _own[0] != os.getpid()) and _worker() is None:
+            folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="lazynwb-dask-")
+            _own = os.getpid(), folder
+            atexit.register(_leave, *_own)
+
+
+def _leave(process: int, folder: str) -> None:
+    if os.getpid() == process:  # and not a fork of it
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _written(origin: str) -> list[tuple[str, str, str]]:
+    """What processes that this one started have told of a frame."""
+    found = []
+    for file in sorted(Path(_own[1]).glob("*.jsonl")) if _own else []:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):  # written to its end
+                    token, *failure = json.loads(line)
+                    if token == origin:
+                        found.append(tuple(failure))
+    return found
 
 
 def told(origin: str) -> list[tuple[str, str, str]]:
-    """What was told of a frame, in this process and by the workers of the active cluster."""
-    found = noted({origin})
+    """What was told of a frame: in this process, by those it started, by workers of the active cluster."""
+    found = noted({origin}) + _written(origin)
     client = _client()
     if client is not None:
         for _, event in client.get_events(TOPIC):

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from .channels import Shown
 from .errors import Failure, NWBReadError
-from .failures import tell
+from .failures import listen, tell
 from .index import (
     ArrayIndex,
     ColumnIndex,
@@ -360,6 +360,8 @@ class Scan:
     def before_compute(self) -> None:
         """Called in the client's process when the graph is about to be made."""
         self.options.share()
+        if self.on_error == "skip":
+            listen()
 
     # --- packing
     def _compact(self) -> Scan:

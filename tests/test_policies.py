@@ -81,7 +81,7 @@ def test_skip_gives_the_rows_of_the_good_files_and_names_the_others(
     assert any("4 of 189 files have no table /units" in text for text in texts)
     right = [url for url, kind in urls.items() if kind == "good"]
     assert len(frame) == ROWS * len(right)
-    for scheduler in ("threads", "sync", client):
+    for scheduler in ("threads", "sync", "processes", client):
         got = frame.compute(scheduler=scheduler)
         assert got._nwb_path.tolist() == [url for url in right for _ in range(ROWS)]
         numbers = [int(url[-7:-4]) for url in right]
@@ -121,14 +121,14 @@ def test_files_that_vanish_after_planning_drop_out_of_that_computation(
         frame = lazynwb_dask.read_nwb(urls, "/units", on_error="skip")
         whole = frame.compute()
         server.behaviour.forbidden = {"s2.nwb"}
-        for scheduler in ("threads", client):
+        for scheduler in ("threads", "processes", client):
             with warnings.catch_warnings(), client.as_current():
                 warnings.simplefilter("ignore")
                 got = frame.compute(scheduler=scheduler)
                 report = lazynwb_dask.read_report(frame)
             oracle.assert_same(got, whole[whole._nwb_path != urls[2]])
-            assert report.path.tolist() == [urls[2]]
-            assert report.stage.tolist() == ["read"]
+            assert set(report.path) == {urls[2]}
+            assert set(report.stage) == {"read"}
             assert len(frame) == 6 * ROWS, "len counts the rows that were planned"
         strict = lazynwb_dask.read_nwb([u for u in urls if "s2" not in u], "/units")
         server.behaviour.forbidden = {"s3.nwb"}
