@@ -232,13 +232,17 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
 
 
 def schema_report(
-    paths: Paths, table: Table, *, storage_options: Mapping[str, Any] | None = None
+    paths: Paths,
+    table: Table,
+    *,
+    on_error: str = "raise",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """What each column of a table is, and in how many files it is what.
 
     Parameters
     ----------
-    paths, table, storage_options
+    paths, table, on_error, storage_options
         As in `read_nwb`.
 
     Returns
@@ -247,15 +251,26 @@ def schema_report(
         One row for each column: the dtype chosen, the types found and in how many files, how many files
         have it and lack it, its shape, description and unit, what is odd about it, and, where it is left
         out of the frame, why.
+
+    Examples
+    --------
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> report = schema_report(make_sessions(getfixture("tmp_path"), n=3), "/units")
+    >>> report.found["spike_times"], report.found["firing_rate"]
+    ('list<item: double> (3)', 'float64 (3)')
     """
     if isinstance(paths, Catalog) and _holds(paths, table, None, None, False):
         return report_of(paths, table)
+    _one_of("on_error", on_error, ("skip", "raise"))
     options, settings = _options(paths, storage_options), config.settings()
-    found, failures = index_files(
-        _sources(paths, options), table, options, settings,
+    sources = _sources(paths, options)
+    found, failed = index_files(
+        sources, table, options, settings,
         threads=config.get("index-threads"), details=True, progress=config.get("progress"),
+        on_error=on_error,
     )  # fmt: skip
-    tables = _present(found, failures, table, "skip", options, settings)
+    failures.warn_skipped(failed, len(sources))
+    tables = _present(found, failed, table, "skip", options, settings)
     unified = _unified(tables, {}, options, settings)
     return report([(source.url, t) for source, t in tables], unified)
 

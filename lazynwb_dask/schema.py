@@ -458,7 +458,7 @@ def report(tables: Sequence[tuple[str, TableIndex]], schema: Schema) -> pd.DataF
     names = dict.fromkeys(name for _, table in tables for name in table.columns)
     for name in names:
         columns = [t.columns[name] for _, t in tables if name in t.columns]
-        found = Counter(str(c.type) for c in columns if not c.problem)
+        found = Counter(_readable(c.type) for c in columns if not c.problem)
         unified = schema.fields.get(name)
         conflict = schema.conflicts.get(name)
         rows.append(
@@ -477,6 +477,12 @@ def report(tables: Sequence[tuple[str, TableIndex]], schema: Schema) -> pd.DataF
             }
         )
     return pd.DataFrame(rows).set_index("column") if rows else pd.DataFrame()
+
+
+def _readable(kind: pa.DataType) -> str:
+    """A type as pandas would call it: float64 rather than double."""
+    number = pa.types.is_floating(kind)
+    return str(np.dtype(kind.to_pandas_dtype())) if number else str(kind).removeprefix("large_")
 
 
 def _shapes(columns: Sequence[ColumnIndex]) -> str:

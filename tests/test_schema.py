@@ -246,4 +246,11 @@ def test_the_schema_report_says_what_was_found_where(tmp_path: Path) -> None:
     x = report.loc["x"]
     assert (x["files"], x["missing"], x["shape"]) == (1, 1, "rows x 3")
     assert (x["description"], x["unit"]) == ("how many", "volts")
-    assert report.loc["only", "found"] == "double (1)"
+    assert report.loc["only", "found"] == "float64 (1)"
+    (tmp_path / "c.nwb").write_text("not HDF5")
+    every = [tmp_path / "a.nwb", tmp_path / "b.nwb", tmp_path / "c.nwb"]
+    with pytest.raises(NWBReadError, match=r"c\.nwb"):
+        lazynwb_dask.schema_report(every, "units")
+    with pytest.warns(UserWarning, match="1 of 3 files can't be read"):
+        tolerant = lazynwb_dask.schema_report(every, "units", on_error="skip")
+    pd.testing.assert_frame_equal(tolerant, report)
