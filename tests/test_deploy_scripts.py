@@ -1,0 +1,155 @@
+"""Scripts and documentation of deployments, held against the packages that they call."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dask_kubernetes.operator import KubeCluster
+from deployment import DEPLOY, ROOT, complaints, container, fits, specification
+
+from lazynwb_dask.deploy import kube_cluster_spec
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Coiled and Dask Gateway as they are published, without what they depend on.
+
+    Coiled would bring 45 packages, and the gateway's server has wheels for one platform: its Python
+    parts run anywhere.
+    """
+    target = tmp_path_factory.mktemp("packages")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target),
+            *("--platform=manylinux_2_17_x86_64", "--platform=any", "--only-binary=:all:"),
+            *("coiled", "dask-gateway", "dask-gateway-server", "traitlets", "colorlog"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def parameters(source: Path, owner: str, method: str) -> set[str]:
+    """The named parameters of a method, by its source."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ClassDef) and node.name == owner:
+            for item in node.body:
+                # the last one is the real one: overloads go before
+                if isinstance(item, ast.FunctionDef) and item.name == method:
+                    found = item.args
+    return {a.arg for a in (*found.args, *found.kwonlyargs)} - {"self"}
+
+
+def calls(text: str) -> list[tuple[str, set[str]]]:
+    """What a script calls, as written, and with which keywords."""
+    return [
+        (ast.unparse(node.func), {k.arg for k in node.keywords if k.arg})
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call)
+    ]
+
+
+def blocks(page: str) -> list[str]:
+    """The Python blocks of a page of the documentation."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def signatures(packages: Path) -> dict[str, dict[str, set[str]]]:
+    """By platform: the calls that are checked, and the keywords that they know."""
+    coiled = packages / "coiled" / "v2" / "cluster.py"
+    gateway = packages / "dask_gateway" / "client.py"
+    return {
+        "on_kubernetes.py": {
+            "KubeCluster": set(inspect.signature(KubeCluster).parameters) - {"kwargs"},
+            "cluster.adapt": set(inspect.signature(KubeCluster.adapt).parameters),
+            "lazynwb_dask.deploy.kube_cluster_spec": set(
+                inspect.signature(kube_cluster_spec).parameters
+            ),
+        },
+        "on_coiled.py": {"coiled.Cluster": parameters(coiled, "Cluster", "__init__")},
+        "on_gateway.py": {
+            "Gateway": parameters(gateway, "Gateway", "__init__"),
+            "gateway.new_cluster": parameters(gateway, "Gateway", "new_cluster"),
+            "gateway.cluster_options": parameters(gateway, "Gateway", "cluster_options"),
+            "cluster.adapt": parameters(gateway, "GatewayCluster", "adapt"),
+        },
+    }
+
+
+@pytest.mark.parametrize("script", ["on_kubernetes.py", "on_coiled.py", "on_gateway.py"])
+def test_scripts_use_keywords_that_exist(packages: Path, script: str) -> None:
+    known = signatures(packages)[script]
+    made = calls((DEPLOY / script).read_text())
+    assert known.keys() <= {name for name, _ in made}
+    for name, keywords in made:
+        assert keywords <= known.get(name, keywords), f"{name}: {keywords - known[name]}"
+
+
+GATEWAY = """
+import json, sys
+from traitlets.config import Config
+from dask_gateway_server.backends.kubernetes.backend import KubeClusterConfig
+
+c = Config()
+exec(open(sys.argv[1]).read(), {"get_config": lambda: c})
+options = c.Backend.cluster_options
+chosen = options.parse_options(json.loads(sys.argv[2]))
+overrides = options.get_configuration(chosen, "user")
+unknown = {*c.KubeClusterConfig, *overrides} - set(KubeClusterConfig.class_trait_names())
+made = KubeClusterConfig(config=c, **overrides)
+print(json.dumps({
+    "unknown": sorted(unknown), "memory": made.worker_memory, "cores": made.worker_cores,
+    "commands": [made.scheduler_cmd, made.worker_cmd], "environment": made.environment,
+    "pod": made.worker_extra_pod_config,
+}))
+"""
+
+
+def test_the_gateway_s_server_takes_its_configuration_and_the_script_s_options(
+    packages: Path,
+) -> None:
+    script = ast.parse((DEPLOY / "on_gateway.py").read_text())
+    chosen = {
+        node.targets[0].attr: ast.literal_eval(node.value)
+        for node in ast.walk(script)
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute)
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", GATEWAY, str(DEPLOY / "gateway_config.py"), json.dumps(chosen)],
+        env={**os.environ, "PYTHONPATH": str(packages)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["unknown"] == []
+    assert (made["memory"], made["cores"]) == (16 << 30, 4)
+    assert made["environment"] == chosen["environment"]
+    fits({"containers": [], **made["pod"]}, "V1PodSpec")
+    # its default, and the operator's, are commands that current versions of Dask don't have
+    assert made["commands"] == [["dask", "scheduler"], ["dask", "worker"]]
+    assert container(specification(), "worker")["args"][:2] == ["dask", "worker"]
+
+
+def test_the_documentation_s_examples_are_right(packages: Path) -> None:
+    known = {k: v for named in signatures(packages).values() for k, v in named.items()}
+    made = [call for block in blocks("deploy.md") for call in calls(block)]
+    assert {"KubeCluster", "lazynwb_dask.deploy.kube_cluster_spec"} <= {name for name, _ in made}
+    for name, keywords in made:
+        assert keywords <= known.get(name, keywords), name
+    names: dict[str, Any] = {}
+    exec(blocks("deploy.md")[0], names)
+    assert complaints(names["spec"]) == []
