@@ -1,0 +1,97 @@
+"""The read as a Dask expression. The only package that knows Dask's internals.
+
+Dask rewrites an expression from the top: each node may replace its parent (`_simplify_up`). A `ReadNWB`
+takes in what its parents do to it, as far as that means the same for each partition by itself: columns,
+conditions on rows, limits of rows. What is left is executed by Dask.
+
+Three things must hold for the result to be right:
+
+- Reads of one table count as aligned, row by row, however they are narrowed. So none may have other
+  partitions than the rest: all live reads are cut alike, in one step (`join`, `_tune_down`).
+- Expressions are shared by name, so the name covers all that any rule looks at, and nothing changes.
+- Nothing here reads or computes: an expression's properties are asked for under locks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..fusion import Scan
+from ..predicate import Predicate
+from .internals import FinalizeCompute, Loc, collections_to_expr, ex, new_collection
+from .node import Pushed, View
+from .rules import ReadNWB
+
+__all__ = [
+    "FinalizeCompute",
+    "Loc",
+    "ReadNWB",
+    "collections_to_expr",
+    "ex",
+    "filters_left",
+    "from_scan",
+    "new_collection",
+    "reads",
+    "taken_apart",
+]
+
+
+def from_scan(scan: Scan, predicate: Predicate | None = None) -> Any:
+    """A Dask DataFrame of all rows of a scan, or of those that a predicate leaves."""
+    if predicate is not None:
+        predicate.validate(scan.meta)
+    return new_collection(ReadNWB(scan, None, Pushed(predicate)))
+
+
+def reads(collection: Any) -> list[ReadNWB]:
+    """The reads that computing a collection would make, after all rewriting."""
+    optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
+    return list(optimized.find_operations(ReadNWB))
+
+
+def taken_apart(collection: Any) -> tuple[Scan, list[str], Predicate | None] | None:
+    """The scan, the columns and the condition of a frame that is nothing but a read.
+
+    None if it is more than that, after all that can be pushed into reads has been.
+    """
+    if getattr(collection, "ndim", None) != 2 or not isinstance(
+        getattr(collection, "expr", None), ex.Expr
+    ):
+        return None
+    node = collection.expr.simplify()
+    columns = list(node.columns)
+    while isinstance(node, ex.Projection):
+        node = node.frame
+    if not isinstance(node, ReadNWB) or node.limit is not None:
+        return None
+    if len({*columns}) < len(columns):
+        return None
+    scan = node.scan
+    if node.layout is not None or node.operand("_partitions") is not None:
+        parts = np.concatenate([node.parts(task) for task in node._tasks])
+        scan = scan.narrow(scan.meta.columns, parts.tolist())
+    return scan, columns, node.predicate
+
+
+def filters_left(collection: Any) -> list[tuple[str, str]]:
+    """The filters that stay above the reads after all rewriting, and why each does."""
+    optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
+    return [(str(node.predicate), _why_left(node)) for node in optimized.find_operations(ex.Filter)]
+
+
+def _why_left(node: Any) -> str:
+    inside = list(node.predicate.walk())
+    if any(isinstance(part, ex.Expr) and part.ndim == 0 for part in inside):
+        return "it compares with a value that is made of all rows"
+    if any(isinstance(part, (ex.MapPartitions, ex.Map, ex.Apply)) for part in inside):
+        return "it calls a function, which could look at anything"
+    read = node.frame
+    while isinstance(read, (ex.Projection, View)):
+        read = read.frame
+    if not isinstance(read, ReadNWB):
+        return f"it is of a frame that was changed after reading ({type(read).__name__})"
+    if read.limit is not None:
+        return "it is of rows that were chosen by their order"
+    return "it isn't known to look at each row by itself"

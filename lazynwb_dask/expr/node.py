@@ -1,0 +1,192 @@
+"""The read itself: some columns, partitions and rows of a scan, as a leaf of an expression."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from dask.system import CPU_COUNT
+from numpy.typing import NDArray
+
+from .. import config, tasks
+from ..fusion import ONE_EACH, Family, Layout, columns_of, lay_out, possible
+from ..predicate import Predicate
+from .internals import AnyExpr, BlockwiseIO, Task, _tokenize_deterministic, ex
+
+# A few tasks for each thread, so that all have work until the end.
+MIN_TASKS = max(4, 2 * CPU_COUNT)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What changes a read's rows and cost, but not what it is aligned with."""
+
+    predicate: Predicate | None = None
+    family: Family | None = None
+
+    def __dask_tokenize__(self) -> str:
+        # Dask compares operands to tell whether two reads are aligned: filtered or not, they are.
+        return "pushed"
+
+
+class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
+    """Some columns, partitions and rows of a scan.
+
+    As long as `layout` is None, each task reads one partition, and rules may still change the read;
+    afterwards `_partitions` counts the layout's tasks.
+    """
+
+    _parameters: ClassVar = ["scan", "columns", "pushed", "limit", "layout", "_partitions"]
+    _defaults: ClassVar = {**dict.fromkeys(_parameters[1:]), "pushed": Pushed()}
+    _absorb_projections = True
+    _pickle_functools_cache = False
+    _determ_token: str | None
+
+    # --- what Dask asks of every expression
+    def __dask_tokenize__(self) -> str:
+        if not self._determ_token:
+            pushed = self.operand("pushed")
+            parts = [self.operand(name) for name in self._parameters if name != "pushed"]
+            token: str = _tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.family)
+            self._determ_token = token
+        return self._determ_token
+
+    @property
+    def columns(self) -> list[str]:
+        columns = self.operand("columns")
+        return list(self.scan.meta.columns) if columns is None else list(columns)
+
+    @property
+    def predicate(self) -> Predicate | None:
+        """The condition on rows."""
+        found: Predicate | None = self.operand("pushed").predicate
+        return found
+
+    @functools.cached_property
+    def _meta(self) -> Any:
+        return self.scan.meta[self.columns]
+
+    @property
+    def _cut(self) -> Layout:
+        return self.layout or ONE_EACH
+
+    @property
+    def _tasks(self) -> Sequence[int]:
+        tasks = self.operand("_partitions")
+        return range(self._cut.count(self.scan.nparts)) if tasks is None else tasks
+
+    @property
+    def npartitions(self) -> int:
+        return len(self._tasks)
+
+    def _divisions(self) -> tuple[int | None, ...]:
+        known = self.scan.divisions
+        if known is None:
+            return (None,) * (self.npartitions + 1)
+        first, last = self._cut.span(np.asarray(self._tasks, dtype=np.int64))
+        return (*[known[i] for i in first.tolist()], known[int(last[-1]) + 1])
+
+    @functools.cached_property
+    def divisions(self) -> tuple[int | None, ...]:
+        return self._divisions()
+
+    def __str__(self) -> str:
+        return f"ReadNWB({', '.join(self._operands_for_repr())})"
+
+    def _operands_for_repr(self) -> list[str]:
+        shown = [f"columns={self.columns}", f"npartitions={self.npartitions}"]
+        given = {"predicate": self.predicate, "limit": self.limit}
+        return shown + [f"{name}={value!r}" for name, value in given.items() if value is not None]
+
+    def _tree_repr_lines(self, indent: int = 0, recursive: bool = True) -> list[str]:
+        return [" " * indent + str(self)]
+
+    # --- tasks
+    @functools.cached_property
+    def _inputs(self) -> list[str]:
+        """All columns that reading looks at, in the scan's order."""
+        used = {*self.columns, *columns_of(self.predicate), *columns_of(self.limit)}
+        return [name for name in self.scan.meta.columns if name in used]
+
+    @functools.cached_property
+    def _possible(self) -> Any:
+        return possible(self.scan, self.predicate)
+
+    def parts(self, task: int) -> NDArray[np.int64]:
+        """The scan's partitions that a task reads: those of its own that may have rows left."""
+        own = self._cut.bucket(task)
+        return own if self._possible is None else own[self._possible[own]]
+
+    def _filtered_task(self, name: Any, index: int) -> Task:
+        parts = self.parts(index)
+        if not len(parts):
+            return Task(name, tasks.nothing, self._meta, _data_producer=True)
+        scan = self.scan.narrow(self._inputs, parts)
+        given = scan, tuple(self.columns), self.predicate, self.limit
+        return Task(name, tasks.read, *given, _data_producer=True)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.layout is None:  # may still be compared with other reads of the whole scan
+            return super().__reduce__()  # type: ignore[no-any-return]
+        parts, layout = self._cut.take(self._tasks)
+        scan = self.scan.narrow(self._inputs, parts)
+        operands = (scan, self.columns, Pushed(self.predicate), self.limit, layout, None)
+        return _unpickled, (type(self), operands, self.deterministic_token, self.divisions[-1])
+
+    # --- rewriting
+    def _with(self, **changes: Any) -> Read:
+        pushed = {k: changes.pop(k) for k in ("predicate", "family") if k in changes}
+        if pushed:
+            changes["pushed"] = replace(self.operand("pushed"), **pushed)
+        changed: Read = self.substitute_parameters(changes)
+        return changed
+
+    def _tune_down(self) -> Any:
+        return self._laid_out() if self.layout is None else None
+
+    def _tune_up(self, parent: Any) -> None:
+        return None  # instead of Dask's own fusion, which cuts each read by its own columns
+
+    def _lower(self) -> None:
+        before_compute = getattr(self.scan, "before_compute", None)
+        if before_compute is not None:
+            before_compute()
+
+    def _laid_out(self) -> Read:
+        family = self.operand("pushed").family or Family.of([self])
+        family = replace(family, fuse=family.fuse and bool(config.get("fuse")))
+        layout = lay_out(self.scan, self._tasks, family, MIN_TASKS)
+        if layout == ONE_EACH:
+            return self._with(layout=layout, family=None)
+        return self._with(layout=layout, family=None, _partitions=None)
+
+
+def _unpickled(kind: type, operands: tuple[Any, ...], token: str, end: int | None) -> Any:
+    # Past the registry of expressions by name: what was pickled is narrower than its namesake here.
+    read = AnyExpr.__new__(kind, *operands, _determ_token=token)
+    read.__dict__["divisions"] = (*read._divisions()[:-1], end)
+    return read
+
+
+def read_of(view: Any) -> Read | None:
+    """The read that something is columns or the index of."""
+    while isinstance(view, (ex.Projection, View)):
+        view = view.frame
+    return view if isinstance(view, Read) else None
+
+
+def listed(columns: Any) -> list[Any]:
+    """One name, several, or none, as a list."""
+    if columns is None:
+        return []
+    return list(columns) if isinstance(columns, (list, tuple, pd.Index)) else [columns]
+
+
+class View:
+    """Columns or the index of a read."""
+
+    frame: Any
