@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TableNotFoundError,
         UnsupportedColumnError,
     )
+    from .joins import map_files, merge_by_file
     from .tracing import Trace, trace
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ _HOMES = {
     ),
     "catalogs.catalog": ("Catalog",),
     "companions": ("contents", "open_timeseries", "read_sessions", "with_sessions"),
+    "joins": ("map_files", "merge_by_file"),
     "errors": (
         "ColumnNotFoundError",
         "NWBError",
@@ -68,6 +70,8 @@ __all__ = [
     "contents",
     "explain",
     "list_tables",
+    "map_files",
+    "merge_by_file",
     "open_catalog",
     "open_hdf5",
     "open_timeseries",
@@ -86,6 +90,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{_NAMES[name]}", __name__), name)
         globals()[name] = value
         return value
+    if name == "deploy":
+        return import_module(".deploy", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 import pyarrow as pa
 from dask.utils import parse_bytes
 
-from . import config, expr, failures
+from . import cluster, config, expr, failures
 from . import scan as scans
+from .byfile import file_scans
 from .catalog import index_files
 from .catalogs import catalog as catalogs
 from .catalogs.catalog import Catalog
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     import h5py
 
     from .explanation import Explanation
+
+BLOCKS = 8  # of those that fit into the memory of one thread
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Catalog
 
@@ -92,7 +95,8 @@ def read_nwb(
         one partition of unknown length. An int: the same, with the schema of so many of the files.
     blocksize : int or str, optional
         Decoded bytes of a task, about: larger tables are split by rows, smaller ones are read together.
-        None: one partition for each file.
+        None: one partition for each file. On a cluster at most an eighth of the memory that its workers
+        have for each of their threads.
     on_missing : {"skip", "raise"}
         What to do with files that don't have the table.
     on_error : {"raise", "skip"}
@@ -149,7 +153,7 @@ def read_nwb(
     names = None if columns is None else [columns] if isinstance(columns, str) else list(columns)
     predicate = from_filters(filters) if filters is not None else None
     wanted = list(dict.fromkeys([*(names or []), *(predicate.columns if predicate else ())]))
-    size = None if blocksize is None else parse_bytes(blocksize)
+    size = None if blocksize is None else _fitting(parse_bytes(blocksize))
     options, settings = _options(paths, storage_options), config.settings()
     links, view = allow_external_links, Shown.of(channels, scaled)
     if isinstance(paths, Catalog) and _holds(paths, table, schema, view, links):
@@ -224,9 +228,9 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
         active cluster), ``error``.
     """
     rows: list[tuple[str, str, str]] = []
-    for node in expr.reads(frame):
-        rows += node.scan.failures
-        rows += failures.told(node.scan.token)
+    for scan in (scan for node in expr.reads(frame) for scan in file_scans(node.scan)):
+        rows += scan.failures
+        rows += failures.told(scan.origin or scan.token)
     rows += failures.noted({node._name for node in frame.expr.walk()})
     return pd.DataFrame(list(dict.fromkeys(rows)), columns=["path", "stage", "error"])
 
@@ -487,6 +491,12 @@ def _inferred(
     unified = _unified(tables, {}, options, settings)
     _warn_left_out(unified)
     return [Field(f.name, f.type, nullable=f.name != "id") for f in unified.fields.values()]
+
+
+def _fitting(blocksize: int) -> int:
+    """A block size at which a few blocks for each thread fit into the memory of the cluster's workers."""
+    share = cluster.memory_of_a_thread()
+    return blocksize if share is None else max(min(blocksize, share // BLOCKS), 1)
 
 
 def _present(

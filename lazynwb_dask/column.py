@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from .buffers import blank
 from .decode import (
     Values,
     arrow,
@@ -337,7 +338,7 @@ class Reader:
         if kind == "sequence":
             width = element_bytes(element[1])
             buffer, starts, sizes = yield from self._heap(raw.view(DESCRIPTOR), width, base)
-            inner = np.empty(int(sizes.sum()), np.uint8)
+            inner = blank(int(sizes.sum()))
             gather(buffer, starts, sizes, inner)
             total = int(sizes.sum()) // width
             flat = yield from self.elements(inner, element[1], total, base)
@@ -431,7 +432,10 @@ class Reader:
         layout, rows = array.layout, int((stops - starts).sum())
         if stops.size and int(stops[-1]) > array.rows:
             raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
-        if layout.foreign:
+        held = self._held.get(id(array))
+        if held is not None and not (rows and held[1] <= starts[0] and stops[-1] <= held[2]):
+            held = None
+        if layout.foreign and held is None:
             asked = Elsewhere(layout, starts, stops)
             if rows:
                 yield Wave(elsewhere=[asked])
@@ -439,11 +443,10 @@ class Reader:
         extents = array.extents
         if layout.chunk is not None and not extents.offsets.size and rows:
             extents = yield from self.extents(array)  # before memory is taken for its values
-        out = np.empty(rows * layout.row_bytes, np.uint8)
+        out = blank(rows * layout.row_bytes)
         if not out.size:
             return out
-        held = self._held.get(id(array))
-        if held is not None and held[1] <= starts[0] and stops[-1] <= held[2]:
+        if held is not None:
             _copy_rows(out, starts - held[1], stops - starts, layout.row_bytes)(held[3].data)
             return out
         base = np.cumsum(np.concatenate([[0], stops - starts]))

@@ -200,8 +200,11 @@ def with_sessions(
 def _session_table(scans: Sequence[Scan]) -> pd.DataFrame:
     """The sessions of the files of some scans."""
     found = []
+    seen: set[str] = set()
     for scan in scans:
-        sources = [scan.files.source(i) for i in range(len(scan.files.urls))]
+        new = [i for i, url in enumerate(scan.files.urls) if url not in seen]
+        seen.update(scan.files.urls)
+        sources = [scan.files.source(i) for i in new]
         found += room.read_sessions(
             sources,
             scan.options,

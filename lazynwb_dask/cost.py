@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from . import parquet
 from .column import Reader, Wave, together
 from .location import is_local
-from .read import Piece, _chosen, _ChunkMaps, _column, _fill, _run
+from .read import Piece, _chosen, _ChunkMaps, _column, _fill, _look_elsewhere, _run
 from .scan import Part, Scan
 from .schema import PROVENANCE
 from .storage import Request, Settings
 from .storage.local import GAP, SPLIT
+from .storage.parts import by_part
 from .storage.ranges import FREE_GAP, GAP_ALLOWANCE, plan
 
 if TYPE_CHECKING:
@@ -73,9 +75,43 @@ def cost(
             rest = [name for name in columns if name not in first]
             count.bound(rest, rows, some=True)
             left = len(rows) if limit is None else min(limit.n, len(rows))
-            return Cost(count.requests, count.bytes, False, left)
+            return count.result(left)
     count.stage([name for name in columns if name not in first], rows)
-    return Cost(count.requests, count.bytes, count.exact, len(rows))
+    return count.result(len(rows))
+
+
+def catalog_cost(
+    scan: Scan, parts: Sequence[int], names: Sequence[str], settings: Settings
+) -> tuple[int, int]:
+    """Requests and bytes of a catalog's values at most, by a process that has read none of them yet."""
+    wanted: dict[parquet.ParquetFile, dict[int, set[str]]] = {}
+    inlined = scan.files.inlined
+    for i in parts:
+        held = None if inlined is None else inlined.of(int(scan.file[i]))
+        if held is None:
+            continue
+        columns = [
+            mine[name] for mine in (held.values, held.indexes) for name in names if name in mine
+        ]
+        start, stop = (held.first + int(n[i]) for n in (scan.start, scan.stop))
+        if not columns:
+            continue
+        # (of an index the value before the first row is wanted too)
+        start = max(start - 1, held.first)
+        groups, _ = parquet.groups_of(held.parquet, start, stop, scan.options, settings)
+        for group in groups:
+            wanted.setdefault(held.parquet, {}).setdefault(group, set()).update(columns)
+    requests = size = 0
+    for file, by_group in wanted.items():
+        ends = parquet.footer_bytes(file, scan.options, settings)
+        requests, size = requests + 1 + (ends > parquet.TAIL), size + ends
+        for group, columns_ in by_group.items():
+            ranges = parquet.chunk_ranges(file, group, columns_, scan.options, settings)
+            total = sum(b - a for a, b in ranges)
+            requests += sum(-(-(b - a) // settings.split) for a, b in ranges)
+            # what lies between may come along, when the condition's columns are read and the others
+            size += total + 2 * min(max(GAP_ALLOWANCE, total // 8), file.size)
+    return requests, size
 
 
 def _kept(
@@ -88,7 +124,7 @@ def _kept(
     settings: Settings,
 ) -> np.ndarray:
     """The positions of the rows that are left, by the catalog's values."""
-    reader = Reader(part.source.size or 0, _ChunkMaps(part.source))
+    reader = Reader(part.source.reach, _ChunkMaps(part.source))
     steps = [_column(reader, part, scan.fields[name], rows) for name in names]
     values = _run(together(steps), part.source, scan.options, settings)
     piece = Piece(part, rows, dict(zip(names, values, strict=True)))
@@ -100,9 +136,10 @@ class _Count:
 
     def __init__(self, scan: Scan, part: Part, settings: Settings) -> None:
         self.scan, self.part, self.settings = scan, part, settings
-        self.reader = Reader(part.source.size or 0, _ChunkMaps(part.source))
+        self.reader = Reader(part.source.reach, _ChunkMaps(part.source))
         self.requests = self.bytes = 0
         self.exact = True
+        self.text = False  # whether values within the text of a LINDI file are wanted
 
     def stage(self, names: Sequence[str], rows: np.ndarray) -> None:
         """Columns that are read together."""
@@ -137,12 +174,22 @@ class _Count:
 
     def _add(self, requests: Sequence[Request]) -> None:
         wanted = [r for r in requests if r.start < r.stop]
-        gap, split = self.settings.gap, self.settings.split
-        if is_local(self.part.source.url):
-            gap, split = min(gap, GAP), min(split, SPLIT)
-        pieces = plan(wanted, gap, split).pieces
-        self.requests += sum(len(piece.parts(split)) for piece in pieces)
-        self.bytes += sum(map(len, pieces))
+        for source, some in by_part(self.part.source, wanted):
+            gap, split = self.settings.gap, self.settings.split
+            if is_local(source.url):
+                gap, split = min(gap, GAP), min(split, SPLIT)
+            pieces = plan(some, gap, split).pieces
+            self.requests += sum(len(piece.parts(split)) for piece in pieces)
+            self.bytes += sum(map(len, pieces))
+
+    def result(self, rows: int) -> Cost:
+        """All in all."""
+        size = self.part.source.size or 0
+        if not self.text:
+            return Cost(self.requests, self.bytes, self.exact, rows)
+        # each process fetches it once, in one request for its beginning and one for the rest, if at all
+        requests = self.requests + 1 + -(-size // self.settings.split)
+        return Cost(requests, self.bytes + size, False, rows)
 
     def _first(self, name: str, rows: np.ndarray) -> list[Request]:
         """What a column asks of the file at first."""
@@ -153,7 +200,14 @@ class _Count:
                 if wave.stored and not wave.requests:
                     _fill(wave.stored, self.scan.options, self.settings)
                     continue
-                if wave.addresses or wave.elsewhere or wave.listings:
+                within = bool(wave.elsewhere and self.part.source.parts)  # a LINDI file
+                self.text |= within
+                if within and not wave.requests:
+                    _look_elsewhere(
+                        self.part.source, wave.elsewhere, self.scan.options, self.settings
+                    )
+                    continue
+                if wave.addresses or wave.listings or (wave.elsewhere and not within):
                     self.exact = False
                 return list(wave.requests)
         except StopIteration:
@@ -167,11 +221,16 @@ class _Count:
         if name in PROVENANCE or name not in part.columns or (held and name in held.values):
             return True
         arrays, _ = part.columns[name]
-        levels = len(arrays) - (1 if held is not None and name in held.indexes else 0)
+        known = sum(bool(part.source.parts and a.layout.foreign) for a in arrays)
+        if held is not None and name in held.indexes and not arrays[-1].layout.foreign:
+            known += 1
+        levels = len(arrays) - known
+        if not levels:
+            return True
         return (
             levels == 1
             and arrays[0].layout.element[0] not in ("string", "sequence", "reference", "compound")
-            and all(a.extents.offsets.size or not a.rows for a in arrays)
+            and all(a.extents.offsets.size or a.layout.foreign or not a.rows for a in arrays)
         )
 
     def _rest(self, name: str, rows: np.ndarray) -> list[Request]:

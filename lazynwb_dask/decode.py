@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .buffers import blank
 from .errors import NWBReadError
 from .filters import convert_odd
 from .index import ElementType
@@ -73,7 +74,7 @@ def picked(values: Values, starts: np.ndarray, counts: np.ndarray, slack: int) -
             f"its rows together hold {taken} bytes, but only {held} are stored: the index is damaged"
         )
     if isinstance(values, np.ndarray):
-        out = np.empty(int(counts.sum()), values.dtype)
+        out = blank(int(counts.sum()), values.dtype)
         gather(values, starts, counts, out)
         return out
     return values.take(pa.array(spread(starts, counts)))
@@ -119,7 +120,7 @@ def slices(buffer: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> pa.Arr
     """Byte strings out of one buffer, as an Arrow array of large binaries."""
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
-    data = np.empty(offsets[-1], np.uint8)
+    data = blank(int(offsets[-1]))
     gather(buffer, starts, counts, data)
     return pa.LargeBinaryArray.from_buffers(
         pa.large_binary(), len(counts), [None, pa.py_buffer(offsets), pa.py_buffer(data)]

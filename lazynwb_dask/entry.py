@@ -10,13 +10,12 @@ import hashlib
 import json
 import zlib
 from dataclasses import dataclass
-from typing import Any
 
-from .index import ArrayIndex, ColumnIndex, Extents, Layout, TableIndex
-from .packing import layout_json, layout_of
+from .index import TableIndex
+from .tableform import pack_table, unpack_table
 
 MAGIC = b"nwb-index"
-FORMAT = 1
+FORMAT = 2
 MAX_BODY = 1 << 30  # decoded bytes: whatever is larger was not written here
 _CHECKSUM = 16
 
@@ -52,17 +51,14 @@ def dump(entry: Entry) -> bytes:
     >>> held.paths, held.table
     (('/units',), None)
     """
-    layouts: dict[Layout, int] = {}
     extents: list[bytes] = []
     head = {
         "name": entry.name,
         "size": entry.size,
         "etag": entry.etag,
-        "table": None if entry.table is None else _table_json(entry.table, layouts, extents),
+        "table": None if entry.table is None else pack_table(entry.table, extents),
         "paths": entry.paths,
-        "layouts": [],
     }
-    head["layouts"] = [layout_json(layout) for layout in layouts]
     text = json.dumps(head, separators=(",", ":")).encode()
     raw = b"".join([len(text).to_bytes(8, "little"), text, *extents])
     body = zlib.compress(raw, 3)
@@ -89,50 +85,11 @@ def _loaded(body: bytes) -> Entry:
         raise ValueError("too long")
     begin = 8 + int.from_bytes(raw[:8], "little")
     head = json.loads(raw[8:begin])
-    layouts = [layout_of(x) for x in head["layouts"]]
     table = head["table"]
     return Entry(
         head["name"],
         int(head["size"]),
         head["etag"],
-        None if table is None else _table_of(table, layouts, raw, begin),
+        None if table is None else unpack_table(table, memoryview(raw)[begin:]),
         None if head["paths"] is None else tuple(head["paths"]),
-    )
-
-
-def _table_json(
-    table: TableIndex, layouts: dict[Layout, int], extents: list[bytes]
-) -> dict[str, Any]:
-    columns = []
-    for column in table.columns.values():
-        numbers = [layouts.setdefault(a.layout, len(layouts)) for a in column.arrays]
-        extents += [a.extents.pack() for a in column.arrays]
-        columns.append(
-            [
-                column.name, numbers, column.rows, column.labels, column.region, column.problem,
-                column.notes, column.attributes,
-            ]
-        )  # fmt: skip
-    return {
-        "path": table.path,
-        "rows": table.rows,
-        "columns": columns,
-        "notes": table.notes,
-        "attributes": table.attributes,
-    }
-
-
-def _table_of(data: dict[str, Any], layouts: list[Layout], raw: bytes, at: int) -> TableIndex:
-    columns: dict[str, ColumnIndex] = {}
-    for name, numbers, rows, labels, region, problem, notes, attributes in data["columns"]:
-        arrays = []
-        for number in numbers:
-            extents, at = Extents.unpack(raw, at)
-            arrays.append(ArrayIndex(layouts[number], extents))
-        columns[name] = ColumnIndex(
-            name, tuple(arrays), int(rows), None if labels is None else tuple(labels), bool(region),
-            problem, tuple(notes), dict(attributes),
-        )  # fmt: skip
-    return TableIndex(
-        data["path"], int(data["rows"]), columns, tuple(data["notes"]), dict(data["attributes"])
     )

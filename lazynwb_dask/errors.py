@@ -48,6 +48,10 @@ class NWBFileChangedError(NWBReadError):
     """A file is no longer the one that was planned with: it was replaced or modified."""
 
 
+class NWBMemoryError(NWBError):
+    """What a task would read at once takes more memory than its worker has."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """What went wrong with one file.

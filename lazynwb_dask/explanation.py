@@ -11,7 +11,8 @@ import numpy as np
 from dask.utils import format_bytes
 
 from . import config, expr
-from .cost import Cost, cost
+from .byfile import ByFile, Leaf, leaves
+from .cost import Cost, catalog_cost, cost
 from .predicate import conjuncts
 from .schema import PROVENANCE
 
@@ -51,6 +52,8 @@ class ReadPlan:
         The same of the largest task.
     why : tuple of str
         Why they are an upper bound only.
+    catalog_requests, catalog_bytes : int
+        To the catalog, at most, by each process that reads and has none of these values yet.
     """
 
     tables: tuple[str, ...]
@@ -70,6 +73,8 @@ class ReadPlan:
     memory: int
     memory_task: int
     why: tuple[str, ...] = ()
+    catalog_requests: int = 0
+    catalog_bytes: int = 0
 
     def lines(self) -> list[tuple[str, str]]:
         """What to show, by heading."""
@@ -95,6 +100,10 @@ class ReadPlan:
             f"{most}{_count(self.requests, 'request')}, {format_bytes(self.bytes)}, of NWB files"
         )
         found.append(("fetches", fetched + (f" ({'; '.join(self.why)})" if self.why else "")))
+        if self.catalog_requests:
+            asked = f"up to {_count(self.catalog_requests, 'request')}"
+            size = format_bytes(self.catalog_bytes)
+            found.append(("", f"{asked}, {size}, of the catalog, by each process"))
         found.append(("rows", f"{'' if self.exact else 'at most '}{self.rows}"))
         found.append(
             ("memory", f"at most {format_bytes(self.memory)} a partition, "
@@ -158,26 +167,40 @@ class Explanation:
 
 def explain(frame: Any) -> Explanation:
     """Say what computing a frame would read. See `lazynwb_dask.explain`."""
-    reads = tuple(_plan(node) for node in expr.reads(frame))
-    left = [(text if len(text) <= LONG else f"{text[:LONG]}...", why)
+    nodes = expr.reads(frame)
+    reads = tuple(_plan(leaf) for node in nodes for leaf in _leaves(node))
+    together = [
+        node.scan.remaining(node.predicate) for node in nodes if isinstance(node.scan, ByFile)
+    ]
+    left = [(repr(rest), "it is of what is made of several tables of a file")
+            for rest in together if rest is not None]  # fmt: skip
+    left += [(text if len(text) <= LONG else f"{text[:LONG]}...", why)
             for text, why in expr.filters_left(frame)]  # fmt: skip
     return Explanation(reads, tuple(left))
 
 
-def _plan(node: Any) -> ReadPlan:
-    scan: Scan = node.scan
+def _leaves(node: Any) -> list[Leaf]:
     buckets = [node.parts(int(task)) for task in node._tasks]
+    return leaves(node.scan, node.columns, node.predicate, node.limit, buckets)
+
+
+def _plan(leaf: Leaf) -> ReadPlan:
+    scan: Scan = leaf.scan
+    buckets = leaf.buckets
     left = np.concatenate([np.zeros(0, np.int64), *buckets])
     settings = config.settings()
-    predicate, limit = node.predicate, node.limit
+    predicate, limit = leaf.predicate, leaf.limit
     decided = set(predicate.columns if predicate else ()) | set(limit.columns if limit else ())
-    used = [name for name in scan.fields if name in {*node.columns, *decided}]
+    used = [name for name in scan.fields if name in {*leaf.columns, *decided}]
     if scan.indexed:
-        costs = [cost(scan, int(i), node.columns, predicate, limit, settings) for i in left]
+        costs = [cost(scan, int(i), leaf.columns, predicate, limit, settings) for i in left]
         why = _why(scan, used, decided)
     else:
         costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
+    of_catalog = catalog_cost(scan, left.tolist(), used, settings)
     exact = all(one.exact for one in costs)
+    if exact and not leaf.certain:
+        exact, why = False, ["as if all rows were wanted: which are shows only in both tables"]
     weights = scan.nbytes(used)
     per_task = [int(weights[bucket].sum()) for bucket in buckets]
     condition = " and ".join(map(repr, conjuncts(predicate))) if predicate else ""
@@ -188,7 +211,7 @@ def _plan(node: Any) -> ReadPlan:
         partitions=scan.nparts,
         partitions_left=len(left),
         tasks=len(buckets),
-        columns=tuple(node.columns),
+        columns=tuple(leaf.columns),
         from_catalog=_held(scan, used),
         condition=condition,
         limit="" if limit is None else repr(limit),
@@ -199,6 +222,8 @@ def _plan(node: Any) -> ReadPlan:
         memory=int(weights[left].max(initial=0)),
         memory_task=max(per_task, default=0),
         why=() if exact else tuple(why),
+        catalog_requests=of_catalog[0],
+        catalog_bytes=of_catalog[1],
     )
 
 
@@ -219,6 +244,8 @@ def _why(scan: Scan, used: Sequence[str], decided: set[str]) -> list[str]:
     unknown = [name for name in used if name in decided - held]
     if unknown:
         return [f"as if all rows passed: {_names(unknown)} must be read to know"]
+    if scan.files.parts:
+        return ["what lies within LINDI files is read once by each process"]
     return ["what texts or inner lists take shows only when they are read"]
 
 

@@ -11,15 +11,14 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import threading
 import warnings
 from collections import deque
 from collections.abc import Container
 from pathlib import Path
-from typing import Any
 
+from .cluster import active_client, this_worker
 from .errors import Failure
 
 TOPIC = "lazynwb-dask-failures"
@@ -79,7 +78,7 @@ def tell(origin: str, failures: list[Failure]) -> None:
         f"{failures[0].path} can't be read and is left out: {failures[0].error}; "
         "lazynwb_dask.read_report(frame) lists all"
     )
-    worker = _worker()
+    worker = this_worker()
     if worker is not None:
         from distributed.worker import warn
 
@@ -105,7 +104,7 @@ def listen() -> None:
     """Make it possible for processes that this one starts to tell it of failures."""
     global _own
     with _lock:
-        if (_own is None or _own[0] != os.getpid()) and _worker() is None:
+        if (_own is None or _own[0] != os.getpid()) and this_worker() is None:
             folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="lazynwb-dask-")
             _own = os.getpid(), folder
             atexit.register(_leave, *_own)
@@ -132,33 +131,10 @@ def _written(origin: str) -> list[tuple[str, str, str]]:
 def told(origin: str) -> list[tuple[str, str, str]]:
     """What was told of a frame: in this process, by those it started, by workers of the active cluster."""
     found = noted({origin}) + _written(origin)
-    client = _client()
+    client = active_client()
     if client is not None:
         for _, event in client.get_events(TOPIC):
             found += [
                 (path, stage, error) for token, path, stage, error in event if token == origin
             ]
     return found
-
-
-def _worker() -> Any:
-    if "distributed.worker" not in sys.modules:
-        return None
-    from distributed import get_worker
-
-    try:
-        return get_worker()
-    except ValueError:
-        return None
-
-
-def _client() -> Any:
-    if "distributed.client" not in sys.modules:
-        return None
-    from distributed.client import default_client
-
-    try:
-        client = default_client()
-    except ValueError:
-        return None
-    return None if client.asynchronous else client

@@ -26,16 +26,34 @@ class Source:
     etag : str, optional
         What tells this version from others: a strong ETag as the store gives it, quotes kept, or a
         Last-Modified date; for a local file ``<mtime_ns>-<inode>``. None if unknown or weak.
+    parts : tuple of Source
+        Of a LINDI file, the files that its values lie in, with their sizes. Byte positions count
+        through them as if one followed the other.
     """
 
     url: str
     size: int | None = None
     etag: str | None = None
+    parts: tuple[Source, ...] = ()
+
+    @property
+    def reach(self) -> int:
+        """The first byte position behind all values."""
+        return sum(part.size or 0 for part in self.parts) if self.parts else self.size or 0
 
 
 def is_local(url: str) -> bool:
     """Whether a source is a file of this machine, read without any filesystem in between."""
     return "::" not in url and not _SCHEME.match(local_path(url))
+
+
+def is_lindi(url: str) -> bool:
+    """Whether a source is a LINDI file: an index in JSON of what lies in other files.
+
+    >>> is_lindi("https://host/a.nwb.lindi.json?token=1"), is_lindi("a.nwb")
+    (True, False)
+    """
+    return shown(url).endswith(".lindi.json")
 
 
 def local_path(url: str) -> str:

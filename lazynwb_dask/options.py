@@ -212,6 +212,14 @@ class Options:
 
             send(held)
 
+    def is_loose(self, url: str) -> bool:
+        """Whether secrets would be sent to a web host that were not given for it by name."""
+        if _protocol(url) not in ("http", "https"):
+            return False
+        fitting = [part for part in self._parts if _fits(part[0], url)]
+        prefix, _, token, _ = max(fitting, key=lambda part: len(part[0]), default=("", "", "", 0))
+        return bool(token) and "://" not in prefix
+
     def _keywords(self, url: str) -> dict[str, Any]:
         """The arguments for fsspec's ``url_to_fs``."""
         if "::" not in url:

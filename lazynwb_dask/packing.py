@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from .index import Filter, Layout, View
+from .sources import Source
 
 
 def thin(values: np.ndarray) -> bytes:
@@ -35,6 +36,15 @@ def front(urls: Sequence[str]) -> list[Any]:
 
 def unfront(packed: list[Any]) -> list[str]:
     return [packed[0] + rest for rest in packed[1]]
+
+
+def parts_json(parts: Sequence[Source]) -> list[Any]:
+    """The files that make up a source."""
+    return [(part.url, part.size, part.etag) for part in parts]
+
+
+def parts_of(data: Sequence[Any]) -> tuple[Source, ...]:
+    return tuple(Source(url, size, etag) for url, size, etag in data)
 
 
 def layout_json(layout: Layout) -> list[Any]:

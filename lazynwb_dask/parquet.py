@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,21 +158,35 @@ def _read_footer(file: ParquetFile, options: Options, settings: Settings) -> pq.
     return pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-need:]))
 
 
+def footer_bytes(file: ParquetFile, options: Options, settings: Settings) -> int:
+    """What is read of a file's end, before any values."""
+    need = int(footer(file, options, settings).serialized_size) + 8
+    first = min(file.size, TAIL)
+    return first if need <= first else first + need
+
+
+def chunk_ranges(
+    file: ParquetFile, group: int, names: Collection[str], options: Options, settings: Settings
+) -> list[tuple[int, int]]:
+    """Where some columns of a row group lie."""
+    held = footer(file, options, settings).row_group(group)
+    ranges = []
+    for i in range(held.num_columns):
+        chunk = held.column(i)
+        path = chunk.path_in_schema
+        if any(path == name or path.startswith(f"{name}.") for name in names):
+            begin = chunk.data_page_offset
+            if chunk.has_dictionary_page:
+                begin = min(begin, chunk.dictionary_page_offset)
+            ranges.append((begin, begin + chunk.total_compressed_size))
+    return ranges
+
+
 def _decoded(
     file: ParquetFile, groups: list[int], names: list[str], options: Options, settings: Settings
 ) -> pa.Table:
     metadata = footer(file, options, settings)
-    ranges = []
-    for group in groups:
-        held = metadata.row_group(group)
-        for i in range(held.num_columns):
-            chunk = held.column(i)
-            path = chunk.path_in_schema
-            if any(path == name or path.startswith(f"{name}.") for name in names):
-                begin = chunk.data_page_offset
-                if chunk.has_dictionary_page:
-                    begin = min(begin, chunk.dictionary_page_offset)
-                ranges.append((begin, begin + chunk.total_compressed_size))
+    ranges = [r for group in groups for r in chunk_ranges(file, group, names, options, settings)]
     ranges.sort()
     parts = _fetched(Source(file.url, file.size), ranges, options, settings)
     memory = _Ranges(file.size, [a for a, _ in ranges], parts)

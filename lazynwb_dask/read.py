@@ -19,20 +19,22 @@ import pyarrow as pa
 from . import bulk, parquet, seek
 from .cache import LRU
 from .channels import show
-from .column import Reader, Steps, Stored, Wave, together
+from .column import Elsewhere, Reader, Steps, Stored, Wave, together
 from .decode import Values, arrow, empty
 from .errors import (
     Failure,
     NWBError,
     NWBFileChangedError,
     NWBFileNotFoundError,
+    NWBMemoryError,
     NWBPermissionError,
     NWBReadError,
     TableNotFoundError,
 )
-from .formats import foreign, hdf5, tree
+from .formats import foreign, hdf5, lindi, tree
 from .index import ArrayIndex, Extents, TableIndex
 from .inlined import Held
+from .location import is_lindi
 from .options import Options
 from .scan import Part, Scan
 from .schema import PROVENANCE, Field, convert, nothing, series
@@ -101,7 +103,7 @@ def read_parts(
         try:
             return _read_part(scan, i, columns, predicate, limit, settings, chosen)
         except NWBError as exc:
-            if scan.on_error != "skip":
+            if scan.on_error != "skip" or isinstance(exc, NWBMemoryError):
                 raise
             url = scan.files.urls[int(scan.file[i])]
             if failed is not None:
@@ -163,7 +165,7 @@ def read_column(
 ) -> Values:
     """One whole column of one file, as its own type."""
     column = table.columns[name]
-    reader = Reader(source.size or 0, _ChunkMaps(source))
+    reader = Reader(source.reach, _ChunkMaps(source))
     rows = np.arange(table.rows)
     return _run(reader.column(column.arrays, column.labels, rows), source, options, settings)
 
@@ -179,7 +181,7 @@ def read_block(
     settings: Settings,
 ) -> np.ndarray:
     """Row ranges of a dataset, and of these a box: numbers, or texts as objects."""
-    reader = Reader(source.size or 0, _ChunkMaps(source))
+    reader = Reader(source.reach, _ChunkMaps(source))
     layout = array.layout
     rows = int((stops - starts).sum())
     shape = (rows, *[b - a for a, b in box])
@@ -228,7 +230,7 @@ def read_arrays(
     maps = _OwnMaps()
 
     def run(todo: Sequence[Wanted], trees: Sequence[ArrayIndex]) -> list[Values | None]:
-        reader = Reader(source.size or 0, maps)
+        reader = Reader(source.reach, maps)
         steps: list[Steps[Values | None]] = [
             reader.column(w.arrays, w.labels, np.arange(w.rows)) for w in todo
         ]
@@ -263,7 +265,7 @@ def _read_part(
     part = scan.part(i)
     if not scan.indexed:
         part = _index(part, scan, settings)
-    reader = Reader(part.source.size or 0, _ChunkMaps(part.source))
+    reader = Reader(part.source.reach, _ChunkMaps(part.source))
     if predicate is not None and settings.sorted_timestamps:
         exact = [name for name, field in scan.fields.items() if field.type == pa.float64()]
         part = seek.narrowed(part, predicate, exact, _file(part, reader, scan.options, settings))
@@ -302,6 +304,7 @@ def _read_part(
         values = {name: v[keep] if isinstance(v, np.ndarray) else v.take(pa.array(keep))
                   for name, v in values.items()}  # fmt: skip
     todo = [name for name in columns if name not in values]
+    _check_memory(part, todo, len(rows), settings)
     read = _run(
         together([_column(reader, part, scan.fields[name], rows) for name in todo]),
         part.source,
@@ -310,6 +313,21 @@ def _read_part(
     )
     values |= dict(zip(todo, read, strict=True))
     return Piece(part, rows, {name: values[name] for name in columns})
+
+
+def _check_memory(part: Part, columns: Sequence[str], rows: int, settings: Settings) -> None:
+    """Raise rather than have the worker killed, where some rows can't fit."""
+    if settings.memory is None:
+        return
+    stored = [part.columns[name][0] for name in columns if name in part.columns]
+    needed = sum(a.nbytes * rows // max(arrays[-1].rows, 1) for arrays in stored for a in arrays)
+    if needed > settings.memory:
+        raise NWBMemoryError(
+            f"{shown(part.source.url)}: {part.table}: {rows} rows of {', '.join(columns)} take about "
+            f"{needed >> 20} MiB, and this worker may use {settings.memory >> 20} MiB. Read them in "
+            "smaller partitions (blocksize=), read fewer columns, or give workers more memory "
+            "(memory_limit=)"
+        )
 
 
 def _file(part: Part, reader: Reader, options: Options, settings: Settings) -> seek.File:
@@ -452,8 +470,8 @@ def _run(steps: Steps[Values], source: Source, options: Options, settings: Setti
         while True:
             if wave.addresses:
                 wave.paths.update(_names(source, wave.addresses, options, settings))
-            for asked in wave.elsewhere:
-                asked.found = foreign.rows(source, asked.layout, asked.starts, asked.stops)
+            if wave.elsewhere:
+                _look_elsewhere(source, wave.elsewhere, options, settings)
             for listing in wave.listings:
                 listing.found = _listed(source, listing.path, options, settings)
             if wave.stored:
@@ -463,6 +481,19 @@ def _run(steps: Steps[Values], source: Source, options: Options, settings: Setti
             wave = next(steps)
     except StopIteration as stop:
         return stop.value
+
+
+def _look_elsewhere(
+    source: Source, wanted: Sequence[Elsewhere], options: Options, settings: Settings
+) -> None:
+    """Read what is neither byte ranges nor in a catalog: by libhdf5, or from the text of a LINDI file."""
+    asked = [(one.layout, one.starts, one.stops) for one in wanted]
+    if is_lindi(source.url):
+        found = lindi.rows(source, asked, options, settings)
+    else:
+        found = [foreign.rows(source, *one) for one in asked]
+    for one, held in zip(wanted, found, strict=True):
+        one.found = held
 
 
 def _listed(source: Source, path: str, options: Options, settings: Settings) -> Extents:
@@ -559,7 +590,8 @@ def _index(part: Part, scan: Scan, settings: Settings) -> Part:
             if scan.on_missing == "skip":
                 return Part(source, "", 0, 0, 0, {}, facts=part.facts)
             raise TableNotFoundError(f"{shown(source.url)}: no table {scan.table}")
-        _tables.put((_key(source), names), table, 2000 * len(table.columns))
+        if not source.parts:
+            _tables.put((_key(source), names), table, 2000 * len(table.columns))
     table = show(table, scan.shown, shown(source.url))
     wanted: Iterable[str] = [name for name in scan.fields if name in table.columns]
     columns = {}

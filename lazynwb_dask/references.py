@@ -33,6 +33,10 @@ def to_kerchunk(
     """The references of one file. See `Catalog.to_kerchunk`."""
     number = catalog.number(path)
     source = catalog.source(number)
+    if source.parts:
+        raise UnsupportedColumnError(
+            f"{shown(source.url)}: a LINDI file consists of references already; use it as it is"
+        )
     there = catalog.paths_of(number)
     if tables is None:
         names = there

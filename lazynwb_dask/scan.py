@@ -20,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .channels import Shown
+from .cluster import compare_versions
 from .errors import Failure, NWBReadError
 from .failures import listen, tell
 from .index import (
@@ -36,6 +37,8 @@ from .packing import (
     layout_json,
     layout_of,
     pack_arrays,
+    parts_json,
+    parts_of,
     spell,
     thin,
     tuples,
@@ -127,10 +130,12 @@ class Files:
     records: Mapping[str, Records]
     inlined: Inlined | None = None
     facts: Mapping[str, pa.Array] = field(default_factory=dict)  # by column, a value for each file
+    parts: tuple[tuple[Source, ...], ...] = ()  # for each file; nothing if none has any
 
     def source(self, file: int) -> Source:
         size = int(self.sizes[file])
-        return Source(self.urls[file], size if size >= 0 else None, self.etags[file])
+        parts = self.parts[file] if self.parts else ()
+        return Source(self.urls[file], size if size >= 0 else None, self.etags[file], parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -360,6 +365,7 @@ class Scan:
     def before_compute(self) -> None:
         """Called in the client's process when the graph is about to be made."""
         self.options.share()
+        compare_versions()
         if self.on_error == "skip":
             listen()
 
@@ -380,6 +386,7 @@ class Scan:
             {name: records.take(used) for name, records in f.records.items()},
             None if f.inlined is None else f.inlined.take(used),
             {name: values.take(pa.array(used)) for name, values in f.facts.items()},
+            tuple([f.parts[i] for i in pick]) if f.parts else (),
         )
         return replace(self, files=files, file=renumbered.reshape(-1).astype(np.int64))
 
@@ -419,6 +426,7 @@ class Scan:
         head = {
             "urls": urls,
             "etags": etags if any(e is not None for e in etags) else None,
+            "parts": [parts_json(x) for x in f.parts],
             "tables": f.tables,
             "fields": [(x.name, spell(x.type), x.nullable) for x in compact.fields.values()],
             "columns": columns,
@@ -479,7 +487,7 @@ def _unpack(data: bytes, options: Options, token: str) -> Scan:
         wide(buffers[1]).astype(np.int32), records,
         None if head["inlined"] is None
         else Inlined.unpack(head["inlined"], buffers[6 + 4 * len(records) :]),
-        facts,
+        facts, tuple(map(parts_of, head["parts"])),
     )  # fmt: skip
     fields = {name: Field(name, unspell(kind), null) for name, kind, null in head["fields"]}
     blocksize, fusable, indexed, numbered, on_error, on_missing, table, origin, links, shown, _ = (
@@ -524,6 +532,7 @@ def build(
         tuple(paths),
         np.array([number[t.path] for _, t in tables], np.int32),
         records,
+        parts=tuple(s.parts for s, _ in tables) if any(s.parts for s, _ in tables) else (),
     )
     rows = np.array([t.rows for _, t in tables], np.int64)
     return assemble(

@@ -29,6 +29,7 @@ from .entry import FORMAT, Entry, dump, load
 from .formats import hdf5
 from .formats.hdf5 import Table, table_path
 from .index import FileIndex
+from .location import is_lindi
 from .options import Options
 from .sources import Source, shown
 from .storage import Settings
@@ -221,9 +222,9 @@ def index_file(
     """The index of the table that a file has under a name: from the store, else from the file.
 
     As `formats.hdf5.index_file`. What files that were let to name others say isn't kept, since
-    nothing tells when the others change.
+    nothing tells when the others change. A LINDI file is an index itself.
     """
-    held = None if allow_external_links else store()
+    held = None if allow_external_links or is_lindi(source.url) else store()
     if held is not None:
         known = _known(held, source, table, details)
         if known is not None:

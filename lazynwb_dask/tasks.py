@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from . import config
+from .events import observed
 from .fusion import Scan
 from .predicate import Limit, Predicate
 
@@ -16,7 +16,8 @@ def read(
     scan: Scan, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
 ) -> pd.DataFrame:
     """All partitions of a narrowed scan."""
-    return scan.read(columns, predicate, limit, config.settings())
+    with observed() as settings:
+        return scan.read(columns, predicate, limit, settings)
 
 
 def nothing(meta: pd.DataFrame) -> pd.DataFrame:

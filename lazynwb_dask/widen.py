@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .expr import Loc, ReadNWB, ex, new_collection  # type: ignore[attr-defined]
+from .byfile import ByFile, file_scans
+from .expr import Loc, ReadNWB, ex, new_collection
 from .schema import Field
 
 # What passes further columns of its frame, its first operand, on as they are.
@@ -24,9 +25,9 @@ class CantPass(Exception):
 
 
 def scans(frame: Any) -> list[Any]:
-    """The scans that a frame reads."""
-    found = {read.scan.token: read.scan for read in frame.expr.find_operations(ReadNWB)}
-    return list(found.values())
+    """The scans of files that a frame reads."""
+    read = [scan for node in frame.expr.find_operations(ReadNWB) for scan in file_scans(node.scan)]
+    return list({scan.token: scan for scan in read}.values())
 
 
 def widened(frame: Any, names: Sequence[str], extend: Callable[[Any], Any]) -> Any:
@@ -51,6 +52,8 @@ def widened(frame: Any, names: Sequence[str], extend: Callable[[Any], Any]) -> A
 
 def _wide(node: Any, names: list[str], extend: Callable[[Any], Any]) -> Any:
     if isinstance(node, ReadNWB):
+        if isinstance(node.scan, ByFile):
+            raise CantPass
         return _extended(node, names, extend)
     if not isinstance(node, (*_PASSING, ex.Projection, Loc)) or node.ndim != 2:
         raise CantPass

@@ -14,17 +14,15 @@ from dataclasses import asdict
 from io import RawIOBase
 from typing import TYPE_CHECKING, Any
 
-from .formats.limits import check_extents, check_missing, check_shape
 from .formats.plain import Plain
-from .index import ArrayIndex, ColumnIndex, Extents, TableIndex
-from .packing import layout_json, layout_of
+from .index import TableIndex
+from .tableform import pack_table, unpack_table
 
 if TYPE_CHECKING:
     from .formats.sparse import Job
 
 MAX_TEXT = 256 << 20  # bytes of a message's JSON
 MAX_PAYLOAD = 1 << 30
-MAX_ROWS = 1 << 40  # of a table
 _HEAD = struct.Struct("<QQ")
 
 
@@ -98,7 +96,7 @@ def pack_result(result: Any) -> tuple[list[Any], list[bytes]]:
     """The result of a job: the paths of tables, the names of objects, values, or a table's index."""
     parts: list[bytes] = []
     if isinstance(result, TableIndex):
-        return ["table", _pack_table(result, parts)], parts
+        return ["table", pack_table(result, parts)], parts
     if isinstance(result, Plain):
         return ["values", result.value], parts
     if isinstance(result, dict):
@@ -116,7 +114,7 @@ def unpack_result(packed: list[Any], payload: memoryview, size: int) -> Any:
     """
     kind, data = packed
     if kind == "table":
-        return _unpack_table(data, payload, size)
+        return unpack_table(data, payload, size)
     if kind == "values":
         return Plain(data)
     if kind == "names":
@@ -129,70 +127,4 @@ def unpack_result(packed: list[Any], payload: memoryview, size: int) -> Any:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise WireError("not a text")
-    return value
-
-
-def _pack_table(table: TableIndex, parts: list[bytes]) -> dict[str, Any]:
-    columns = []
-    for column in table.columns.values():
-        packed = [array.extents.pack() for array in column.arrays]
-        parts += packed
-        columns.append(
-            {
-                "name": column.name,
-                "layouts": [layout_json(array.layout) for array in column.arrays],
-                "bytes": list(map(len, packed)),
-                "rows": column.rows,
-                "labels": column.labels,
-                "region": column.region,
-                "problem": column.problem,
-                "notes": column.notes,
-                "attributes": column.attributes,
-            }
-        )
-    return {
-        "path": table.path,
-        "rows": table.rows,
-        "columns": columns,
-        "notes": table.notes,
-        "attributes": table.attributes,
-    }
-
-
-def _unpack_table(data: dict[str, Any], payload: memoryview, size: int) -> TableIndex:
-    columns: dict[str, ColumnIndex] = {}
-    rows, at = _count(data["rows"]), 0
-    for held in data["columns"]:
-        arrays = []
-        for packed, length in zip(held["layouts"], held["bytes"], strict=True):
-            layout = layout_of(packed)
-            extents, end = Extents.unpack(payload[at : at + _count(length)])
-            if end != length:
-                raise WireError("extents of another length")
-            at += length
-            check_shape(layout, extents.rows, size)
-            check_extents(layout, extents, size, held["name"])
-            arrays.append(ArrayIndex(layout, extents))
-        column = ColumnIndex(
-            _text(held["name"]),
-            tuple(arrays),
-            rows,
-            None if held["labels"] is None else tuple(map(_text, held["labels"])),
-            bool(held["region"]),
-            _text(held["problem"]),
-            tuple(map(_text, held["notes"])),
-            {_text(k): _text(v) for k, v in held["attributes"].items()},
-        )
-        if not column.problem:
-            check_missing(column)
-            _ = column.type  # raises for an element type that there isn't
-        columns[column.name] = column
-    notes = tuple(map(_text, data["notes"]))
-    attributes = {_text(k): _text(v) for k, v in data["attributes"].items()}
-    return TableIndex(_text(data["path"]), rows, columns, notes, attributes)
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or not 0 <= value <= MAX_ROWS:
-        raise WireError("not a count")
     return value

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from servers import RangeServer, S3Server
 
 import lazynwb_dask
 from lazynwb_dask import read
-from lazynwb_dask.catalogs import build, manifest, part
+from lazynwb_dask.catalogs import build, gathering, manifest, part, turns
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBReadError, SchemaConflictError, TableNotFoundError
 from lazynwb_dask.storage import record
@@ -246,8 +249,9 @@ def test_a_reader_sees_the_old_or_the_new_never_half(
 
 
 def test_what_no_catalog_refers_to_is_deleted_by_the_build_after_next(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(turns, "GRACE", 0)
     mine = tmp_path / "sessions"
     mine.mkdir()
     paths = sorted(folder.iterdir())
@@ -262,6 +266,166 @@ def test_what_no_catalog_refers_to_is_deleted_by_the_build_after_next(
     assert not held[3] & held[1]
     opened = lazynwb_dask.open_catalog(where)
     assert opened.manifest.names <= held[3]
+
+
+def test_for_a_while_nothing_is_deleted_that_somebody_may_have_open(
+    folder: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "sessions"
+    mine.mkdir()
+    paths = sorted(folder.iterdir())
+    (mine / "one.nwb").write_bytes(paths[0].read_bytes())
+    first = lazynwb_dask.build_catalog(mine, tmp_path / "catalog")
+    for i in (1, 2, 3):
+        (mine / "one.nwb").write_bytes(paths[i].read_bytes())
+        first.refresh()
+    assert len(lazynwb_dask.read_nwb(first, "/units")[["unit_id"]].compute()) == 30
+
+
+def test_a_refresh_that_finds_nothing_new_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    made = lazynwb_dask.build_catalog(sorted(folder.iterdir())[:2], tmp_path / "catalog")
+    before = files_of(tmp_path / "catalog")
+    again = made.refresh()
+    assert again.manifest.snapshot == made.manifest.snapshot
+    assert files_of(tmp_path / "catalog") == before
+    assert made.refresh(anew=True).manifest.snapshot != made.manifest.snapshot
+
+
+ADD = """
+import shutil, sys
+import dask
+import lazynwb_dask
+
+name, source, folder, catalog = sys.argv[1:]
+dask.config.set({"lazynwb-dask.cache": False, "lazynwb-dask.progress": False})
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(3):
+    shutil.copy(source, f"{folder}/.{name}")
+    shutil.move(f"{folder}/.{name}", f"{folder}/{name}-{i}.nwb")
+    if i % 2:
+        lazynwb_dask.build_catalog(folder, catalog)
+    else:
+        lazynwb_dask.open_catalog(catalog).refresh()
+"""
+
+
+def test_of_two_builds_at_once_nothing_is_lost_and_a_reader_never_sees_half(
+    folder: Path, tmp_path: Path
+) -> None:
+    mine, where = tmp_path / "sessions", tmp_path / "catalog"
+    mine.mkdir()
+    paths = sorted(folder.iterdir())
+    (mine / "first.nwb").write_bytes(paths[0].read_bytes())
+    lazynwb_dask.build_catalog(mine, where)
+    builders = [
+        subprocess.Popen(
+            [sys.executable, "-c", ADD, name, str(source), str(mine), str(where)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name, source in (("a", paths[1]), ("b", paths[2]))
+    ]  # fmt: skip
+    for builder in builders:
+        assert builder.stdout is not None
+        assert builder.stdout.readline() == "ready\n"
+    for builder in builders:
+        assert builder.stdin is not None
+        builder.stdin.write("go\n")
+        builder.stdin.flush()
+    seen = [1]
+    while any(builder.poll() is None for builder in builders):
+        opened = lazynwb_dask.open_catalog(where)
+        units = lazynwb_dask.read_nwb(opened, "/units")[["unit_id", "snr"]].compute()
+        assert len(units) == 30 * len(opened) == 30 * len(opened.sessions)
+        seen.append(len(opened))
+    for builder in builders:
+        builder.communicate()
+        assert builder.returncode == 0
+    assert seen == sorted(seen)
+    whole = lazynwb_dask.open_catalog(where)
+    assert whole.paths == sorted(map(str, mine.iterdir()))
+    ours = lazynwb_dask.read_nwb(whole, "/units").compute()
+    oracle.assert_same(ours, lazynwb_dask.read_nwb(mine, "/units").compute())
+    (mine / "last.nwb").write_bytes(paths[3].read_bytes())
+    last = whole.refresh().manifest
+    assert not list((where / "parts").iterdir())
+    needed = last.names | set(last.superseded) | {"_manifest.json"}
+    assert files_of(where) == needed
+
+
+def test_a_refresh_builds_on_what_another_has_built_meanwhile(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, where = tmp_path / "sessions", tmp_path / "catalog"
+    mine.mkdir()
+    paths = sorted(folder.iterdir())
+    (mine / "0.nwb").write_bytes(paths[0].read_bytes())
+    made = lazynwb_dask.build_catalog(mine / "0.nwb", where)
+    assembled, looked = build._assembled, [0]
+
+    def meanwhile(*args: Any) -> Any:
+        looked[0] += 1
+        if looked[0] == 1:
+            lazynwb_dask.build_catalog(mine, where)  # the same folder, by somebody who names more
+        return assembled(*args)
+
+    (mine / "0.nwb").write_bytes(paths[1].read_bytes())
+    (mine / "1.nwb").write_bytes(paths[2].read_bytes())
+    monkeypatch.setattr(build, "_assembled", meanwhile)
+    assert made.refresh().paths == [str(mine / "0.nwb"), str(mine / "1.nwb")]
+    opened = lazynwb_dask.open_catalog(where)
+    ours = lazynwb_dask.read_nwb(opened, "/units").compute()
+    oracle.assert_same(ours, lazynwb_dask.read_nwb(mine, "/units").compute())
+    assert not list((where / "parts").glob("*.going"))
+
+
+def test_what_a_build_has_got_so_far_is_left_to_it(folder: Path, tmp_path: Path) -> None:
+    mine, where = tmp_path / "sessions", tmp_path / "catalog"
+    mine.mkdir()
+    paths = sorted(folder.iterdir())
+    (mine / "0.nwb").write_bytes(paths[0].read_bytes())
+    made = lazynwb_dask.build_catalog(mine, where)
+    for build_, age in (("alive", 60), ("dead", 10**6)):
+        (where / f"parts/{build_}.going").write_text(str(int(time.time()) - age))
+        (where / f"parts/{build_}-0.part").write_bytes(b"")
+        (where / f"values/{build_}-0.parquet").write_bytes(b"")
+    for i, expected in ((1, {"alive", "dead"}), (2, set())):
+        (mine / f"{i}.nwb").write_bytes(paths[i].read_bytes())
+        made = made.refresh()
+        there = {path.name[:5].strip("-.") for path in (where / "parts").iterdir()}
+        assert there >= expected if expected else not there
+        assert {
+            name for name in expected if (where / f"values/{name}-0.parquet").exists()
+        } == expected
+        (where / "parts/alive.going").write_text("0")  # it was killed long ago
+
+
+def test_many_small_files_of_values_become_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathering, "MANY", 3)
+    monkeypatch.setattr(gathering, "SIZES", (3, 9))
+    monkeypatch.setattr(turns, "GRACE", 0)
+    mine, where = tmp_path / "sessions", tmp_path / "catalog"
+    mine.mkdir()
+    (tmp_path / "odd").mkdir()
+    odd = odd_files(tmp_path / "odd")
+    held = []
+    for i in range(14):
+        (mine / f"{i:02}.nwb").write_bytes(Path(odd[i % 3]).read_bytes())
+        lazynwb_dask.build_catalog(mine, where)
+        held.append(len(list((where / "values").iterdir())))
+        whole = lazynwb_dask.open_catalog(where)
+        ours = lazynwb_dask.read_nwb(whole, "/units")
+        theirs = lazynwb_dask.read_nwb(mine, "/units")
+        oracle.assert_same(ours.compute(), theirs.compute())
+        some = [frame[frame.short > 1][["x", "spikes"]].compute() for frame in (ours, theirs)]
+        oracle.assert_same(*some)
+    assert len(whole.manifest.values) <= 7
+    assert max(held) <= 16  # with those of the state before
+    with record() as counted:
+        lazynwb_dask.read_nwb(whole, "/units")[["x", "word"]].compute()
+    assert nwb_requests(counted) == 0
 
 
 def test_unreadable_files_are_left_out_where_that_is_asked_for(
@@ -465,9 +629,9 @@ def test_another_format_is_refused_and_a_damaged_catalog_named(
     lazynwb_dask.build_catalog(sorted(folder.iterdir())[:1], where)
     text = (where / "_manifest.json").read_text()
     for changed, match in (
-        (text.replace('"format": 1', '"format": 99'), "format 99"),
+        (text.replace('"format": 2', '"format": 99'), "format 99"),
         ("{}", "not that of a catalog"),
-        ('{"format": 1}', "damaged"),
+        ('{"format": 2}', "damaged"),
         ("[]", "not that of a catalog"),
     ):
         (where / "_manifest.json").write_text(changed)

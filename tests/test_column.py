@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import lazynwb_dask
-from lazynwb_dask import scan, schema
+from lazynwb_dask import filters, scan, schema
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.formats import hdf5
 from lazynwb_dask.options import Options
@@ -545,3 +545,13 @@ def test_zstd_and_blosc_need_no_plugin(tmp_path: Path, number: int, name: str) -
             chunk[: len(part)] = part
             made.write_direct_chunk((start,), bytes(codec.encode(chunk)))
     assert read(tmp_path / "f.nwb").x.tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 24, 255, 300])
+def test_shuffled_bytes_of_any_width_and_length_come_back(size: int) -> None:
+    generator = np.random.default_rng(size)
+    for n in (0, 1, size - 1, size, size + 1, 2 * size, 5 * size + size // 2, 100_003):
+        raw = generator.integers(0, 256, n, "u1")
+        whole = n // size * size
+        shuffled = raw[:whole].reshape(-1, size).T.reshape(-1).tobytes() + raw[whole:].tobytes()
+        assert bytes(filters.unshuffle(memoryview(shuffled), size)) == raw.tobytes()

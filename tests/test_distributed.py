@@ -181,3 +181,27 @@ def test_fused_tasks_hold_few_bytes_for_each_partition(paths: list[str]) -> None
         assert frame[["presence_ratio"]].optimize().npartitions == 600
     for task in query.dask.values():
         assert len(pickle.dumps(task)) <= 1000 + 150 * 600 / query.npartitions
+
+
+def _pretend(version: str) -> None:
+    lazynwb_dask.__version__ = version
+
+
+def test_other_versions_on_the_cluster_are_one_warning(paths: list[str]) -> None:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        frame = lazynwb_dask.read_nwb(paths, "/units")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            frame.id.sum().compute()
+        worker = next(iter(client.scheduler_info()["workers"]))
+        client.run(_pretend, "0.0.1", workers=[worker])
+        with Client(cluster), pytest.warns(UserWarning, match="same version everywhere") as caught:
+            assert [frame.id.sum().compute() for _ in range(2)]
+        texts = [str(w.message) for w in caught if "same version" in str(w.message)]
+        assert texts == [
+            f"lazynwb_dask is {lazynwb_dask.__version__} here, but 0.0.1 on the worker {worker}: "
+            "install the same version everywhere"
+        ]

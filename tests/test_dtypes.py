@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import dask.dataframe as dd
+import numpy as np
 import oracle
 import pandas as pd
 import pyarrow as pa
 import pytest
 from distributed import Client, LocalCluster
+from files import nwb, ragged, table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,11 +61,63 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> dd.DataFrame:
     return lazynwb_dask.read_nwb(paths, "/units", blocksize=None)
 
 
-def test_list_columns_are_shuffled_and_merged_over_workers(units: dd.DataFrame) -> None:
+@pytest.fixture(scope="module")
+def rois(tmp_path_factory: pytest.TempPathFactory) -> dd.DataFrame:
+    """Regions with a struct column and one of lists of structs, as in imaging."""
+    pixel = np.dtype([("x", "u4"), ("y", "u4"), ("weight", "f4")])
+    paths = []
+    for number in range(3):
+        path = tmp_path_factory.mktemp("imaging") / f"{number}.nwb"
+        with nwb(path) as file:
+            group = table(file, "/units", 12, ["roi", "centre", "pixel_mask"])
+            group.create_dataset("roi", data=np.arange(12) + 100 * number)
+            group.create_dataset(
+                "centre", data=np.array([(i, 2 * i, 0.5) for i in range(12)], pixel)
+            )
+            masks = np.array([(i, number, 1 / (i + 1)) for i in range(30)], pixel)
+            ragged(group, "pixel_mask", np.linspace(0, 30, 13).astype(int)[1:], masks)
+        paths.append(str(path))
+    return lazynwb_dask.read_nwb(paths, "/units", blocksize=None)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster),
+        Client(cluster, set_as_default=False) as client,
     ):
+        yield client
+
+
+def test_struct_columns_are_shuffled_and_merged_over_workers(
+    rois: dd.DataFrame, client: Client
+) -> None:
+    assert str(rois.dtypes["centre"]).startswith("struct<x: uint32, y: uint32")
+    assert str(rois.dtypes["pixel_mask"]).startswith("list<item: struct<x: uint32")
+    with client.as_current():
+        left, right = rois[["roi", "centre", "pixel_mask"]], rois[["roi", "centre"]]
+        joined = left.merge(right, on="roi", shuffle_method="p2p")
+        assert any("p2p" in str(key) for key in joined.optimize().dask)
+        got = joined.compute().sort_values("roi")
+        shuffled = left.shuffle("roi", shuffle_method="p2p").compute().sort_index()
+    whole = left.compute(scheduler="sync")
+    wanted = whole.merge(right.compute(scheduler="sync"), on="roi").sort_values("roi")
+    oracle.assert_same(got.reset_index(drop=True), wanted.reset_index(drop=True))
+    oracle.assert_same(shuffled, whole)
+
+
+def test_struct_columns_come_back_from_parquet(rois: dd.DataFrame, tmp_path: Path) -> None:
+    frame = rois[["roi", "centre", "pixel_mask", "_nwb_path"]]
+    frame.to_parquet(str(tmp_path / "rois"))
+    again = dd.read_parquet(str(tmp_path / "rois"))
+    assert again.dtypes.to_dict() == frame.dtypes.to_dict()
+    oracle.assert_same(again.compute(), frame.compute())
+
+
+def test_list_columns_are_shuffled_and_merged_over_workers(
+    units: dd.DataFrame, client: Client
+) -> None:
+    with client.as_current():
         left = units[["unit_id", "spike_times", "obs_intervals"]]
         right = units[["unit_id", "location", "electrodes"]]
         got = left.merge(right, on="unit_id").compute().sort_values("unit_id")

@@ -14,6 +14,7 @@ from files import one
 from servers import RangeServer
 
 import lazynwb_dask
+from lazynwb_dask import parquet
 from lazynwb_dask.datasets import make_sessions
 
 QUERIES: dict[str, Callable[[dd.DataFrame], Any]] = {
@@ -48,6 +49,24 @@ def catalog(urls: list[str], tmp_path_factory: pytest.TempPathFactory) -> lazynw
 def of_files(fetched: lazynwb_dask.Trace) -> tuple[int, int]:
     tallies = [tally for name, tally in fetched.by_file.items() if name.endswith(".nwb")]
     return sum(t.requests for t in tallies), sum(t.bytes for t in tallies)
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_of_the_catalog_no_more_is_read_than_it_tells(
+    catalog: lazynwb_dask.Catalog, name: str
+) -> None:
+    query = QUERIES[name](lazynwb_dask.read_nwb(catalog, "/units"))
+    (told,) = lazynwb_dask.explain(query).reads
+    parquet._footers.clear()
+    parquet._columns.clear()
+    with lazynwb_dask.trace() as fetched:
+        query.compute()
+    tallies = [t for file, t in fetched.by_file.items() if file.endswith(".parquet")]
+    assert bool(tallies) == (name != "nothing")
+    assert sum(t.requests for t in tallies) <= told.catalog_requests
+    assert sum(t.bytes for t in tallies) <= told.catalog_bytes
+    said = "of the catalog, by each process" in str(told.lines())
+    assert said == (name != "nothing")
 
 
 @pytest.mark.parametrize("name", QUERIES)

@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import oracle
 import pandas as pd
 import pytest
 
@@ -201,6 +202,42 @@ def test_sessions_of_some_subjects(paths: list[str]) -> None:
     assert set(got.index) == set(wanted)
     for subject, rates in wanted.items():
         close(got[subject], np.mean(rates))
+
+
+def test_joins_within_sessions(paths: list[str]) -> None:
+    got = run("Joins within sessions", paths)
+    deep, spikes, inside = [], 0, {"left": [], "right": []}
+    for path in paths:
+        units = columns(path, "units", "unit_id", "peak_electrode", "presence_ratio")
+        electrodes = columns(path, "general/extracellular_ephys/electrodes", "id", "y")
+        both = units.merge(electrodes, left_on="peak_electrode", right_on="id")
+        good = (both.presence_ratio >= 0.8) & (both.y > 1000)
+        deep += both.unit_id[good].tolist()
+        with h5py.File(path) as file:
+            ends = file["units/spike_times_index"][()].astype(int)
+            times = np.split(file["units/spike_times"][()], ends)[:-1]
+        sizes = np.diff(ends, prepend=0)
+        spikes += sizes[units.unit_id.isin(both.unit_id[good])].sum()
+        some = np.concatenate([times[i] for i in np.flatnonzero(units.presence_ratio >= 0.8)])
+        trials = columns(path, "intervals/trials", "start_time", "stop_time", "rewarded_side")
+        for start, stop, side in trials.itertuples(index=False):
+            inside.setdefault(side, []).append(((some >= start) & (some < stop)).sum())
+    assert 0 < len(deep) < 240
+    assert got["deep"].unit_id.tolist() == deep
+    assert got["deep"].spike_times.list.len().sum() == spikes
+    for side, counts in inside.items():
+        close(got["by_side"].loc[side], np.mean(counts))
+
+
+def test_parquet_and_back(paths: list[str]) -> None:
+    got = run("Merges and shuffles of anything else, Parquet and back", paths)
+    trains, again = got["trains"], got["again"]
+    assert again.dtypes.to_dict() == trains.dtypes.to_dict()
+    assert str(again.dtypes["spike_times"]) == "list<item: double>[pyarrow]"
+    whole = trains.compute()
+    oracle.assert_same(again.compute(), whole)
+    some = whole[whole.location.isin(["VISp", "VISl"])]
+    assert sorted(got["merged"].unit_id) == sorted(some.unit_id)
 
 
 def test_every_example_is_tested() -> None:

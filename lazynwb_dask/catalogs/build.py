@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -29,15 +28,18 @@ from ..sources import Source, expand, shown
 from ..store import is_identified
 from ..versions import versions
 from . import part as parts
-from .layout import INDEX, PARTS
+from .gathering import gathered, is_scattered
+from .layout import INDEX
 from .manifest import Manifest, read_manifest
 from .part import Part, What, chosen, joined, parts_of
-from .place import Place
+from .place import Place, unkept
 from .tables import index_of
+from .turns import Turn, superseded, turn
 from .values import written
 
 GROUP = 65_536  # rows of a row group of the index
 SMALL, LARGE = 8, 128  # files of one part
+TRIES = 5  # times that a build goes on with what others have built meanwhile
 LOCAL = 2  # parts made at a time by threads: one's round trips while the other decodes
 
 
@@ -57,59 +59,140 @@ def build(
         Index all files, whatever is known of them.
     """
     named = tuple(paths)
+    return _built(place, lambda before: (named, what), on_error, anew)
+
+
+def refresh(place: Place, *, on_error: str = "raise", anew: bool = False) -> Manifest:
+    """The same for what the catalog says was named when it was built."""
+
+    def as_before(before: Manifest | None) -> tuple[tuple[str, ...], What]:
+        if before is None:
+            raise NWBReadError(f"{shown(place.url)}: the catalog is gone; use build_catalog")
+        return before.paths, before.what
+
+    return _built(place, as_before, on_error, anew)
+
+
+def _built(
+    place: Place,
+    wanted: Callable[[Manifest | None], tuple[tuple[str, ...], What]],
+    on_error: str,
+    anew: bool,
+) -> Manifest:
+    """Build, and build on what others have built meanwhile, so that nothing of theirs is lost."""
     threads = int(config.get("index-threads"))
-    sources = _files(named, place, threads)
-    before = read_manifest(place)
-    left = [name for name in place.names(PARTS) if name.endswith(".part")]
-    known: list[Part] = []
-    if not anew:
-        known += parts_of(place, left, threads, lambda part: part.what == what)
-        if before is not None and before.what == what:
-            known.append(index_of(place, before))
-    held = _held(known)
-    todo = [s for s in sources if not is_identified(s) or _key(s) not in held]
+    fresh: list[Part] = []
+    with turn(place) as mine:
+        for last in (*[False] * (TRIES - 1), True):
+            before = read_manifest(place)
+            named, what = wanted(before)
+            sources = _files(named, place, threads)
+            known = [] if anew else _known(place, mine, before, what, threads)
+            fresh = _surveyed(sources, fresh, known, place, what, threads, mine, on_error) + fresh
+            found = _held([*fresh, *known], fresh=len(fresh))
+            alike = before is not None and before.what == what and before.paths == named
+            if (
+                alike
+                and known
+                and not fresh
+                and _is_same(sources, known[-1], len(known) - 1, found)
+            ):
+                assert before is not None
+                return before
+            every = [*fresh, *known]
+            manifest, files = _assembled(sources, every, found, named, what, place, mine.build)
+            manifest = replace(manifest, superseded=superseded(before, manifest.names))
+            mine.wrote(files)
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda item: place.write(*item), files.items()))
+            with place.alone():
+                now = read_manifest(place)
+                if last or _snapshot(now) == _snapshot(before):
+                    manifest.write(place)
+                    break
+        mine.sweep(manifest)
+    return manifest
+
+
+def _snapshot(manifest: Manifest | None) -> str:
+    return "" if manifest is None else manifest.snapshot
+
+
+def _known(
+    place: Place, mine: Turn, before: Manifest | None, what: What, threads: int
+) -> list[Part]:
+    """What is known already: of builds that were interrupted or go on, and of the catalog as it is."""
+    known = list(parts_of(place, mine.parts, threads, lambda part: part.what == what))
+    if before is not None and before.what == what:
+        known.append(index_of(place, before))
+    return known
+
+
+def _surveyed(
+    sources: Sequence[Source],
+    fresh: Sequence[Part],
+    known: Sequence[Part],
+    place: Place,
+    what: What,
+    threads: int,
+    mine: Turn,
+    on_error: str,
+) -> list[Part]:
+    """Parts of the files of which nothing is known."""
+    seen, held = _held(fresh, fresh=len(fresh)), _held([*fresh, *known])
+    todo = [
+        source
+        for source in sources
+        if (_key(source) not in held if is_identified(source) else _any(source) not in seen)
+    ]
     made: list[str] = []
-    for name, problems in _made(todo, place, what, threads):
+    for name, problems in _made(todo, place, what, threads, mine.build):
         made.append(name)
+        mine.wrote([name])
+        mine.renew()
         if on_error == "raise" and any(problems):
             first = next(problem for problem in problems if problem)
             raise NWBReadError(f"{first}. on_error='skip' leaves such files out")
-    fresh = list(parts_of(place, made, threads, lambda part: True))
-    found = _held([*fresh, *known], fresh=len(fresh))
-    manifest, files = _assembled(sources, [*fresh, *known], found, named, what)
-    if before is not None:
-        manifest = replace(manifest, superseded=tuple(sorted(before.names - manifest.names)))
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda item: place.write(*item), files.items()))
-    manifest.write(place)
-    spare = {name for part in [*fresh, *known] for name in part.values}
-    spare |= set(before.superseded if before is not None else ())
-    place.remove([*left, *made, *(spare - manifest.names - set(manifest.superseded))])
-    return manifest
+    found = list(parts_of(place, made, threads, lambda part: True))
+    if len(found) < len(made):
+        raise NWBReadError(
+            f"{shown(place.url)}: what was indexed has vanished again. Something else deletes files "
+            "there; the same call goes on where it was"
+        )
+    for part in found:
+        mine.wrote(part.values)
+    return found
+
+
+def _is_same(
+    sources: Sequence[Source],
+    catalog: Part,
+    number: int,
+    found: Mapping[tuple[str, int | None, str], tuple[int, int]],
+) -> bool:
+    """Whether the catalog as it is, the part of this number, is what would be made."""
+    rows = range(catalog.tables["files"].num_rows)
+    where = [found.get(_key(source)) for source in sources]
+    return where == [(number, row) for row in rows] and not is_scattered(catalog)
 
 
 def _files(named: Sequence[str], place: Place, threads: int) -> list[Source]:
     """The files, each once, with their versions."""
     found = list(dict.fromkeys(expand(list(named), place.options)))
     for source in found:
-        _check(source.url)
+        why = unkept(source.url)
+        if why:
+            raise ValueError(why)
     return versions(found, place.options, place.settings, threads=2 * threads)
-
-
-def _check(url: str) -> None:
-    """Refuse URLs that can't be kept: a signature expires, and is a secret."""
-    query = "" if is_local(url) else urlsplit(url).query
-    if query and not (query.startswith("versionId=") and "&" not in query):
-        raise ValueError(
-            f"{shown(url)}: a catalog can't keep a URL with a query, which may be a signature; give "
-            "the plain URL, and credentials in storage_options or in the environment"
-        )
-    if url != shown(url) and not query:
-        raise ValueError(f"{shown(url)}: a catalog can't keep a URL with a password")
 
 
 def _key(source: Source) -> tuple[str, int | None, str]:
     return source.url, source.size, (source.etag or "").strip('"')
+
+
+def _any(source: Source) -> tuple[str, int | None, str]:
+    """The key of a file of whatever version."""
+    return source.url, None, ""
 
 
 def _held(
@@ -127,15 +210,15 @@ def _held(
         ):
             source = Source(url, size, etag)
             if i < fresh:
-                found.setdefault((url, None, ""), (i, row))
-            elif problem is None and is_identified(source):
+                found.setdefault(_any(source), (i, row))
+            if problem is None and is_identified(source):
                 found.setdefault(_key(source), (i, row))
     return found
 
 
 # ---------------------------------------------------------------------------------------------- indexing
 def _made(
-    todo: Sequence[Source], place: Place, what: What, threads: int
+    todo: Sequence[Source], place: Place, what: What, threads: int, build: str
 ) -> Iterator[tuple[str, list[str]]]:
     """The parts of files that are not known, as they come: by the cluster, or by threads."""
     if not todo:
@@ -147,7 +230,7 @@ def _made(
     bar = _bar(len(todo)) if config.get("progress") else None
     work = _by_cluster if client is not None else _by_threads
     try:
-        for batch, result in work(batches, place, what, threads, client):
+        for batch, result in work(batches, place, what, threads, build, client):
             if bar is not None:
                 bar.update(len(batch))
             yield result
@@ -157,11 +240,16 @@ def _made(
 
 
 def _by_threads(
-    batches: Sequence[Sequence[Source]], place: Place, what: What, threads: int, client: Any
+    batches: Sequence[Sequence[Source]],
+    place: Place,
+    what: What,
+    threads: int,
+    build: str,
+    client: Any,
 ) -> Iterator[tuple[Sequence[Source], tuple[str, list[str]]]]:
     pool = ThreadPoolExecutor(LOCAL, "lazynwb-catalog")
     try:
-        running = {pool.submit(parts.make_part, b, place, what, threads): b for b in batches}
+        running = {pool.submit(parts.make_part, b, place, what, threads, build): b for b in batches}
         for future in as_completed(running):
             yield running[future], future.result()
     finally:
@@ -169,13 +257,20 @@ def _by_threads(
 
 
 def _by_cluster(
-    batches: Sequence[Sequence[Source]], place: Place, what: What, threads: int, client: Any
+    batches: Sequence[Sequence[Source]],
+    place: Place,
+    what: What,
+    threads: int,
+    build: str,
+    client: Any,
 ) -> Iterator[tuple[Sequence[Source], tuple[str, list[str]]]]:
     from distributed import as_completed as as_they_come
 
     place.options.share()
     running = {
-        client.submit(_make_there, list(batch), place.url, place.options, what, pure=False): batch
+        client.submit(
+            _make_there, list(batch), place.url, place.options, what, build, pure=False
+        ): batch
         for batch in batches
     }
     try:
@@ -186,11 +281,11 @@ def _by_cluster(
 
 
 def _make_there(
-    batch: Sequence[Source], url: str, options: Options, what: What
+    batch: Sequence[Source], url: str, options: Options, what: What, build: str
 ) -> tuple[str, list[str]]:
     """On a worker, by its own settings."""
     place = Place(url, options, config.settings())
-    return parts.make_part(batch, place, what, int(config.get("index-threads")))
+    return parts.make_part(batch, place, what, int(config.get("index-threads")), build)
 
 
 def _bar(total: int) -> Any:
@@ -206,11 +301,13 @@ def _assembled(
     found: dict[tuple[str, int | None, str], tuple[int, int]],
     named: tuple[str, ...],
     what: What,
+    place: Place,
+    build: str,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest, and the files of the index."""
-    where = np.array(
-        [found.get(_key(s)) or found[(s.url, None, "")] for s in sources], np.int64
-    ).reshape(-1, 2)
+    """The manifest, and the files that are to be written."""
+    where = np.array([found.get(_key(s)) or found[_any(s)] for s in sources], np.int64).reshape(
+        -1, 2
+    )
     pieces, before = [], []
     for i, one in enumerate(known):
         mine = np.flatnonzero(where[:, 0] == i)
@@ -221,14 +318,17 @@ def _assembled(
     order = np.argsort(np.concatenate(before)) if before else np.zeros(0, np.int64)
     tables, sections = _sorted(tables, order)
     values = {name: size for piece in pieces for name, size in piece.values.items()}
+    tables, files = gathered(tables, values, place, build)
+    used = tables["tables"]["values"].unique().drop_null().to_pylist()
+    sizes = {name: len(files[name]) if name in files else values[name] for name in used}
     tables["sessions"] = _sessions(tables["files"])
-    files, index = {}, {}
+    index = {}
     for kind, table in tables.items():
-        name = f"index/{kind}-{uuid.uuid4().hex}.parquet"
+        name = f"index/{kind}-{build}-{uuid.uuid4().hex}.parquet"
         files[name] = written(table, GROUP)
         index[kind] = (name, len(files[name]))
     unreadable = tables["files"].num_rows - tables["files"]["problem"].null_count
-    manifest = Manifest(index, values, sections, tables["files"].num_rows, unreadable, what, named)
+    manifest = Manifest(index, sizes, sections, tables["files"].num_rows, unreadable, what, named)
     return manifest, files
 
 

@@ -21,11 +21,11 @@ from ..index import TableIndex
 from ..options import Options
 from ..schema import Field, series
 from ..sources import Source, shown
-from .build import as_named, build, what_of
+from .build import as_named, build, refresh, what_of
 from .layout import COLUMNS
 from .manifest import Manifest, read_manifest
 from .place import Place
-from .tables import Variant, section, table_index, variant_of, whole
+from .tables import Variant, section, source_of, table_index, variant_of, whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Catalog:
 
     @cached_property
     def _files(self) -> pa.Table:
-        names = ["url", "size", "etag", "problem"]
+        names = ["url", "size", "etag", "parts", "problem"]
         return whole(self.place, self.manifest, "files", names)
 
     @cached_property
@@ -76,8 +76,8 @@ class Catalog:
 
     @cached_property
     def files(self) -> pa.Table:
-        """``url``, ``size`` and ``etag`` of its files."""
-        return self._files.take(pa.array(self.numbers)).select(["url", "size", "etag"])
+        """``url``, ``size``, ``etag`` and ``parts`` of its files."""
+        return self._files.take(pa.array(self.numbers)).drop_columns("problem")
 
     @property
     def paths(self) -> list[str]:
@@ -88,8 +88,7 @@ class Catalog:
     @property
     def sources(self) -> list[Source]:
         """Its files, with sizes and versions."""
-        columns = [self.files[name].to_pylist() for name in ("url", "size", "etag")]
-        return [Source(*row) for row in zip(*columns, strict=True)]
+        return list(map(source_of, self.files.to_pylist()))
 
     def holds(self, tables: Sequence[str]) -> bool:
         """Whether it knows which of its files have tables of these paths, as far as they are tables."""
@@ -174,8 +173,7 @@ class Catalog:
 
     def source(self, number: int) -> Source:
         """A file with its size and version."""
-        row = self._files.slice(number, 1).to_pylist()[0]
-        return Source(row["url"], row["size"], row["etag"])
+        return source_of(self._files.slice(number, 1).to_pylist()[0])
 
     @cached_property
     def variants(self) -> list[str]:
@@ -293,11 +291,7 @@ class Catalog:
             With all files, whichever this one was narrowed to.
         """
         _check_policy(on_error)
-        manifest = read_manifest(self.place)
-        if manifest is None:
-            raise NWBReadError(f"{shown(self.url)}: the catalog is gone; use build_catalog")
-        made = build(manifest.paths, self.place, manifest.what, on_error=on_error, anew=anew)
-        return Catalog(self.place, made)
+        return Catalog(self.place, refresh(self.place, on_error=on_error, anew=anew))
 
     # --- shown
     def __repr__(self) -> str:

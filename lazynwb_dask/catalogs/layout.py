@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "_manifest.json"
 PARTS = "parts"  # the folder of what an interrupted build has got so far
 
@@ -22,6 +22,7 @@ FILES = pa.schema(
         ("url", _text),
         ("size", pa.int64()),
         ("etag", _text),  # null: nothing tells versions apart
+        ("parts", _text),  # JSON: URL, size and etag of the files that a LINDI file refers to
         (
             "session",
             _text,

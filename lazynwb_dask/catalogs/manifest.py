@@ -34,8 +34,9 @@ class Manifest:
     what : What
     paths : tuple of str
         What the user named, for `refresh`.
-    superseded : tuple of str
-        Files of earlier snapshots, which whoever opened one may still read: deleted by the next build.
+    superseded : dict
+        Files of earlier snapshots, which whoever opened one may still read, and since when (in seconds
+        since 1970) they are not part of the catalog any more.
     snapshot, created, library
     """
 
@@ -46,7 +47,7 @@ class Manifest:
     unreadable: int
     what: What
     paths: tuple[str, ...]
-    superseded: tuple[str, ...] = ()
+    superseded: Mapping[str, int] = field(default_factory=dict)
     snapshot: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     library: str = __version__
@@ -95,10 +96,10 @@ def read_manifest(place: Place) -> Manifest | None:
                 None if what["tables"] is None else tuple(what["tables"]), what["values_limit"]
             ),
             paths=tuple(held.pop("paths")),
-            superseded=tuple(held.pop("superseded")),
+            superseded={str(k): int(v) for k, v in held.pop("superseded").items()},
             **held,
         )
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, AttributeError):
         raise NWBReadError(f"{shown(place.url)}: a damaged {MANIFEST}; {again}") from None
 
 

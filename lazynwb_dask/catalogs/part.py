@@ -19,13 +19,13 @@ import pyarrow as pa
 
 from ..catalog import concurrently
 from ..index import ColumnIndex, TableIndex
-from ..packing import layout_json
+from ..packing import layout_json, parts_json
 from ..sources import Source
 from .layout import COLUMNS, FILES, FORMAT, INDEX, PARTS, TABLES, VARIANTS
 from .place import Place
 from .statistics import statistics
 from .survey import Surveyed, survey
-from .values import Writer
+from .values import Writer, values_name
 
 MAGIC = b"nwb-part"
 MAX_VALUES = 256  # tables of a batch whose values are kept, those of most files first
@@ -58,9 +58,14 @@ class Part:
 
 
 def make_part(
-    sources: Sequence[Source], place: Place, what: What, threads: int
+    sources: Sequence[Source], place: Place, what: What, threads: int, build: str
 ) -> tuple[str, list[str]]:
     """Survey some files and write what was found.
+
+    Parameters
+    ----------
+    build : str
+        The identity of the build: all that it writes is called after it.
 
     Returns
     -------
@@ -77,24 +82,22 @@ def make_part(
         )  # fmt: skip
 
     found = list(concurrently(list(sources), one, threads, False))
-    part, files = built(found, what)
+    part, files = built(found, what, build)
     for name, data in files.items():
         place.write(name, data)
-    name = f"{PARTS}/{uuid.uuid4().hex}.part"
+    name = f"{PARTS}/{build}-{uuid.uuid4().hex}.part"
     place.write(name, dump(part))
     return name, [one.problem for one in found]
 
 
-def built(found: Sequence[Surveyed], what: What) -> tuple[Part, dict[str, bytes]]:
+def built(found: Sequence[Surveyed], what: What, build: str) -> tuple[Part, dict[str, bytes]]:
     """The rows of the index of some files, and the Parquet files of their values."""
     count: dict[str, int] = defaultdict(int)
     for one in found:
         for table in one.tables:
             count[table.path] += bool(one.values[table.path] or one.indexes[table.path])
     often = sorted((path for path in count if count[path]), key=lambda path: -count[path])
-    writers = {
-        path: (f"values/{uuid.uuid4().hex}.parquet", Writer()) for path in often[:MAX_VALUES]
-    }
+    writers = {path: (values_name(build), Writer()) for path in often[:MAX_VALUES]}
     rows = _Rows()
     for number, one in enumerate(found):
         rows.file(one)
@@ -123,6 +126,7 @@ class _Rows:
                 "url": one.source.url,
                 "size": one.source.size,
                 "etag": one.source.etag,
+                "parts": _json(parts_json(one.source.parts)),
                 "session": None if one.problem else json.dumps(one.session),
                 "problem": one.problem or None,
             }

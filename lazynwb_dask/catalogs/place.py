@@ -7,12 +7,15 @@ place. So whoever reads the manifest sees the old one or the new one.
 from __future__ import annotations
 
 import os
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..errors import NWBFileNotFoundError, NWBReadError
 from ..location import is_local, local_path
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 FIRST = 1 << 20  # bytes that are asked for at once of a file whose size isn't known
 WRITERS = 16
+LOCK = "_lock"
+PATIENCE = 60.0  # seconds; nobody needs it longer than it takes to read and write one small file
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,29 @@ class Place:
             names = listed(self.at(folder), self.options, self.settings, _names)
         return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """On a disk, let no other process in here meanwhile. (Stores of objects know no locks.)"""
+        if not is_local(self.url):
+            yield
+            return
+        path = self.at(LOCK)
+        os.makedirs(self.url, exist_ok=True)
+        while True:
+            try:
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                break
+            except FileExistsError:
+                with suppress(OSError):
+                    if time.time() - os.stat(path).st_mtime > PATIENCE:  # of one that was killed
+                        os.unlink(path)
+                time.sleep(0.02)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
+
     def remove(self, names: Iterable[str]) -> None:
         """Delete files. That one isn't there, or can't be deleted, is no error."""
         todo = list(names)
@@ -110,6 +138,19 @@ class Place:
                 listed(self.at(name), self.options, self.settings, _delete)
         except (OSError, NWBReadError):
             return
+
+
+def unkept(url: str) -> str:
+    """Why a catalog can't keep a URL; empty if it can. A signature expires, and is a secret."""
+    query = "" if is_local(url) else urlsplit(url).query
+    if query and not (query.startswith("versionId=") and "&" not in query):
+        return (
+            f"{shown(url)}: a catalog can't keep a URL with a query, which may be a signature; give "
+            "the plain URL, and credentials in storage_options or in the environment"
+        )
+    if url != shown(url) and not query:
+        return f"{shown(url)}: a catalog can't keep a URL with a password"
+    return ""
 
 
 def _put(data: bytes, filesystem: AbstractFileSystem, path: str) -> None:

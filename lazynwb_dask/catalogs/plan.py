@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,10 +21,11 @@ from ..errors import Failure, NWBReadError, TableNotFoundError
 from ..formats.hdf5 import Table, table_path
 from ..index import TableIndex, column_type
 from ..inlined import NONE, Inlined, Slots
+from ..packing import parts_of
 from ..read import read_column
 from ..scan import ABSENT, Files, Records, Scan, assemble
 from ..schema import Found, Schema, report, settle
-from ..sources import shown
+from ..sources import Source, shown
 from .catalog import Catalog
 from .layout import COLUMNS, STATISTICS
 from .pruning import FileStatistics
@@ -324,6 +326,7 @@ def scan_of(
         tables.path,
         records,
         inlined,
+        parts=_parts(mine["parts"]),
     )
     built = assemble(
         files, tables.rows, unified, place.options, blocksize,
@@ -333,6 +336,13 @@ def scan_of(
     token = _token(catalog, tables, built)
     statistics = FileStatistics(columns, tables.rows, files)
     return replace(built, known_token=token, failures=failures, statistics=statistics)
+
+
+def _parts(column: pa.ChunkedArray) -> tuple[tuple[Source, ...], ...]:
+    """The files that each file refers to; nothing if none does."""
+    if column.null_count == len(column):
+        return ()
+    return tuple(parts_of(json.loads(text or "[]")) for text in column.to_pylist())
 
 
 def _records(

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..decode import Values
-from ..errors import NWBError
+from ..errors import NWBError, NWBReadError
 from ..formats.hdf5 import IndexTable
 from ..formats.session import ReadSession
 from ..formats.sparse import Passes
@@ -18,8 +18,9 @@ from ..formats.tree import ListTables
 from ..index import ArrayIndex, ColumnIndex, Extents, TableIndex
 from ..options import Options
 from ..read import Wanted, read_arrays
-from ..sources import Source
+from ..sources import Source, shown
 from ..storage import Settings, open_source
+from .place import unkept
 
 # A chunk map of at most so many chunks is part of the catalog; larger ones are read when they are needed.
 MAX_CHUNKS = 4096
@@ -88,6 +89,9 @@ def _survey(
 ) -> Surveyed:
     passes = Passes(source, options, settings)
     found = Surveyed(passes.source)
+    for part in found.source.parts:
+        if why := unkept(part.url):
+            raise NWBReadError(f"{shown(source.url)}: it refers to another file. {why}")
     paths = passes.run(ListTables())
     found.session = passes.run(ReadSession()).value
     for path in paths:
@@ -148,7 +152,7 @@ def is_small(column: ColumnIndex) -> bool:
     if column.problem or len(column.arrays) != 1:
         return False
     layout = column.arrays[0].layout
-    if layout.item or layout.foreign:
+    if layout.item:
         return False
     kind = column.type
     return bool(
@@ -164,7 +168,7 @@ def has_index(column: ColumnIndex) -> bool:
     if column.problem or len(column.arrays) < 2:
         return False
     layout = column.arrays[-1].layout
-    return layout.element[0] == "number" and not layout.item and not layout.foreign
+    return layout.element[0] == "number" and not layout.item
 
 
 def _is_unread(array: ArrayIndex) -> bool:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from .. import parquet
 from ..errors import NWBReadError
 from ..index import ArrayIndex, ColumnIndex, Extents, Layout, TableIndex
-from ..packing import layout_of
+from ..packing import layout_of, parts_of
+from ..sources import Source
 from .layout import INDEX
 from .manifest import Manifest
 from .part import Part
@@ -47,6 +48,11 @@ def index_of(place: Place, manifest: Manifest) -> Part:
     """A whole catalog as one part."""
     tables = {kind: whole(place, manifest, kind).cast(INDEX[kind]) for kind in INDEX}
     return Part(tables, manifest.what, manifest.values)
+
+
+def source_of(row: dict[str, Any]) -> Source:
+    """The file that a row of `files` is about."""
+    return Source(row["url"], row["size"], row["etag"], parts_of(json.loads(row["parts"] or "[]")))
 
 
 Variant = tuple[tuple[Layout, ...], tuple[str, ...] | None, bool]

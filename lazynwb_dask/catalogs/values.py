@@ -8,6 +8,7 @@ is ``name (index)``.
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -16,6 +17,11 @@ import pyarrow.parquet as pq
 from ..decode import Values, arrow
 
 GROUP = 32_768  # rows of a row group: enough to be worth a request, few enough for one file's sake
+
+
+def values_name(build: str) -> str:
+    """A new name for such a file, after the build that writes it."""
+    return f"values/{build}-{uuid.uuid4().hex}.parquet"
 
 
 class Writer:

@@ -9,35 +9,30 @@ and leaves the others alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5r, h5s, h5t, h5z
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5r, h5t
 
 from ..errors import NWBReadError, UnsupportedColumnError
 from ..index import (
-    UNDEFINED,
     ArrayIndex,
     ColumnIndex,
-    ElementType,
     Extents,
     FileIndex,
-    Filter,
-    Layout,
     TableIndex,
-    element_bytes,
-    walk,
 )
 from ..options import Options
 from ..sources import Source
 from ..storage import Settings
 from . import foreign
-from .elements import element_of
-from .limits import MAX_ELEMENT, check_extents, check_missing, check_shape
-from .objects import ChunkTree, DataLayout, FormatError, data_layout, grid_positions
+from .dataset import Dataset, Locator, elsewhere, known_form
+from .headers import plain_header
+from .limits import check_missing
+from .objects import FormatError
 from .series import index_series, is_series
 from .sparse import Miss, Passes, SparseFile
 from .tree import (
@@ -47,22 +42,17 @@ from .tree import (
     attribute,
     children,
     find,
-    has_attribute,
     is_table,
     small,
     text,
     texts,
 )
 
-EAGER_CHUNKS = 16  # a column of up to so many chunks is always indexed whole
-NEARBY_CHUNKS = 4096  # one of up to so many if its B-tree is here anyway
 MAX_LABELS = 1 << 16  # of an enumeration
 MAX_COLUMNS = 20_000  # objects in a table's group
 MAX_UNSEEN = 1 << 24  # rows of a table whose id can't be read
 
 Table = str | Sequence[str] | Callable[[list[str]], str | None]
-
-_ADDRESSED = ("string", "sequence", "reference")
 
 ALIASES = {
     "trials": "/intervals/trials",
@@ -109,7 +99,7 @@ def index_file(
         When the file can't be read or isn't an NWB 2 file.
     """
 
-    passes = Passes(source, options, settings)
+    passes = Passes(source, options, settings, allow_external_links)
     if callable(table):
         picked = table(passes.run(ListTables()))
         names = [] if picked is None else [picked]
@@ -150,8 +140,7 @@ class ListChunks:
     path: str
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> TableIndex:
-        indexer = Indexer(file.id, sparse, name, False, False)
-        indexer.listing = True
+        indexer = Indexer(file.id, sparse, name, False, False, listing=True)
         found = find(file.id, self.path)
         if found is None or not isinstance(found[0], h5d.DatasetID):
             raise NWBReadError(f"{name}: {self.path}: no such dataset any more")
@@ -200,31 +189,23 @@ def root_version(root: h5g.GroupID) -> str | None:
 
 
 # -------------------------------------------------------------------------------------------- columns
-@dataclass
-class Dataset:
-    """A dataset of a table's group: open, or in another file and indexed by libhdf5."""
-
-    name: str
-    id: h5d.DatasetID | None
-    rows: int
-    path: str
-    address: int = UNDEFINED  # of its header. (Not by h5o.get_info, which walks all chunk indexes)
-    elsewhere: ArrayIndex | None = None
-    problem: str = ""
-
-
 class Indexer:
     """One pass over one table."""
 
     def __init__(
-        self, root: h5g.GroupID, sparse: SparseFile, name: str, details: bool, foreign: bool
+        self,
+        root: h5g.GroupID,
+        sparse: SparseFile,
+        name: str,
+        details: bool,
+        foreign: bool,
+        listing: bool = False,
     ) -> None:
         self.root, self.sparse, self.name, self.details = root, sparse, name, details
         self.foreign = foreign
-        self.listing = False  # of all chunks, however many
         plist = h5i.get_file_id(root).get_create_plist()
-        self.base = int(plist.get_userblock())
-        self.standard = tuple(plist.get_sizes()) == (8, 8)
+        standard = tuple(plist.get_sizes()) == (8, 8)
+        self.locator = Locator(sparse, int(plist.get_userblock()), standard, listing)
 
     def table(self, group: h5g.GroupID, path: str, prefix: str = "") -> TableIndex:
         notes: list[str] = []
@@ -276,6 +257,10 @@ class Indexer:
             try:
                 where = f"{path}/{name}"
                 if info.type == h5l.TYPE_HARD:
+                    plain = self._plain(group, name, where, int(info.u))
+                    if plain is not None:
+                        found[name] = plain
+                        continue
                     obj = h5o.open(group, name.encode())
                 else:
                     hit = find(self.root, where)
@@ -292,13 +277,27 @@ class Indexer:
                     continue
                 try:
                     array = foreign.array_of(Source(self.name), where)
-                    found[name] = Dataset(name, None, array.rows, where, elsewhere=array)
+                    found[name] = Dataset(name, where, array.rows, elsewhere=array)
                 except UnsupportedColumnError as unsupported:
                     problems[name] = str(unsupported)
             except Exception as exc:
                 if not isinstance(exc, Miss):
                     problems[name] = reason_of(exc)
         return found, problems
+
+    def _plain(self, group: h5g.GroupID, name: str, where: str, address: int) -> Dataset | None:
+        """A dataset of which is known already what h5py would say, and which is not opened therefore."""
+        if not self.locator.standard or self.sparse.is_skeleton:
+            return None
+        header = plain_header(self.sparse, address + self.locator.base, self.locator.base)
+        form = None if header is None else known_form(header)
+        if form is None:
+            return None
+
+        def opener() -> h5d.DatasetID:
+            return h5o.open(group, name.encode())
+
+        return Dataset(name, where, (form.shape or (1,))[0], opener, address, header)
 
     def opened(
         self, name: str, dataset: h5d.DatasetID, where: str, address: int | None = None
@@ -307,15 +306,26 @@ class Indexer:
         libhdf5 would open the other files to find out."""
         if address is None:
             address = int(self.root.links.get_info(where.encode()).u)  # a hard link: see `find`
+
+        def opener() -> h5d.DatasetID:
+            return dataset
+
+        known = self.sparse.array(where)
+        if known is not None:
+            return Dataset(name, where, known.rows, opener, address, elsewhere=known)
         reason = elsewhere(dataset)
         if not reason:
-            shape = dataset.shape
-            return Dataset(name, dataset, shape[0] if shape else 1, where, address)
+            header = None
+            if self.locator.standard:
+                base = self.locator.base
+                header = plain_header(self.sparse, address + base, base)
+            rows = (dataset.shape or (1,))[0]
+            return Dataset(name, where, rows, opener, address, header)
         if self.foreign:
             array = foreign.array_of(Source(self.name), where)
-            return Dataset(name, dataset, array.rows, where, address, array)
+            return Dataset(name, where, array.rows, opener, address, elsewhere=array)
         problem = f"{reason}: its data are in other files; {foreign.REFUSED}"
-        return Dataset(name, dataset, -1, where, address, problem=problem)
+        return Dataset(name, where, -1, opener, address, problem=problem)
 
     def _order(
         self,
@@ -340,8 +350,8 @@ class Indexer:
                 if (
                     name in indexes
                     or dataset.rows == rows
-                    or dataset.id is None
-                    or has_attribute(dataset.id, "neurodata_type")
+                    or not dataset.here
+                    or dataset.has("neurodata_type")
                 ):
                     order.setdefault(name)
             except Exception:
@@ -356,14 +366,15 @@ class Indexer:
         for name, dataset in datasets.items():
             try:
                 if dataset.elsewhere is not None:
-                    layout, target = dataset.elsewhere.layout, None
+                    layout = dataset.elsewhere.layout
                     typed = not layout.item and layout.element[0] == "number"
-                elif dataset.id is None or dataset.problem or len(dataset.id.shape) != 1:
+                elif not dataset.here or dataset.problem or dataset.rank != 1:
                     continue
                 else:
-                    typed = dataset.id.get_type().get_class() in (h5t.INTEGER, h5t.FLOAT)
-                    typed = typed or (name.endswith("_index") and is_typed_index(dataset.id))
-                    target = self._target(dataset.id, addresses) if typed else None
+                    typed = dataset.kind in (h5t.INTEGER, h5t.FLOAT)
+                    typed = typed or (name.endswith("_index") and is_typed_index(dataset))
+                known = typed and dataset.here
+                target = self._target(dataset, addresses) if known else None
             except Exception:
                 continue
             if typed and target is None and name.endswith("_index"):
@@ -373,12 +384,15 @@ class Indexer:
                 found[target] = name
         return found
 
-    def _target(self, dataset: h5d.DatasetID, addresses: dict[int, str]) -> str | None:
+    def _target(self, dataset: Dataset, addresses: dict[int, str]) -> str | None:
         """The sibling that a VectorIndex's `target` refers to; None for none, a dead one, or itself."""
         try:
-            if not has_attribute(dataset, "target"):
+            if not dataset.has("target"):
                 return None
-            held = h5a.open(dataset, b"target")
+            plain = dataset.header.reference("target") if dataset.header else None
+            if plain is not None:
+                return addresses.get(plain)
+            held = h5a.open(dataset.id, b"target")
             kind = held.get_type()
             if kind.get_class() != h5t.REFERENCE or kind.get_size() != 8:
                 return None
@@ -442,14 +456,14 @@ class Indexer:
                 raise UnsupportedColumnError(f"its index {lost!r} can't be read: {problems[lost]}")
             arrays = tuple([self.array(d) for d in chain])
             notes = notes_of(arrays, rows)
-            values = chain[0].id
-            if values is None:
+            values = chain[0]
+            if not values.here:
                 return fitted(ColumnIndex(shown_name, arrays, rows, notes=notes))
             labels = self._labels(values)
             attributes = {}
             if self.details:
-                attributes = self.attributes(values, ["description", "unit", "table"])
-            region = has_attribute(values, "table")
+                attributes = self.attributes(values.id, ["description", "unit", "table"])
+            region = values.has("table")
             return fitted(
                 ColumnIndex(shown_name, arrays, rows, labels, region, "", notes, attributes)
             )
@@ -458,121 +472,15 @@ class Indexer:
         except Exception as exc:
             return ColumnIndex(shown_name, rows=rows, problem=reason_of(exc))
 
-    # --- one dataset
     def array(self, dataset: Dataset) -> ArrayIndex:
-        if dataset.elsewhere is not None:
-            return dataset.elsewhere
-        assert dataset.id is not None
-        if dataset.problem:
-            raise UnsupportedColumnError(dataset.problem)
-        plist = dataset.id.get_create_plist()
-        kind = plist.get_layout()
-        space = dataset.id.get_space()
-        if space.get_simple_extent_type() == h5s.NULL:
-            raise UnsupportedColumnError("an empty dataspace: it has no values")
-        shape = dataset.id.shape or (1,)
-        element = element_of(dataset.id.get_type())
-        chunk = plist.get_chunk() if kind == h5d.CHUNKED else None
-        held = DataLayout("contiguous")
-        if not self.standard and any(e[0] in _ADDRESSED for e in walk(element)):
-            raise UnsupportedColumnError("a file whose addresses are not of 8 bytes")
-        if kind != h5d.CONTIGUOUS and self.standard:
-            held = data_layout(self.sparse, dataset.address + self.base, self.base)
-        if element_bytes(element) > MAX_ELEMENT:  # before its fill value is read
-            raise UnsupportedColumnError(f"elements of {element_bytes(element)} bytes")
-        layout = Layout(
-            element,
-            tuple(shape[1:]),
-            chunk,
-            tuple(_filters(plist)),
-            _fill(plist, dataset.id, element),
-            held.raw_edges,
-            self.base,
-        )
-        if self._is_left(layout, shape[0], held):
-            layout = replace(layout, unlisted=dataset.path)
-        return ArrayIndex(layout, self._extents(dataset, layout, shape, held))
+        """The index of one dataset."""
+        return self.locator.array(dataset)
 
-    def _extents(
-        self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], held: DataLayout
-    ) -> Extents:
-        rows, size = shape[0], self.sparse.size
-        check_shape(layout, rows, size)
-        extents = self._located(dataset, layout, shape, held)
-        check_extents(layout, extents, size, dataset.path)
-        return extents
-
-    def _located(
-        self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], held: DataLayout
-    ) -> Extents:
-        """Where a dataset lies, as the file has it."""
-        assert dataset.id is not None
-        rows, nothing = shape[0], np.zeros(0, "<u8")
-        if layout.chunk is None:
-            offset, nbytes = dataset.id.get_offset(), rows * layout.row_bytes
-            if offset is None:
-                offset = held.address
-                if held.kind == "compact" and held.size < nbytes:
-                    raise FormatError(
-                        f"compact data of {held.size} bytes where {nbytes} are declared"
-                    )
-            return Extents(rows, np.array([offset], "<u8"), np.array([nbytes], "<u8"))
-        if layout.unlisted:
-            return Extents(rows, nothing, nothing)
-        count = layout.chunks(rows)
-        if not count or not held.btree or not self.standard:
-            return self._listed(dataset, layout, shape, count)
-        if held.address == UNDEFINED:  # no chunk was ever written
-            return Extents(rows, np.full(count, UNDEFINED, "<u8"), np.zeros(count, "<u8"))
-        later = Extents(rows, nothing, nothing, None, held.address)
-        if count > NEARBY_CHUNKS:
-            return later
-        tree = ChunkTree(held.address, shape, layout.chunk, self.base, self.sparse.size)
-        if not tree.read(self.sparse, opportunistic=count > EAGER_CHUNKS):
-            return later
-        return tree.extents()
-
-    def _is_left(self, layout: Layout, rows: int, held: DataLayout) -> bool:
-        """Whether the chunks are left unlisted: many, in an index that only libhdf5 can read."""
-        if layout.chunk is None or self.listing or (held.btree and self.standard):
-            return False
-        return min(layout.chunk) > 0 and layout.chunks(rows) > NEARBY_CHUNKS
-
-    def _listed(
-        self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], count: int
-    ) -> Extents:
-        """The chunks as libhdf5 lists them, for the chunk indexes of HDF5 1.10 and later."""
-        assert layout.chunk is not None
-        assert dataset.id is not None
-        offsets = np.full(count, UNDEFINED, "<u8")
-        sizes, masks = np.zeros(count, "<u8"), np.zeros(count, "<u4")
-        if not count:
-            return Extents(shape[0], offsets, sizes)
-        grid = tuple(-(-n // c) for n, c in zip(shape, layout.chunk, strict=True))
-        listed: list[h5d.StoreInfo] = []
-
-        def take(info: h5d.StoreInfo) -> bool | None:
-            listed.append(info)
-            return True if len(listed) > count else None  # true ends it
-
-        dataset.id.chunk_iter(take)
-        if self.sparse.missing:
-            raise Miss(dataset.path)
-        if listed:
-            start = np.array([info.chunk_offset for info in listed], np.uint64)
-            flat = grid_positions(start, layout.chunk, grid)
-            if (flat < 0).any() or np.unique(flat).size < flat.size:
-                raise FormatError("a chunk index that lists chunks twice or outside the dataset")
-            offsets[flat] = [info.byte_offset for info in listed]
-            sizes[flat] = [info.size for info in listed]
-            masks[flat] = [info.filter_mask for info in listed]
-        return Extents(shape[0], offsets, sizes, masks if masks.any() else None)
-
-    def _labels(self, dataset: h5d.DatasetID) -> tuple[str, ...] | None:
+    def _labels(self, dataset: Dataset) -> tuple[str, ...] | None:
         """The labels of EnumData: the strings that its `elements` refer to."""
-        if dataset.get_type().get_class() != h5t.INTEGER or not has_attribute(dataset, "elements"):
+        if dataset.kind != h5t.INTEGER or not dataset.has("elements"):
             return None
-        reference = attribute(dataset, "elements")
+        reference = attribute(dataset.id, "elements")
         if not isinstance(reference, h5r.Reference):
             return None
         target = h5r.dereference(reference, self.root) if reference else None
@@ -608,17 +516,12 @@ def fitted(column: ColumnIndex) -> ColumnIndex:
     return column
 
 
-def is_typed_index(dataset: h5d.DatasetID) -> bool:
+def is_typed_index(dataset: Dataset) -> bool:
     """Whether a dataset says that it is a VectorIndex, whatever it holds."""
-    return text(attribute(dataset, "neurodata_type")) == "VectorIndex"
-
-
-def elsewhere(dataset: h5d.DatasetID) -> str:
-    """How a dataset's data come to be in other files; empty if they don't."""
-    plist = dataset.get_create_plist()
-    if plist.get_layout() == h5d.VIRTUAL:
-        return "a virtual dataset"
-    return "external storage" if plist.get_external_count() else ""
+    return (
+        dataset.has("neurodata_type")
+        and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"
+    )
 
 
 def reason_of(exc: Exception) -> str:
@@ -633,29 +536,3 @@ def notes_of(arrays: tuple[ArrayIndex, ...], rows: int) -> tuple[str, ...]:
     if have > rows:
         return (f"{have} rows, the table has {rows}; cut",)
     return ()
-
-
-def _filters(plist: h5py.h5p.PropDCID) -> Iterator[Filter]:
-    for i in range(plist.get_nfilters()):
-        number, _, values, name = plist.get_filter(i)
-        yield Filter(number, tuple(values), name.decode("ascii", "replace"))
-
-
-def _fill(plist: h5py.h5p.PropDCID, dataset: h5d.DatasetID, element: ElementType) -> bytes:
-    """The fill value as stored; empty for zeros."""
-    if plist.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
-        return b""
-    if element[0] not in ("number", "bool", "enum", "text", "complex"):
-        return b""  # null descriptors and references
-    kind = dataset.get_type()
-    value = np.zeros((), h5py.Dataset(dataset).dtype)
-    plist.get_fill_value(value)
-    raw = value.tobytes()
-    if isinstance(kind, (h5t.TypeIntegerID, h5t.TypeFloatID)):
-        raw = value.astype(np.dtype(element[1])).tobytes()
-    return raw if any(raw) else b""
-
-
-def available(number: int) -> bool:
-    """Whether libhdf5 has a filter here."""
-    return bool(h5z.filter_avail(number))

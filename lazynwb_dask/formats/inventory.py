@@ -15,7 +15,8 @@ from ..index import ArrayIndex, TableIndex, element_type
 from ..options import Options
 from ..sources import Source
 from ..storage import Settings
-from .hdf5 import Dataset, Indexer, check_nwb
+from .dataset import Dataset
+from .hdf5 import Indexer, check_nwb
 from .plain import Plain
 from .series import SERIES, index_series, is_series
 from .sparse import Miss, SparseFile, run
@@ -105,7 +106,7 @@ def _objects(indexer: Indexer, group: h5g.GroupID, path: str) -> Iterator[dict[s
         yield _entry(path, OTHER, kind, **indexer.attributes(group, ["description"]))
     datasets, _ = indexer.datasets(group, path)
     for name, dataset in datasets.items():
-        if dataset.path != f"{path}/{name}" or dataset.id is None or dataset.problem:
+        if dataset.path != f"{path}/{name}" or not dataset.here or dataset.problem:
             continue  # a link: what it leads to is listed where it is
         kind = text(attribute(dataset.id, "neurodata_type"))
         if kind:

@@ -121,11 +121,13 @@ def data_layout(sparse: SparseFile, address: int, base: int) -> DataLayout:
     """The data layout message of the dataset whose object header is at an address."""
     for kind, at, body in messages(sparse, address, base):
         if kind == DATA_LAYOUT:
-            return _data_layout(at, body, base)
+            return parse_layout(at, body, base)
     raise FormatError("no data layout message")
 
 
-def _data_layout(at: int, body: bytes, base: int) -> DataLayout:
+def parse_layout(at: int, body: bytes, base: int) -> DataLayout:
+    """A data layout message, whose data lie at an absolute address."""
+
     def absolute(address: int) -> int:
         return UNDEFINED if address == UNDEFINED else address + base
 

@@ -20,7 +20,8 @@ from .sparse import Miss
 from .tree import Refused, attribute, find, is_table, small, text
 
 if TYPE_CHECKING:
-    from .hdf5 import Dataset, Indexer
+    from .dataset import Dataset
+    from .hdf5 import Indexer
 
 SERIES = "series"
 """The attribute of a `TableIndex` that says it is of a TimeSeries: its neurodata_type."""
@@ -155,12 +156,12 @@ def _attributes(
     found = indexer.attributes(group, list(_OF_GROUP))
     found[SERIES] = found.pop("neurodata_type", "")
     data, times = datasets.get("data"), datasets.get("timestamps")
-    if data is not None and data.id is not None:
+    if data is not None and data.here:
         found |= indexer.attributes(data.id, list(_OF_DATA))
     if times is not None:
         found["timestamps"] = times.path
     start = datasets.get("starting_time")
-    if start is not None and start.id is not None and times is None:
+    if start is not None and start.here and times is None:
         found |= indexer.attributes(start.id, ["rate"])
         values = json.loads(_values("", start)[""])
         if values:
@@ -168,14 +169,14 @@ def _attributes(
     if "channel_conversion" in datasets:
         held = datasets["channel_conversion"]
         found |= _values("channel_conversion", held)
-        if held.id is not None:
+        if held.here:
             found |= {
                 f"channel_{name}": value
                 for name, value in indexer.attributes(held.id, ["axis"]).items()
             }
     for name in REGIONS:
         region = datasets.get(name)
-        if region is not None and region.id is not None and not region.problem:
+        if region is not None and region.here and not region.problem:
             found |= {
                 f"{name}_table": value
                 for value in indexer.attributes(region.id, ["table"]).values()

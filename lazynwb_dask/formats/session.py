@@ -16,7 +16,8 @@ from ..errors import NWBReadError
 from ..options import Options
 from ..sources import Source
 from ..storage import Settings
-from .hdf5 import check_nwb, elsewhere, root_version
+from .dataset import elsewhere
+from .hdf5 import check_nwb, root_version
 from .plain import Plain, plain
 from .sparse import Miss, SparseFile, run
 from .tree import Refused, attribute, children, find, small

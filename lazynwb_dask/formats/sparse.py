@@ -9,16 +9,22 @@ all missing blocks are fetched at once, outside HDF5's lock, and the pass starts
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import h5py
 
 from ..errors import NWBReadError
+from ..index import ArrayIndex
 from ..isolation import Attempts, IsolatedSettings
+from ..location import is_lindi
 from ..options import Options
 from ..sources import Source, shown
 from ..storage import Request, Settings, fetch, open_source
+
+if TYPE_CHECKING:
+    from .lindi import Lindi
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -36,6 +42,9 @@ class Miss(OSError):
 
 class SparseFile(io.RawIOBase):
     """The file object that h5py reads: blocks by position, no input or output of its own."""
+
+    is_skeleton = False
+    """Whether values lie elsewhere, and `array` tells where."""
 
     def __init__(self, size: int, block: int = BLOCK) -> None:
         self.size, self.block = size, block
@@ -111,6 +120,10 @@ class SparseFile(io.RawIOBase):
         data = b"".join(self._blocks[i] for i in range(first, (stop - 1) // self.block + 1))
         return data[start - first * self.block : stop - first * self.block]
 
+    def array(self, path: str) -> ArrayIndex | None:
+        """Where the values of a dataset lie, if they are not in this file."""
+        return None
+
     # --- what h5py calls
     def seekable(self) -> bool:
         return True
@@ -161,6 +174,10 @@ class Job(Protocol[R_co]):
         fetches what all of them need."""
 
 
+# h5py lets one thread in at a time. Waiting for a whole pass is cheaper than fighting for each call of it
+_turn = threading.Lock()
+
+
 def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
     """One pass. Its result counts only if nothing is missing afterwards.
 
@@ -170,7 +187,7 @@ def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
         When nothing is missing, and the file can't be read, or isn't HDF5, or is damaged.
     """
     try:
-        with h5py.File(sparse, "r") as file:
+        with _turn, h5py.File(sparse, "r") as file:
             return job.visit(file, sparse, name)
     except NWBReadError as exc:
         if not sparse.missing:
@@ -195,7 +212,20 @@ class Passes:
         When the file can't be read.
     """
 
-    def __init__(self, source: Source, options: Options, settings: Settings) -> None:
+    def __init__(
+        self,
+        source: Source,
+        options: Options,
+        settings: Settings,
+        allow_external_links: bool = False,
+    ) -> None:
+        self._lindi: Lindi | None = None
+        if is_lindi(source.url):
+            from .lindi import Lindi
+
+            self._lindi = Lindi(source, options, settings, allow_external_links)
+            self.source = self._lindi.source
+            return
         source, head = open_source(source, HEAD, options, settings)
         assert source.size is not None
         self.source, self.options, self.settings = source, options, settings
@@ -218,6 +248,8 @@ class Passes:
         NWBReadError
             When the file can't be read, or isn't HDF5, or is damaged.
         """
+        if self._lindi is not None:
+            return self._lindi.run(job)
         sparse = self.sparse
         for _ in range(MAX_WAVES):
             result: R = self._attempt(sparse, self.name, job)

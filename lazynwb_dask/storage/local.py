@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,26 +20,30 @@ from ..location import Source, local_path, local_version
 from .counters import Tally, counters
 from .process import process
 from .ranges import KIB, MIB, Piece, serve
+from .settings import Settings
 
 # On a disk there is no round trip to save: skip gaps, and hand out work in small pieces.
 GAP, SPLIT = 4 * KIB, 2 * MIB
+Count = Callable[[str, Tally], None]
 # Reads up to this are not worth a thread.
 INLINE = MIB
 
 
-def fetch(source: Source, pieces: Sequence[Piece]) -> None:
+def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
     """Read the pieces of a local file and serve their requests."""
-    with _opened(source) as file:
+    with _opened(source, settings.count) as file:
         if len(pieces) == 1 or sum(map(len, pieces)) <= INLINE:
             for piece in pieces:
                 file.serve(piece)
         else:
-            process().decode_all([partial(file.serve, piece) for piece in pieces])
+            process().decode_all(
+                [partial(file.serve, piece) for piece in pieces], settings.withdrawn
+            )
 
 
 def begin(source: Source, nbytes: int) -> tuple[Source, bytes]:
     """The beginning of a local file, and the file's size and version."""
-    with _opened(source) as file, _translated(source.url):
+    with _opened(source, counters.add) as file, _translated(source.url):
         data = file.read(0, min(nbytes, file.size))
         counters.add(source.url, Tally(wanted=len(data)))
         return replace(source, size=file.size, etag=file.version), data
@@ -48,8 +52,8 @@ def begin(source: Source, nbytes: int) -> tuple[Source, bytes]:
 class _File:
     """An open file that notices when it is changed under its reader."""
 
-    def __init__(self, source: Source, descriptor: int) -> None:
-        self.name = source.url
+    def __init__(self, source: Source, descriptor: int, count: Count) -> None:
+        self.name, self._count = source.url, count
         self.descriptor = descriptor
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
@@ -63,7 +67,7 @@ class _File:
         data = _pread(self.descriptor, stop - start, start)
         while data and len(data) < stop - start and start + len(data) < self.size:
             data += _pread(self.descriptor, stop - start - len(data), start + len(data))
-        counters.add(self.name, Tally(requests=1, bytes=len(data)))
+        self._count(self.name, Tally(requests=1, bytes=len(data)))
         status = os.fstat(self.descriptor)
         if (status.st_size, local_version(status)) != (self.size, self.version):
             raise self._changed()
@@ -87,11 +91,11 @@ class _File:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[_File]:
+def _opened(source: Source, count: Count) -> Iterator[_File]:
     with _translated(source.url):
         descriptor = os.open(local_path(source.url), os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        yield _File(source, descriptor)
+        yield _File(source, descriptor, count)
     finally:
         os.close(descriptor)
 

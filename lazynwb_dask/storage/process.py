@@ -29,6 +29,7 @@ DECODERS = min(4, max(2, os.cpu_count() or 2))
 # Filesystems that block need a thread for each read that is under way.
 BLOCKING = 16
 # Seconds that an interrupted call waits for its own end.
+POLL = 0.25  # seconds between two questions whether a read is still wanted
 GRACE = 5
 
 
@@ -89,11 +90,22 @@ class Process:
         self.decoders = ThreadPoolExecutor(DECODERS, "lazynwb-dask-decode", _is_decoder)
         self.threads = ThreadPoolExecutor(BLOCKING, "lazynwb-dask-read")
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def run(
+        self,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        withdrawn: Callable[[], bool] | None = None,
+    ) -> T:
         """Run a coroutine function on the loop and wait for it, from any thread but the loop's own.
 
-        An interrupt (Ctrl-C) cancels it, and waits until it has ended.
+        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `withdrawn`, once it says
+        that nobody wants the result any more.
+
+        Raises
+        ------
+        Withdrawn
         """
+        if withdrawn is not None and withdrawn():
+            raise Withdrawn()
         if _role.decoder or _on(self.loop):
             raise _Deadlock()
         result: Future[T] = Future()
@@ -109,7 +121,7 @@ class Process:
 
         self.loop.call_soon_threadsafe(lambda: tasks.append(self.loop.create_task(main())))
         try:
-            _wait([result])
+            _wait([result], withdrawn=withdrawn)
         except BaseException:
             self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
             wait([result], timeout=GRACE)
@@ -129,13 +141,15 @@ class Process:
                 waiting.exception()  # seen, and of no interest any more
             raise
 
-    def decode_all(self, work: Sequence[Callable[[], None]]) -> None:
+    def decode_all(
+        self, work: Sequence[Callable[[], None]], withdrawn: Callable[[], bool] | None = None
+    ) -> None:
         """Run all in the decoders and wait. What hasn't begun when one fails never does."""
         if _role.decoder:
             raise _Deadlock()
         futures = [self.decoders.submit(one) for one in work]
         try:
-            _wait(futures, FIRST_EXCEPTION)
+            _wait(futures, FIRST_EXCEPTION, withdrawn)
         finally:
             for future in futures:
                 future.cancel()
@@ -153,12 +167,26 @@ class _Deadlock(RuntimeError):
         )
 
 
-def _wait(futures: Sequence[Future[Any]], when: str = ALL_COMPLETED) -> None:
+class Withdrawn(Exception):
+    """Nobody wants the result of a read any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the task was cancelled while it was reading")
+
+
+def _wait(
+    futures: Sequence[Future[Any]],
+    when: str = ALL_COMPLETED,
+    withdrawn: Callable[[], bool] | None = None,
+) -> None:
     """Wait in steps, since not on every platform does a signal end a wait."""
+    step = 1.0 if withdrawn is None else POLL
     while True:
-        done, waiting = wait(futures, timeout=1, return_when=when)
+        done, waiting = wait(futures, timeout=step, return_when=when)
         if not waiting or (when == FIRST_EXCEPTION and any(one.exception() for one in done)):
             return
+        if withdrawn is not None and withdrawn():
+            raise Withdrawn()
 
 
 def _on(loop: asyncio.AbstractEventLoop) -> bool:

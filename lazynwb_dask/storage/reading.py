@@ -10,12 +10,11 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
+from ..buffers import blank
 from ..errors import (
     NWBFileChangedError,
     NWBFileNotFoundError,
@@ -28,8 +27,10 @@ from . import local
 from .answers import Answer, Ask
 from .counters import Tally, counters, record
 from .faults import Fault, fault_of
+from .parts import by_part
 from .process import process
-from .ranges import KIB, MIB, Piece, Request, plan, serve
+from .ranges import KIB, Piece, Request, plan, serve
+from .settings import Settings
 from .transport import read
 
 if TYPE_CHECKING:
@@ -43,47 +44,6 @@ T = TypeVar("T")
 BATCH = 256 * KIB
 # A connection slower than this many bytes a second is given up once the deadline has passed.
 SLOWEST = 16 * KIB
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How reads behave. The defaults need no tuning.
-
-    Attributes
-    ----------
-    connections : int
-        Requests under way at once, in the whole process.
-    gap : int
-        Bytes between two wanted ranges that may be fetched rather than pay for a request.
-    split : int
-        Longer ranges are read over several connections, in parts of at most this many bytes.
-    in_flight : int
-        Bytes that may be on their way or waiting to be decoded, in the whole process.
-    timeout : float
-        Seconds without a single byte after which an attempt has failed.
-    retries : int
-        How often a range is asked for again after transient faults.
-    deadline : float
-        Seconds that one range may take, all attempts and pauses included; one more for each 16 KiB.
-    pause : float
-        Seconds before the first repetition; doubled each time, up to ``longest_pause``.
-    longest_pause : float
-        Upper end of the pauses, unless the store asks for a longer one (Retry-After).
-    sorted_timestamps : bool
-        Whether to take the timestamps of TimeSeries to rise, as NWB asks, as long as none that are
-        looked at fall.
-    """
-
-    connections: int = 64
-    gap: int = 64 * KIB
-    split: int = 8 * MIB
-    in_flight: int = 256 * MIB
-    timeout: float = 60.0
-    retries: int = 5
-    deadline: float = 300.0
-    pause: float = 0.2
-    longest_pause: float = 20.0
-    sorted_timestamps: bool = True
 
 
 def fetch(
@@ -111,6 +71,10 @@ def fetch(
         A range can't be read. Its subclasses tell missing files, refused access and files that
         changed. The other ranges are given up then, as they are when a sink raises.
     """
+    if source.parts:
+        for part, some in by_part(source, requests):
+            fetch(part, some, options, settings)
+        return
     for start, stop, sink in requests:
         _check_bounds(source, start, stop)
         if start == stop:
@@ -122,9 +86,9 @@ def fetch(
     if is_local(source.url):
         gap, split = min(gap, local.GAP), min(split, local.SPLIT)
     todo = plan(wanted, gap, split)
-    counters.add(shown(source.url), Tally(wanted=todo.wanted, gap=todo.gap))
+    settings.count(shown(source.url), Tally(wanted=todo.wanted, gap=todo.gap))
     if is_local(source.url):
-        local.fetch(source, todo.pieces)
+        local.fetch(source, todo.pieces, settings)
     else:
         _Reader(source, options, settings).fetch(todo.pieces)
 
@@ -208,15 +172,17 @@ class _Reader:
         self.process.filesystems[id(self.filesystem)] = self.filesystem
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
-        self.process.run(lambda: _all([self._piece(piece) for piece in pieces]))
+        self.process.run(
+            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.withdrawn
+        )
 
     def open(self, nbytes: int) -> tuple[Source, bytes]:
-        return self.process.run(lambda: self._begin(nbytes))
+        return self.process.run(lambda: self._begin(nbytes), self.settings.withdrawn)
 
     async def _begin(self, nbytes: int) -> tuple[Source, bytes]:
         buffer = memoryview(bytearray(nbytes))
         answer = await self._range(0, nbytes, buffer, exact=False)
-        counters.add(self.name, Tally(wanted=answer.length))
+        self.settings.count(self.name, Tally(wanted=answer.length))
         known = replace(
             self.source,
             size=self.source.size if answer.size is None else answer.size,
@@ -227,7 +193,7 @@ class _Reader:
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
         async with self.process.memory.hold(len(piece), self.settings.in_flight):
-            buffer = memoryview(np.empty(len(piece), np.uint8).data)
+            buffer = memoryview(blank(len(piece)).data)
             await _all(
                 [
                     self._range(start, stop, buffer[start - piece.start : stop - piece.start])
@@ -258,7 +224,7 @@ class _Reader:
             source.size,
             source.etag,
             settings.timeout,
-            partial(counters.add, self.name),
+            partial(settings.count, self.name),
         )
         async with self.process.slots.hold(1, settings.connections):
             begun = loop.time()
@@ -277,7 +243,7 @@ class _Reader:
                     break
                 await asyncio.sleep(pause)
                 attempt += 1
-                counters.add(self.name, Tally(retries=1))
+                settings.count(self.name, Tally(retries=1))
             spent = loop.time() - begun
         raise _error(self.name, f"bytes {start}-{stop - 1}", outcome, attempt, spent)
 
@@ -292,7 +258,7 @@ class _Reader:
             sent = int(fault.kind != "credentials")
             return fault
         finally:
-            counters.add(self.name, Tally(requests=sent))
+            self.settings.count(self.name, Tally(requests=sent))
 
     def _without_credentials(self, used: AbstractFileSystem) -> bool:
         """Go on anonymously where no credentials were found and none were asked for."""

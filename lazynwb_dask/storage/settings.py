@@ -1,0 +1,65 @@
+"""How reads behave, and whom they tell of what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .counters import Tally, counters
+from .ranges import KIB, MIB
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How reads behave. The defaults need no tuning.
+
+    Attributes
+    ----------
+    connections : int
+        Requests under way at once, in the whole process.
+    gap : int
+        Bytes between two wanted ranges that may be fetched rather than pay for a request.
+    split : int
+        Longer ranges are read over several connections, in parts of at most this many bytes.
+    in_flight : int
+        Bytes that may be on their way or waiting to be decoded, in the whole process.
+    timeout : float
+        Seconds without a single byte after which an attempt has failed.
+    retries : int
+        How often a range is asked for again after transient faults.
+    deadline : float
+        Seconds that one range may take, all attempts and pauses included; one more for each 16 KiB.
+    pause : float
+        Seconds before the first repetition; doubled each time, up to ``longest_pause``.
+    longest_pause : float
+        Upper end of the pauses, unless the store asks for a longer one (Retry-After).
+    sorted_timestamps : bool
+        Whether to take the timestamps of TimeSeries to rise, as NWB asks, as long as none that are
+        looked at fall.
+    memory : int, optional
+        Bytes that this process may use.
+    note : callable, optional
+        Told of what happens to which file, as the counters of the process are.
+    withdrawn : callable, optional
+        Asked a few times a second while a read waits: whether nobody wants its result any more.
+    """
+
+    connections: int = 64
+    gap: int = 64 * KIB
+    split: int = 8 * MIB
+    in_flight: int = 256 * MIB
+    timeout: float = 60.0
+    retries: int = 5
+    deadline: float = 300.0
+    pause: float = 0.2
+    longest_pause: float = 20.0
+    sorted_timestamps: bool = True
+    memory: int | None = None
+    note: Callable[[str, Tally], None] | None = None
+    withdrawn: Callable[[], bool] | None = None
+
+    def count(self, name: str, tally: Tally) -> None:
+        """Count what happened to a file."""
+        counters.add(name, tally)
+        if self.note is not None:
+            self.note(name, tally)
