@@ -322,6 +322,11 @@ class ByFile:
             parts.append(repr(self.offset.tolist()))
         return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
+    @property
+    def label(self) -> str:
+        """What tasks are called: ``join-nwb``."""
+        return "join-nwb"
+
     def __dask_tokenize__(self) -> str:
         return self.token
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -230,6 +231,15 @@ class Scan:
 
     def __dask_tokenize__(self) -> str:
         return self.token
+
+    @property
+    def label(self) -> str:
+        """What tasks are called: ``read-units``."""
+        tables = set(self.files.tables) or {self.table}
+        table = next(iter(tables))
+        name = table.rpartition("/")[2] if len(tables) == 1 and isinstance(table, str) else ""
+        words = [word.lower() for word in re.findall("[A-Za-z]+", name)] or ["nwb"]
+        return "-".join(["read", *words])
 
     @functools.cached_property
     def meta(self) -> pd.DataFrame:

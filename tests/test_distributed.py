@@ -205,3 +205,15 @@ def test_other_versions_on_the_cluster_are_one_warning(paths: list[str]) -> None
             f"lazynwb_dask is {lazynwb_dask.__version__} here, but 0.0.1 on the worker {worker}: "
             "install the same version everywhere"
         ]
+
+
+def test_tasks_are_named_after_their_table(paths: list[str], client: Client) -> None:
+    from dask.utils import key_split
+
+    for path, name in (("/units", "read-units"), ("trials", "read-trials")):
+        frame = lazynwb_dask.read_nwb(paths, path)
+        keys = frame.optimize().__dask_keys__()
+        assert {key_split(key) for key in keys} == {name}
+        again = pickle.loads(pickle.dumps(frame.optimize().expr))
+        assert set(again.__dask_graph__()) == set(frame.optimize().expr.__dask_graph__())
+        oracle.assert_same(frame.compute(scheduler=client), frame.compute(scheduler="sync"))

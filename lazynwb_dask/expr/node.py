@@ -55,6 +55,15 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
             self._determ_token = token
         return self._determ_token
 
+    @functools.cached_property
+    def _funcname(self) -> str:
+        """What tasks are called where Dask shows them."""
+        return str(getattr(self.scan, "label", "read-nwb"))
+
+    @functools.cached_property
+    def _name(self) -> str:
+        return f"{self._funcname}-{self.deterministic_token}"
+
     @property
     def columns(self) -> list[str]:
         columns = self.operand("columns")
@@ -135,7 +144,8 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         parts, layout = self._cut.take(self._tasks)
         scan = self.scan.narrow(self._inputs, parts)
         operands = (scan, self.columns, Pushed(self.predicate), self.limit, layout, None)
-        return _unpickled, (type(self), operands, self.deterministic_token, self.divisions[-1])
+        name = self._funcname, self.deterministic_token
+        return _unpickled, (type(self), operands, name, self.divisions[-1])
 
     # --- rewriting
     def _with(self, **changes: Any) -> Read:
@@ -165,9 +175,12 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return self._with(layout=layout, family=None, _partitions=None)
 
 
-def _unpickled(kind: type, operands: tuple[Any, ...], token: str, end: int | None) -> Any:
+def _unpickled(
+    kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: int | None
+) -> Any:
     # Past the registry of expressions by name: what was pickled is narrower than its namesake here.
-    read = AnyExpr.__new__(kind, *operands, _determ_token=token)
+    read = AnyExpr.__new__(kind, *operands, _determ_token=name[1])
+    read.__dict__["_funcname"] = name[0]
     read.__dict__["divisions"] = (*read._divisions()[:-1], end)
     return read
 
