@@ -93,7 +93,8 @@ def main(
                     )
                     group = []
                     for peer in peers:
-                        if PEERS[peer].keeps_catalog and not workload.cold:
+                        about = PEERS[peer]
+                        if about.builds_catalog if workload.cold else about.keeps_catalog:
                             continue
                         _tell(f"{workload.title}: {PEERS[peer].title}")
                         row = measure(

@@ -22,6 +22,7 @@ STRICT: Terms = (
 )
 WANTED = ("unit_id", "location", "spike_times", "_nwb_path")
 SCALARS = ("presence_ratio", "firing_rate", "unit_id")
+AREA = "CA1"  # of electrodes
 TRIALS = (
     "start_time", "stop_time", "stim_start_time", "stim_name", "trial_index", "block_index",
     "rewarded_side", "is_response", "is_hit", "is_false_alarm", "is_rewarded", "response_time",
@@ -75,6 +76,14 @@ WORKLOADS = {
         Workload("samples", "first 20,000 samples of a TimeSeries", "one", table=SERIES),
         Workload("scalars_of_small", "small files, three scalar columns, cold", "small", cold=True),
         Workload("trials_of_small", "small files, trials", "small", table="/intervals/trials"),
+        Workload(
+            "areas_of_small", "small files, sessions with electrodes in one area, cold", "small",
+            cold=True, table="electrodes",
+        ),
+        Workload(
+            "areas_of_small_known", "small files, sessions with electrodes in one area", "small",
+            table="electrodes",
+        ),
         Workload("one_of_scattered", "one unit, 1,200 chunks in the column, cold", "scattered", cold=True),
     )
 }  # fmt: skip

@@ -62,6 +62,10 @@ class About:
         If it reads only by one.
     own_environment : bool
         Whether its dependencies need an environment apart.
+    keeps_catalog : bool
+        What it has learned in an earlier run is there: for cold questions.
+    builds_catalog : bool
+        It has indexed the files beforehand: for questions that aren't cold.
     """
 
     module: str
@@ -71,11 +75,15 @@ class About:
     own_environment: bool = False
     threads: int = 0
     keeps_catalog: bool = False
+    builds_catalog: bool = False
 
 
 PEERS = {
     "lazynwb_dask": About("ours", "lazynwb_dask"),
     "lazynwb_dask-cached": About("ours", "lazynwb_dask, its cache filled", keeps_catalog=True),
+    "lazynwb_dask-catalog": About(
+        "ours_catalog", "lazynwb_dask, from a catalog", builds_catalog=True
+    ),
     "lazynwb_dask-32": About("ours", "lazynwb_dask, 32 threads", threads=32),
     "lazynwb": About("polars_lazynwb", "lazynwb 1.0", own_environment=True),
     "lazynwb-cached": About(

@@ -9,7 +9,7 @@ import dask
 
 import lazynwb_dask
 
-from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
+from ..workloads import AREA, QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_pandas
 
@@ -71,12 +71,19 @@ class Reader:
     def trials(self) -> Any:
         return self.frame.compute()
 
+    def areas(self) -> Any:
+        electrodes = self.frame
+        return electrodes[electrodes.location == AREA][["_nwb_path", "_table_index"]].compute()
+
     def samples(self) -> Any:
         return self.frame[["timestamps", "data"]].head(SAMPLES, npartitions=-1)
 
     def answer(self, name: str, result: Any) -> Mapping[str, Any]:
         if name == "regions":
             return {"structure": result.index.to_series(), "count": result}
+        if name == "areas":
+            files = result._nwb_path.str.rsplit("/", n=1).str[-1]
+            return {"file": files.drop_duplicates().reset_index(drop=True)}
         if name == "trials":
             result = result[list(TRIALS)]
         return {column: result[column] for column in result.columns}
