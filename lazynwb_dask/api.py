@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,25 +20,22 @@ from .catalogs import catalog as catalogs
 from .catalogs.catalog import Catalog
 from .catalogs.plan import plan, report_of
 from .channels import Shown, show_all
-from .decode import arrow
-from .errors import (
-    ColumnNotFoundError,
-    Failure,
-    NWBError,
-    SchemaConflictError,
-    TableNotFoundError,
-    UnsupportedColumnError,
-)
 from .formats import hdf5, tree
 from .formats.hdf5 import Table
-from .formats.inventory import list_series
-from .index import FileIndex, TableIndex
 from .options import Options
+from .planning import (
+    check_columns,
+    check_overrides,
+    inferred,
+    overrides_of,
+    present,
+    schema_of,
+    spread,
+    warn_left_out,
+)
 from .predicate import from_filters
-from .read import read_column
-from .schema import PROVENANCE, Field, Schema, parse_type, report, unify
-from .sources import Source, expand, shown
-from .storage import Settings
+from .schema import PROVENANCE, Field, Schema, parse_type, report
+from .sources import Source, expand
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -159,11 +154,11 @@ def read_nwb(
     if isinstance(paths, Catalog) and _holds(paths, table, schema, view, links):
 
         def check(found: Schema) -> None:
-            _check_overrides(overrides, found)
-            _check_columns(wanted, found)
-            _warn_left_out(found)
+            check_overrides(overrides, found)
+            check_columns(wanted, found)
+            warn_left_out(found)
 
-        overrides = _overrides(schema)
+        overrides = overrides_of(schema)
         built, unified = plan(
             paths, table, overrides, size, check, on_error=on_error, on_missing=on_missing
         )
@@ -171,8 +166,8 @@ def read_nwb(
         return frame if names is None else frame[names]
     sources = _sources(paths, options)
     if isinstance(schema, (int, np.integer)) and not isinstance(schema, bool):
-        sample = _spread(sources, int(schema))
-        schema = _inferred(sample, table, options, settings, on_error, on_missing, view)
+        sample = spread(sources, int(schema))
+        schema = inferred(sample, table, options, settings, on_error, on_missing, view)
         unified = Schema({f.name: f for f in schema})
         built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links, view)
     elif isinstance(schema, pa.Schema):
@@ -184,7 +179,7 @@ def read_nwb(
         unified = Schema({f.name: f for f in given})
         built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links, view)
     else:
-        overrides = _overrides(schema)
+        overrides = overrides_of(schema)
         found, failed = index_files(
             sources,
             table,
@@ -197,17 +192,17 @@ def read_nwb(
         )
         failures.warn_skipped(failed, len(sources))
         found = show_all(found, view)
-        tables = _present(found, failed, table, on_missing, options, settings)
-        unified = _unified(tables, overrides, options, settings)
-        _check_columns(wanted, unified)
-        _warn_left_out(unified)
+        tables = present(found, failed, table, on_missing, options, settings)
+        unified = schema_of(tables, overrides, options, settings)
+        check_columns(wanted, unified)
+        warn_left_out(unified)
         built = scans.build(
             tables, unified, options, size,
             numbered=on_error == "raise", on_error=on_error, on_missing=on_missing,
         )  # fmt: skip
         if failed:
             built = replace(built, failures=tuple((f.path, f.stage, f.error) for f in failed))
-    _check_columns(wanted, unified)
+    check_columns(wanted, unified)
     frame = expr.from_scan(built, predicate)
     return frame if names is None else frame[names]
 
@@ -274,8 +269,8 @@ def schema_report(
         on_error=on_error,
     )  # fmt: skip
     failures.warn_skipped(failed, len(sources))
-    tables = _present(found, failed, table, "skip", options, settings)
-    unified = _unified(tables, {}, options, settings)
+    tables = present(found, failed, table, "skip", options, settings)
+    unified = schema_of(tables, {}, options, settings)
     return report([(source.url, t) for source, t in tables], unified)
 
 
@@ -458,166 +453,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name}={value!r}: one of {', '.join(map(repr, allowed))}")
 
 
-def _overrides(schema: Any) -> Mapping[str, Any]:
-    if schema is None:
-        return {}
-    if isinstance(schema, Mapping):
-        return schema
-    raise TypeError(
-        f"schema={schema!r}: None, a number of files, a mapping of columns to types, or a pyarrow.Schema"
-    )
-
-
-def _spread(sources: Sequence[Source], n: int) -> list[Source]:
-    """So many sources, spread evenly over the list."""
-    if n < 1:
-        raise ValueError(f"schema={n}: at least one file is needed to infer a schema")
-    picks = np.unique(np.linspace(0, len(sources) - 1, min(n, len(sources))).round().astype(int))
-    return [sources[i] for i in picks.tolist()]
-
-
-def _inferred(
-    sample: list[Source],
-    table: Table,
-    options: Options,
-    settings: Settings,
-    on_error: str,
-    on_missing: str,
-    view: Shown | None,
-) -> list[Field]:
-    """The columns of a few files; any of them may be missing elsewhere."""
-    found, failures = index_files(sample, table, options, settings, on_error=on_error)
-    tables = _present(show_all(found, view), failures, table, on_missing, options, settings)
-    unified = _unified(tables, {}, options, settings)
-    _warn_left_out(unified)
-    return [Field(f.name, f.type, nullable=f.name != "id") for f in unified.fields.values()]
-
-
 def _fitting(blocksize: int) -> int:
     """A block size at which a few blocks for each thread fit into the memory of the cluster's workers."""
     share = cluster.memory_of_a_thread()
     return blocksize if share is None else max(min(blocksize, share // BLOCKS), 1)
-
-
-def _present(
-    found: list[FileIndex],
-    failures: list[Failure],
-    table: Table,
-    on_missing: str,
-    options: Options,
-    settings: Settings,
-) -> list[tuple[Source, TableIndex]]:
-    """The tables of the files that have one."""
-    tables = [(f.source, f.table) for f in found if f.table is not None]
-    absent = [f.source for f in found if f.table is None]
-    if absent and (on_missing == "raise" or not tables):
-        raise TableNotFoundError(_no_table(absent, found, table, options, settings))
-    if not tables:
-        raise NWBError(
-            f"none of the {len(failures)} files can be read; the first: {failures[0].path}: "
-            f"{failures[0].error}"
-        )
-    if absent:
-        warnings.warn(
-            f"{len(absent)} of {len(found)} files have no table {_table_name(table)} and are left out "
-            f"(the first: {shown(absent[0].url)}); on_missing='raise' makes this an error",
-            stacklevel=3,
-        )
-    return tables
-
-
-def _table_name(table: Table) -> str:
-    if isinstance(table, str):
-        return hdf5.table_path(table)
-    return "as chosen" if callable(table) else " or ".join(hdf5.table_path(t) for t in table)
-
-
-def _no_table(
-    absent: list[Source], found: list[FileIndex], table: Table, options: Options, settings: Settings
-) -> str:
-    """Which table is missing where, and which ones there are."""
-    first = absent[0]
-    there = tree.list_tables(first, options, settings)
-    name = _table_name(table)
-    text = f"no table {name} in {shown(first.url)}"
-    if len(absent) > 1:
-        text += f" and {len(absent) - 1} of the {len(found)} files"
-    series = list_series(first, options, settings)
-    near = get_close_matches(name, [*there, *series], n=3, cutoff=0.5)
-    last = name.rsplit("/", 1)[-1]
-    near += [t for t in (*there, *series) if t.rsplit("/", 1)[-1] == last and t not in near]
-    near += [t for t in series if t.startswith(f"{name}/") and t not in near][:3]
-    if near:
-        text += f"; did you mean {' or '.join(near)}?"
-    if series:
-        text += f" It has {len(series)} TimeSeries, see lazynwb_dask.contents."
-    return f"{text} Its tables: {', '.join(there) or 'none'}"
-
-
-def _unified(
-    tables: list[tuple[Source, TableIndex]],
-    overrides: Mapping[str, Any],
-    options: Options,
-    settings: Settings,
-) -> Schema:
-    """The schema of all tables; values are looked at only for columns in conflict."""
-    named = [(source.url, table) for source, table in tables]
-    unified = unify(named, overrides)
-    nulls: dict[str, set[int]] = {}
-    for name, conflict in unified.conflicts.items():
-        if conflict.unreadable:
-            continue
-        nulls[name] = {
-            i
-            for i, (source, table) in enumerate(tables)
-            if name in table.columns
-            and pa.types.is_floating(table.columns[name].type)
-            and arrow(read_column(source, table, name, options, settings)).is_nan().false_count == 0
-        }
-    if any(nulls.values()):
-        unified = unify(named, overrides, nulls)
-    _check_overrides(overrides, unified)
-    return unified
-
-
-def _check_overrides(overrides: Mapping[str, Any], unified: Schema) -> None:
-    for name in overrides:
-        if name not in unified.fields and name not in unified.conflicts:
-            raise _no_column(name, unified, "schema=")
-
-
-def _check_columns(wanted: Sequence[str], unified: Schema) -> None:
-    """Raise for a column that was named and isn't in the frame."""
-    for name in wanted:
-        if name in unified.fields or name in PROVENANCE:
-            continue
-        conflict = unified.conflicts.get(name)
-        if conflict is None:
-            raise _no_column(name, unified, "columns= or filters=")
-        if conflict.unreadable:
-            raise UnsupportedColumnError(f"the column {name!r} can't be read: {conflict.reason}")
-        raise SchemaConflictError(
-            f"the column {name!r} has types without a common one: {conflict.reason}. "
-            f"Give schema={{{name!r}: type}}, or read these files apart"
-        )
-
-
-def _no_column(name: str, unified: Schema, where: str) -> ColumnNotFoundError:
-    there = [*unified.fields, *PROVENANCE]
-    near = get_close_matches(str(name), there, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"there are: {', '.join(there)}"
-    )
-    return ColumnNotFoundError(f"{where}: no column {name!r} in any of the files; {hint}")
-
-
-def _warn_left_out(unified: Schema) -> None:
-    if unified.conflicts:
-        parts = "; ".join(f"{c.name}: {c.reason}" for c in unified.conflicts.values())
-        warnings.warn(
-            f"{len(unified.conflicts)} columns are left out of the frame: {parts}. "
-            "lazynwb_dask.schema_report tells more; schema={column: type} settles a conflict",
-            stacklevel=3,
-        )

@@ -19,7 +19,8 @@ import pyarrow as pa
 from . import parquet
 from .decode import Values, spread
 from .inlined import NONE, Inlined, Slots
-from .scan import ABSENT, Scan
+from .records import ABSENT
+from .scan import Scan
 from .schema import convert, nothing, series
 from .storage import Settings
 

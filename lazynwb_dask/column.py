@@ -9,14 +9,13 @@ ragged column, and for strings.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from .buffers import blank
+from .chunks import Chunk, copy_rows, fill, fill_part, keep_node
 from .decode import (
     Values,
     arrow,
@@ -33,101 +32,17 @@ from .decode import (
     utf8,
 )
 from .errors import NWBReadError
-from .filters import chunk_bytes
 from .formats.heap import FIRST, HEADER, collection_size, objects
 from .formats.limits import check_extents, check_shape
 from .formats.objects import ChunkTree
 from .index import DESCRIPTOR, UNDEFINED, ArrayIndex, ElementType, Extents, Layout, element_bytes
-from .parquet import ParquetFile
+from .steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from .storage import Request
 from .window import Decoder, shown
-
-T = TypeVar("T")
 
 NEAR = 4096  # rows closer than this many bytes are fetched as one range
 SLACK = 8 << 20  # overlapping rows may hold this many bytes more than are stored
 SHARED = 4  # strings may be this many times as long as the heap that holds them, if they share it
-
-
-@dataclass
-class Elsewhere:
-    """Rows of a dataset whose data are in another file, which libhdf5 is to read."""
-
-    layout: Layout
-    starts: np.ndarray
-    stops: np.ndarray
-    found: np.ndarray | None = None  # filled in by whoever runs the step
-
-
-@dataclass
-class Listing:
-    """A dataset whose chunks libhdf5 is to list."""
-
-    path: str
-    found: Extents | None = None  # filled in by whoever runs the step
-
-
-@dataclass
-class Stored:
-    """Rows of a column whose values a catalog holds."""
-
-    parquet: ParquetFile
-    name: str
-    start: int
-    stop: int
-    found: pa.ChunkedArray | None = None  # filled in by whoever runs the step
-
-
-@dataclass
-class Wave:
-    """What a step needs before it can go on."""
-
-    requests: list[Request] = field(default_factory=list)
-    addresses: set[int] = field(default_factory=set)  # of objects whose paths are wanted
-    paths: dict[int, str] = field(default_factory=dict)  # filled in by whoever runs the step
-    elsewhere: list[Elsewhere] = field(default_factory=list)
-    stored: list[Stored] = field(default_factory=list)
-    listings: list[Listing] = field(default_factory=list)
-
-
-Steps = Generator[Wave, None, T]
-
-
-def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
-    """Several steps side by side: one wave for all of them, until all have ended."""
-    results: dict[int, T] = {}
-    waves: dict[int, Wave] = {}
-
-    def advance(i: int) -> None:
-        try:
-            waves[i] = next(steps[i])
-        except StopIteration as stop:
-            results[i] = stop.value
-            waves.pop(i, None)
-
-    for i in range(len(steps)):
-        advance(i)
-    while waves:
-        joint = Wave()
-        for wave in waves.values():
-            joint.requests += wave.requests
-            joint.addresses |= wave.addresses
-            joint.elsewhere += wave.elsewhere
-            joint.stored += wave.stored
-            joint.listings += wave.listings
-        yield joint
-        for i, wave in list(waves.items()):
-            wave.paths = joint.paths
-            advance(i)
-    return [results[i] for i in range(len(steps))]
-
-
-class ChunkMaps(Protocol):
-    """Keeps chunk maps that were read late, by the address of their B-tree."""
-
-    def get(self, root: int) -> Extents | None: ...
-
-    def put(self, root: int, extents: Extents) -> None: ...
 
 
 class Reader:
@@ -447,7 +362,7 @@ class Reader:
         if not out.size:
             return out
         if held is not None:
-            _copy_rows(out, starts - held[1], stops - starts, layout.row_bytes)(held[3].data)
+            copy_rows(out, starts - held[1], stops - starts, layout.row_bytes)(held[3].data)
             return out
         base = np.cumsum(np.concatenate([[0], stops - starts]))
         if layout.chunk is None:
@@ -474,7 +389,7 @@ class Reader:
         """Requests for row ranges of bytes that lie as they are from `offset` on."""
         width = layout.row_bytes
         if offset == UNDEFINED:
-            _fill(out, layout)
+            fill(out, layout)
             return []
         if (int(stops[-1]) - first_row) * width > stored:
             raise NWBReadError("damaged: fewer bytes are stored than its shape declares")
@@ -486,7 +401,7 @@ class Reader:
             group.tolist(), group_end.tolist(), a.tolist(), b.tolist(), strict=True
         ):
             low, high = int(base[i]) * width, int(base[j]) * width
-            sink = _copy_rows(out[low:high], starts[i:j] - begin, stops[i:j] - starts[i:j], width)
+            sink = copy_rows(out[low:high], starts[i:j] - begin, stops[i:j] - starts[i:j], width)
             at = offset + (begin - first_row) * width
             requests.append(Request(at, at + (end - begin) * width, sink))
         return requests
@@ -541,9 +456,9 @@ class Reader:
                     requests += self._plain(offset, low, layout, rows, begin, end, local, size)
                     continue
                 if offset == UNDEFINED:
-                    _fill_part(rows, layout, count, part)
+                    fill_part(rows, layout, count, part)
                     continue
-                sink = _Chunk(layout, 0xFFFFFFFF if bare else mask, nbytes, rows, count, part,
+                sink = Chunk(layout, 0xFFFFFFFF if bare else mask, nbytes, rows, count, part,
                               begin - low, end - begin)  # fmt: skip
                 requests.append(Request(offset, offset + size, sink))
         return requests
@@ -561,81 +476,12 @@ class Reader:
         while tree.wanted:
             nodes: dict[int, bytes] = {}
             wanted = tree.wanted
-            yield Wave([Request(a, b, _keep(nodes, i)) for i, (a, b) in enumerate(wanted)])
+            yield Wave([Request(a, b, keep_node(nodes, i)) for i, (a, b) in enumerate(wanted)])
             tree.feed([nodes[i] for i in range(len(wanted))])
         found = tree.extents()
         check_extents(layout, found, self.size)
         self.cache.put(extents.root, found)
         return found
-
-
-class _Chunk:
-    """Takes one chunk's stored bytes: decodes them and puts the wanted rows in their place."""
-
-    def __init__(
-        self,
-        layout: Layout,
-        mask: int,
-        nbytes: int,
-        rows: np.ndarray,
-        count: int,
-        part: tuple[slice, ...],
-        starts: np.ndarray,
-        counts: np.ndarray,
-    ) -> None:
-        self.layout, self.mask, self.nbytes = layout, mask, nbytes
-        self.rows, self.count, self.part = rows, count, part
-        self.starts, self.counts = starts, counts
-
-    def __call__(self, data: memoryview) -> None:
-        layout = self.layout
-        assert layout.chunk is not None
-        decoded = np.frombuffer(chunk_bytes(data, layout, self.mask, self.nbytes), np.uint8)
-        if layout.chunk[1:] == layout.item:
-            _copy_rows(self.rows, self.starts, self.counts, layout.row_bytes)(decoded.data)
-            return
-        shape = (*layout.chunk, layout.element_bytes)
-        inside = tuple(slice(0, s.stop - s.start) for s in self.part)
-        target = self.rows.reshape(self.count, *layout.item, layout.element_bytes)
-        picked = decoded.reshape(shape)[spread(self.starts, self.counts)]
-        target[(slice(None), *self.part)] = picked[(slice(None), *inside)]
-
-
-def _copy_rows(
-    out: np.ndarray, starts: np.ndarray, counts: np.ndarray, width: int
-) -> Callable[[memoryview], None]:
-    """A sink that copies runs of rows out of the bytes that come."""
-
-    def sink(data: memoryview) -> None:
-        source = np.frombuffer(data, np.uint8)
-        if len(starts) == 1:
-            low = int(starts[0]) * width
-            out[...] = source[low : low + len(out)]
-        elif width:
-            rows = source[: len(source) // width * width].reshape(-1, width)
-            gather(rows, starts, counts, out.reshape(-1, width))
-
-    return sink
-
-
-def _keep(nodes: dict[int, bytes], i: int) -> Callable[[memoryview], None]:
-    def sink(data: memoryview) -> None:
-        nodes[i] = bytes(data)
-
-    return sink
-
-
-def _fill(out: np.ndarray, layout: Layout) -> None:
-    """Values that were never written."""
-    if layout.fill:
-        out.reshape(-1, len(layout.fill))[...] = np.frombuffer(layout.fill, np.uint8)
-    else:
-        out[...] = 0
-
-
-def _fill_part(rows: np.ndarray, layout: Layout, count: int, part: tuple[slice, ...]) -> None:
-    target = rows.reshape(count, *layout.item, layout.element_bytes)[(slice(None), *part)]
-    target[...] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
 
 
 def _pair(first: Steps[np.ndarray], second: Steps[Values]) -> Steps[tuple[np.ndarray, Values]]:

@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 
 from . import parquet
-from .column import Reader, Wave, together
+from .column import Reader
 from .location import is_local
-from .read import Piece, _chosen, _ChunkMaps, _column, _fill, _look_elsewhere, _run
-from .scan import Part, Scan
+from .read import Piece, _chosen, _column
+from .records import Part
+from .running import ChunkMaps, fill_stored, look_elsewhere, run_steps
+from .scan import Scan
 from .schema import PROVENANCE
+from .steps import Wave, together
 from .storage import Request, Settings
 from .storage.local import GAP, SPLIT
 from .storage.parts import by_part
@@ -124,9 +127,9 @@ def _kept(
     settings: Settings,
 ) -> np.ndarray:
     """The positions of the rows that are left, by the catalog's values."""
-    reader = Reader(part.source.reach, _ChunkMaps(part.source))
+    reader = Reader(part.source.reach, ChunkMaps(part.source))
     steps = [_column(reader, part, scan.fields[name], rows) for name in names]
-    values = _run(together(steps), part.source, scan.options, settings)
+    values = run_steps(together(steps), part.source, scan.options, settings)
     piece = Piece(part, rows, dict(zip(names, values, strict=True)))
     return _chosen(piece, scan, names, predicate, limit)
 
@@ -136,7 +139,7 @@ class _Count:
 
     def __init__(self, scan: Scan, part: Part, settings: Settings) -> None:
         self.scan, self.part, self.settings = scan, part, settings
-        self.reader = Reader(part.source.reach, _ChunkMaps(part.source))
+        self.reader = Reader(part.source.reach, ChunkMaps(part.source))
         self.requests = self.bytes = 0
         self.exact = True
         self.text = False  # whether values within the text of a LINDI file are wanted
@@ -198,12 +201,12 @@ class _Count:
             while True:
                 wave: Wave = next(steps)
                 if wave.stored and not wave.requests:
-                    _fill(wave.stored, self.scan.options, self.settings)
+                    fill_stored(wave.stored, self.scan.options, self.settings)
                     continue
                 within = bool(wave.elsewhere and self.part.source.parts)  # a LINDI file
                 self.text |= within
                 if within and not wave.requests:
-                    _look_elsewhere(
+                    look_elsewhere(
                         self.part.source, wave.elsewhere, self.scan.options, self.settings
                     )
                     continue

@@ -104,7 +104,8 @@ def listen() -> None:
     """Make it possible for processes that this one starts to tell it of failures."""
     global _own
     with _lock:
-        if (_own is None or _own[0] != os.getpid()) and this_worker() is None:
+        elsewhere = this_worker() is not None or active_client() is not None  # which has events
+        if (_own is None or _own[0] != os.getpid()) and not elsewhere:
             folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="lazynwb-dask-")
             _own = os.getpid(), folder
             atexit.register(_leave, *_own)

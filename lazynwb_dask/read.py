@@ -7,7 +7,7 @@ a fused task; all of them share the storage's bounded set of connections.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from . import bulk, parquet, seek
+from . import bulk, seek
 from .cache import LRU
 from .channels import show
-from .column import Elsewhere, Reader, Steps, Stored, Wave, together
+from .column import Reader
 from .decode import Values, arrow, empty
 from .errors import (
     Failure,
@@ -31,15 +31,17 @@ from .errors import (
     NWBReadError,
     TableNotFoundError,
 )
-from .formats import foreign, hdf5, lindi, tree
+from .formats import hdf5
 from .index import ArrayIndex, Extents, TableIndex
 from .inlined import Held
-from .location import is_lindi
 from .options import Options
-from .scan import Part, Scan
+from .records import Part
+from .running import ChunkMaps, OwnMaps, file_key, guarded, run_steps
+from .scan import Scan
 from .schema import PROVENANCE, Field, convert, nothing, series
 from .sources import Source, shown
-from .storage import Request, Settings, fetch
+from .steps import Steps, Stored, Wave, together
+from .storage import Settings
 from .window import Box, block
 
 if TYPE_CHECKING:
@@ -50,8 +52,6 @@ READERS = 32  # partitions of one task that are read at a time
 _GONE = (NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError)  # no other bytes will come
 
 _tables: LRU[TableIndex] = LRU(64 << 20)
-_chunks: LRU[Extents] = LRU(64 << 20)
-_paths: LRU[str] = LRU(16 << 20)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +165,9 @@ def read_column(
 ) -> Values:
     """One whole column of one file, as its own type."""
     column = table.columns[name]
-    reader = Reader(source.reach, _ChunkMaps(source))
+    reader = Reader(source.reach, ChunkMaps(source))
     rows = np.arange(table.rows)
-    return _run(reader.column(column.arrays, column.labels, rows), source, options, settings)
+    return run_steps(reader.column(column.arrays, column.labels, rows), source, options, settings)
 
 
 def read_block(
@@ -181,7 +181,7 @@ def read_block(
     settings: Settings,
 ) -> np.ndarray:
     """Row ranges of a dataset, and of these a box: numbers, or texts as objects."""
-    reader = Reader(source.reach, _ChunkMaps(source))
+    reader = Reader(source.reach, ChunkMaps(source))
     layout = array.layout
     rows = int((stops - starts).sum())
     shape = (rows, *[b - a for a, b in box])
@@ -194,8 +194,8 @@ def read_block(
             )
         )
 
-    guarded = _guarded(steps(), f"{shown(source.url)}: {path}: ")
-    flat = _run(guarded, source, options, settings)
+    careful = guarded(steps(), f"{shown(source.url)}: {path}: ")
+    flat = run_steps(careful, source, options, settings)
     if isinstance(flat, np.ndarray):
         return flat.reshape(shape)
     texts: np.ndarray = flat.to_numpy(zero_copy_only=False).astype(object).reshape(shape)
@@ -227,7 +227,7 @@ def read_arrays(
     dict of int to Extents
         By the address of the B-tree.
     """
-    maps = _OwnMaps()
+    maps = OwnMaps()
 
     def run(todo: Sequence[Wanted], trees: Sequence[ArrayIndex]) -> list[Values | None]:
         reader = Reader(source.reach, maps)
@@ -235,7 +235,7 @@ def read_arrays(
             reader.column(w.arrays, w.labels, np.arange(w.rows)) for w in todo
         ]
         steps += [reader.locate(array) for array in trees]
-        found: list[Values | None] = list(_run(together(steps), source, options, settings))
+        found: list[Values | None] = list(run_steps(together(steps), source, options, settings))
         return found[: len(todo)]
 
     try:
@@ -265,7 +265,7 @@ def _read_part(
     part = scan.part(i)
     if not scan.indexed:
         part = _index(part, scan, settings)
-    reader = Reader(part.source.reach, _ChunkMaps(part.source))
+    reader = Reader(part.source.reach, ChunkMaps(part.source))
     if predicate is not None and settings.sorted_timestamps:
         exact = [name for name, field in scan.fields.items() if field.type == pa.float64()]
         part = seek.narrowed(part, predicate, exact, _file(part, reader, scan.options, settings))
@@ -292,12 +292,12 @@ def _read_part(
             _column(reader, part, scan.fields[name], rows) for name in sorted(first)
         ]
         steps += [
-            _guarded(_ahead(reader, arrays, part, name), _where(part, name))
+            guarded(_ahead(reader, arrays, part, name), _where(part, name))
             for name in rest
             if name in part.columns and not (part.held is not None and name in part.held.values)
             for arrays in [part.columns[name][0]]
         ]
-        found = _run(together(steps), part.source, scan.options, settings)
+        found = run_steps(together(steps), part.source, scan.options, settings)
         values = {name: v for name, v in zip(sorted(first), found, strict=False) if v is not None}
         keep = _chosen(Piece(part, rows, values), scan, sorted(first), predicate, limit)
         rows = rows[keep]
@@ -305,7 +305,7 @@ def _read_part(
                   for name, v in values.items()}  # fmt: skip
     todo = [name for name in columns if name not in values]
     _check_memory(part, todo, len(rows), settings)
-    read = _run(
+    read = run_steps(
         together([_column(reader, part, scan.fields[name], rows) for name in todo]),
         part.source,
         scan.options,
@@ -334,9 +334,9 @@ def _file(part: Part, reader: Reader, options: Options, settings: Settings) -> s
     """How to look for times in a partition's file."""
 
     def run(steps: Steps[Values]) -> Values:
-        return _run(_guarded(steps, _where(part, "timestamps")), part.source, options, settings)
+        return run_steps(guarded(steps, _where(part, "timestamps")), part.source, options, settings)
 
-    return seek.File(reader, None if part.source.etag is None else _key(part.source), run)
+    return seek.File(reader, None if part.source.etag is None else file_key(part.source), run)
 
 
 def _chosen(
@@ -355,7 +355,7 @@ def _chosen(
 # ------------------------------------------------------------------------------------------- one column
 def _column(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[Values]:
     """The steps that read some rows of a column as the schema's type."""
-    return _guarded(_unified(reader, part, field, rows), _where(part, field.name))
+    return guarded(_unified(reader, part, field, rows), _where(part, field.name))
 
 
 def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[Values]:
@@ -427,154 +427,10 @@ def _where(part: Part, name: str) -> str:
     return f"{shown(part.source.url)}: {part.table}: column {name!r}: "
 
 
-def _guarded(steps: Steps[Values], where: str) -> Steps[Values]:
-    """The same steps, whose errors say where they come from."""
-
-    def guard(request: Request) -> Request:
-        def sink(data: memoryview) -> None:
-            try:
-                request.sink(data)
-            except Exception as exc:
-                raise _named(exc, where) from None
-
-        return Request(request.start, request.stop, sink)
-
-    try:
-        wave = next(steps)
-        while True:
-            asked = Wave([guard(r) for r in wave.requests], wave.addresses)
-            asked.elsewhere, asked.stored = wave.elsewhere, wave.stored
-            asked.listings = wave.listings
-            yield asked
-            wave.paths = asked.paths
-            wave = next(steps)
-    except StopIteration as stop:
-        return stop.value
-    except Exception as exc:
-        raise _named(exc, where) from None
-
-
-def _named(exc: Exception, where: str) -> Exception:
-    text = str(exc)
-    if text.startswith(where) or isinstance(exc, MemoryError):
-        return exc
-    if isinstance(exc, NWBError):
-        return type(exc)(where + text)
-    return NWBReadError(f"{where}damaged or not understood: {type(exc).__name__}: {text}")
-
-
-def _run(steps: Steps[Values], source: Source, options: Options, settings: Settings) -> Values:
-    """Run steps to their end, fetching what each wave asks for."""
-    try:
-        wave = next(steps)
-        while True:
-            if wave.addresses:
-                wave.paths.update(_names(source, wave.addresses, options, settings))
-            if wave.elsewhere:
-                _look_elsewhere(source, wave.elsewhere, options, settings)
-            for listing in wave.listings:
-                listing.found = _listed(source, listing.path, options, settings)
-            if wave.stored:
-                _fill(wave.stored, options, settings)
-            if wave.requests:
-                fetch(source, wave.requests, options, settings)
-            wave = next(steps)
-    except StopIteration as stop:
-        return stop.value
-
-
-def _look_elsewhere(
-    source: Source, wanted: Sequence[Elsewhere], options: Options, settings: Settings
-) -> None:
-    """Read what is neither byte ranges nor in a catalog: by libhdf5, or from the text of a LINDI file."""
-    asked = [(one.layout, one.starts, one.stops) for one in wanted]
-    if is_lindi(source.url):
-        found = lindi.rows(source, asked, options, settings)
-    else:
-        found = [foreign.rows(source, *one) for one in asked]
-    for one, held in zip(wanted, found, strict=True):
-        one.found = held
-
-
-def _listed(source: Source, path: str, options: Options, settings: Settings) -> Extents:
-    key = (_key(source), path)
-    found = _chunks.get(key) if source.etag is not None else None
-    if found is None:
-        found = hdf5.list_chunks(source, path, options, settings)
-        if source.etag is not None:
-            _chunks.put(key, found, 24 * found.offsets.size + 100)
-    return found
-
-
-def _fill(stored: Sequence[Stored], options: Options, settings: Settings) -> None:
-    """Read what is asked for of catalogs' values, columns of the same rows together."""
-    groups: dict[tuple[parquet.ParquetFile, int, int], list[Stored]] = {}
-    for asked in stored:
-        groups.setdefault((asked.parquet, asked.start, asked.stop), []).append(asked)
-    for (file, start, stop), together_asked in groups.items():
-        names = list(dict.fromkeys(asked.name for asked in together_asked))
-        found = parquet.rows(file, names, start, stop, options, settings)
-        for asked in together_asked:
-            asked.found = found[asked.name]
-
-
-# ---------------------------------------------------------------------------------- what is kept of files
-def _key(source: Source) -> tuple[str, int | None, str | None]:
-    return source.url, source.size, source.etag
-
-
-class _OwnMaps:
-    """Chunk maps that were just read."""
-
-    def __init__(self) -> None:
-        self.held: dict[int, Extents] = {}
-
-    def get(self, root: int) -> Extents | None:
-        return self.held.get(root)
-
-    def put(self, root: int, extents: Extents) -> None:
-        self.held[root] = extents
-
-
-class _ChunkMaps:
-    """The process's chunk maps of one file; not kept for a file that nothing identifies."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = _key(source)
-        self._own: dict[int, Extents] = {}
-
-    def get(self, root: int) -> Extents | None:
-        if self._source[2] is None:
-            return self._own.get(root)
-        return _chunks.get((self._source, root))
-
-    def put(self, root: int, extents: Extents) -> None:
-        if self._source[2] is None:
-            self._own[root] = extents
-        else:
-            _chunks.put((self._source, root), extents, 24 * extents.offsets.size + 100)
-
-
-def _names(
-    source: Source, addresses: set[int], options: Options, settings: Settings
-) -> Mapping[int, str]:
-    """The paths of objects by the addresses of their headers."""
-    key = _key(source)
-    known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
-    if len(known) == len(addresses):
-        return {a: p for a, p in known.items() if p}
-    found = tree.names_of(source, addresses, options, settings)
-    if source.etag is not None:
-        for address in addresses:
-            path = found.get(address, "")
-            _paths.put((key, address), path, len(path) + 100)
-    return found
-
-
 def _index(part: Part, scan: Scan, settings: Settings) -> Part:
     """The partition of a file that was not indexed while planning."""
     names = scan.table if isinstance(scan.table, str) else tuple(scan.table)
-    key = (_key(part.source), names)
+    key = (file_key(part.source), names)
     table = _tables.get(key) if part.source.etag is not None else None
     source = part.source
     if table is None:
@@ -591,7 +447,7 @@ def _index(part: Part, scan: Scan, settings: Settings) -> Part:
                 return Part(source, "", 0, 0, 0, {}, facts=part.facts)
             raise TableNotFoundError(f"{shown(source.url)}: no table {scan.table}")
         if not source.parts:
-            _tables.put((_key(source), names), table, 2000 * len(table.columns))
+            _tables.put((file_key(source), names), table, 2000 * len(table.columns))
     table = show(table, scan.shown, shown(source.url))
     wanted: Iterable[str] = [name for name in scan.fields if name in table.columns]
     columns = {}

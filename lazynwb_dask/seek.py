@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cache import LRU
-from .column import Reader, Steps
+from .column import Reader
 from .decode import numbers
 from .index import ArrayIndex
 from .predicate import Column, Constant, Method, Operation, Predicate, Query, conjuncts
+from .steps import Steps
 
 if TYPE_CHECKING:
-    from .scan import Part
+    from .records import Part
 
 PAGE = 8192  # rows that are looked at together, where no chunk has more
 SMALL = 4  # a series of so few pages is read whole

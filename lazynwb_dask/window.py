@@ -21,7 +21,8 @@ from .index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from .storage import Request
 
 if TYPE_CHECKING:
-    from .column import Reader, Steps
+    from .column import Reader
+    from .steps import Steps
 
 Box = tuple[tuple[int, int], ...]
 """A range of each dimension but the first."""
@@ -86,7 +87,7 @@ def block(
     numpy.ndarray of uint8
         Of the shape (rows, lengths of the box, bytes of an element).
     """
-    from .column import Wave
+    from .steps import Wave
 
     layout, rows = array.layout, int((stops - starts).sum())
     if stops.size and int(stops[-1]) > array.rows:

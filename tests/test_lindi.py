@@ -21,7 +21,7 @@ from lindi_files import encoded, lindi_of
 from servers import RangeServer
 
 import lazynwb_dask
-from lazynwb_dask import expr, read
+from lazynwb_dask import expr, read, running
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import (
     NWBFileChangedError,
@@ -43,7 +43,7 @@ def same(ours: pd.DataFrame, theirs: pd.DataFrame, path: str | Path) -> None:
 
 def forget() -> None:
     """As in another process."""
-    for held in (lindi._contents, lindi._values, read._chunks, read._tables):
+    for held in (lindi._contents, lindi._values, running._chunks, read._tables):
         held.clear()
 
 

@@ -6,9 +6,7 @@ import ast
 import base64
 import inspect
 import io
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CLUSTER = ROOT / "notebooks" / "3-cluster.ipynb"
 PLOTS = {"1": 3, "2": 4, "3": 3, "4": 4}  # at least, by the notebook's number
-DASKS = "dask-scratch-space"  # Dask's own folder among temporary ones; it stays, empty
 
 
 def name_of(path: Path) -> str:
@@ -43,14 +40,14 @@ class Run:
 
     path: Path
     cells: list[Any]
-    left: list[str]  # in the folder of temporary files
+    left: list[Path]  # files in the folder of temporary ones
 
     def streams(self, cell: Any, name: str) -> str:
         return "".join(o.text for o in cell.outputs if o.get("name") == name)
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=name_of)
-def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Each notebook, run once by nbmake in the Python that runs the tests."""
     home = tmp_path_factory.mktemp("jupyter")
     temporary = home / "temporary"
@@ -66,7 +63,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         result = NotebookRun(request.param, default_timeout=120).execute()
     assert result.error is None, result.error.trace
     cells = [cell for cell in result.nb.cells if cell.cell_type == "code"]
-    yield Run(request.param, cells, sorted({*os.listdir(temporary)} - {DASKS}))
+    left = [path for path in temporary.rglob("*") if path.is_file()]
+    # Dask keeps its locks, which are empty
+    return Run(request.param, cells, [path for path in left if path.suffix != ".lock"])
 
 
 def plots(cell: Any) -> list[np.ndarray]:
@@ -113,6 +112,10 @@ def test_the_cluster_s_notebook_tells_what_workers_did(run: Run) -> None:
     rows = re.findall(r"^sub-\S+ +(\d+) +(\d+) +(\d+) +\S+$", by_file, flags=re.M)
     assert len(rows) == 6
     assert all(int(requests) and int(size) and retries == "0" for requests, size, retries in rows)
+
+
+def test_each_notebook_promises_plots() -> None:
+    assert [path.stem[0] for path in NOTEBOOKS] == [*PLOTS]
 
 
 @each_notebook

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ..schema import Field, series
 
 if TYPE_CHECKING:
-    from ..scan import Files
+    from ..records import Files
     from .plan import Columns
 
 _TEXTS = pa.list_(pa.string())

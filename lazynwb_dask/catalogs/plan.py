@@ -23,7 +23,8 @@ from ..index import TableIndex, column_type
 from ..inlined import NONE, Inlined, Slots
 from ..packing import parts_of
 from ..read import read_column
-from ..scan import ABSENT, Files, Records, Scan, assemble
+from ..records import ABSENT, Files, Records
+from ..scan import Scan, assemble
 from ..schema import Found, Schema, report, settle
 from ..sources import Source, shown
 from .catalog import Catalog

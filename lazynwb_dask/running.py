@@ -1,0 +1,164 @@
+"""Runs steps: gets what each wave asks for, and remembers what was read late of files' indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from . import parquet
+from .cache import LRU
+from .decode import Values
+from .errors import NWBError, NWBReadError
+from .formats import foreign, hdf5, lindi, tree
+from .index import Extents
+from .location import is_lindi
+from .options import Options
+from .sources import Source
+from .steps import Elsewhere, Steps, Stored, Wave
+from .storage import Request, Settings, fetch
+
+_chunks: LRU[Extents] = LRU(64 << 20)
+_paths: LRU[str] = LRU(16 << 20)
+
+
+def guarded(steps: Steps[Values], where: str) -> Steps[Values]:
+    """The same steps, whose errors say where they come from."""
+
+    def guard(request: Request) -> Request:
+        def sink(data: memoryview) -> None:
+            try:
+                request.sink(data)
+            except Exception as exc:
+                raise named(exc, where) from None
+
+        return Request(request.start, request.stop, sink)
+
+    try:
+        wave = next(steps)
+        while True:
+            asked = Wave([guard(r) for r in wave.requests], wave.addresses)
+            asked.elsewhere, asked.stored = wave.elsewhere, wave.stored
+            asked.listings = wave.listings
+            yield asked
+            wave.paths = asked.paths
+            wave = next(steps)
+    except StopIteration as stop:
+        return stop.value
+    except Exception as exc:
+        raise named(exc, where) from None
+
+
+def named(exc: Exception, where: str) -> Exception:
+    text = str(exc)
+    if text.startswith(where) or isinstance(exc, MemoryError):
+        return exc
+    if isinstance(exc, NWBError):
+        return type(exc)(where + text)
+    return NWBReadError(f"{where}damaged or not understood: {type(exc).__name__}: {text}")
+
+
+def run_steps(steps: Steps[Values], source: Source, options: Options, settings: Settings) -> Values:
+    """Run steps to their end, fetching what each wave asks for."""
+    try:
+        wave = next(steps)
+        while True:
+            if wave.addresses:
+                wave.paths.update(_names(source, wave.addresses, options, settings))
+            if wave.elsewhere:
+                look_elsewhere(source, wave.elsewhere, options, settings)
+            for listing in wave.listings:
+                listing.found = _listed(source, listing.path, options, settings)
+            if wave.stored:
+                fill_stored(wave.stored, options, settings)
+            if wave.requests:
+                fetch(source, wave.requests, options, settings)
+            wave = next(steps)
+    except StopIteration as stop:
+        return stop.value
+
+
+def look_elsewhere(
+    source: Source, wanted: Sequence[Elsewhere], options: Options, settings: Settings
+) -> None:
+    """Read what is neither byte ranges nor in a catalog: by libhdf5, or from the text of a LINDI file."""
+    asked = [(one.layout, one.starts, one.stops) for one in wanted]
+    if is_lindi(source.url):
+        found = lindi.rows(source, asked, options, settings)
+    else:
+        found = [foreign.rows(source, *one) for one in asked]
+    for one, held in zip(wanted, found, strict=True):
+        one.found = held
+
+
+def _listed(source: Source, path: str, options: Options, settings: Settings) -> Extents:
+    key = (file_key(source), path)
+    found = _chunks.get(key) if source.etag is not None else None
+    if found is None:
+        found = hdf5.list_chunks(source, path, options, settings)
+        if source.etag is not None:
+            _chunks.put(key, found, 24 * found.offsets.size + 100)
+    return found
+
+
+def fill_stored(stored: Sequence[Stored], options: Options, settings: Settings) -> None:
+    """Read what is asked for of catalogs' values, columns of the same rows together."""
+    groups: dict[tuple[parquet.ParquetFile, int, int], list[Stored]] = {}
+    for asked in stored:
+        groups.setdefault((asked.parquet, asked.start, asked.stop), []).append(asked)
+    for (file, start, stop), together_asked in groups.items():
+        names = list(dict.fromkeys(asked.name for asked in together_asked))
+        found = parquet.rows(file, names, start, stop, options, settings)
+        for asked in together_asked:
+            asked.found = found[asked.name]
+
+
+# ---------------------------------------------------------------------------------- what is kept of files
+def file_key(source: Source) -> tuple[str, int | None, str | None]:
+    return source.url, source.size, source.etag
+
+
+class OwnMaps:
+    """Chunk maps that were just read."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Extents] = {}
+
+    def get(self, root: int) -> Extents | None:
+        return self.held.get(root)
+
+    def put(self, root: int, extents: Extents) -> None:
+        self.held[root] = extents
+
+
+class ChunkMaps:
+    """The process's chunk maps of one file; not kept for a file that nothing identifies."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = file_key(source)
+        self._own: dict[int, Extents] = {}
+
+    def get(self, root: int) -> Extents | None:
+        if self._source[2] is None:
+            return self._own.get(root)
+        return _chunks.get((self._source, root))
+
+    def put(self, root: int, extents: Extents) -> None:
+        if self._source[2] is None:
+            self._own[root] = extents
+        else:
+            _chunks.put((self._source, root), extents, 24 * extents.offsets.size + 100)
+
+
+def _names(
+    source: Source, addresses: set[int], options: Options, settings: Settings
+) -> Mapping[int, str]:
+    """The paths of objects by the addresses of their headers."""
+    key = file_key(source)
+    known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
+    if len(known) == len(addresses):
+        return {a: p for a, p in known.items() if p}
+    found = tree.names_of(source, addresses, options, settings)
+    if source.etag is not None:
+        for address in addresses:
+            path = found.get(address, "")
+            _paths.put((key, address), path, len(path) + 100)
+    return found
