@@ -71,7 +71,7 @@ def cost(
         rows = rows[limit.rows(pd.DataFrame(index=pd.RangeIndex(len(rows))))]
     elif first and rows.size:
         held = part.held.values.keys() if part.held is not None else set[str]()
-        if first <= held | set(PROVENANCE):
+        if first <= held | set(PROVENANCE) | part.facts.keys():
             rows = rows[_kept(scan, part, rows, sorted(first), predicate, limit, settings)]
         else:
             count.bound(sorted(first), rows, some=False)

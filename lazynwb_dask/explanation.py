@@ -240,7 +240,7 @@ def _held(scan: Scan, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _why(scan: Scan, used: Sequence[str], decided: set[str]) -> list[str]:
-    held = set(_held(scan, used)) | set(PROVENANCE)
+    held = {*_held(scan, used), *PROVENANCE, *scan.files.facts}
     unknown = [name for name in used if name in decided - held]
     if unknown:
         return [f"as if all rows passed: {_names(unknown)} must be read to know"]

@@ -189,3 +189,16 @@ def test_a_trace_counts_also_where_the_computation_fails(urls: list[str]) -> Non
     with pytest.raises(ZeroDivisionError), lazynwb_dask.trace() as fetched:
         units.unit_id.map_partitions(lambda part: 1 // 0, meta=("unit_id", int)).compute()
     assert fetched.total.requests > 0
+
+
+def test_a_condition_that_holds_for_whole_files_makes_no_cost_uncertain(
+    tmp_path: Path,
+) -> None:
+    units = lazynwb_dask.with_sessions(
+        lazynwb_dask.read_nwb(make_sessions(tmp_path, n=2), "/units"), ["subject_id"]
+    )
+    plain = lazynwb_dask.explain(units[["firing_rate"]])
+    first = units.subject_id.compute().iloc[0]
+    one = lazynwb_dask.explain(units[units.subject_id == first][["firing_rate"]])
+    assert one.reads[0].exact, one
+    assert one.bytes <= plain.bytes
