@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from .decode import gather, spread
-from .filters import chunk_bytes
+from .filters import before_shuffle, chunk_bytes, unshuffle, unshuffle_part
 from .index import Layout
+
+FEW = 16  # runs of rows that are taken one by one
 
 
 class Chunk:
@@ -32,15 +34,31 @@ class Chunk:
     def __call__(self, data: memoryview) -> None:
         layout = self.layout
         assert layout.chunk is not None
-        decoded = np.frombuffer(chunk_bytes(data, layout, self.mask, self.nbytes), np.uint8)
         if layout.chunk[1:] == layout.item:
-            copy_rows(self.rows, self.starts, self.counts, layout.row_bytes)(decoded.data)
+            held, width = before_shuffle(data, layout, self.mask, self.nbytes)
+            if width > 1 and self._few(held, width):
+                return
+            whole = unshuffle(held, width)
+            copy_rows(self.rows, self.starts, self.counts, layout.row_bytes)(whole)
             return
+        decoded = np.frombuffer(chunk_bytes(data, layout, self.mask, self.nbytes), np.uint8)
         shape = (*layout.chunk, layout.element_bytes)
         inside = tuple(slice(0, s.stop - s.start) for s in self.part)
         target = self.rows.reshape(self.count, *layout.item, layout.element_bytes)
         picked = decoded.reshape(shape)[spread(self.starts, self.counts)]
         target[(slice(None), *self.part)] = picked[(slice(None), *inside)]
+
+    def _few(self, held: memoryview, width: int) -> bool:
+        """Take a few runs of rows out of a chunk that is still shuffled, if they are a small part of it."""
+        if len(self.starts) > FEW or len(self.rows) > len(held) // 2:
+            return False
+        row, at = self.layout.row_bytes, 0
+        for start, count in zip(self.starts.tolist(), self.counts.tolist(), strict=True):
+            part = self.rows[at : at + count * row]
+            if not unshuffle_part(held, width, start * row, part):
+                return False
+            at += len(part)
+        return True
 
 
 def copy_rows(

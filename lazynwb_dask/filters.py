@@ -66,8 +66,22 @@ def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> mem
     UnsupportedColumnError
         A filter is not available here.
     """
+    return unshuffle(*before_shuffle(data, layout, mask, nbytes))
+
+
+def before_shuffle(
+    data: memoryview, layout: Layout, mask: int, nbytes: int
+) -> tuple[memoryview, int]:
+    """The same, less a shuffle that was applied first: the bytes, and the width that they are shuffled in.
+
+    The width is 1 if they aren't.
+    """
     applied = [f for i, f in enumerate(layout.filters) if not mask >> i & 1]
+    width = 1
     while applied:
+        if len(applied) == 1 and applied[0].id == SHUFFLE:
+            width = _width(applied.pop())
+            break
         room = _room(applied[:-1], layout, nbytes)
         if applied[-1].id not in _OURS:
             data, applied = _by_hdf5(data, layout, applied, nbytes, room), []
@@ -75,7 +89,13 @@ def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> mem
             data = _undo(applied.pop(), data, room)
     if len(data) != nbytes:
         raise NWBReadError(f"a chunk holds {len(data)} bytes where {nbytes} are declared: damaged")
-    return data
+    return data, width
+
+
+def _width(step: Filter) -> int:
+    if len(step.values) != 1 or not step.values[0]:
+        raise NWBReadError(f"shuffled in elements of {step.values} bytes: damaged")
+    return step.values[0]
 
 
 def undone(data: memoryview, steps: Sequence[Filter], limit: int) -> memoryview:
@@ -103,9 +123,7 @@ def _undo(step: Filter, data: memoryview, room: Room) -> memoryview:
     if step.id == DEFLATE:
         return inflate(data, room)
     if step.id == SHUFFLE:
-        if len(step.values) != 1 or not step.values[0]:
-            raise NWBReadError(f"shuffled in elements of {step.values} bytes: damaged")
-        return unshuffle(data, step.values[0])
+        return unshuffle(data, _width(step))
     if step.id == FLETCHER32:
         return _checked(data)
     from numcodecs import blosc, zstd
@@ -139,6 +157,19 @@ def inflate(data: memoryview, room: Room) -> memoryview:
         raise NWBReadError("a compressed chunk ends too early: damaged")
     room.check(len(out), "a compressed chunk holds")
     return memoryview(out)
+
+
+def unshuffle_part(data: memoryview, size: int, start: int, out: np.ndarray) -> bool:
+    """Only some of the bytes, from `start` on; False if they don't begin and end with an element."""
+    count = len(data) // size
+    first, n = start // size, len(out) // size
+    if start % size or len(out) % size or first + n > count:
+        return False
+    planes = np.frombuffer(data, np.uint8, count * size).reshape(size, count)
+    elements = out.reshape(n, size)
+    for i in range(size):
+        elements[:, i] = planes[i, first : first + n]
+    return True
 
 
 def unshuffle(data: memoryview, size: int) -> memoryview:

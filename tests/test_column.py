@@ -555,3 +555,11 @@ def test_shuffled_bytes_of_any_width_and_length_come_back(size: int) -> None:
         whole = n // size * size
         shuffled = raw[:whole].reshape(-1, size).T.reshape(-1).tobytes() + raw[whole:].tobytes()
         assert bytes(filters.unshuffle(memoryview(shuffled), size)) == raw.tobytes()
+        for start, stop in ((0, n), (size, n - n % size), (n // 3 // size * size, n // 2), (1, n)):
+            if stop < start:
+                continue
+            part = np.zeros(stop - start, np.uint8)
+            if filters.unshuffle_part(memoryview(shuffled), size, start, part):
+                assert part.tobytes() == raw[start:stop].tobytes()
+            else:
+                assert start % size or (stop - start) % size

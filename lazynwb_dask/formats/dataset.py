@@ -221,6 +221,16 @@ class Locator:
             return dataset.elsewhere
         if dataset.problem:
             raise UnsupportedColumnError(dataset.problem)
+        if dataset.header is None:
+            return self._array(dataset)
+        # nothing but the file's bytes was looked at: what is known of it stays known
+        key = dataset.address, dataset.path, self.listing
+        found: ArrayIndex | None = self.sparse.known.get(key)
+        if found is None:
+            found = self.sparse.known[key] = self._array(dataset)
+        return found
+
+    def _array(self, dataset: Dataset) -> ArrayIndex:
         form = dataset.form
         if not self.standard and any(e[0] in _ADDRESSED for e in walk(form.element)):
             raise UnsupportedColumnError("a file whose addresses are not of 8 bytes")

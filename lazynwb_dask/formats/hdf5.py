@@ -30,7 +30,7 @@ from ..sources import Source
 from ..storage import Settings
 from . import foreign
 from .dataset import Dataset, Locator, elsewhere, known_form
-from .headers import plain_header
+from .headers import Header, plain_header
 from .limits import check_missing
 from .objects import FormatError
 from .series import index_series, is_series
@@ -289,7 +289,7 @@ class Indexer:
         """A dataset of which is known already what h5py would say, and which is not opened therefore."""
         if not self.locator.standard or self.sparse.is_skeleton:
             return None
-        header = plain_header(self.sparse, address + self.locator.base, self.locator.base)
+        header = self._header(address)
         form = None if header is None else known_form(header)
         if form is None:
             return None
@@ -298,6 +298,14 @@ class Indexer:
             return h5o.open(group, name.encode())
 
         return Dataset(name, where, (form.shape or (1,))[0], opener, address, header)
+
+    def _header(self, address: int) -> Header | None:
+        """The header at an address, if it is a plain one."""
+        known: dict[int, Header | None] = self.sparse.known.setdefault("headers", {})
+        if address not in known:
+            base = self.locator.base
+            known[address] = plain_header(self.sparse, address + base, base)
+        return known[address]
 
     def opened(
         self, name: str, dataset: h5d.DatasetID, where: str, address: int | None = None
@@ -317,8 +325,7 @@ class Indexer:
         if not reason:
             header = None
             if self.locator.standard:
-                base = self.locator.base
-                header = plain_header(self.sparse, address + base, base)
+                header = self._header(address)
             rows = (dataset.shape or (1,))[0]
             return Dataset(name, where, rows, opener, address, header)
         if self.foreign:

@@ -50,6 +50,7 @@ class SparseFile(io.RawIOBase):
         self.size, self.block = size, block
         self._blocks: dict[int, bytes] = {}
         self._missing: set[int] = set()
+        self.known: dict[Any, Any] = {}  # what a pass found out without libhdf5, for the next pass
         self._at = 0
 
     # --- the filling side
