@@ -97,22 +97,20 @@ class Worker:
 def measure(store: Store, workload: Workload, peer: str, setting: Setting, python: str) -> Row:
     """Run a question as often as asked for.
 
-    A cold question gets a new process each time; after the first, each has answered it for another
-    file before the clock starts. Any other is repeated in one process, which knows the schema.
+    Each time in a new process, for which the answer is new too: readers that keep data would otherwise
+    be asked for what they have. After the first, each has answered the question for another file
+    before the clock starts. Unless the question is a cold one, the files' schema is known by then.
     """
     row = Row(workload.name, peer, setting.layout, setting.latency, len(setting.dataset.keys))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            if workload.cold:
-                _cold(row, store, workload, peer, setting, python, folder)
-            else:
-                _warm(row, store, workload, peer, setting, python, folder)
+            _repeated(row, store, workload, peer, setting, python, folder)
         except Failed as failed:
             row.note = str(failed)
     return row
 
 
-def _cold(
+def _repeated(
     row: Row,
     store: Store,
     workload: Workload,
@@ -140,23 +138,6 @@ def _cold(
             return
 
 
-def _warm(
-    row: Row,
-    store: Store,
-    workload: Workload,
-    peer: str,
-    setting: Setting,
-    python: str,
-    folder: str,
-) -> None:
-    catalog = f"{folder}/catalog"
-    with _started(store, workload, peer, setting, python, catalog) as (worker, _):
-        row.first = _run(worker, store, setting)
-        row.answer = worker("answer")
-        for _ in range(setting.repeats if row.first["seconds"] < SLOW else 1):
-            row.runs.append(_run(worker, store, setting))
-
-
 def _run(worker: Worker, store: Store, setting: Setting) -> dict[str, Any]:
     store.reset(latency=setting.latency, bandwidth=setting.bandwidth)
     run = worker("run")
@@ -173,7 +154,7 @@ def _started(
     spare = [dataset.spare]
     if about.files == "parquet":
         keys = dataset.parquet(workload.table)
-        spare = []
+        spare = [dataset.spare_parquet(workload.table)]
     protocol = about.protocol or setting.protocol
     store.reset(latency=setting.latency, bandwidth=setting.bandwidth)
 

@@ -46,6 +46,10 @@ class Dataset:
         """The names of one of their tables as Parquet."""
         return tuple(_parquet_key(key, table) for key in self.keys)
 
+    def spare_parquet(self, table: str) -> str:
+        """The same of the file to warm up with."""
+        return _parquet_key(self.spare, table)
+
 
 def prepare(
     root: Path, kind: str, layout: Layout, size: Size, progress: Callable[[str], object]

@@ -396,10 +396,11 @@ def _tolerant_paths(file: Any) -> dict[int, str]:
             for name in names:
                 with contextlib.suppress(Exception):
                     if isinstance(group.get(name, getlink=True), h5py.HardLink):
-                        item = group[name]
-                        address = h5py.h5o.get_info(item.id).addr
+                        # the link tells, also where the object itself can't be opened
+                        address = group.id.links.get_info(name.encode()).u
                         if address not in found:
                             found[address] = f"{path}/{name}"
+                            item = group[name]
                             if isinstance(item, h5py.Group):
                                 below.append((f"{path}/{name}", item))
         level = below

@@ -276,7 +276,7 @@ def _stored(file: h5py.File, paths: dict[int, str], dataset: h5py.Dataset) -> tu
     if _type(dataset) == "DynamicTableRegion" and element.plain:
         return _Element(pa.int64(), int, plain=True), raw.astype(np.int64)
     if _type(dataset) == "EnumData" and element.plain:
-        labels = file[dataset.attrs["elements"]][()]
+        labels = np.atleast_1d(file[dataset.attrs["elements"]][()])
         names = [_text(label) for label in labels]
         element = _Element(
             pa.string(), lambda code: names[code] if 0 <= code < len(names) else None

@@ -11,7 +11,7 @@ class Reader(ours.Reader):
     """The same queries; only where the files come from differs."""
 
     def plan(self) -> None:
-        folder = f"{self.task.settings['catalog']}-built"
+        folder = f"{self.task.settings['catalog']}-built-{len(self.task.urls)}"
         catalog = lazynwb_dask.build_catalog(
             list(self.task.urls), folder, storage_options=self.options
         )
