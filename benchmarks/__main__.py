@@ -74,6 +74,7 @@ def main(
     }
     python[False] = sys.executable
     rows: list[Row] = []
+    results = folder / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     with running(root) as store:
         for layout in layouts:
             for name in workloads:
@@ -106,14 +107,10 @@ def main(
                     ((key, _),) = report.groups(group).items()
                     click.secho(f"\n{report.heading(key, len(dataset.keys))}", bold=True)
                     click.echo(report.text(report.table(group)) + "\n")
-    _save(rows, folder)
-    if docs:
-        DOCS.mkdir(exist_ok=True)
-        shown = [
-            row for row in rows if (row.layout, row.latency) == (layouts[0], latencies[0] / 1000)
-        ]
-        (DOCS / "benchmarks.svg").write_text(chart.draw(shown))
-        (DOCS / "benchmarks.md").write_text(report.page(rows, bandwidth))
+                    _save(rows, results)  # now, since there may be no end
+                    if docs:
+                        document(rows, bandwidth)
+    click.echo(f"saved: {results}")
     problems = report.disagreements(rows)
     for problem in problems:
         click.secho(f"different answers: {problem}", fg="red", err=True)
@@ -125,11 +122,18 @@ def _tell(text: str) -> None:
     click.secho(f"... {text}", dim=True, err=True)
 
 
-def _save(rows: list[Row], folder: Path) -> None:
-    path = folder / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+def document(rows: list[Row], bandwidth: float) -> None:
+    """Write the documentation's page, and its chart of the first layout and latency."""
+    DOCS.mkdir(exist_ok=True)
+    first = rows[0].layout, rows[0].latency
+    shown = [row for row in rows if (row.layout, row.latency) == first]
+    (DOCS / "benchmarks.svg").write_text(chart.draw(shown))
+    (DOCS / "benchmarks.md").write_text(report.page(rows, bandwidth))
+
+
+def _save(rows: list[Row], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([row.to_json() for row in rows], indent=1))
-    click.echo(f"saved: {path}")
 
 
 if __name__ == "__main__":

@@ -105,9 +105,8 @@ a process of its own: each request waits for the latency, each connection carrie
 second. Every reader runs in processes of its own, and all must give the same answer.
 
 - **first s**: the first run in a fresh process, imports of what it needs included.
-- **s**: the median of the runs after it. A *cold* question is asked in a new process each time, which has
-  answered it for another file before; nothing is known of the files. Otherwise the schema is known, and
-  the question is repeated in one process, so that what a reader keeps in memory counts.
+- **s**: the median of the runs after it, each in a new process, which has answered the question for
+  another file before. For a *cold* question nothing is known of the files; otherwise their schema is.
 - **ours / it**: lazynwb_dask's seconds over the reader's.
 - **peak MB**: the most memory that the process held during the run.
 - **depth**: the longest chain of requests of which each began after the one before it had ended; **a
