@@ -22,7 +22,7 @@ from files import nwb, ragged, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
-from lazynwb_dask import read
+from lazynwb_dask import running
 from lazynwb_dask.catalogs import build, gathering, manifest, part, turns
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBReadError, SchemaConflictError, TableNotFoundError
@@ -128,14 +128,14 @@ def test_spikes_of_good_units_come_in_one_round_trip(
     catalog: lazynwb_dask.Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waves: list[str] = []
-    fetch = read.fetch
+    fetch = running.fetch
 
     def counted(source: Any, *rest: Any) -> None:
         waves.append(source.url)
         fetch(source, *rest)
 
     units = lazynwb_dask.read_nwb(catalog, "/units")
-    monkeypatch.setattr(read, "fetch", counted)
+    monkeypatch.setattr(running, "fetch", counted)
     got = units[units.presence_ratio >= 0.7][["unit_id", "location", "spike_times"]].compute()
     assert len(got)
     assert len(waves) == len(set(waves)) <= 6
