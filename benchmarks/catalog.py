@@ -40,7 +40,7 @@ def make_catalog(folder: Path, files: int) -> None:
     with tempfile.TemporaryDirectory() as where:
         paths = make_sessions(where, n=SEEDS, units=20, mean_spikes=50, trials=20, varied=True)
         found = [survey(Source(p), options, settings, values_limit=4 << 20) for p in paths]
-    part, values = built(found, what)
+    part, values = built(found, what, "made-up")
     place = Place.of(folder, options, settings)
     for name, data in values.items():
         place.write(name, data)
@@ -52,7 +52,9 @@ def make_catalog(folder: Path, files: int) -> None:
     whole = Part(joined(parts), what, part.values)
     urls, sizes, etags = (whole.tables["files"][n].to_pylist() for n in ("url", "size", "etag"))
     sources = [Source(*row) for row in zip(urls, sizes, etags, strict=True)][:files]
-    manifest, made = _assembled(sources, [whole], _held([whole]), ("s3://made-up/",), what)
+    manifest, made = _assembled(
+        sources, [whole], _held([whole]), ("s3://made-up/",), what, place, "made-up"
+    )
     for name, data in made.items():
         place.write(name, data)
     manifest.write(place)
