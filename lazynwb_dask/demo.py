@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -38,7 +40,9 @@ units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()"""
 
 def run(sessions: int, workers: int, keep: str | None) -> None:
     """Make files, start workers, query, and say what was read."""
+    logging.disable()  # for good: connections that end at a Ctrl-C are spoken of after this
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_heeded())
         try:
             _run(stack, sessions, workers, keep)
         except KeyboardInterrupt:
@@ -116,10 +120,29 @@ def _cluster(workers: int) -> Iterator[Client]:
                     n_workers=workers,
                     threads_per_worker=1,
                     dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
+                    silence_logs=logging.CRITICAL,  # the workers'
                 )
             )
         yield stack.enter_context(Client(cluster))
+
+
+@contextlib.contextmanager
+def _heeded() -> Iterator[None]:
+    """A Ctrl-C that comes in a weak reference's callback or a `__del__`, where Python drops what is
+    raised, comes again a moment later."""
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.01, _thread.interrupt_main).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextlib.contextmanager

@@ -24,10 +24,8 @@ def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str
 
 
 def test_the_demo_runs_the_main_job_and_says_what_it_read(tmp_path: Path) -> None:
-    begin = time.monotonic()
     done = run("demo", "--sessions", "3", "--keep", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - begin < 30
     for text in (
         "/intervals/trials",
         "presence_ratio >= 0.7",

@@ -146,7 +146,7 @@ def test_a_helper_that_never_ends_is_killed_and_replaced(tmp_path: Path) -> None
         NWBReadError, match=r"bad\.nwb: libhdf5 needs more than 1 s.*isolate-deadline"
     ):
         hdf5.index_file(source(looping_heap(tmp_path / "bad.nwb")), "/units", OPTIONS, settings)
-    assert 0.9 < time.monotonic() - begun < 5
+    assert 0.9 < time.monotonic() - begun < 30
     assert len(set(helpers()) & set(before)) < len(before)
     assert tree.list_tables(good, OPTIONS, settings)[0] == "/units"
 

@@ -250,7 +250,7 @@ def test_s3_falls_back_to_anonymous_where_there_are_no_credentials(
     options = Options(s3_server.anonymous)
     begun = time.monotonic()
     source, _ = open_source(Source(url), 10, options, QUICK)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20  # where a metadata service is waited for: minutes
     fetch(source, [Request(i * 1000, i * 1000 + 1, id) for i in range(4)], options, QUICK)
     assert len(expand("s3://open/", options)) == 1
     assert not any("AUTHORIZATION" in entry.headers for entry in s3_server.log)

@@ -250,12 +250,11 @@ def test_the_time_of_change_stands_in_for_a_weak_or_absent_etag(range_server: Ra
 
 def test_requests_run_at_once_up_to_the_limit(web: tuple[RangeServer, Source]) -> None:
     server, source = web
-    server.behaviour.latency = 0.05
+    server.behaviour.latency = 0.5
     ranges = [(i * 100_000, i * 100_000 + 10) for i in range(24)]
-    begun = time.monotonic()
     read(source, ranges, how=replace(QUICK, connections=24))
-    assert time.monotonic() - begun < 1.0  # one after another: 1.2
     assert server.max_running > 8
+    server.behaviour.latency = 0.05
     server.clear_log()
     read(source, ranges, how=replace(QUICK, connections=3))
     assert server.max_running == 3
@@ -421,7 +420,7 @@ def test_the_range_server_keeps_to_its_bandwidth(web: tuple[RangeServer, Source]
     server.behaviour.bandwidth = 1_000_000.0
     begun = time.monotonic()
     read(source, [(0, 300_000)])
-    assert 0.25 < time.monotonic() - begun < 2
+    assert time.monotonic() - begun > 0.25
 
 
 # --- counters
