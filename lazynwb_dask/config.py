@@ -47,6 +47,7 @@ def settings() -> Settings:
         gap=parse_bytes(get("gap")),
         split=parse_bytes(get("split")),
         in_flight=parse_bytes(get("in-flight")),
+        keep=parse_bytes(get("keep")),
         timeout=float(parse_timedelta(get("timeout"))),
         retries=int(get("retries")),
         deadline=float(parse_timedelta(get("deadline"))),

@@ -36,7 +36,7 @@ from .index import ArrayIndex, Extents, TableIndex
 from .inlined import Held
 from .options import Options
 from .records import Part
-from .running import ChunkMaps, OwnMaps, file_key, guarded, run_steps
+from .running import Access, ChunkMaps, OwnMaps, file_key, guarded, run_steps
 from .scan import Scan
 from .schema import PROVENANCE, Field, convert, nothing, series
 from .sources import Source, shown
@@ -266,9 +266,10 @@ def _read_part(
     if not scan.indexed:
         part = _index(part, scan, settings)
     reader = Reader(part.source.reach, ChunkMaps(part.source))
+    access = Access(part.source, scan.options, settings)
     if predicate is not None and settings.sorted_timestamps:
         exact = [name for name, field in scan.fields.items() if field.type == pa.float64()]
-        part = seek.narrowed(part, predicate, exact, _file(part, reader, scan.options, settings))
+        part = seek.narrowed(part, predicate, exact, _file(part, reader, access))
     rows = np.arange(part.start, part.stop)
     first: set[str] = set()
     if chosen is not None:
@@ -297,7 +298,7 @@ def _read_part(
             if name in part.columns and not (part.held is not None and name in part.held.values)
             for arrays in [part.columns[name][0]]
         ]
-        found = run_steps(together(steps), part.source, scan.options, settings)
+        found = access.run(together(steps))
         values = {name: v for name, v in zip(sorted(first), found, strict=False) if v is not None}
         keep = _chosen(Piece(part, rows, values), scan, sorted(first), predicate, limit)
         rows = rows[keep]
@@ -305,12 +306,8 @@ def _read_part(
                   for name, v in values.items()}  # fmt: skip
     todo = [name for name in columns if name not in values]
     _check_memory(part, todo, len(rows), settings)
-    read = run_steps(
-        together([_column(reader, part, scan.fields[name], rows) for name in todo]),
-        part.source,
-        scan.options,
-        settings,
-    )
+    read = access.run(together([_column(reader, part, scan.fields[name], rows) for name in todo]))
+    access.settle()
     values |= dict(zip(todo, read, strict=True))
     return Piece(part, rows, {name: values[name] for name in columns})
 
@@ -330,11 +327,11 @@ def _check_memory(part: Part, columns: Sequence[str], rows: int, settings: Setti
         )
 
 
-def _file(part: Part, reader: Reader, options: Options, settings: Settings) -> seek.File:
+def _file(part: Part, reader: Reader, access: Access) -> seek.File:
     """How to look for times in a partition's file."""
 
     def run(steps: Steps[Values]) -> Values:
-        return run_steps(guarded(steps, _where(part, "timestamps")), part.source, options, settings)
+        return access.run(guarded(steps, _where(part, "timestamps")))
 
     return seek.File(reader, None if part.source.etag is None else file_key(part.source), run)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from . import parquet
+from . import kept, parquet
 from .cache import LRU
 from .decode import Values
 from .errors import NWBError, NWBReadError
@@ -56,24 +56,59 @@ def named(exc: Exception, where: str) -> Exception:
     return NWBReadError(f"{where}damaged or not understood: {type(exc).__name__}: {text}")
 
 
-def run_steps(steps: Steps[Values], source: Source, options: Options, settings: Settings) -> Values:
-    """Run steps to their end, fetching what each wave asks for."""
-    try:
-        wave = next(steps)
-        while True:
-            if wave.addresses:
-                wave.paths.update(_names(source, wave.addresses, options, settings))
-            if wave.elsewhere:
-                look_elsewhere(source, wave.elsewhere, options, settings)
-            for listing in wave.listings:
-                listing.found = _listed(source, listing.path, options, settings)
-            if wave.stored:
-                fill_stored(wave.stored, options, settings)
-            if wave.requests:
-                fetch(source, wave.requests, options, settings)
+class Access:
+    """One file, for as long as a partition of it is read."""
+
+    def __init__(self, source: Source, options: Options, settings: Settings) -> None:
+        self.source, self.options, self.settings = source, options, settings
+        self._used = self._asked = False
+
+    def run(self, steps: Steps[Values]) -> Values:
+        """Run steps to their end, getting what each wave asks for."""
+        source, options, settings = self.source, self.options, self.settings
+        try:
             wave = next(steps)
-    except StopIteration as stop:
-        return stop.value
+            while True:
+                if wave.addresses:
+                    wave.paths.update(_names(source, wave.addresses, options, settings))
+                if wave.elsewhere:
+                    look_elsewhere(source, wave.elsewhere, options, settings)
+                for listing in wave.listings:
+                    listing.found = _listed(source, listing.path, options, settings)
+                if wave.stored:
+                    fill_stored(wave.stored, options, settings)
+                if wave.requests:
+                    self._fetch(wave.requests)
+                wave = next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+    def settle(self) -> None:
+        """Have the store asked once for the file, also where all that was wanted had been kept.
+
+        Raises
+        ------
+        NWBFileChangedError
+            When there is another file in its place.
+        """
+        if self._used and not self._asked:
+            self._asked = True
+            fetch(self.source, [Request(0, 1, lambda _: None)], self.options, self.settings)
+
+    def _fetch(self, requests: Sequence[Request]) -> None:
+        left = kept.serve(self.source, requests)
+        self._used |= len(left) < len(requests)
+        if left:
+            self._asked = True
+            fetch(self.source, left, self.options, self.settings)
+
+
+def run_steps(steps: Steps[Values], source: Source, options: Options, settings: Settings) -> Values:
+    """Run steps to their end, of one file."""
+    access = Access(source, options, settings)
+    found = access.run(steps)
+    access.settle()
+    return found
 
 
 def look_elsewhere(

@@ -12,6 +12,7 @@ import os
 import random
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -38,6 +39,7 @@ class Logged:
     headers: Mapping[str, str]
     fault: str | None = None
     ended: bool = False
+    client: int = 0
 
 
 class _Log:
@@ -151,6 +153,8 @@ class RangeServer(_Log):
     ----------
     files : dict or path, optional
         Name to bytes, or a folder.
+    tls : ssl.SSLContext, optional
+        With a certificate.
     **behaviour
         See `Behaviour`; also settable later, as ``server.behaviour.latency = 0.1``.
 
@@ -162,7 +166,10 @@ class RangeServer(_Log):
     """
 
     def __init__(
-        self, files: Mapping[str, bytes] | str | os.PathLike[str] | None = None, **behaviour: Any
+        self,
+        files: Mapping[str, bytes] | str | os.PathLike[str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        **behaviour: Any,
     ) -> None:
         super().__init__()
         self.folder = None if files is None or isinstance(files, Mapping) else os.fspath(files)
@@ -174,6 +181,9 @@ class RangeServer(_Log):
         self.reset(keep_files=True)
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Server(("127.0.0.1", 0), handler)
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), daemon=True
         )
@@ -191,7 +201,7 @@ class RangeServer(_Log):
     @property
     def endpoint(self) -> str:
         host, port = self._server.server_address[:2]
-        return f"http://{host!s}:{port}"
+        return f"{self._scheme}://{host!s}:{port}"
 
     def url(self, name: str) -> str:
         return f"{self.endpoint}/{name}"
@@ -295,6 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.owner
         name = unquote(urlsplit(self.path).path).lstrip("/")
         self.entry = Logged(self.command, self.path, self._range(1 << 62), 0, 0, dict(self.headers))
+        self.entry.client = self.client_address[1]
         owner.enter(self.entry)
         try:
             owner.count += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from struct import Struct
+
 import numpy as np
 
 from ..errors import NWBReadError
@@ -11,6 +13,7 @@ OBJECT = 16  # number, reference count, four reserved bytes, the object's size
 FIRST = 4096  # collections are at least so large
 MAX_COLLECTION = 1 << 30  # bytes of one collection
 MAX_OBJECTS = 1 << 16  # of one collection: their numbers have two bytes
+_object = Struct("<H6xQ").unpack_from  # its number and its size
 
 
 def collection_size(data: bytes | memoryview) -> int:
@@ -28,23 +31,28 @@ def objects(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
 
     The one loop over stored items in this package: the objects' sizes chain them together.
     """
-    size = len(data)
-    starts, sizes = {}, {}
+    end = len(data)
+    numbers: list[int] = []
+    starts: list[int] = []
+    sizes: list[int] = []
     at = HEADER
-    while at + OBJECT <= size:
-        number = data[at] | data[at + 1] << 8
-        length = int.from_bytes(data[at + 8 : at + 16], "little")
+    while at + OBJECT <= end:
+        number, size = _object(data, at)
         if number == 0:  # the free space at the end
             break
-        if at + OBJECT + length > size:
+        at += OBJECT
+        numbers.append(number)
+        starts.append(at)
+        sizes.append(size)
+        at += size + 7 & -8
+        if at > end and starts[-1] + size > end:
             raise NWBReadError("damaged: an object reaches beyond its global heap collection")
-        if number in starts:  # so there are at most `MAX_OBJECTS`
-            raise NWBReadError("damaged: a global heap collection with two objects of one number")
-        starts[number], sizes[number] = at + OBJECT, length
-        at += OBJECT + -(-length // 8) * 8
-    last = max(starts, default=0)
-    first, length_of = np.full(last + 1, -1, np.int64), np.zeros(last + 1, np.int64)
-    numbers = np.fromiter(starts, np.int64, len(starts))
-    first[numbers] = np.fromiter(starts.values(), np.int64, len(starts))
-    length_of[numbers] = np.fromiter(sizes.values(), np.int64, len(sizes))
-    return first, length_of
+        if len(numbers) > MAX_OBJECTS:
+            break
+    where = np.array(numbers, np.int64)
+    last = int(where.max(initial=0))
+    first, length = np.full(last + 1, -1, np.int64), np.zeros(last + 1, np.int64)
+    first[where], length[where] = starts, sizes
+    if int((first >= 0).sum()) < len(numbers):
+        raise NWBReadError("damaged: a global heap collection with two objects of one number")
+    return first, length

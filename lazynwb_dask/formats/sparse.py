@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import h5py
 
+from .. import kept
 from ..errors import NWBReadError
 from ..index import ArrayIndex
 from ..isolation import Attempts, IsolatedSettings
@@ -67,6 +68,11 @@ class SparseFile(io.RawIOBase):
     @property
     def missing(self) -> bool:
         return bool(self._missing)
+
+    @property
+    def here(self) -> Mapping[int, bytes]:
+        """The blocks that are here, by their number."""
+        return self._blocks
 
     @property
     def held(self) -> int:
@@ -255,6 +261,8 @@ class Passes:
         for _ in range(MAX_WAVES):
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
+                if sparse.size > WHOLE:
+                    kept.keep(self.source, sparse.block, sparse.here, self.settings)
                 return result
             if self._tail is not None:
                 sparse.need(self._tail, sparse.size)

@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .answers import READ, Answer, Ask, checked, is_etag, receive, validator
+from .body import receive_body
 from .counters import Tally
 
 # Seconds that a signed URL is valid, and used.
@@ -139,7 +140,7 @@ async def _direct(
         if response.status_code in _REFUSED:
             return None
         length, size = checked(response.status_code, response.headers, ask)
-        await receive(response.raw.content.readany, length, ask, clock)
+        await receive_body(response.raw, length, ask, clock)
     finally:
         response.raw.close()
     return Answer(length, size, validator(response.headers))

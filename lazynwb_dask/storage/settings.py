@@ -23,6 +23,9 @@ class Settings:
         Longer ranges are read over several connections, in parts of at most this many bytes.
     in_flight : int
         Bytes that may be on their way or waiting to be decoded, in the whole process.
+    keep : int
+        Bytes that this process keeps of what was fetched while planning, so that reading need not
+        fetch it again.
     timeout : float
         Seconds without a single byte after which an attempt has failed.
     retries : int
@@ -46,8 +49,9 @@ class Settings:
 
     connections: int = 64
     gap: int = 64 * KIB
-    split: int = 8 * MIB
+    split: int = 4 * MIB
     in_flight: int = 256 * MIB
+    keep: int = 64 * MIB
     timeout: float = 60.0
     retries: int = 5
     deadline: float = 300.0

@@ -11,7 +11,8 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from .answers import READ, Answer, Ask, checked, is_etag, known, receive, validator
+from .answers import READ, Answer, Ask, checked, is_etag, known, validator
+from .body import receive_body
 from .counters import Tally
 from .faults import Fault, fault_of
 from .s3 import read_s3
@@ -70,7 +71,7 @@ async def _http(filesystem: Any, path: str, ask: Ask) -> Answer:
             **keywords,
         ) as response:
             length, size = checked(response.status, response.headers, ask)
-            await receive(response.content.readany, length, ask, clock)
+            await receive_body(response, length, ask, clock)
             return Answer(length, size, validator(response.headers))
 
 
