@@ -1,7 +1,8 @@
-"""What was fetched of files while planning, for the reads that follow in the same process.
+"""What was fetched of files while planning, for the filters that follow in the same process.
 
-The blocks that hold a file's metadata often hold its small columns too. They are told from those of another
-version by the store's validator; without one nothing is kept.
+The blocks that hold a file's metadata often hold its small columns too, those that filters look at, and all
+else waits for. They are told from those of another version by the store's validator; without one nothing is
+kept.
 """
 
 from __future__ import annotations

@@ -298,7 +298,7 @@ def _read_part(
             if name in part.columns and not (part.held is not None and name in part.held.values)
             for arrays in [part.columns[name][0]]
         ]
-        found = access.run(together(steps))
+        found = access.run(together(steps), spare=True)
         values = {name: v for name, v in zip(sorted(first), found, strict=False) if v is not None}
         keep = _chosen(Piece(part, rows, values), scan, sorted(first), predicate, limit)
         rows = rows[keep]

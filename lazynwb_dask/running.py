@@ -63,8 +63,11 @@ class Access:
         self.source, self.options, self.settings = source, options, settings
         self._used = self._asked = False
 
-    def run(self, steps: Steps[Values]) -> Values:
-        """Run steps to their end, getting what each wave asks for."""
+    def run(self, steps: Steps[Values], spare: bool = False) -> Values:
+        """Run steps to their end, getting what each wave asks for.
+
+        Others wait for steps that are to spare round trips: what planning kept is good enough for them.
+        """
         source, options, settings = self.source, self.options, self.settings
         try:
             wave = next(steps)
@@ -78,7 +81,7 @@ class Access:
                 if wave.stored:
                     fill_stored(wave.stored, options, settings)
                 if wave.requests:
-                    self._fetch(wave.requests)
+                    self._fetch(wave.requests, spare)
                 wave = next(steps)
         except StopIteration as stop:
             return stop.value
@@ -95,8 +98,8 @@ class Access:
             self._asked = True
             fetch(self.source, [Request(0, 1, lambda _: None)], self.options, self.settings)
 
-    def _fetch(self, requests: Sequence[Request]) -> None:
-        left = kept.serve(self.source, requests)
+    def _fetch(self, requests: Sequence[Request], spare: bool) -> None:
+        left = kept.serve(self.source, requests) if spare else requests
         self._used |= len(left) < len(requests)
         if left:
             self._asked = True
@@ -105,10 +108,7 @@ class Access:
 
 def run_steps(steps: Steps[Values], source: Source, options: Options, settings: Settings) -> Values:
     """Run steps to their end, of one file."""
-    access = Access(source, options, settings)
-    found = access.run(steps)
-    access.settle()
-    return found
+    return Access(source, options, settings).run(steps)
 
 
 def look_elsewhere(

@@ -24,7 +24,7 @@ class Settings:
     in_flight : int
         Bytes that may be on their way or waiting to be decoded, in the whole process.
     keep : int
-        Bytes that this process keeps of what was fetched while planning, so that reading need not
+        Bytes that this process keeps of what was fetched while planning, so that filters need not
         fetch it again.
     timeout : float
         Seconds without a single byte after which an attempt has failed.
