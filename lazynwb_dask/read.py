@@ -300,7 +300,8 @@ def _read_part(
         ]
         found = access.run(together(steps), spare=True)
         values = {name: v for name, v in zip(sorted(first), found, strict=False) if v is not None}
-        keep = _chosen(Piece(part, rows, values), scan, sorted(first), predicate, limit)
+        with access.turn():
+            keep = _chosen(Piece(part, rows, values), scan, sorted(first), predicate, limit)
         rows = rows[keep]
         values = {name: v[keep] if isinstance(v, np.ndarray) else v.take(pa.array(keep))
                   for name, v in values.items()}  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from . import kept, parquet
 from .cache import LRU
@@ -16,8 +19,20 @@ from .sources import Source
 from .steps import Elsewhere, Steps, Stored, Wave
 from .storage import Request, Settings, fetch
 
+FEW = 1 << 20  # bytes that are looked at in a moment
+
 _chunks: LRU[Extents] = LRU(64 << 20)
 _paths: LRU[str] = LRU(16 << 20)
+_turn = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _turn
+    _turn = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def guarded(steps: Steps[Values], where: str) -> Steps[Values]:
@@ -62,6 +77,15 @@ class Access:
     def __init__(self, source: Source, options: Options, settings: Settings) -> None:
         self.source, self.options, self.settings = source, options, settings
         self._used = self._asked = False
+        self._wanted = 0
+
+    def turn(self, spare: bool = True) -> AbstractContextManager[object]:
+        """Held while few bytes are looked at: files one after the other, rather than all at once.
+
+        That is a matter of milliseconds of Python for each. Threads that fight for the interpreter take
+        longer, and all of them end late.
+        """
+        return _turn if spare and self._wanted <= FEW else nullcontext()
 
     def run(self, steps: Steps[Values], spare: bool = False) -> Values:
         """Run steps to their end, getting what each wave asks for.
@@ -70,7 +94,8 @@ class Access:
         """
         source, options, settings = self.source, self.options, self.settings
         try:
-            wave = next(steps)
+            with self.turn(spare):
+                wave = next(steps)
             while True:
                 if wave.addresses:
                     wave.paths.update(_names(source, wave.addresses, options, settings))
@@ -82,7 +107,8 @@ class Access:
                     fill_stored(wave.stored, options, settings)
                 if wave.requests:
                     self._fetch(wave.requests, spare)
-                wave = next(steps)
+                with self.turn(spare):
+                    wave = next(steps)
         except StopIteration as stop:
             return stop.value
 
@@ -99,6 +125,7 @@ class Access:
             fetch(self.source, [Request(0, 1, lambda _: None)], self.options, self.settings)
 
     def _fetch(self, requests: Sequence[Request], spare: bool) -> None:
+        self._wanted += sum(request.stop - request.start for request in requests)
         left = kept.serve(self.source, requests) if spare else requests
         self._used |= len(left) < len(requests)
         if left:
