@@ -12,14 +12,14 @@ import pandas as pd
 import pyarrow as pa
 from dask.utils import parse_bytes
 
-from . import cluster, config, expr, failures
-from . import scan as scans
+from . import assembly, cluster, config, expr, failures
 from .byfile import file_scans
 from .catalog import index_files
 from .catalogs import catalog as catalogs
 from .catalogs.catalog import Catalog
 from .catalogs.plan import plan, report_of
 from .channels import Shown, show_all
+from .clauses import from_filters
 from .formats import hdf5, tree
 from .formats.hdf5 import Table
 from .options import Options
@@ -33,7 +33,6 @@ from .planning import (
     spread,
     warn_left_out,
 )
-from .predicate import from_filters
 from .schema import PROVENANCE, Field, Schema, parse_type, report
 from .sources import Source, expand
 
@@ -169,7 +168,9 @@ def read_nwb(
         sample = spread(sources, int(schema))
         schema = inferred(sample, table, options, settings, on_error, on_missing, view)
         unified = Schema({f.name: f for f in schema})
-        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links, view)
+        built = assembly.unindexed(
+            sources, table, unified, options, on_error, on_missing, links, view
+        )
     elif isinstance(schema, pa.Schema):
         given = [
             Field(f.name, parse_type(f.type), f.nullable)
@@ -177,7 +178,9 @@ def read_nwb(
             if f.name not in PROVENANCE
         ]
         unified = Schema({f.name: f for f in given})
-        built = scans.unindexed(sources, table, unified, options, on_error, on_missing, links, view)
+        built = assembly.unindexed(
+            sources, table, unified, options, on_error, on_missing, links, view
+        )
     else:
         overrides = overrides_of(schema)
         found, failed = index_files(
@@ -196,7 +199,7 @@ def read_nwb(
         unified = schema_of(tables, overrides, options, settings)
         check_columns(wanted, unified)
         warn_left_out(unified)
-        built = scans.build(
+        built = assembly.build(
             tables, unified, options, size,
             numbered=on_error == "raise", on_error=on_error, on_missing=on_missing,
         )  # fmt: skip

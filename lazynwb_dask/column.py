@@ -9,7 +9,7 @@ ragged column, and for strings.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -32,17 +32,15 @@ from .decode import (
     utf8,
 )
 from .errors import NWBReadError
-from .formats.heap import FIRST, HEADER, collection_size, objects
 from .formats.limits import check_extents, check_shape
 from .formats.objects import ChunkTree
 from .index import DESCRIPTOR, UNDEFINED, ArrayIndex, ElementType, Extents, Layout, element_bytes
 from .steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from .storage import Request
+from .vlen import SLACK, heap_bytes
 from .window import Decoder, shown
 
 NEAR = 4096  # rows closer than this many bytes are fetched as one range
-SLACK = 8 << 20  # overlapping rows may hold this many bytes more than are stored
-SHARED = 4  # strings may be this many times as long as the heap that holds them, if they share it
 
 
 class Reader:
@@ -248,11 +246,13 @@ class Reader:
         if kind == "string":
             if raw.dtype == object:  # texts already: read by libhdf5
                 return pa.array(raw, pa.large_string())
-            buffer, starts, sizes = yield from self._heap(raw.view(DESCRIPTOR), 1, base)
+            buffer, starts, sizes = yield from heap_bytes(raw.view(DESCRIPTOR), 1, base, self.size)
             return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
         if kind == "sequence":
             width = element_bytes(element[1])
-            buffer, starts, sizes = yield from self._heap(raw.view(DESCRIPTOR), width, base)
+            buffer, starts, sizes = yield from heap_bytes(
+                raw.view(DESCRIPTOR), width, base, self.size
+            )
             inner = blank(int(sizes.sum()))
             gather(buffer, starts, sizes, inner)
             total = int(sizes.sum()) // width
@@ -268,78 +268,6 @@ class Reader:
             yield wave
         paths = pa.array([wave.paths.get(a) for a in unique.tolist()], pa.large_string())
         return paths.take(pa.array(inverse.reshape(-1)))
-
-    def _heap(
-        self, descriptors: np.ndarray, width: int, base: int
-    ) -> Steps[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """The heap bytes of variable-length elements: one buffer, each one's start and byte size."""
-        sizes = descriptors["length"].astype(np.int64) * width
-        address = descriptors["address"]
-        null = (address == 0) | (address == UNDEFINED)
-        sizes[null] = 0
-        starts = np.zeros(len(sizes), np.int64)
-        unique = np.unique(address[sizes > 0])
-        # empty ones need nothing; those in collections that are read anyway are checked as all others
-        null |= (sizes == 0) & ~np.isin(address, unique)
-        which = np.searchsorted(unique, address[~null])
-        if not unique.size:
-            return np.zeros(0, np.uint8), starts, sizes
-        if int(unique.max()) + base + HEADER > self.size:
-            raise NWBReadError("damaged: a string lies outside the file")
-        begins = unique.astype(np.int64) + base
-        # collections lie side by side: each is taken to end where the next begins, the last to
-        # hold what its strings need
-        need = np.bincount(which, sizes[~null] + 24).astype(np.int64) + HEADER + 16
-        need = np.maximum(-(-need // FIRST) * FIRST, FIRST)
-        # (few collections: rather some bytes more than another round trip)
-        least = FIRST * (16 if len(begins) <= 4 else 4 if len(begins) <= 16 else 1)
-        following = np.append(begins[1:], self.size)
-        ends = np.minimum(begins + np.maximum(2 * need, least), following)
-        parts: list[bytes] = [b""] * len(begins)
-
-        def keep(i: int) -> Callable[[memoryview], None]:
-            def sink(data: memoryview) -> None:
-                parts[i] = parts[i] + bytes(data)
-
-            return sink
-
-        ranges = zip(begins.tolist(), ends.tolist(), strict=True)
-        yield Wave([Request(a, b, keep(i)) for i, (a, b) in enumerate(ranges)])
-        more = []
-        for i, part in enumerate(parts):
-            size = collection_size(part)
-            if size > len(part):
-                end = int(begins[i]) + size
-                if end > int(following[i]):
-                    raise NWBReadError(
-                        "damaged: a global heap collection reaches beyond the file or into another"
-                    )
-                more.append(Request(int(begins[i]) + len(part), end, keep(i)))
-            else:
-                parts[i] = part[:size]
-        if more:
-            yield Wave(more)
-        number = descriptors["index"][~null].astype(np.int64)
-        placed = np.zeros(len(which), np.int64)
-        length = np.zeros(len(which), np.int64)
-        order = np.argsort(which, kind="stable")
-        border = np.searchsorted(which[order], np.arange(len(parts) + 1))
-        at = 0
-        for i, part in enumerate(parts):
-            where = order[border[i] : border[i + 1]]
-            first, held = objects(memoryview(part))
-            numbers_here = number[where]
-            if (numbers_here >= len(first)).any() or (first[numbers_here] < 0).any():
-                raise NWBReadError("damaged: a string that its global heap collection doesn't hold")
-            placed[where] = first[numbers_here] + at
-            length[where] = held[numbers_here]
-            at += len(part)
-        if (length != sizes[~null]).any():
-            raise NWBReadError("damaged: a string of another length than the global heap holds")
-        starts[~null] = placed
-        if int(sizes.sum()) > SHARED * at + SLACK:
-            raise NWBReadError("damaged: strings that together are longer than what is stored")
-        return np.frombuffer(b"".join(parts), np.uint8), starts, sizes
 
     # --- bytes of a dataset
     def raw(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:

@@ -48,7 +48,7 @@ class _OutOfOrder(Exception):
 def bounds(predicate: Predicate, name: str) -> tuple[float, float]:
     """The range outside of which no float64 of a column can fulfil a predicate.
 
-    >>> from .predicate import from_filters
+    >>> from .clauses import from_filters
     >>> bounds(from_filters([("timestamps", ">=", 3), ("timestamps", "<", 5.5), ("x", ">", 9)]), "timestamps")
     (3.0, 5.499999999999999)
     >>> bounds(from_filters("timestamps > 3 and (timestamps <= 5 and x > 9)"), "timestamps")

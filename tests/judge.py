@@ -301,7 +301,7 @@ class Reading:
 
     def frame(self, table: str) -> tuple[Any, int, dict[str, str]]:
         """The frame, what the file declares to hold of it, and the columns left out."""
-        from lazynwb_dask import scan, schema
+        from lazynwb_dask import assembly, schema
         from lazynwb_dask.catalog import index_files
         from lazynwb_dask.errors import TableNotFoundError
 
@@ -310,7 +310,7 @@ class Reading:
             raise TableNotFoundError(f"{self.source.url}: no table {table}")
         pairs = [(found.source, found.table)]
         unified = schema.unify([(s.url, t) for s, t in pairs])
-        plan = scan.build(pairs, unified, self.options, 1 << 27)
+        plan = assembly.build(pairs, unified, self.options, 1 << 27)
         frame = plan.read(list(plan.fields), None, None, self.settings)
         declared = sum(c.nbytes for c in found.table.columns.values())
         problems = {name: conflict.reason for name, conflict in unified.conflicts.items()}

@@ -16,23 +16,24 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import lazynwb_dask
-from lazynwb_dask import filters, scan, schema
+from lazynwb_dask import assembly, filters, schema
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.formats import hdf5
 from lazynwb_dask.options import Options
+from lazynwb_dask.scan import Scan
 from lazynwb_dask.sources import expand
 from lazynwb_dask.storage import Settings
 
 OPTIONS, SETTINGS = Options(None), Settings()
 
 
-def planned(path: str | Path, name: str = "/units") -> scan.Scan:
+def planned(path: str | Path, name: str = "/units") -> Scan:
     (source,) = expand(str(path), OPTIONS)
     found = hdf5.index_file(source, name, OPTIONS, SETTINGS)
     assert found.table is not None
     pairs = [(found.source, found.table)]
     unified = schema.unify([(s.url, t) for s, t in pairs])
-    return scan.build(pairs, unified, OPTIONS, 1 << 27)
+    return assembly.build(pairs, unified, OPTIONS, 1 << 27)
 
 
 def read(path: str | Path, name: str = "/units") -> pd.DataFrame:

@@ -25,9 +25,9 @@ from queries import Vocabulary, assert_same, queries, run_dask, run_pandas
 from toy import READS, SIZES, ToyScan, reading
 
 from lazynwb_dask import expr
+from lazynwb_dask.clauses import from_filters
 from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.expr import ReadNWB, from_scan
-from lazynwb_dask.predicate import from_filters
 
 ex = expr.ex
 SCAN = ToyScan(SIZES)

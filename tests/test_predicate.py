@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import toy
 
+from lazynwb_dask.clauses import from_filters
 from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.predicate import (
     Attribute,
@@ -24,7 +25,6 @@ from lazynwb_dask.predicate import (
     Operation,
     Predicate,
     conjuncts,
-    from_filters,
     parse_query,
     steps,
     then,

@@ -29,7 +29,7 @@ from files import nwb, table
 from fsspec.asyn import get_loop
 from servers import RangeServer, S3Server
 
-from lazynwb_dask import scan, schema
+from lazynwb_dask import assembly, schema
 from lazynwb_dask.catalog import index_files
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.options import Options
@@ -138,7 +138,7 @@ def _read(url: str, options: dict[str, Any] | None) -> Any:
     (found,), _ = index_files(expand(url, known), "/units", known, settings)
     assert found.table is not None
     unified = schema.unify([(url, found.table)])
-    plan = scan.build([(found.source, found.table)], unified, known, 1 << 27)
+    plan = assembly.build([(found.source, found.table)], unified, known, 1 << 27)
     columns = [name for name in plan.fields if name != "_nwb_path"]
     return plan.read(columns, None, None, settings).to_dict()
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import parquet
+from ..assembly import assemble
 from ..decode import arrow
 from ..errors import Failure, NWBReadError, TableNotFoundError
 from ..formats.hdf5 import Table, table_path
@@ -24,7 +25,7 @@ from ..inlined import NONE, Inlined, Slots
 from ..packing import parts_of
 from ..read import read_column
 from ..records import ABSENT, Files, Records
-from ..scan import Scan, assemble
+from ..scan import Scan
 from ..schema import Found, Schema, report, settle
 from ..sources import Source, shown
 from .catalog import Catalog
