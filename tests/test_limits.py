@@ -21,7 +21,7 @@ from files import nwb, one, table
 from h5py import h5d, h5p, h5s, h5t
 
 import lazynwb_dask
-from lazynwb_dask import column
+from lazynwb_dask import column, vlen
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.filters import chunk_bytes
 from lazynwb_dask.formats import elements, hdf5, heap, limits, objects, sparse, tree
@@ -530,7 +530,7 @@ def test_extents_that_no_file_can_have_are_refused_wherever_they_come_from() -> 
 
 def test_the_documentation_lists_every_limit_as_it_is() -> None:
     modules = {m.__name__.rpartition(".")[2]: m for m in
-               (limits, elements, hdf5, tree, objects, heap, column, sparse)}  # fmt: skip
+               (limits, elements, hdf5, tree, objects, heap, column, vlen, sparse)}  # fmt: skip
     text = (Path(__file__).parents[1] / "docs" / "hostile-files.md").read_text()
     listed = set()
     for amount, unit, names in re.findall(r"^\| ([\d,]+)( [MG]iB)? \|.*\| (`.*`) \|$", text, re.M):
