@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import oracle
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
 from servers import RangeServer
 
 import lazynwb_dask
@@ -79,9 +82,38 @@ def test_clusters_of_every_shape_give_the_same_frames(
         ) as cluster,
         Client(cluster) as client,
     ):
-        futures = client.compute(list(found.values()))
-        for name, got in zip(found, client.gather(futures), strict=True):
-            same(got, expected[name])
+        futures = dict(zip(found, client.compute(list(found.values())), strict=True))
+        for name, future in futures.items():
+            same(result(future, client), expected[name])
+
+
+def result(future: Future, client: Client) -> Any:
+    """A result; where none comes, an error that tells what the cluster was doing."""
+    try:
+        return future.result(timeout=200)
+    except TimeoutError:
+        doing = {worker: keys for worker, keys in client.processing().items() if keys}
+        workers = list(client.scheduler_info(n_workers=-1)["workers"])
+        asked = [POOL.submit(client.run, stacks, workers=[worker]) for worker in workers]
+        wait(asked, timeout=20)
+        told = [
+            f"{w}: {a.result() if a.done() else 'no answer'}"
+            for w, a in zip(workers, asked, strict=True)
+        ]
+        said = "\n".join([f"{future.key} is {future.status}; under way: {doing}", *told])
+        raise AssertionError(said) from None
+
+
+POOL = ThreadPoolExecutor(max(workers for workers, _ in SHAPES))
+
+
+def stacks() -> str:
+    """What each thread of a process is at."""
+    found = []
+    for frame in sys._current_frames().values():
+        lines = traceback.extract_stack(frame)[-8:]
+        found.append(" > ".join(f"{Path(x.filename).name}:{x.lineno} {x.name}" for x in lines))
+    return "\n".join(found)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
