@@ -7,9 +7,8 @@ one frame, and not table by table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ from .records import ABSENT
 from .scan import Scan
 from .schema import convert, nothing, series
 from .storage import Settings
-
-READERS = 16
+from .threads import at_once
 
 
 def in_catalog(scan: Scan, names: Iterable[str]) -> list[str]:
@@ -99,10 +97,8 @@ class Rows:
         assert held is not None
         slots = held.values.get(name)
         runs = _runs(scan, held, slots)
-        if len(runs) > 1:
-            with ThreadPoolExecutor(min(READERS, len(runs)), "lazynwb-values") as pool:
-                return list(pool.map(lambda run: self._run(name, run, held), runs))
-        return [self._run(name, run, held) for run in runs] or [nothing(0, scan.fields[name])]
+        found = at_once([partial(self._run, name, run, held) for run in runs])
+        return found or [nothing(0, scan.fields[name])]
 
     def _run(self, name: str, run: _Run, held: Inlined) -> Values:
         to = self.scan.fields[name]

@@ -7,13 +7,11 @@ Knows no Dask.
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,10 +20,9 @@ from numpy.typing import NDArray
 from .decode import spread
 from .fusion import Scan, possible
 from .predicate import Limit, Predicate, then
+from .threads import at_once
 
 Ints = NDArray[np.int64]
-T = TypeVar("T")
-READERS = 16
 LONGEST = (
     1 << 31
 )  # rows of a partition, where partitions are told apart by nothing but their number
@@ -390,12 +387,3 @@ def leaves(
             plan.scan, plan.columns, plan.predicate, None, pieces, certain and scan.certain
         )
     return found
-
-
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """What some functions return, called each in a thread of its own, for the task of this one."""
-    if len(calls) == 1:
-        return [calls[0]()]
-    contexts = [contextvars.copy_context() for _ in calls]
-    with ThreadPoolExecutor(min(READERS, len(calls)), "lazynwb-side") as pool:
-        return list(pool.map(lambda context, call: context.run(call), contexts, calls))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from typing import TypeVar
 
 from . import store
@@ -14,6 +14,7 @@ from .location import is_local
 from .options import Options
 from .sources import Source, shown
 from .storage import Settings
+from .threads import kept
 from .versions import versions
 
 A = TypeVar("A")
@@ -115,9 +116,9 @@ def concurrently(
     if len(items) == 1:
         yield work(items[0])
         return
-    pool = ThreadPoolExecutor(min(threads, len(items)), "lazynwb-index")
+    pool = kept("lazynwb-dask-index", threads)
+    futures = [pool.submit(work, item) for item in items]
     try:
-        futures = [pool.submit(work, item) for item in items]
         bar = _bar(len(items)) if progress else None
         for future in futures:
             yield future.result()
@@ -126,7 +127,7 @@ def concurrently(
         if bar is not None:
             bar.close()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        wait([future for future in futures if not future.cancel()])
 
 
 def _bar(total: int):  # type: ignore[no-untyped-def]

@@ -13,9 +13,10 @@ from dask.tokenize import tokenize
 from numpy.typing import NDArray
 from pandas.api.types import is_string_dtype
 
-from .byfile import ByFile, Ints, Plan, Rows, Side, align, at_once
+from .byfile import ByFile, Ints, Plan, Rows, Side, align
 from .errors import NWBError
 from .predicate import Limit, Predicate
+from .threads import at_once
 
 ROWS = 1 << 40  # labels of a file, of which there may be four million
 

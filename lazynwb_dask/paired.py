@@ -18,10 +18,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .byfile import LONGEST, ByFile, Ints, Plan, Rows, Side, align, at_once
+from .byfile import LONGEST, ByFile, Ints, Plan, Rows, Side, align
 from .choices import Labelled, Renamed
 from .errors import NWBError
 from .predicate import Limit, Predicate, conjuncts, then
+from .threads import at_once
 
 LATE = (
     64 * 1024

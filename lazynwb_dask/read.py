@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,7 @@ from .schema import PROVENANCE, Field, convert, nothing, series
 from .sources import Source, shown
 from .steps import Steps, Stored, Wave, together
 from .storage import Settings
+from .threads import at_once
 from .window import Box, block
 
 if TYPE_CHECKING:
@@ -111,11 +112,7 @@ def read_parts(
             nothing_read = {name: empty(scan.fields[name].type) for name in columns}
             return Piece(scan.part(i), np.zeros(0, np.int64), nothing_read)
 
-    if scan.nparts == 1:
-        pieces = [read(0)]
-    else:
-        with ThreadPoolExecutor(min(READERS, scan.nparts), "lazynwb-read") as pool:
-            pieces = list(pool.map(read, range(scan.nparts)))
+    pieces = at_once([partial(read, i) for i in range(scan.nparts)], READERS)
     fields = [scan.fields[name] for name in columns]
     return _frame(pieces, fields, scan.numbered)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from .errors import NWBFileNotFoundError, NWBPermissionError
@@ -13,11 +12,9 @@ from .listing import FILE, MARKERS, STORE, is_hidden, is_typed, list_store, name
 from .location import Source, is_local, local_path, local_version, shown
 from .options import Options
 from .storage import Settings, listed
+from .threads import at_once
 
 __all__ = ["Source", "expand", "shown"]
-
-# Listings under way at once; each is a few requests after another.
-LISTINGS = 16
 
 
 def expand(paths: object, options: Options, settings: Settings | None = None) -> list[Source]:
@@ -55,10 +52,8 @@ def expand(paths: object, options: Options, settings: Settings | None = None) ->
         raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
     find = partial(_find, options=options, settings=settings or Settings())
     slow = {one for one in named if isinstance(one, str) and not is_local(one) and names_many(one)}
-    found: dict[str, list[Source]] = {}
-    if slow:
-        with ThreadPoolExecutor(min(LISTINGS, len(slow))) as threads:
-            found = dict(zip(slow, threads.map(find, slow), strict=True))
+    listings = at_once([partial(find, one) for one in slow])
+    found = dict(zip(slow, listings, strict=True))
     sources: list[Source] = []
     for one in named:
         if isinstance(one, Source):

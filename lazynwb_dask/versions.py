@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from .options import Options
 from .sources import Source
 from .storage import Settings, listed, open_source
 from .storage.answers import validator_of
+from .threads import at_once
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -53,16 +53,15 @@ def versions(
         if len(together) >= FEW:
             known |= _from_listing(together, options, settings)
     single = [source for source in unknown if source not in known]
-    if single:
 
-        def ask(source: Source) -> Source:
-            try:
-                return open_source(source, 1, options, settings)[0]
-            except NWBError:
-                return source
+    def ask(source: Source) -> Source:
+        try:
+            return open_source(source, 1, options, settings)[0]
+        except NWBError:
+            return source
 
-        with ThreadPoolExecutor(min(threads, len(single)), "lazynwb-versions") as pool:
-            known |= dict(zip(single, pool.map(ask, single), strict=True))
+    answers = at_once([partial(ask, source) for source in single], threads)
+    known |= dict(zip(single, answers, strict=True))
     return [known.get(source, source) for source in sources]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,10 @@ os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
 os.environ["AWS_CONFIG_FILE"] = os.devnull
 # Nor the user's cache; and what a read costs is counted cold. Tests of the cache switch it on.
 os.environ["DASK_LAZYNWB_DASK__CACHE"] = "false"
+# There, Dask's profiler can stop a process in which threads start (docs/cluster.md).
+if sys.version_info < (3, 11, 12):
+    os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "false"
+    dask.config.refresh()
 
 
 @pytest.fixture(autouse=True)

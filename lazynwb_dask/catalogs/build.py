@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..location import is_local
 from ..options import Options
 from ..sources import Source, expand, shown
 from ..store import is_identified
+from ..threads import at_once
 from ..versions import versions
 from . import part as parts
 from .gathering import gathered, is_scattered
@@ -103,8 +105,7 @@ def _built(
             manifest, files = _assembled(sources, every, found, named, what, place, mine.build)
             manifest = replace(manifest, superseded=superseded(before, manifest.names))
             mine.wrote(files)
-            with ThreadPoolExecutor(8) as pool:
-                list(pool.map(lambda item: place.write(*item), files.items()))
+            at_once([partial(place.write, *item) for item in files.items()], 8)
             with place.alone():
                 now = read_manifest(place)
                 if last or _snapshot(now) == _snapshot(before):

@@ -10,7 +10,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +22,12 @@ from ..options import Options
 from ..parquet import ParquetFile
 from ..sources import Source, shown
 from ..storage import Request, Settings, fetch, listed, open_source
+from ..threads import at_once
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
 FIRST = 1 << 20  # bytes that are asked for at once of a file whose size isn't known
-WRITERS = 16
 LOCK = "_lock"
 PATIENCE = 60.0  # seconds; nobody needs it longer than it takes to read and write one small file
 
@@ -124,11 +123,7 @@ class Place:
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files. That one isn't there, or can't be deleted, is no error."""
-        todo = list(names)
-        if not todo:
-            return
-        with ThreadPoolExecutor(min(WRITERS, len(todo))) as pool:
-            list(pool.map(self._remove, todo))
+        at_once([partial(self._remove, name) for name in names])
 
     def _remove(self, name: str) -> None:
         try:

@@ -1,0 +1,82 @@
+"""Threads that a process keeps, for what waits for the network most of its time.
+
+Tasks are short and many: threads of their own would cost each of them some time. And before Python
+3.11.12, a thread that starts while Dask's profiler looks at the others can stop a process for good
+(`gh-106883 <https://github.com/python/cpython/issues/106883>`_), so few should start, and early.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from typing import TypeVar
+
+T = TypeVar("T")
+
+THREADS = 64  # of a process, for all of its tasks
+
+
+@cache
+def kept(name: str, threads: int) -> ThreadPoolExecutor:
+    """A pool of this process. What is submitted must not wait for what is submitted later."""
+    return ThreadPoolExecutor(threads, name)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=kept.cache_clear)
+
+
+def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
+    """What some functions return, called at once, on this thread and on kept ones.
+
+    This thread makes calls, too, so they may themselves call `at_once`: none ever waits for a thread.
+
+    Parameters
+    ----------
+    calls : sequence of callable
+        They see the context variables of this thread.
+    limit : int
+        How many run at a time.
+
+    Raises
+    ------
+    BaseException
+        What the first of the calls that failed raised, once none runs any more. After a failure no
+        other is begun.
+    """
+    if len(calls) < 2:
+        return [call() for call in calls]
+    todo = deque(enumerate(calls))
+    found: dict[int, T] = {}
+    failed: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while todo and not failed:
+            try:
+                i, call = todo.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                found[i] = call()
+            except BaseException as exc:
+                failed[i] = exc
+
+    pool = kept("lazynwb-dask-part", THREADS)
+    helpers = [
+        pool.submit(contextvars.copy_context().run, work) for _ in range(min(limit, len(calls)) - 1)
+    ]
+    try:
+        work()
+    finally:
+        todo.clear()  # after an interrupt
+        wait([helper for helper in helpers if not helper.cancel()])
+    if failed:
+        try:
+            raise failed[min(failed)]
+        finally:
+            failed.clear()  # or the error would refer to itself
+    return [found[i] for i in range(len(calls))]
