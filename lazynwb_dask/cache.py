@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
+
+from .locks import Lock
 
 V = TypeVar("V")
 
@@ -23,7 +24,7 @@ class LRU(Generic[V]):
         self.limit = limit
         self._held: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
         self._nbytes = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, key: Hashable) -> V | None:
         with self._lock:

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import warnings
 from collections import deque
 from collections.abc import Container
@@ -20,13 +19,15 @@ from pathlib import Path
 
 from .cluster import active_client, this_worker
 from .errors import Failure
+from .locks import Lock
 
 TOPIC = "lazynwb-dask-failures"
 KEPT = 10_000
 FOLDER = "LAZYNWB_DASK_FAILURES"  # the environment variable that names it
 
 _kept: deque[tuple[str, Failure]] = deque(maxlen=KEPT)
-_lock = threading.Lock()
+_warned: deque[tuple[str, str]] = deque(maxlen=100)  # of what files lack, by origin
+_lock = Lock()
 
 
 def warn_skipped(failures: list[Failure], count: int) -> None:
@@ -78,14 +79,37 @@ def tell(origin: str, failures: list[Failure]) -> None:
         f"{failures[0].path} can't be read and is left out: {failures[0].error}; "
         "lazynwb_dask.read_report(frame) lists all"
     )
+    _tell(origin, failures, [message])
+
+
+def tell_lacking(origin: str, lacking: list[Failure]) -> None:
+    """Take note of files that lack a table or a column, and warn once of all of a frame.
+
+    Parameters
+    ----------
+    origin : str
+        The token of the frame's scan.
+    lacking : list of Failure
+    """
+    with _lock:
+        found = dict.fromkeys((origin, one.error) for one in lacking)
+        new = [one for one in found if one not in _warned]
+        _warned.extend(new)
+    hint = "lazynwb_dask.read_report(frame) lists them; on_missing='raise' makes this an error"
+    _tell(origin, lacking, [f"in some files there is {what}; {hint}" for _, what in new])
+
+
+def _tell(origin: str, failures: list[Failure], messages: list[str]) -> None:
     worker = this_worker()
     if worker is not None:
         from distributed.worker import warn
 
         worker.log_event(TOPIC, [(origin, f.path, f.stage, f.error) for f in failures])
-        warn(message)
+        for message in messages:
+            warn(message)
         return
-    warnings.warn(message, stacklevel=2)
+    for message in messages:
+        warnings.warn(message, stacklevel=3)
     folder = os.environ.get(FOLDER)
     if folder is None or _own == (os.getpid(), folder):
         note(origin, failures)

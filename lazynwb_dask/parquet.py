@@ -3,12 +3,15 @@
 The footer is read once in a process. Column chunks are fetched through the same door as all bytes, so that
 they are concurrent, repeated after faults, and counted; Arrow then reads them from memory. What was decoded
 is kept for a while: many partitions lie in one row group.
+
+Nothing damaged is taken for data. Pages have checksums, as Parquet has it. Footers have none there, and some
+that are damaged would make Arrow end the process; so 16 bytes before a footer tell whether it is whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import threading
 from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -18,17 +21,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .cache import LRU
-from .errors import NWBReadError
+from .errors import NWBFileChangedError, NWBFileNotFoundError, NWBReadError
+from .locks import Lock
 from .options import Options
 from .sources import Source, shown
 from .storage import Request, Settings, fetch
 
 TAIL = 64 * 1024  # bytes read of a file's end at first: the footers of most
+SEAL = 16  # bytes before a footer that tell whether it is whole
+_END = 8  # bytes after it: its length, and a mark
 
 _footers: LRU[pq.FileMetaData] = LRU(32 << 20)
 _columns: LRU[pa.ChunkedArray] = LRU(256 << 20)
-_locks: dict[tuple[str, int], threading.Lock] = {}
-_guard = threading.Lock()
+_locks: dict[tuple[str, int], Lock] = {}
+_guard = Lock()
 
 
 @dataclass(frozen=True)
@@ -113,13 +119,13 @@ def groups_of(
 
 
 # ---------------------------------------------------------------------------------------------- reading
-def _lock(url: str, group: int) -> threading.Lock:
+def _lock(url: str, group: int) -> Lock:
     """One for each row group, so that it is fetched once however many ask for it."""
     with _guard:
         if len(_locks) > 4096:
             for key in [key for key, lock in _locks.items() if not lock.locked()]:
                 del _locks[key]
-        return _locks.setdefault((url, group), threading.Lock())
+        return _locks.setdefault((url, group), Lock())
 
 
 def _group(
@@ -145,22 +151,42 @@ def _type(file: ParquetFile, name: str, options: Options, settings: Settings) ->
     return footer(file, options, settings).schema.to_arrow_schema().field(name).type
 
 
+def sealed(data: bytes) -> bytes:
+    """A Parquet file that Arrow has written, with a checksum before its footer.
+
+    Whatever reads Parquet passes over it, as over page indexes, which may lie there too.
+    """
+    start = len(data) - _END - int.from_bytes(data[-_END:-4], "little")
+    return data[:start] + _seal(data[start:]) + data[start:]
+
+
+def _seal(footer: bytes) -> bytes:
+    return hashlib.blake2b(footer, digest_size=SEAL).digest()
+
+
 def _read_footer(file: ParquetFile, options: Options, settings: Settings) -> pq.FileMetaData:
-    source = Source(file.url, file.size)
-    tail = _fetched(source, [(max(0, file.size - TAIL), file.size)], options, settings)[0]
-    if tail[-4:] != b"PAR1" or len(tail) < 12:
-        raise NWBReadError(f"{shown(file.url)}: not a Parquet file; build the catalog again")
-    need = int.from_bytes(tail[-8:-4], "little") + 8
-    if need > file.size:
-        raise NWBReadError(f"{shown(file.url)}: a damaged Parquet file; build the catalog again")
+    tail = _fetched(file, [(max(0, file.size - TAIL), file.size)], options, settings)[0]
+    need = int.from_bytes(tail[-_END:-4], "little") + _END + SEAL
+    if tail[-4:] != b"PAR1" or need > file.size:
+        raise _damaged(file, "it doesn't end as a Parquet file does")
     if need > len(tail):
-        tail = _fetched(source, [(file.size - need, file.size)], options, settings)[0]
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + tail[-need:]))
+        tail = _fetched(file, [(file.size - need, file.size)], options, settings)[0]
+    held = tail[len(tail) - need + SEAL :]
+    if tail[len(tail) - need :][:SEAL] != _seal(held):
+        raise _damaged(file, "its Parquet footer isn't what was written")
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + held))
+
+
+def _damaged(file: ParquetFile, why: str) -> NWBReadError:
+    return NWBReadError(
+        f"{shown(file.url)}: a damaged file of a catalog: {why}. catalog.refresh(anew=True) makes the "
+        "catalog anew"
+    )
 
 
 def footer_bytes(file: ParquetFile, options: Options, settings: Settings) -> int:
     """What is read of a file's end, before any values."""
-    need = int(footer(file, options, settings).serialized_size) + 8
+    need = int(footer(file, options, settings).serialized_size) + _END + SEAL
     first = min(file.size, TAIL)
     return first if need <= first else first + need
 
@@ -188,20 +214,22 @@ def _decoded(
     metadata = footer(file, options, settings)
     ranges = [r for group in groups for r in chunk_ranges(file, group, names, options, settings)]
     ranges.sort()
-    parts = _fetched(Source(file.url, file.size), ranges, options, settings)
+    parts = _fetched(file, ranges, options, settings)
     memory = _Ranges(file.size, [a for a, _ in ranges], parts)
     try:
-        reader = pq.ParquetFile(pa.PythonFile(memory, "r"), metadata=metadata, pre_buffer=False)
+        reader = pq.ParquetFile(
+            pa.PythonFile(memory, "r"), metadata=metadata, pre_buffer=False,
+            page_checksum_verification=True,
+        )  # fmt: skip
         return reader.read_row_groups(groups, columns=names, use_threads=False).select(names)
     except (pa.ArrowException, OSError, KeyError) as exc:
-        raise NWBReadError(
-            f"{shown(file.url)}: can't be read: {exc}; build the catalog again"
-        ) from None
+        raise _damaged(file, str(exc)) from None
 
 
 def _fetched(
-    source: Source, ranges: Sequence[tuple[int, int]], options: Options, settings: Settings
+    file: ParquetFile, ranges: Sequence[tuple[int, int]], options: Options, settings: Settings
 ) -> list[bytes]:
+    source = Source(file.url, file.size)
     parts = [b""] * len(ranges)
 
     def request(i: int, start: int, stop: int) -> Request:
@@ -210,7 +238,15 @@ def _fetched(
 
         return Request(start, stop, sink)
 
-    fetch(source, [request(i, a, b) for i, (a, b) in enumerate(ranges)], options, settings)
+    try:
+        fetch(source, [request(i, a, b) for i, (a, b) in enumerate(ranges)], options, settings)
+    except NWBFileChangedError:
+        raise _damaged(file, f"it isn't the one of {file.size} bytes that was written") from None
+    except NWBFileNotFoundError:
+        raise NWBFileNotFoundError(
+            f"{shown(file.url)}: a file of a catalog is gone. If the catalog was built again "
+            "meanwhile, open it again with open_catalog; else catalog.refresh(anew=True) makes it anew"
+        ) from None
     return parts
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -14,6 +12,7 @@ from .errors import NWBError, NWBReadError
 from .formats import foreign, hdf5, lindi, tree
 from .index import Extents
 from .location import is_lindi
+from .locks import Lock
 from .options import Options
 from .sources import Source
 from .steps import Elsewhere, Steps, Stored, Wave
@@ -23,16 +22,7 @@ FEW = 1 << 20  # bytes that are looked at in a moment
 
 _chunks: LRU[Extents] = LRU(64 << 20)
 _paths: LRU[str] = LRU(16 << 20)
-_turn = threading.Lock()
-
-
-def _after_fork() -> None:
-    global _turn
-    _turn = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_turn = Lock()
 
 
 def guarded(steps: Steps[Values], where: str) -> Steps[Values]:

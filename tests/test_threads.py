@@ -112,6 +112,39 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
     child.join()
 
 
+def _list_in_child(path: str, queue: multiprocessing.Queue[int]) -> None:
+    queue.put(len(lazynwb_dask.list_tables(path)))
+
+
+def test_processes_forked_while_threads_read_metadata_read_them_too(tmp_path: Path) -> None:
+    (path,) = make_sessions(tmp_path, n=1, units=5, mean_spikes=10, channels=4, samples=100)
+    expected = len(lazynwb_dask.list_tables(path))
+    context = multiprocessing.get_context("fork")
+    over = threading.Event()
+
+    def keep_reading() -> None:
+        while not over.is_set():
+            lazynwb_dask.list_tables(path)
+
+    readers = [threading.Thread(target=keep_reading) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for _ in range(12):
+            queue: multiprocessing.Queue[int] = context.Queue()
+            child = context.Process(target=_list_in_child, args=(path, queue))
+            child.start()
+            try:
+                assert queue.get(timeout=60) == expected
+            finally:
+                child.kill()
+                child.join()
+    finally:
+        over.set()
+        for reader in readers:
+            reader.join()
+
+
 def test_tasks_start_no_threads_once_the_process_has_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,6 @@ all missing blocks are fetched at once, outside HDF5's lock, and the pass starts
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -20,6 +19,7 @@ from ..errors import NWBReadError
 from ..index import ArrayIndex
 from ..isolation import Attempts, IsolatedSettings
 from ..location import is_lindi
+from ..locks import Lock
 from ..options import Options
 from ..sources import Source, shown
 from ..storage import Request, Settings, fetch, open_source
@@ -182,7 +182,7 @@ class Job(Protocol[R_co]):
 
 
 # h5py lets one thread in at a time. Waiting for a whole pass is cheaper than fighting for each call of it
-_turn = threading.Lock()
+_turn = Lock()
 
 
 def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:

@@ -6,10 +6,11 @@ query string of a signed URL is kept here.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
+
+from ..locks import Lock
 
 
 @dataclass(slots=True)
@@ -77,7 +78,7 @@ class Counters:
     """Thread-safe sums, in total and per file."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._total = Tally()
         self._files: dict[str, Tally] = {}
 
@@ -98,10 +99,6 @@ class Counters:
         with self._lock:
             self._total = Tally()
             self._files = {}
-
-    def after_fork(self) -> None:
-        """A lock that another thread held during a fork would stay locked in the child."""
-        self._lock = threading.Lock()
 
 
 counters = Counters()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from ..errors import (
     NWBReadError,
 )
 from ..location import Source, local_path, local_version
+from ..locks import Lock
 from .counters import Tally, counters
 from .process import process
 from .ranges import KIB, MIB, Piece, serve
@@ -114,7 +114,7 @@ def _translated(name: str) -> Iterator[None]:
         raise NWBReadError(f"{name}: can't be read: {error.strerror}.") from None
 
 
-_seek = threading.Lock()
+_seek = Lock()
 
 
 def _seek_and_read(descriptor: int, length: int, start: int) -> bytes:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fsspec.asyn import get_loop
 
-from .counters import counters
+from ..locks import Lock
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -202,7 +202,7 @@ class _Role(threading.local):
 
 _role = _Role()
 _current: Process | None = None
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def _is_decoder() -> None:
@@ -232,10 +232,9 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    global _current, _lock
-    _current, _lock = None, threading.Lock()
+    global _current
+    _current = None
     _role.decoder = False
-    counters.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from .counters import Tally, counters
 from .ranges import KIB, MIB
+
+
+class Memory(Protocol):
+    """What a task may take of its process's memory. See `lazynwb_dask.memory.Share`."""
+
+    def take(self, nbytes: int, what: Callable[[], str], /) -> None: ...
+    def give_back(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,8 @@ class Settings:
     sorted_timestamps : bool
         Whether to take the timestamps of TimeSeries to rise, as NWB asks, as long as none that are
         looked at fall.
-    memory : int, optional
-        Bytes that this process may use.
+    memory : Memory, optional
+        Asked before memory is taken, where that is limited.
     note : callable, optional
         Told of what happens to which file, as the counters of the process are.
     withdrawn : callable, optional
@@ -58,7 +66,7 @@ class Settings:
     pause: float = 0.2
     longest_pause: float = 20.0
     sorted_timestamps: bool = True
-    memory: int | None = None
+    memory: Memory | None = None
     note: Callable[[str, Tally], None] | None = None
     withdrawn: Callable[[], bool] | None = None
 

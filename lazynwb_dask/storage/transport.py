@@ -6,11 +6,11 @@ A range either arrives whole and from the right file, or the attempt raises a `F
 from __future__ import annotations
 
 import asyncio
-import threading
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from ..locks import Lock
 from .answers import READ, Answer, Ask, checked, is_etag, known, validator
 from .body import receive_body
 from .counters import Tally
@@ -90,8 +90,8 @@ async def _asynchronous(filesystem: Any, path: str, ask: Ask) -> Answer:
     return _placed(data, stop, size, etag, ask)
 
 
-_locks: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
-_locks_lock = threading.Lock()
+_locks: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
+_locks_lock = Lock()
 
 
 def _blocking(filesystem: Any, path: str, ask: Ask) -> Answer:
@@ -99,7 +99,7 @@ def _blocking(filesystem: Any, path: str, ask: Ask) -> Answer:
         return _one_at_a_time(filesystem, path, ask, info=True)
     # Archives share one file handle, caches download on the first read: neither likes threads.
     with _locks_lock:
-        lock = _locks.setdefault(filesystem, threading.Lock())
+        lock = _locks.setdefault(filesystem, Lock())
     with lock:
         return _one_at_a_time(filesystem, path, ask, info=not ask.exact)
 
