@@ -87,7 +87,7 @@ def show(table: TableIndex, how: Shown | None, name: str) -> TableIndex:
         return table
     if how.scaled and data.arrays[0].layout.element[0] not in ("number", "odd", "bool"):
         raise NWBReadError(f"{where}: scaled=True is for numbers; data holds {data.type}")
-    factors, offset = _factors(table) if how.scaled else ((), 0.0)
+    factors, offset = _factors(table, where) if how.scaled else ((), 0.0)
     if how.channels is None:
         views = {"data": _viewed(data, "data", View(None, factors, offset))}
     else:
@@ -115,33 +115,37 @@ def _viewed(data: ColumnIndex, name: str, view: View) -> ColumnIndex:
     return replace(data, name=name, arrays=(viewed, *data.arrays[1:]))
 
 
-def conversion(table: TableIndex) -> tuple[float, float, tuple[float, ...] | None]:
-    """The factor and the offset of a series' data, and the factors of its channels if they have such.
+def stored_conversion(table: TableIndex) -> tuple[float, float, tuple[float, ...] | None]:
+    """The factor and the offset of a series' data, and the factors of its channels if it has such."""
+    said = table.attributes
+    factor, offset = (_number(said.get(k), d) for k, d in (("conversion", 1.0), ("offset", 0.0)))
+    text = said.get("channel_conversion")
+    return factor, offset, None if text is None else tuple(float(v) for v in json.loads(text))
+
+
+def check_channels(where: str, factors: int, item: Sequence[int]) -> None:
+    """Raise unless there is a factor for each channel of a sample; one of no dimension has one."""
+    channels = item[0] if item else 1
+    if factors != channels:
+        raise NWBReadError(
+            f"{where}: channel_conversion has {factors} values, data {channels} channels: what they are "
+            "in their unit can't be told. Read them as they are stored, without scaled"
+        )
+
+
+def _factors(table: TableIndex, where: str) -> tuple[tuple[float, ...], float]:
+    """What stored values are multiplied with, one for all or one for each channel, and what is added.
 
     Raises
     ------
     NWBReadError
         There are not as many factors as channels.
     """
-    said = table.attributes
-    factor, offset = (_number(said.get(k), d) for k, d in (("conversion", 1.0), ("offset", 0.0)))
-    text, data = said.get("channel_conversion"), table.columns.get("data")
-    if text is None or data is None or not data.arrays:
-        return factor, offset, None
-    each = tuple(float(v) for v in json.loads(text))
-    item = data.arrays[0].layout.item
-    if not item or len(each) != item[0]:
-        raise NWBReadError(
-            f"{table.path}: channel_conversion has {len(each)} values, data {item[0] if item else 1} "
-            "channels"
-        )
-    return factor, offset, each
-
-
-def _factors(table: TableIndex) -> tuple[tuple[float, ...], float]:
-    """What stored values are multiplied with, one for all or one for each channel, and what is added."""
-    factor, offset, each = conversion(table)
-    return ((factor,) if each is None else tuple(factor * v for v in each)), offset
+    factor, offset, each = stored_conversion(table)
+    if each is None:
+        return (factor,), offset
+    check_channels(where, len(each), table.columns["data"].arrays[0].layout.item)
+    return tuple(factor * v for v in each), offset
 
 
 def _number(text: str | None, default: float) -> float:

@@ -58,7 +58,8 @@ def read_sessions(
         The standard's fields of the session, then of the subject, under the names that they have in
         the file; then all others that some file has, such as those of extensions of the subject; last
         `_nwb_path`. `description`, `age`, `sex` and the like are the subject's. A field of the subject
-        that is called like one of the session begins with ``subject_``. What a file doesn't say is
+        or of an extension that is called like one of the standard begins with its group's name
+        (``subject_``, ``general_``). What a file doesn't say is
         missing.
 
     Notes
@@ -130,11 +131,13 @@ def with_sessions(
     ----------
     frame : dask.dataframe.DataFrame
         Made by `read_nwb`, or from one that was. If it is more than columns, conditions, assigned columns
-        and `head` of one table, it needs the column `_nwb_path`.
+        and `head` of one table, it needs the column `_nwb_path`; if it has been computed since
+        (``persist``), it needs `sessions` too.
     columns : sequence of str, optional
         Of the session table; all of them if not given.
     sessions : DataFrame, optional
-        The session table, if it has been read already; may have further columns of your own.
+        The session table, if it has been read already, with `_nwb_path` as a column or as its index; may
+        have further columns of your own.
 
     Returns
     -------
@@ -163,12 +166,19 @@ def with_sessions(
     from . import widen
 
     scans = widen.scans(frame)
-    if not scans:
-        raise ValueError("with_sessions: this frame was not made by read_nwb")
-    if sessions is None:
+    if sessions is not None:
+        table = sessions if isinstance(sessions, pd.DataFrame) else sessions.compute()
+        if table.index.name == "_nwb_path":
+            table = table.reset_index()
+        if "_nwb_path" not in table.columns:
+            raise ValueError("with_sessions: sessions= needs the column _nwb_path of read_sessions")
+    elif scans:
         table = _session_table(scans)
     else:
-        table = sessions if isinstance(sessions, pd.DataFrame) else sessions.compute()
+        raise ValueError(
+            "with_sessions: this frame was not made by read_nwb, or has been computed since: give "
+            "sessions=lazynwb_dask.read_sessions(paths), and keep its column _nwb_path"
+        )
     there = [name for name in table.columns if name != "_nwb_path"]
     wanted = [columns] if isinstance(columns, str) else list(there if columns is None else columns)
     for name in wanted:
@@ -183,7 +193,7 @@ def with_sessions(
     def extend(scan: Scan) -> Scan:
         return scan.with_facts(*room.facts(table, wanted, scan.files.urls))
 
-    if not any(name in scan.fields for scan in scans for name in wanted):
+    if scans and not any(name in scan.fields for scan in scans for name in wanted):
         with suppress(widen.CantPass):
             return widen.widened(frame, wanted, extend)
     if "_nwb_path" not in frame.columns:
@@ -192,6 +202,7 @@ def with_sessions(
             "column _nwb_path, or call with_sessions before what else is done with the frame"
         )
     urls = list(dict.fromkeys(url for scan in scans for url in scan.files.urls))
+    urls = urls or table["_nwb_path"].drop_duplicates().tolist()
     fields, values = room.facts(table, wanted, urls)
     data = {f.name: series([held], f) for f, held in zip(fields, values, strict=True)}
     return widen.mapped(frame, pd.DataFrame(data, index=pd.Index(urls)), fields)
@@ -323,8 +334,8 @@ def open_timeseries(
     >>> from lazynwb_dask.datasets import make_sessions
     >>> (path,) = make_sessions(getfixture("tmp_path"), n=1, lfp_shape=(20_000, 16))
     >>> lfp = open_timeseries(path, "lfp")
-    >>> lfp.data
-    dask.array<nwb, shape=(20000, 16), dtype=int16, chunksize=(20000, 16), chunktype=numpy.ndarray>
+    >>> lfp.data.shape, lfp.data.dtype, lfp.data.chunksize
+    ((20000, 16), dtype('int16'), (20000, 16))
     >>> lfp.data[5_000:5_010, :4].mean().compute().round(3)
     np.float64(15.4)
     >>> lfp.electrodes.table, lfp.rate
@@ -338,6 +349,8 @@ def open_timeseries(
         raise ValueError(f"{path}: open_timeseries takes one file; these are {1 + len(more)}")
     if name is None and not match_all:
         raise ValueError("name a TimeSeries, or give match_all=True")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name={name!r}: the path of a TimeSeries, or a part of it")
     options.share()
     known, tables = timeseries.find(source, name, match_all, options, config.settings())
     if not match_all:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,10 @@ import numpy as np
 
 from .cache import LRU
 from .column import Reader
+from .comparisons import as_operators
 from .decode import numbers
 from .index import ArrayIndex
+from .locks import Lock
 from .predicate import Column, Constant, Method, Operation, Predicate, Query, conjuncts
 from .steps import Steps
 
@@ -34,10 +35,9 @@ SMALL = 4  # a series of so few pages is read whole
 FEW = 4  # guesses by the even passing of time, before the range is halved each time
 
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
-_NAMED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
 
 _pages: LRU[np.ndarray] = LRU(32 << 20)
-_locks = [threading.Lock() for _ in range(64)]
+_locks = [Lock() for _ in range(64)]
 
 
 class _OutOfOrder(Exception):
@@ -53,6 +53,8 @@ def bounds(predicate: Predicate, name: str) -> tuple[float, float]:
     (3.0, 5.499999999999999)
     >>> bounds(from_filters("timestamps > 3 and (timestamps <= 5 and x > 9)"), "timestamps")
     (3.0000000000000004, 5.0)
+    >>> bounds(from_filters("timestamps == 3 or 8 <= timestamps <= 9"), "timestamps")
+    (3.0, 9.0)
     """
     low, high = -math.inf, math.inf
     for term in _terms(predicate):
@@ -73,22 +75,22 @@ def _terms(predicate: Predicate | None) -> Iterator[Predicate]:
 
 
 def _bounds(term: Predicate, name: str) -> Iterable[tuple[float, float]]:
-    if isinstance(term, Operation) and len(term.args) == 2:
+    if isinstance(term, Operation) and term.symbol == "|":
+        lows, highs = zip(*(bounds(side, name) for side in term.args), strict=True)
+        yield min(lows), max(highs)
+    elif isinstance(term, Operation) and len(term.args) == 2:
         left, right = term.args
         symbol = term.symbol
         if isinstance(left, Constant):
             left, right, symbol = right, left, _FLIPPED.get(symbol, "")
         if _is(left, name) and isinstance(right, Constant):
             yield from _range(symbol, right.value)
+    elif (plain := as_operators(term)) is not None:
+        yield bounds(plain, name)
     elif isinstance(term, Method) and term.accessor is None and _is(term.args[0], name):
         values = [a.value for a in term.args[1:] if isinstance(a, Constant)]
-        values += [v for k, v in term.kwargs if k in ("left", "right", "other", "values")]
-        if term.name == "between" and len(values) >= 2:
-            yield from _range(">=", values[0])
-            yield from _range("<=", values[1])
-        elif term.name in _NAMED and len(values) == 1:
-            yield from _range(_NAMED[term.name], values[0])
-        elif term.name == "isin" and len(values) == 1:
+        values += [v for k, v in term.kwargs if k == "values"]
+        if term.name == "isin" and len(values) == 1:
             among = np.asarray(values[0])
             if among.size and among.dtype.kind in "iuf" and not np.isnan(among).any():
                 yield float(among.min()), float(among.max())
@@ -183,8 +185,13 @@ def _found(search: _Search, file: File) -> tuple[int, int]:
 
 
 def _by_rate(start: float, rate: float, rows: int, low: float, high: float) -> tuple[int, int]:
+    # limits far from all times mean the same as those just beyond them
+    before, behind = start - 2 / rate, start + (rows + 1) / rate
+    low, high = (min(max(limit, before), behind) for limit in (low, high))
+    if not math.isfinite(before) or not math.isfinite(behind * rate):
+        return 0, rows
     # rounding: the times themselves, and the way back from a time to a row
-    reach = max(abs(t) for t in (start, low, high) if math.isfinite(t))
+    reach = max(abs(before), abs(behind))
     slack = 2 + math.ceil(8 * np.finfo(float).eps * (reach * rate + rows))
 
     def row(limit: float, side: str) -> int:
@@ -194,8 +201,7 @@ def _by_rate(start: float, rate: float, rows: int, low: float, high: float) -> t
         near = start + np.arange(first, min(rows, int(about) + slack)) / rate
         return first + int(np.searchsorted(near, limit, side))  # type: ignore[call-overload]
 
-    begin = 0 if low == -math.inf else row(low, "left")
-    end = rows if high == math.inf else row(high, "right")
+    begin, end = row(low, "left"), row(high, "right")
     return min(begin, end), end
 
 

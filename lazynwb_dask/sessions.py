@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from .catalog import concurrently
+from .conversion import convert
 from .errors import Failure, NWBError
 from .formats.session import SUBJECT, Session, read_session
 from .options import Options
-from .schema import Field, common, convert, parse_type, series
+from .schema import Field, common, parse_type, series
 from .sources import Source, shown
 from .storage import Settings
 
@@ -118,12 +119,13 @@ def fields_of(sessions: Sequence[Session]) -> dict[tuple[str, str], Field]:
     found = {(group, name) for s in sessions for group in s.fields for name in s.fields[group]}
     # in an order that doesn't depend on that of the files
     keys = [*_STANDARD, *sorted(found - _STANDARD.keys())]
-    taken = {name for group, name in keys if group != SUBJECT}
+    names: dict[str, tuple[str, str]] = {"_nwb_path": ("", "")}
     fields = {}
     for key in keys:
         group, name = key
-        if group == SUBJECT and name in taken:
-            name = f"subject_{name}"
+        while name in names:  # the standard's come first
+            name = f"{group.rpartition('/')[2] or 'root'}_{name}"
+        names[name] = key
         kind = _STANDARD.get(key) or _type([_value(s, key) for s in sessions])
         if kind is not None:
             fields[key] = Field(name, kind, nullable=True)

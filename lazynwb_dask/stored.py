@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from . import config
 from .errors import UnsupportedColumnError
+from .events import observed
 from .index import ArrayIndex
 from .options import Options
 from .read import read_block
@@ -88,16 +88,10 @@ class StoredArray:
                     for p in picks[1:])  # fmt: skip
         shape = (len(rows), *[b - a for a, b in box])
         if math.prod(shape):
-            found = read_block(
-                self.source,
-                self.path,
-                self.array,
-                starts,
-                stops,
-                box,
-                self.options,
-                config.settings(),
-            )
+            with observed() as settings:
+                found = read_block(
+                    self.source, self.path, self.array, starts, stops, box, self.options, settings
+                )
         else:
             found = np.empty(shape, self.dtype)
         for axis in reversed(range(self.ndim)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 from dask.utils import parse_bytes
 
-from .channels import conversion
+from .channels import check_channels, stored_conversion
 from .decode import arrow, nested
 from .errors import TableNotFoundError, UnsupportedColumnError
 from .formats.hdf5 import IndexTable, table_path
@@ -25,12 +26,14 @@ from .formats.inventory import ListSeries
 from .formats.series import REGIONS, SERIES
 from .formats.sparse import Passes
 from .index import TableIndex
+from .naming import task_label, words
 from .options import Options
 from .sources import Source, shown
 from .storage import Settings
 from .stored import StoredArray
 
 MANY = 20  # matches that an error names
+_LINKS = ("acquisition", "stimulus/presentation", "stimulus/templates")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +118,12 @@ class TimeSeries:
             raise UnsupportedColumnError(f"{self.file}: {self.path}: scaled data are numbers only")
         factors: Any = self.conversion
         if self.channel_conversion is not None:
+            check_channels(
+                f"{self.file}: {self.path}", len(self.channel_conversion), self.data.shape[1:]
+            )
             each = self.conversion * self.channel_conversion
             factors = each.reshape(-1, *[1] * (self.data.ndim - 2))
-        return self.data * factors + self.offset
+        return self.data.astype(np.float64) * factors + self.offset
 
     def to_dataframe(
         self, start: int | None = None, stop: int | None = None, *, scaled: bool = False
@@ -215,6 +221,11 @@ def find(
             return passes.source, [table]
     paths = passes.run(ListSeries())
     chosen = matching(paths, name)
+    if name is not None and not chosen:
+        # links to series are not listed
+        linked = passes.run(IndexTable(tuple(f"/{at}/{name.strip('/')}" for at in _LINKS)))
+        if linked is not None and SERIES in linked.attributes:
+            return passes.source, [linked]
     if (name is not None and not chosen) or (len(chosen) != 1 and not match_all):
         raise TableNotFoundError(_none(where, name, paths, chosen))
     found = [passes.run(IndexTable((path,))) for path in chosen]
@@ -256,13 +267,13 @@ def _none(where: str, name: str | None, paths: Sequence[str], chosen: Sequence[s
 def opened(source: Source, table: TableIndex, options: Options) -> TimeSeries:
     """A series of which the index is known. Reads nothing."""
     said = table.attributes
-    factor, offset, each = conversion(table)
+    factor, offset, each = stored_conversion(table)
     return TimeSeries(
         source.url,
         table.path,
         said[SERIES],
         None if "external_file" in said else _array(source, table, "data", options),
-        _array(source, table, "timestamps", options),
+        _times(source, table, options),
         _float(said.get("rate")),
         _float(said.get("starting_time")),
         said.get("unit", ""),
@@ -278,6 +289,15 @@ def opened(source: Source, table: TableIndex, options: Options) -> TimeSeries:
     )
 
 
+def _times(source: Source, table: TableIndex, options: Options) -> da.Array | None:
+    """The timestamps; None, with a warning, where they can't be told: the data may be fine."""
+    try:
+        return _array(source, table, "timestamps", options)
+    except UnsupportedColumnError as exc:
+        warnings.warn(f"a TimeSeries is opened without timestamps: {exc}", stacklevel=4)
+        return None
+
+
 def _array(source: Source, table: TableIndex, name: str, options: Options) -> da.Array | None:
     column = table.columns.get(name)
     if column is None:
@@ -290,10 +310,11 @@ def _array(source: Source, table: TableIndex, name: str, options: Options) -> da
         numbers = da.arange(table.rows, dtype=np.int64, chunks=_rows(1, 8))
         return start + numbers / rate
     stored = StoredArray(source, f"{table.path}/{name}", array, table.rows, options)
+    label = task_label("read", [*words(table.path), name], [source.url])
     return da.from_array(
         stored,
         chunks=_blocks(stored),
-        name=f"nwb-{dask.base.tokenize(stored)}",
+        name=f"{label}-{dask.base.tokenize(stored)}",
         meta=np.empty((0,) * stored.ndim, stored.dtype),
     )
 

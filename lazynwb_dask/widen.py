@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from .byfile import ByFile, file_scans
@@ -93,10 +92,6 @@ def mapped(frame: Any, table: pd.DataFrame, fields: Sequence[Field]) -> Any:
 
 
 def looked_up(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """A frame with the columns of a table that has one row for each path."""
-    rows = table.index.get_indexer(pd.Index(frame["_nwb_path"]))
-    if (rows < 0).any():
-        example = frame["_nwb_path"].iloc[int(np.argmax(rows < 0))]
-        raise KeyError(f"with_sessions: no session of {example!r}")
-    found = table.take(rows).set_axis(frame.index)
+    """A frame with the columns of a table that has one row for a path; missing values where it has none."""
+    found = table.reindex(pd.Index(frame["_nwb_path"])).set_axis(frame.index)
     return frame.assign(**{name: found[name] for name in table.columns})

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dask
+import h5py
 import numpy as np
 import oracle
 import pytest
@@ -96,6 +97,37 @@ def test_a_cancelled_read_sends_no_request_after_a_second(tmp_path: Path) -> Non
         assert len(server.requests("GET")) == before
         server.behaviour.latency = 0
         assert len(frame.compute()) == 8, "the worker goes on with other work"
+
+
+def test_a_cancelled_read_of_a_series_sends_no_request_after_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "lfp.nwb"
+    data = np.random.default_rng(0).integers(0, 1000, 200_000)
+    with h5py.File(path, "w") as file:
+        file.attrs["nwb_version"] = "2.7.0"
+        group = file.create_group("acquisition/lfp")
+        group.attrs.update(neurodata_type="TimeSeries", namespace="core")
+        group.create_dataset("data", data=data, chunks=(1000,), compression="gzip")
+        group["starting_time"] = 0.0
+        group["starting_time"].attrs["rate"] = 1000.0
+    with RangeServer() as server, workers(1, connections=1, gap=0, split=2048) as client:
+        lfp = lazynwb_dask.open_timeseries(server.put("lfp.nwb", path.read_bytes()), "lfp")
+        server.behaviour.latency = 0.15
+        server.clear_log()
+        assert lfp.data is not None
+        future = client.compute(lfp.data)
+        deadline = time.monotonic() + 30
+        while len(server.requests("GET")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        future.cancel()
+        time.sleep(1)
+        before = len(server.requests("GET"))
+        time.sleep(1.5)
+        assert len(server.requests("GET")) == before
+        server.behaviour.latency = 0
+        np.testing.assert_array_equal(lfp.data[:5000].compute(), data[:5000])
+        told = [one for _, events in client.get_events("lazynwb-dask") for one in events]
+        assert any("lfp.nwb" in one["file"] and one["requests"] > 0 for one in told)
 
 
 def test_the_schedulers_retries_read_again(tmp_path: Path) -> None:

@@ -130,6 +130,8 @@ def text(value: object) -> str:
         return value.decode("utf-8", "replace").rstrip("\0 ")
     if isinstance(value, np.ndarray):
         return text(value.reshape(-1)[0]) if value.size else ""
+    if isinstance(value, np.floating):
+        return repr(float(value))  # that of a float32 would be the text of another float64
     return "" if value is None or isinstance(value, h5py.Empty) else str(value)
 
 
