@@ -7,6 +7,7 @@ parses these names makes both work; Dask loads this module wherever it runs, by 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -60,13 +61,25 @@ def _list(text: str) -> tuple[pa.DataType, str]:
 def _struct(text: str) -> tuple[pa.DataType, str]:
     fields: list[tuple[str, pa.DataType]] = []
     while not text.startswith(">"):
-        label, colon, inner = text.partition(": ")
-        if not colon:
-            raise ValueError(f"not the name of a struct type: {text!r}")
-        kind, text = _parse(inner)
+        label, kind, text = _field(text)
         fields.append((label, kind))
         text = text.removeprefix(", ")
     return pa.struct(fields), text[1:]
+
+
+def _field(text: str) -> tuple[str, pa.DataType, str]:
+    """A struct's first field and the rest of the text. Its name may have colons too."""
+    at = text.find(": ")
+    while at >= 0:
+        try:
+            kind, rest = _parse(text[at + 2 :])
+        except ValueError:
+            at = text.find(": ", at + 1)
+            continue
+        if rest.startswith((", ", ">")):
+            return text[:at], kind, rest
+        at = text.find(": ", at + 1)
+    raise ValueError(f"not the name of a struct type: {text!r}")
 
 
 @register_extension_dtype
@@ -84,6 +97,22 @@ class NestedDtype(pd.ArrowDtype):
             return pd.ArrowDtype(parse(name))
         except (ValueError, RecursionError) as exc:
             raise TypeError(str(exc)) from None
+
+
+def _first() -> None:
+    """Have pandas ask this dtype before `ArrowDtype`.
+
+    That one raises an error that ends the search for names with brackets, such as those of lists of
+    times, or of fields with a unit. pandas has no public way to be asked first.
+    """
+    with suppress(ImportError, AttributeError, ValueError):
+        from pandas.core.dtypes.base import _registry  # type: ignore[attr-defined]
+
+        _registry.dtypes.remove(NestedDtype)
+        _registry.dtypes.insert(0, NestedDtype)
+
+
+_first()
 
 
 def register(sizeof: Any) -> None:

@@ -21,9 +21,20 @@ from lazynwb_dask import dtypes
 from lazynwb_dask.datasets import make_sessions
 
 leaves = st.sampled_from(
-    [pa.int8(), pa.uint64(), pa.float32(), pa.float64(), pa.string(), pa.bool_()]
+    [
+        pa.int8(),
+        pa.uint64(),
+        pa.float32(),
+        pa.float64(),
+        pa.string(),
+        pa.bool_(),
+        pa.timestamp("us", "UTC"),
+        pa.timestamp("ns"),
+    ]
 )
-names = st.text("abcxyz_0123456789", min_size=1, max_size=8)
+names = st.text("abcxyz_0123456789 ()[]", min_size=1, max_size=8) | st.sampled_from(
+    ["x (um)", "amp(V)", "x[0]", "a: b", "time: s (UTC)", "x, y"]
+)
 types = st.recursive(
     leaves,
     lambda inner: (
@@ -135,3 +146,26 @@ def test_a_frame_comes_back_from_parquet_with_its_dtypes(
     again = dd.read_parquet(str(tmp_path / "units"))
     assert again.dtypes.to_dict() == frame.dtypes.to_dict()
     oracle.assert_same(again.compute(), frame.compute())
+
+
+def test_sessions_and_their_lists_of_times_come_back_from_parquet(tmp_path: Path) -> None:
+    paths = make_sessions(tmp_path / "s", n=2, units=2, mean_spikes=5, channels=2, samples=10)
+    sessions = lazynwb_dask.read_sessions(paths)
+    assert "timestamp[" in str(sessions.dtypes["file_create_date"])
+    sessions.to_parquet(tmp_path / "p")
+    found = dd.read_parquet(tmp_path / "p")
+    pd.testing.assert_frame_equal(found.compute(), sessions.compute())
+
+
+def test_sessions_are_shuffled_over_workers(client: Client, tmp_path: Path) -> None:
+    paths = make_sessions(tmp_path, n=3, units=2, mean_spikes=5, channels=2, samples=10)
+    sessions = lazynwb_dask.read_sessions(paths)
+    with client.as_current():
+        shuffled = sessions.shuffle("identifier", npartitions=2, shuffle_method="p2p")
+        assert any("p2p" in str(key) for key in shuffled.optimize().dask)
+        found = shuffled.compute()
+    expected = sessions.compute()
+    found = found.set_index("identifier").loc[expected.identifier].reset_index()
+    pd.testing.assert_frame_equal(
+        found[list(expected.columns)].reset_index(drop=True), expected.reset_index(drop=True)
+    )
