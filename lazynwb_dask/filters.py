@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 import sys
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,12 +20,14 @@ from h5py import h5d, h5p, h5s, h5t, h5z
 from .buffers import blank
 from .errors import NWBReadError, UnsupportedColumnError
 from .index import ElementType, Filter, Layout, element_bytes
+from .locks import Lock
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, NBIT, SCALEOFFSET = 1, 2, 3, 4, 5, 6
 LZF, BLOSC, ZSTD = 32000, 32001, 32015
-_NAMES = {SZIP: "szip", NBIT: "n-bit", SCALEOFFSET: "scale-offset", LZF: "lzf"}
+_NAMES = {SHUFFLE: "shuffle", SZIP: "szip", NBIT: "n-bit", SCALEOFFSET: "scale-offset", LZF: "lzf"}
 _OURS = frozenset({DEFLATE, SHUFFLE, FLETCHER32, ZSTD, BLOSC})
 _COMPRESSORS = frozenset({DEFLATE, SZIP, LZF, BLOSC, ZSTD})
+_CHECKED = frozenset({SHUFFLE, SZIP, NBIT, SCALEOFFSET})  # libhdf5 finds their parameters itself
 _SCALEOFFSET_HEAD = 21  # bytes before the packed values
 _SZIP_PIXELS = 32  # of a block, at most
 _BLOSC_WIDTH, _BLOSC_BYTES = 255, 1 << 30  # of an element, of a buffer: what Blosc takes
@@ -76,7 +77,7 @@ def before_shuffle(
 
     The width is 1 if they aren't.
     """
-    applied = [f for i, f in enumerate(layout.filters) if not mask >> i & 1]
+    applied = [f for i, f in enumerate(layout.filters) if not (mask >> i & 1 or _idle(f))]
     width = 1
     while applied:
         if len(applied) == 1 and applied[0].id == SHUFFLE:
@@ -90,6 +91,11 @@ def before_shuffle(
     if len(data) != nbytes:
         raise NWBReadError(f"a chunk holds {len(data)} bytes where {nbytes} are declared: damaged")
     return data, width
+
+
+def _idle(step: Filter) -> bool:
+    """Whether a step left every chunk as it was: n-bit, where all bits of the type count, says so."""
+    return step.id == NBIT and len(step.values) > 1 and step.values[1] == 1
 
 
 def _width(step: Filter) -> int:
@@ -237,16 +243,14 @@ def _blosc_size(data: memoryview) -> int:
 
 
 # --------------------------------------------------------------------------------------------- libhdf5
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def _by_hdf5(
     data: memoryview, layout: Layout, applied: Sequence[Filter], nbytes: int, room: Room
 ) -> memoryview:
     """One chunk through libhdf5's own filters, in a file in memory that holds nothing else."""
-    _check_available(applied)
-    if any(f.id in _COMPRESSORS for f in applied[:-1]):
-        raise UnsupportedColumnError("compressed twice over")
+    check_filters(applied)
     last, endings = applied[-1], [b""]
     if last.id == LZF and room.exact:
         room.check(_lzf_size(bytes(data)), "a compressed chunk holds")
@@ -278,6 +282,9 @@ def _decoded(data: bytes, layout: Layout, applied: Sequence[Filter], nbytes: int
             else:
                 plist.set_filter(step.id, 0, step.values)
         kind = _hdf5_type(layout.element)
+        size = kind.get_size() * math.prod(chunk)
+        if size != nbytes:
+            raise NWBReadError(f"a chunk decoded as {size} bytes where {nbytes} are declared")
         if layout.fill and layout.element[0] in ("number", "enum"):
             # scale-offset keeps one of its codes for the fill value
             fill = np.frombuffer(layout.fill, np.dtype(layout.element[1]))
@@ -320,15 +327,37 @@ def _with_plugins(file: h5py.File, applied: Sequence[Filter]) -> h5d.DatasetID:
     return h5d.open(opened, b"chunk")
 
 
+def check_filters(steps: Sequence[Filter]) -> None:
+    """Raise if no chunk can be decoded here that these steps were applied to.
+
+    Raises
+    ------
+    UnsupportedColumnError
+    """
+    applied = [step for step in steps if not _idle(step)]
+    while applied and applied[-1].id in _OURS:
+        applied.pop()
+    # the rest is left to libhdf5
+    _check_available(applied)
+    if any(f.id in _COMPRESSORS for f in applied[:-1]):
+        raise UnsupportedColumnError("compressed twice over")
+
+
 def _check_available(applied: Sequence[Filter]) -> None:
     for step in applied:
         if not h5z.filter_avail(step.id):
             _load_plugins()
         if not h5z.filter_avail(step.id):
             name = _NAMES.get(step.id) or step.name or "unknown"
+            way_out = "pip install hdf5plugin"
+            if "hdf5plugin" in sys.modules:
+                way_out = (
+                    "hdf5plugin, which is installed, doesn't have it; name the folder of a plugin "
+                    "that does in HDF5_PLUGIN_PATH"
+                )
             raise UnsupportedColumnError(
                 f"compressed with the HDF5 filter {step.id} ({name}), which is not available here: "
-                "pip install hdf5plugin"
+                f"{way_out}"
             )
 
 
@@ -344,7 +373,7 @@ def _check_parameters(made: h5d.DatasetID, applied: Sequence[Filter]) -> None:
     """Raise unless the parameters stored are those that libhdf5 finds for such a dataset."""
     plist = made.get_create_plist()
     for i, step in enumerate(applied):
-        if step.id in (NBIT, SCALEOFFSET, SZIP) and tuple(plist.get_filter(i)[2]) != step.values:
+        if step.id in _CHECKED and tuple(plist.get_filter(i)[2]) != step.values:
             raise NWBReadError(
                 f"the parameters of the filter {_NAMES[step.id]} don't fit the dataset: damaged"
             )
@@ -415,8 +444,12 @@ def _hdf5_type(element: ElementType) -> h5t.TypeID:
     kind = element[0]
     if kind == "odd":
         return h5t.decode(bytes.fromhex(element[1]))
-    if kind in ("number", "complex"):
+    if kind == "number":
         return h5t.py_create(np.dtype(element[1]))
+    if kind == "complex":
+        return h5t.py_create(np.dtype([("r", element[1]), ("i", element[1])]))
+    if kind == "bool":
+        return h5t.py_create(np.dtype("?"), logical=True)
     if kind == "enum":
         made = h5t.enum_create(h5t.py_create(np.dtype(element[1])))
         for label, value in zip(element[2], element[3], strict=True):

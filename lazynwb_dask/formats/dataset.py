@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from h5py import h5d, h5p, h5s, h5t
+from h5py import h5d, h5p, h5s, h5z
 
 from ..errors import UnsupportedColumnError
 from ..index import (
@@ -21,6 +21,7 @@ from ..index import (
     walk,
 )
 from .elements import element_of
+from .extensible import corrected, grows_inside, is_extensible
 from .headers import Header
 from .limits import MAX_ELEMENT, check_extents, check_shape
 from .objects import ChunkTree, DataLayout, FormatError, data_layout, grid_positions
@@ -318,6 +319,8 @@ class Locator:
             raise Miss(dataset.path)
         if listed:
             start = np.array([info.chunk_offset for info in listed], np.uint64)
+            if grows_inside(dataset.id) and self._is_extensible(dataset):
+                start = corrected(dataset.id, start, layout.chunk)
             flat = grid_positions(start, layout.chunk, grid)
             if (flat < 0).any() or np.unique(flat).size < flat.size:
                 raise FormatError("a chunk index that lists chunks twice or outside the dataset")
@@ -325,6 +328,17 @@ class Locator:
             sizes[flat] = [info.size for info in listed]
             masks[flat] = [info.filter_mask for info in listed]
         return Extents(shape[0], offsets, sizes, masks if masks.any() else None)
+
+    def _is_extensible(self, dataset: Dataset) -> bool:
+        at = dataset.address + self.base
+        if self.standard:
+            return is_extensible(self.sparse, at, self.base)
+        if self.sparse.peek(at, at + 4) == b"OHDR":
+            raise UnsupportedColumnError(
+                "chunks of a dataset that grows in another dimension than its first, in a file whose "
+                "addresses are not of 8 bytes"
+            )
+        return False  # headers of this version know B-trees only
 
 
 def elsewhere(dataset: h5d.DatasetID) -> str:
@@ -345,12 +359,15 @@ def _fill(plist: h5p.PropDCID, dataset: h5d.DatasetID, element: ElementType) -> 
     """The fill value as stored; empty for zeros."""
     if plist.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
         return b""
-    if element[0] not in ("number", "bool", "enum", "text", "complex"):
+    if any(e[0] in _ADDRESSED for e in walk(element)):
         return b""  # null descriptors and references
-    kind = dataset.get_type()
-    value = np.zeros((), h5py.Dataset(dataset).dtype)
-    plist.get_fill_value(value)
-    raw = value.tobytes()
-    if isinstance(kind, (h5t.TypeIntegerID, h5t.TypeFloatID)):
-        raw = value.astype(np.dtype(element[1])).tobytes()
-    return raw if any(raw) else b""
+    # libhdf5 gives it as values of any type, but its bytes only as those of a dataset
+    plain = plist.copy()
+    plain.set_chunk((1,))
+    plain.remove_filter(h5z.FILTER_ALL)
+    with h5py.File.in_memory() as file:
+        kind = dataset.get_type().copy()
+        made = h5d.create(file.id, b"fill", kind, h5s.create_simple((1,)), plain)
+        raw = np.zeros(element_bytes(element), np.uint8)
+        made.read(h5s.ALL, h5s.ALL, raw, kind)
+    return raw.tobytes() if raw.any() else b""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+
 import numpy as np
 from h5py import h5t
 
@@ -12,6 +15,7 @@ MAX_FIELDS = 4096  # of a compound
 MAX_LABELS = 1 << 16  # of an enumeration
 MAX_NESTING = 8  # datatypes within datatypes
 
+_POINTER = struct.calcsize("P")
 _PADDINGS = {h5t.STR_NULLTERM: "term", h5t.STR_NULLPAD: "null", h5t.STR_SPACEPAD: "space"}
 _IEEE = {2: (10, 5), 4: (23, 8), 8: (52, 11)}  # bytes: bits of mantissa and exponent
 
@@ -27,13 +31,27 @@ def element_of(kind: h5t.TypeID, depth: int = 0) -> ElementType:
     if depth > MAX_NESTING:
         raise UnsupportedColumnError("datatypes nested too deeply")
     found = _element_of(kind, depth)
-    size = kind.get_size()
+    size = kind.get_size() + _longer(found)
     # (the size of a descriptor depends on that of the file's addresses, which is checked elsewhere)
     if found[0] not in ("string", "sequence", "reference") and element_bytes(found) != size:
         raise UnsupportedColumnError(
             f"damaged: a datatype of {size} bytes whose parts take {element_bytes(found)}"
         )
     return found
+
+
+def _longer(element: ElementType) -> int:
+    """The bytes that an element takes in the file beyond what libhdf5 says.
+
+    It tells of datatypes as they are in memory, where a variable-length string is a pointer.
+    """
+    if element[0] == "string":
+        return element_bytes(element) - _POINTER
+    if element[0] == "array":
+        return math.prod(element[1]) * _longer(element[2])
+    if element[0] == "compound":
+        return sum(_longer(inner) for _, _, inner in element[2])
+    return 0
 
 
 def _element_of(kind: h5t.TypeID, depth: int) -> ElementType:
@@ -119,15 +137,15 @@ def _compound(kind: h5t.TypeCompoundID, depth: int) -> ElementType:
     count = kind.get_nmembers()
     if count > MAX_FIELDS:
         raise UnsupportedColumnError(f"a compound of {count} fields")
-    fields = tuple(
-        (
-            kind.get_member_name(i).decode("utf-8", "replace"),
-            int(kind.get_member_offset(i)),
-            element_of(kind.get_member_type(i), depth + 1),
-        )
-        for i in range(count)
-    )
-    size = kind.get_size()
+    found = [element_of(kind.get_member_type(i), depth + 1) for i in range(count)]
+    starts = [int(kind.get_member_offset(i)) for i in range(count)]
+    longer = 0
+    for i in sorted(range(count), key=starts.__getitem__):
+        starts[i] += longer
+        longer += _longer(found[i])
+    size = kind.get_size() + longer
+    names = [kind.get_member_name(i).decode("utf-8", "replace") for i in range(count)]
+    fields = tuple(zip(names, starts, found, strict=True))
     for name, offset, inner in fields:
         if offset + element_bytes(inner) > size:
             raise UnsupportedColumnError(f"the field {name!r} reaches beyond its compound")
