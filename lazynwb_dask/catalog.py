@@ -7,7 +7,7 @@ from concurrent.futures import wait
 from typing import TypeVar
 
 from . import store
-from .errors import Failure, NWBError
+from .errors import Failure, NWBError, NWBReadError
 from .formats.hdf5 import Table
 from .index import FileIndex
 from .location import is_local
@@ -42,7 +42,8 @@ def index_files(
     threads : int
         Files that are read at a time.
     on_error : {"raise", "skip"}
-        Raise the error of the first such file in source order, or leave such files out.
+        Raise the error of the first such file in source order, or leave such files out, and those
+        with a column whose metadata can't be right.
     details : bool
         Descriptions and units too.
     progress : bool
@@ -59,7 +60,7 @@ def index_files(
 
     def index(source: Source) -> FileIndex | Failure:
         try:
-            return store.index_file(
+            found = store.index_file(
                 source,
                 table,
                 options,
@@ -71,6 +72,9 @@ def index_files(
             if on_error == "raise":
                 raise
             return Failure.of(shown(source.url), "plan", exc)
+        if on_error == "skip" and found.table is not None and found.table.damage:
+            return damaged(source.url, found.table.path, found.table.damage)
+        return found
 
     if not allow_external_links:
         sources = _identified(sources, table, options, settings, threads, details)
@@ -81,6 +85,14 @@ def index_files(
         [r for r in ordered if isinstance(r, FileIndex)],
         [r for r in ordered if isinstance(r, Failure)],
     )
+
+
+def damaged(url: str, table: str, damage: str) -> Failure:
+    """What is told of a file whose metadata can't be right in one column."""
+    error = NWBReadError(
+        f"{shown(url)}: {table}: {damage} (on_error='raise' leaves out the column, not the file)"
+    )
+    return Failure.of(shown(url), "plan", error)
 
 
 def _identified(

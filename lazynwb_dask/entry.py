@@ -15,7 +15,7 @@ from .index import TableIndex
 from .tableform import pack_table, unpack_table
 
 MAGIC = b"nwb-index"
-FORMAT = 2
+FORMAT = 3
 MAX_BODY = 1 << 30  # decoded bytes: whatever is larger was not written here
 _CHECKSUM = 16
 

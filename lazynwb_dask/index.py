@@ -280,13 +280,28 @@ class ColumnIndex:
 
 @dataclass(frozen=True, eq=False)
 class TableIndex:
-    """One table of one file."""
+    """One table of one file.
+
+    Parameters
+    ----------
+    path : str
+    rows : int
+    columns : dict of str to ColumnIndex
+    notes : tuple of str
+        What was odd about it, and was put right.
+    attributes : dict
+        ``description``, where it was asked for; of a TimeSeries all that tells how to show it.
+    damage : str
+        The first column whose metadata can't be right, and how; empty if all are. Such a column has a
+        `problem`, as has one of a form that can't be shown: but here the file is to blame.
+    """
 
     path: str
     rows: int
     columns: dict[str, ColumnIndex]
     notes: tuple[str, ...] = ()
     attributes: dict[str, str] = field(default_factory=dict)
+    damage: str = ""
 
 
 @dataclass(frozen=True, eq=False)

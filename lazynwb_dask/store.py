@@ -13,10 +13,9 @@ import hashlib
 import os
 import random
 import re
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -30,9 +29,11 @@ from .formats import hdf5
 from .formats.hdf5 import Table, table_path
 from .index import FileIndex
 from .location import is_lindi
+from .locks import Lock
 from .options import Options
 from .sources import Source, shown
 from .storage import Settings
+from .usable import usable
 
 ALL_TABLES = "*"  # in place of a table's path: the paths of all
 TOUCH = 3600.0  # seconds after which the use of an entry is noted again
@@ -165,7 +166,7 @@ class Store:
             _pruning.release()
 
 
-_pruning = threading.Lock()
+_pruning = Lock()
 
 
 def _bare(etag: str | None) -> str:
@@ -221,14 +222,15 @@ def index_file(
 ) -> FileIndex:
     """The index of the table that a file has under a name: from the store, else from the file.
 
-    As `formats.hdf5.index_file`. What files that were let to name others say isn't kept, since
-    nothing tells when the others change. A LINDI file is an index itself.
+    As `formats.hdf5.index_file`, but columns whose chunks can't be decoded here are marked. What files
+    that were let to name others say isn't kept, since nothing tells when the others change. A LINDI file
+    is an index itself.
     """
     held = None if allow_external_links or is_lindi(source.url) else store()
     if held is not None:
         known = _known(held, source, table, details)
         if known is not None:
-            return known
+            return _usable(known)
     listed: list[str] = []
 
     def choose(paths: list[str]) -> str | None:
@@ -247,7 +249,11 @@ def index_file(
         if callable(table):
             held.put(found.source, ALL_TABLES, paths=listed)
         _keep(held, found, table, details)
-    return found
+    return _usable(found)
+
+
+def _usable(found: FileIndex) -> FileIndex:
+    return found if found.table is None else replace(found, table=usable(found.table))
 
 
 def _keep(held: Store, found: FileIndex, table: Table, details: bool) -> None:

@@ -34,6 +34,7 @@ def pack_table(table: TableIndex, parts: list[bytes]) -> dict[str, Any]:
         "columns": columns,
         "notes": table.notes,
         "attributes": table.attributes,
+        "damage": table.damage,
         "layouts": [layout_json(layout) for layout in layouts],
     }
 
@@ -86,7 +87,8 @@ def unpack_table(
         raise FormError("more bytes than extents")
     notes = tuple(map(_text, data["notes"]))
     attributes = {_text(k): _text(v) for k, v in data["attributes"].items()}
-    return TableIndex(_text(data["path"]), rows, columns, notes, attributes)
+    damage = _text(data["damage"])
+    return TableIndex(_text(data["path"]), rows, columns, notes, attributes, damage)
 
 
 def _text(value: Any) -> str:

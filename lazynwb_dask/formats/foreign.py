@@ -16,6 +16,10 @@ from ..sources import Source, shown
 from .elements import element_of
 
 REFUSED = "links into other files are not followed; allow_external_links=True follows them"
+GROUP = (
+    "an external link to a table or TimeSeries, or to a group that holds it, which is not followed: with "
+    "allow_external_links=True links to datasets are. Read it from the file that it is in"
+)
 _PLAIN = ("number", "bool", "enum", "text", "complex", "string")
 
 

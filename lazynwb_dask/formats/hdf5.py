@@ -8,14 +8,13 @@ and leaves the others alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import h5py
-import numpy as np
-from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5r, h5t
+from h5py import h5d, h5g, h5i, h5l, h5o, h5r, h5t
 
 from ..errors import NWBReadError, UnsupportedColumnError
 from ..index import (
@@ -32,11 +31,10 @@ from . import foreign
 from .dataset import Dataset, Locator, elsewhere, known_form
 from .headers import Header, plain_header
 from .limits import check_missing
-from .objects import FormatError
+from .ragged import indexes_of
 from .series import index_series, is_series
 from .sparse import Miss, Passes, SparseFile
 from .tree import (
-    MAX_SMALL,
     ListTables,
     Refused,
     attribute,
@@ -51,6 +49,11 @@ from .tree import (
 MAX_LABELS = 1 << 16  # of an enumeration
 MAX_COLUMNS = 20_000  # objects in a table's group
 MAX_UNSEEN = 1 << 24  # rows of a table whose id can't be read
+MAX_CATEGORIES = 256  # of a table, those of its categories counted
+MAX_NESTED = 4  # categories within categories
+
+_NO_DAMAGE = (UnsupportedColumnError, TypeError, NotImplementedError)
+"""What is raised of a form that can't be shown, or isn't known; the last two by h5py."""
 
 Table = str | Sequence[str] | Callable[[list[str]], str | None]
 
@@ -124,7 +127,9 @@ class IndexTable:
             return None
         group, path = found
         indexer = Indexer(file.id, sparse, name, self.details, self.allow_external_links)
-        return indexer.table(group, path) if is_table(group) else index_series(indexer, group, path)
+        kind = indexer.table if is_table(group) else partial(index_series, indexer)
+        table = kind(group, path)
+        return replace(table, damage=indexer.damage(table))
 
 
 def list_chunks(source: Source, path: str, options: Options, settings: Settings) -> Extents:
@@ -155,7 +160,8 @@ def choose(root: h5g.GroupID, paths: Sequence[str], name: str) -> tuple[h5g.Grou
         try:
             found = find(root, path)
         except Refused as exc:
-            raise NWBReadError(f"{name}: {path}: {exc}") from None
+            reason = foreign.GROUP if exc.foreign else exc
+            raise NWBReadError(f"{name}: {path}: {reason}") from None
         if found is None or not isinstance(found[0], h5g.GroupID):
             continue
         if is_table(found[0]) or is_series(root, *found):
@@ -203,11 +209,16 @@ class Indexer:
     ) -> None:
         self.root, self.sparse, self.name, self.details = root, sparse, name, details
         self.foreign = foreign
+        self._blamed: dict[str, str] = {}  # by column: what the file is to blame for
+        self._categories_seen = 0
         plist = h5i.get_file_id(root).get_create_plist()
         standard = tuple(plist.get_sizes()) == (8, 8)
         self.locator = Locator(sparse, int(plist.get_userblock()), standard, listing)
 
-    def table(self, group: h5g.GroupID, path: str, prefix: str = "") -> TableIndex:
+    def table(
+        self, group: h5g.GroupID, path: str, prefix: str = "", aligned: int | None = None
+    ) -> TableIndex:
+        """The index of a table; of a category with a prefix, and aligned to the rows of the whole."""
         notes: list[str] = []
         names: list[str] = []
         try:
@@ -215,36 +226,42 @@ class Indexer:
         except Exception as exc:
             if not self.sparse.missing:
                 notes.append(f"colnames can't be read: {exc}")
-        datasets, problems = self.datasets(group, path)
+        datasets, problems = self.datasets(group, path, prefix)
         found = datasets.get("id")
         if found is None or found.problem:
             if self.sparse.missing:
                 raise Miss(path)
             reason = found.problem if found else problems.get("id", "it is not a dataset")
-            raise NWBReadError(f"{self.name}: {path}: no usable id column: {reason}")
-        rows = found.rows
-        indexes = self._indexes(datasets)
+            if aligned is None:
+                raise NWBReadError(f"{self.name}: {path}: no usable id column: {reason}")
+            problems["id"], own = reason, aligned
+        else:
+            own = found.rows
+        rows = own if aligned is None else aligned
+        indexes = indexes_of(datasets, self.sparse)
         columns: dict[str, ColumnIndex] = {}
-        for name in self._order(names, datasets, problems, indexes, rows):
+        for name in self._order(names, datasets, problems, indexes, own):
+            shown_name = prefix + name
             if name in problems:
-                columns[prefix + name] = ColumnIndex(
-                    prefix + name, rows=rows, problem=problems[name]
+                columns[shown_name] = ColumnIndex(shown_name, rows=rows, problem=problems[name])
+            else:
+                columns[shown_name] = self.column(
+                    shown_name, name, datasets, indexes, rows, problems
                 )
-                continue
-            columns[prefix + name] = self.column(
-                prefix + name, name, datasets, indexes, rows, problems
-            )
         unread = columns[f"{prefix}id"].problem
         if unread and rows > MAX_UNSEEN and not self.sparse.missing:
             raise NWBReadError(f"{self.name}: {path}: an id column of {rows} rows: {unread}")
-        for category in self._categories(group):
-            columns.update(self._category(group, path, category, rows, notes))
+        for category in dict.fromkeys(self._categories(group)):
+            for name, column in self._category(category, path, prefix, rows, notes).items():
+                columns.setdefault(name, column)
         attributes = self.attributes(group, ["description"]) if self.details else {}
         if self.sparse.missing:
             raise Miss(path)
         return TableIndex(path, rows, columns, tuple(notes), attributes)
 
-    def datasets(self, group: h5g.GroupID, path: str) -> tuple[dict[str, Dataset], dict[str, str]]:
+    def datasets(
+        self, group: h5g.GroupID, path: str, prefix: str = ""
+    ) -> tuple[dict[str, Dataset], dict[str, str]]:
         """The datasets of a table's group, and what is wrong with those that can't be opened."""
         found: dict[str, Dataset] = {}
         problems: dict[str, str] = {}
@@ -282,7 +299,7 @@ class Indexer:
                     problems[name] = str(unsupported)
             except Exception as exc:
                 if not isinstance(exc, Miss):
-                    problems[name] = reason_of(exc)
+                    problems[name] = self._reason(prefix + name, exc)
         return found, problems
 
     def _plain(self, group: h5g.GroupID, name: str, where: str, address: int) -> Dataset | None:
@@ -366,53 +383,6 @@ class Indexer:
                     order.setdefault(name)
         return list(order)
 
-    def _indexes(self, datasets: dict[str, Dataset]) -> dict[str, str]:
-        """The name of the VectorIndex of each dataset that has one."""
-        found: dict[str, str] = {}
-        addresses = {dataset.address: name for name, dataset in datasets.items()}
-        for name, dataset in datasets.items():
-            try:
-                if dataset.elsewhere is not None:
-                    layout = dataset.elsewhere.layout
-                    typed = not layout.item and layout.element[0] == "number"
-                elif not dataset.here or dataset.problem or dataset.rank != 1:
-                    continue
-                else:
-                    typed = dataset.kind in (h5t.INTEGER, h5t.FLOAT)
-                    typed = typed or (name.endswith("_index") and is_typed_index(dataset))
-                known = typed and dataset.here
-                target = self._target(dataset, addresses) if known else None
-            except Exception:
-                continue
-            if typed and target is None and name.endswith("_index"):
-                sibling = name.removesuffix("_index")
-                target = sibling if sibling in datasets else None
-            if target is not None and target != name and target not in found:
-                found[target] = name
-        return found
-
-    def _target(self, dataset: Dataset, addresses: dict[int, str]) -> str | None:
-        """The sibling that a VectorIndex's `target` refers to; None for none, a dead one, or itself."""
-        try:
-            if not dataset.has("target"):
-                return None
-            plain = dataset.header.reference("target") if dataset.header else None
-            if plain is not None:
-                return addresses.get(plain)
-            held = h5a.open(dataset.id, b"target")
-            kind = held.get_type()
-            if kind.get_class() != h5t.REFERENCE or kind.get_size() != 8:
-                return None
-            if math.prod(held.shape) > MAX_SMALL:
-                return None
-            raw = np.zeros(held.shape, "<u8")
-            held.read(raw, kind)
-        except Exception:
-            if self.sparse.missing:
-                raise
-            return None  # damaged: as good as dead
-        return addresses.get(int(raw.reshape(-1)[0])) if raw.size else None
-
     def _categories(self, group: h5g.GroupID) -> list[str]:
         try:
             return texts(attribute(group, "categories"))
@@ -422,24 +392,29 @@ class Indexer:
             return []
 
     def _category(
-        self, group: h5g.GroupID, path: str, category: str, rows: int, notes: list[str]
+        self, category: str, path: str, prefix: str, rows: int, notes: list[str]
     ) -> dict[str, ColumnIndex]:
-        """The columns of one category of an AlignedDynamicTable."""
-        where = f"{path}/{category}"
+        """The columns of one category of an AlignedDynamicTable; itself as one, if it can't be read."""
+        where, name = f"{path}/{category}", prefix + category
+        self._categories_seen += 1
+        if self._categories_seen > MAX_CATEGORIES or name.count("/") > MAX_NESTED:
+            problem = "a category of too many, or too deep within others"
+            return {name: ColumnIndex(name, rows=rows, problem=problem)}
+        reason = "it is not a table"
         try:
             hit = find(self.root, where)
-            if hit is None or not isinstance(hit[0], h5g.GroupID) or not is_table(hit[0]):
-                notes.append(f"the category {category} is not a table")
-                return {}
-            table = self.table(hit[0], where, f"{category}/")
+            if hit is None:
+                reason = "it isn't there"
+            elif isinstance(hit[0], h5g.GroupID) and is_table(hit[0]):
+                table = self.table(hit[0], where, f"{name}/", rows)
+                notes += [f"{name}: {note}" for note in table.notes]
+                return table.columns
         except Refused as exc:
-            notes.append(f"the category {category}: {exc}")
-            return {}
-        except Miss:
-            return {}
-        if table.rows != rows:
-            notes.append(f"the category {category} has {table.rows} rows, the table {rows}")
-        return {name: fitted(replace(c, rows=rows)) for name, c in table.columns.items()}
+            reason = foreign.GROUP if exc.foreign else str(exc)
+        except Exception as exc:  # also for want of blocks: then there is another pass
+            reason = self._reason(name, exc)
+        problem = f"a category that can't be read: {reason}"
+        return {name: ColumnIndex(name, rows=rows, problem=problem)}
 
     def column(
         self,
@@ -456,28 +431,41 @@ class Indexer:
             while chain[-1].name in indexes:
                 outer = datasets[indexes[chain[-1].name]]
                 if outer in chain or len(chain) > 4:
-                    raise FormatError("its indexes go round in a circle")
+                    raise UnsupportedColumnError("its indexes go round in a circle")
                 chain.append(outer)
             lost = f"{chain[-1].name}_index"
             if lost in problems:  # without it, the values would be taken for rows
-                raise UnsupportedColumnError(f"its index {lost!r} can't be read: {problems[lost]}")
+                blamed = f"{shown_name.removesuffix(name)}{lost}" in self._blamed
+                error = NWBReadError if blamed else UnsupportedColumnError
+                raise error(f"its index {lost!r} can't be read: {problems[lost]}")
             arrays = tuple([self.array(d) for d in chain])
+            check_missing(ColumnIndex(shown_name, arrays, rows))
             notes = notes_of(arrays, rows)
             values = chain[0]
             if not values.here:
-                return fitted(ColumnIndex(shown_name, arrays, rows, notes=notes))
+                return ColumnIndex(shown_name, arrays, rows, notes=notes)
             labels = self._labels(values)
             attributes = {}
             if self.details:
                 attributes = self.attributes(values.id, ["description", "unit", "table"])
             region = values.has("table")
-            return fitted(
-                ColumnIndex(shown_name, arrays, rows, labels, region, "", notes, attributes)
-            )
-        except UnsupportedColumnError as exc:
-            return ColumnIndex(shown_name, rows=rows, problem=str(exc))
+            return ColumnIndex(shown_name, arrays, rows, labels, region, "", notes, attributes)
         except Exception as exc:
-            return ColumnIndex(shown_name, rows=rows, problem=reason_of(exc))
+            return ColumnIndex(shown_name, rows=rows, problem=self._reason(shown_name, exc))
+
+    def _reason(self, name: str, exc: Exception) -> str:
+        """What is said of a column that can't be read; that the file is to blame is noted."""
+        first = (str(exc).splitlines() or [""])[0] or type(exc).__name__
+        if not isinstance(exc, _NO_DAMAGE):
+            self._blamed[name] = first
+        return first
+
+    def damage(self, table: TableIndex) -> str:
+        """See `TableIndex`."""
+        for name, reason in self._blamed.items():
+            if name in table.columns and table.columns[name].problem:
+                return f"column {name!r}: {reason}"
+        return ""
 
     def array(self, dataset: Dataset) -> ArrayIndex:
         """The index of one dataset."""
@@ -511,29 +499,6 @@ class Indexer:
             if value is not None and text(value):
                 found[name] = text(value)
         return found
-
-
-def fitted(column: ColumnIndex) -> ColumnIndex:
-    """A column of a table of so many rows, or what is wrong with it."""
-    if not column.problem:
-        try:
-            check_missing(column)
-        except NWBReadError as exc:
-            return ColumnIndex(column.name, rows=column.rows, problem=str(exc))
-    return column
-
-
-def is_typed_index(dataset: Dataset) -> bool:
-    """Whether a dataset says that it is a VectorIndex, whatever it holds."""
-    return (
-        dataset.has("neurodata_type")
-        and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"
-    )
-
-
-def reason_of(exc: Exception) -> str:
-    first = (str(exc).splitlines() or [""])[0]
-    return first or type(exc).__name__
 
 
 def notes_of(arrays: tuple[ArrayIndex, ...], rows: int) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
 
     Raises
     ------
-    NWBReadError
+    NWBReadError, UnsupportedColumnError
     """
     nbytes = extents.rows * layout.row_bytes
     if layout.foreign or layout.computed or (layout.unlisted and not extents.offsets.size):
@@ -118,7 +118,7 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
         raise NWBReadError(f"damaged: fewer bytes of {name} are stored than its shape declares")
     fill = nbytes - min(nbytes, len(starts) * chunk)
     if fill > MAX_FILL:
-        raise NWBReadError(
+        raise UnsupportedColumnError(
             f"{name} declares {fill} bytes that were never written; the limit is {MAX_FILL}"
         )
 
