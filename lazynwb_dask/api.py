@@ -26,6 +26,7 @@ from .options import Options
 from .planning import (
     check_columns,
     check_overrides,
+    given,
     inferred,
     overrides_of,
     present,
@@ -33,7 +34,8 @@ from .planning import (
     spread,
     warn_left_out,
 )
-from .schema import PROVENANCE, Field, Schema, parse_type, report
+from .report import report
+from .schema import Schema
 from .sources import Source, expand
 
 if TYPE_CHECKING:
@@ -86,13 +88,16 @@ def read_nwb(
     schema : int, mapping or pyarrow.Schema, optional
         None: the union of all files' columns. A mapping gives the types of some columns. A
         `pyarrow.Schema` gives all columns: then no file is opened before the computation, and each file is
-        one partition of unknown length. An int: the same, with the schema of so many of the files.
+        one partition of unknown length. An int: the same, with the schema of so many of the files. Values
+        become another type only where they stay the same.
     blocksize : int or str, optional
         Decoded bytes of a task, about: larger tables are split by rows, smaller ones are read together.
         None: one partition for each file. On a cluster at most an eighth of the memory that its workers
         have for each of their threads.
     on_missing : {"skip", "raise"}
-        What to do with files that don't have the table.
+        What to do with files that don't have the table, or under a given `schema` not all columns. Where
+        that only shows while computing, `read_report` lists them, and if no file has the table there are
+        no rows.
     on_error : {"raise", "skip"}
         What to do with files that can't be read. See `read_report`.
     allow_external_links : bool
@@ -166,18 +171,13 @@ def read_nwb(
     sources = _sources(paths, options)
     if isinstance(schema, (int, np.integer)) and not isinstance(schema, bool):
         sample = spread(sources, int(schema))
-        schema = inferred(sample, table, options, settings, on_error, on_missing, view)
+        schema = inferred(sample, table, options, settings, on_error, on_missing, view, links)
         unified = Schema({f.name: f for f in schema})
         built = assembly.unindexed(
             sources, table, unified, options, on_error, on_missing, links, view
         )
     elif isinstance(schema, pa.Schema):
-        given = [
-            Field(f.name, parse_type(f.type), f.nullable)
-            for f in schema
-            if f.name not in PROVENANCE
-        ]
-        unified = Schema({f.name: f for f in given})
+        unified = Schema({f.name: f for f in given(schema)})
         built = assembly.unindexed(
             sources, table, unified, options, on_error, on_missing, links, view
         )
@@ -213,10 +213,14 @@ def read_nwb(
 def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     """The files that `on_error="skip"` left out of a frame, and why.
 
+    Under a given `schema`, which files lack the table or a column only shows while computing: those that
+    ``on_missing="skip"`` passed over are listed too.
+
     Parameters
     ----------
     frame : dask.dataframe.DataFrame
-        Made by `read_nwb` or `read_sessions`, or from one that was.
+        Made by `read_nwb` or `read_sessions`, or from one that was; but not by `persist`, whose result
+        doesn't know what it was read from: the frame that was persisted does.
 
     Returns
     -------
@@ -224,7 +228,17 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
         One row for each failure: ``path``, ``stage`` (``"plan"``, or ``"read"`` for those that only
         showed while computing, in this process, in those it started, or on the workers of the
         active cluster), ``error``.
+
+    Raises
+    ------
+    ValueError
+        The frame was persisted.
     """
+    if expr.is_computed(frame):
+        raise ValueError(
+            "a frame that was persisted doesn't know what it was read from; give read_report the frame "
+            "that persist was called on: it has the failures that persisting has shown, too"
+        )
     rows: list[tuple[str, str, str]] = []
     for scan in (scan for node in expr.reads(frame) for scan in file_scans(node.scan)):
         rows += scan.failures
@@ -317,6 +331,8 @@ def build_catalog(
     ------
     NWBReadError
         A file can't be read, or the folder can't be written.
+    TableNotFoundError
+        No file has any of `tables`.
 
     Examples
     --------

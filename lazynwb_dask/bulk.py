@@ -16,11 +16,12 @@ import pandas as pd
 import pyarrow as pa
 
 from . import parquet
+from .conversion import convert
 from .decode import Values, spread
 from .inlined import NONE, Inlined, Slots
 from .records import ABSENT
 from .scan import Scan
-from .schema import convert, nothing, series
+from .schema import nothing, series
 from .storage import Settings
 from .threads import at_once
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from .catalog import index_files
 from .channels import Shown, show_all
-from .decode import arrow
+from .conversion import all_null
 from .errors import (
     ColumnNotFoundError,
     Failure,
@@ -24,10 +24,10 @@ from .errors import (
 from .formats import hdf5, tree
 from .formats.hdf5 import Table
 from .formats.inventory import list_series
-from .index import FileIndex, TableIndex
+from .index import ColumnIndex, FileIndex, TableIndex
 from .options import Options
 from .read import read_column
-from .schema import PROVENANCE, Field, Schema, unify
+from .schema import PROVENANCE, Field, Schema, given_type, unify
 from .sources import Source, shown
 from .storage import Settings
 
@@ -40,6 +40,18 @@ def overrides_of(schema: Any) -> Mapping[str, Any]:
     raise TypeError(
         f"schema={schema!r}: None, a number of files, a mapping of columns to types, or a pyarrow.Schema"
     )
+
+
+def given(schema: pa.Schema) -> list[Field]:
+    """The columns of a schema that a user gave."""
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise ValueError(f"schema: there is more than one column {', '.join(twice)}")
+    return [
+        Field(f.name, given_type(f.name, f.type), f.nullable)
+        for f in schema
+        if f.name not in PROVENANCE
+    ]
 
 
 def spread(sources: Sequence[Source], n: int) -> list[Source]:
@@ -58,9 +70,17 @@ def inferred(
     on_error: str,
     on_missing: str,
     view: Shown | None,
+    allow_external_links: bool,
 ) -> list[Field]:
     """The columns of a few files; any of them may be missing elsewhere."""
-    found, failures = index_files(sample, table, options, settings, on_error=on_error)
+    found, failures = index_files(
+        sample,
+        table,
+        options,
+        settings,
+        on_error=on_error,
+        allow_external_links=allow_external_links,
+    )
     tables = present(show_all(found, view), failures, table, on_missing, options, settings)
     unified = schema_of(tables, {}, options, settings)
     warn_left_out(unified)
@@ -139,13 +159,22 @@ def schema_of(
             i
             for i, (source, table) in enumerate(tables)
             if name in table.columns
-            and pa.types.is_floating(table.columns[name].type)
-            and arrow(read_column(source, table, name, options, settings)).is_nan().false_count == 0
+            and may_be_null(table.columns[name])
+            and all_null(read_column(source, table, name, options, settings))
         }
     if any(nulls.values()):
         unified = unify(named, overrides, nulls)
     check_overrides(overrides, unified)
     return unified
+
+
+def may_be_null(column: ColumnIndex) -> bool:
+    """Whether stored values of a column can be null or NaN: other kinds needn't be looked at."""
+    if pa.types.is_floating(column.type):
+        return True
+    labelled = column.labels is not None or column.arrays[0].layout.element[0] == "enum"
+    dangling = column.arrays[0].layout.element[0] == "reference"
+    return pa.types.is_string(column.type) and (labelled or dangling)
 
 
 def check_overrides(overrides: Mapping[str, Any], unified: Schema) -> None:

@@ -20,6 +20,7 @@ from . import bulk, seek
 from .cache import LRU
 from .channels import show
 from .column import Reader
+from .conversion import convert
 from .decode import Values, arrow, empty
 from .errors import (
     Failure,
@@ -34,11 +35,12 @@ from .errors import (
 from .formats import hdf5
 from .index import ArrayIndex, Extents, TableIndex
 from .inlined import Held
+from .memory import needs
 from .options import Options
 from .records import Part
 from .running import Access, ChunkMaps, OwnMaps, file_key, guarded, run_steps
 from .scan import Scan
-from .schema import PROVENANCE, Field, convert, nothing, series
+from .schema import PROVENANCE, Field, check_nulls, nothing, series
 from .sources import Source, shown
 from .steps import Steps, Stored, Wave, together
 from .storage import Settings
@@ -71,6 +73,7 @@ def read_parts(
     limit: Limit | None,
     settings: Settings,
     failed: list[Failure] | None = None,
+    lacking: list[Failure] | None = None,
 ) -> pd.DataFrame:
     """All partitions of a scan, read at once, one after the other in a frame.
 
@@ -87,6 +90,8 @@ def read_parts(
     settings : Settings
     failed : list of Failure, optional
         Takes the failures that a scan with ``on_error="skip"`` leaves out.
+    lacking : list of Failure, optional
+        Takes the files that were not looked at while planning, and lack the table or a column.
 
     Returns
     -------
@@ -102,7 +107,7 @@ def read_parts(
 
     def read(i: int) -> Piece:
         try:
-            return _read_part(scan, i, columns, predicate, limit, settings, chosen)
+            return _read_part(scan, i, columns, predicate, limit, settings, chosen, lacking)
         except NWBError as exc:
             if scan.on_error != "skip" or isinstance(exc, NWBMemoryError):
                 raise
@@ -258,10 +263,11 @@ def _read_part(
     limit: Limit | None,
     settings: Settings,
     chosen: _Choice | None = None,
+    lacking: list[Failure] | None = None,
 ) -> Piece:
     part = scan.part(i)
     if not scan.indexed:
-        part = _index(part, scan, settings)
+        part = _index(part, scan, settings, [] if lacking is None else lacking)
     reader = Reader(part.source.reach, ChunkMaps(part.source))
     access = Access(part.source, scan.options, settings)
     if predicate is not None and settings.sorted_timestamps:
@@ -286,6 +292,7 @@ def _read_part(
         rest = [name for name in columns if name not in first]
         if part.held is not None and first <= part.held.values.keys() | set(PROVENANCE):
             rest = []  # the file itself isn't touched before it is known that rows are left
+        _check_memory(part, sorted(first), len(rows), settings)
         steps: list[Steps[Values | None]] = [
             _column(reader, part, scan.fields[name], rows) for name in sorted(first)
         ]
@@ -303,26 +310,27 @@ def _read_part(
         values = {name: v[keep] if isinstance(v, np.ndarray) else v.take(pa.array(keep))
                   for name, v in values.items()}  # fmt: skip
     todo = [name for name in columns if name not in values]
-    _check_memory(part, todo, len(rows), settings)
+    _check_memory(part, todo, len(rows), settings, picked=len(rows) < part.stop - part.start)
     read = access.run(together([_column(reader, part, scan.fields[name], rows) for name in todo]))
     access.settle()
     values |= dict(zip(todo, read, strict=True))
     return Piece(part, rows, {name: values[name] for name in columns})
 
 
-def _check_memory(part: Part, columns: Sequence[str], rows: int, settings: Settings) -> None:
+def _check_memory(
+    part: Part, columns: Sequence[str], rows: int, settings: Settings, picked: bool = False
+) -> None:
     """Raise rather than have the worker killed, where some rows can't fit."""
     if settings.memory is None:
         return
-    stored = [part.columns[name][0] for name in columns if name in part.columns]
-    needed = sum(a.nbytes * rows // max(arrays[-1].rows, 1) for arrays in stored for a in arrays)
-    if needed > settings.memory:
-        raise NWBMemoryError(
+    decoded, most = needs(part, columns, rows, picked)
+    settings.memory.take(
+        most,
+        lambda: (
             f"{shown(part.source.url)}: {part.table}: {rows} rows of {', '.join(columns)} take about "
-            f"{needed >> 20} MiB, and this worker may use {settings.memory >> 20} MiB. Read them in "
-            "smaller partitions (blocksize=), read fewer columns, or give workers more memory "
-            "(memory_limit=)"
-        )
+            f"{decoded >> 20} MiB"
+        ),
+    )
 
 
 def _file(part: Part, reader: Reader, access: Access) -> seek.File:
@@ -364,14 +372,14 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
     held = part.held
     if held is not None and field.name in held.values:
         stored = yield from _stored(held, held.values[field.name], rows)
-        return convert(stored, field.type)
+        return check_nulls(convert(stored, field.type), field)
     if field.name not in part.columns:
         return nothing(len(rows), field)
     arrays, labels = part.columns[field.name]
     if held is not None and field.name in held.indexes and rows.size:
         yield from _hold_index(reader, arrays[-1], part, held.indexes[field.name])
     values = yield from reader.column(arrays, labels, rows)
-    return convert(values, field.type)
+    return check_nulls(convert(values, field.type), field)
 
 
 def _ahead(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: str) -> Steps[None]:
@@ -422,11 +430,13 @@ def _where(part: Part, name: str) -> str:
     return f"{shown(part.source.url)}: {part.table}: column {name!r}: "
 
 
-def _index(part: Part, scan: Scan, settings: Settings) -> Part:
+def _index(part: Part, scan: Scan, settings: Settings, lacking: list[Failure]) -> Part:
     """The partition of a file that was not indexed while planning."""
-    names = scan.table if isinstance(scan.table, str) else tuple(scan.table)
+    names = (scan.table,) if isinstance(scan.table, str) else tuple(scan.table)
     key = (file_key(part.source), names)
-    table = _tables.get(key) if part.source.etag is not None else None
+    # nothing tells whether the files that this one names are still the same, or may still be opened
+    alone = not scan.allow_external_links
+    table = _tables.get(key) if part.source.etag is not None and alone else None
     source = part.source
     if table is None:
         found = hdf5.index_file(
@@ -438,10 +448,12 @@ def _index(part: Part, scan: Scan, settings: Settings) -> Part:
         )
         source, table = found.source, found.table
         if table is None:
+            none = f"no table {' or '.join(map(hdf5.table_path, names))}"
             if scan.on_missing == "skip":
+                lacking.append(Failure(shown(source.url), "read", none))
                 return Part(source, "", 0, 0, 0, {}, facts=part.facts)
-            raise TableNotFoundError(f"{shown(source.url)}: no table {scan.table}")
-        if not source.parts:
+            raise TableNotFoundError(f"{shown(source.url)}: {none}")
+        if not source.parts and alone:
             _tables.put((file_key(source), names), table, 2000 * len(table.columns))
     table = show(table, scan.shown, shown(source.url))
     wanted: Iterable[str] = [name for name in scan.fields if name in table.columns]
@@ -455,8 +467,11 @@ def _index(part: Part, scan: Scan, settings: Settings) -> Part:
         columns[name] = (column.arrays, column.labels)
     known = {*columns, *part.facts, *PROVENANCE}
     absent = [name for name in scan.fields if name not in known]
-    if absent and scan.on_missing == "raise":
-        raise NWBReadError(f"{shown(source.url)}: {table.path}: no column {', '.join(absent)}")
+    if absent:
+        none = f"no column {', '.join(absent)}"
+        if scan.on_missing == "raise":
+            raise NWBReadError(f"{shown(source.url)}: {table.path}: {none}")
+        lacking.append(Failure(shown(source.url), "read", f"{none} in {table.path}"))
     return Part(source, table.path, 0, table.rows, 0, columns, facts=part.facts)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,11 +22,12 @@ import pyarrow as pa
 from .channels import Shown
 from .cluster import compare_versions
 from .errors import Failure
-from .failures import listen, tell
+from .failures import listen, tell, tell_lacking
 from .index import (
     Layout,
 )
 from .inlined import Inlined
+from .naming import task_label, words
 from .options import Options
 from .packing import (
     front,
@@ -53,11 +53,9 @@ if TYPE_CHECKING:
 
 
 class Statistics(Protocol):
-    """What is known of the values of each file. See `catalogs.pruning`."""
+    """What is known of the values of each partition. See `catalogs.pruning`."""
 
-    def possible(
-        self, predicate: Predicate, fields: Mapping[str, Field], /
-    ) -> np.ndarray | None: ...
+    def possible(self, predicate: Predicate, scan: Scan, /) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +90,7 @@ class Scan:
     allow_external_links : bool
         Whether workers that index files may open others that these name.
     statistics : Statistics or None
-        What is known of the files' values; stays with whoever plans.
+        What is known of the partitions' values; stays with whoever plans.
     shown : Shown or None
         How workers that index files are to show the data of TimeSeries.
     """
@@ -133,12 +131,11 @@ class Scan:
 
     @property
     def label(self) -> str:
-        """What tasks are called: ``read-units``."""
-        tables = set(self.files.tables) or {self.table}
-        table = next(iter(tables))
-        name = table.rpartition("/")[2] if len(tables) == 1 and isinstance(table, str) else ""
-        words = [word.lower() for word in re.findall("[A-Za-z]+", name)] or ["nwb"]
-        return "-".join(["read", *words])
+        """What tasks are called: ``read-units``, or ``read-units-@sub-01`` of one file."""
+        asked = [self.table] if isinstance(self.table, str) else self.table or []
+        tables = set(self.files.tables or asked)
+        about = words(tables.pop()) if len(tables) == 1 else []
+        return task_label("read", about, self.files.urls)
 
     @functools.cached_property
     def meta(self) -> pd.DataFrame:
@@ -180,10 +177,7 @@ class Scan:
 
     def possible(self, predicate: Predicate) -> np.ndarray | None:
         """Whether each partition may hold rows that a predicate leaves, as far as statistics tell."""
-        if self.statistics is None:
-            return None
-        told = self.statistics.possible(predicate, self.fields)
-        return None if told is None else told[self.file]
+        return None if self.statistics is None else self.statistics.possible(predicate, self)
 
     def nbytes(self, columns: Iterable[str]) -> np.ndarray:
         """Decoded bytes of some columns for each partition, as an estimate."""
@@ -225,7 +219,7 @@ class Scan:
             known_token="",
             failures=(),
             statistics=None,
-            origin=(self.origin or self.token) if self.on_error == "skip" else "",
+            origin=(self.origin or self.token) if self._tells else "",
         )
 
     def part(self, i: int) -> Part:
@@ -254,6 +248,11 @@ class Scan:
             known_token=digest.hexdigest(),
         )
 
+    @property
+    def _tells(self) -> bool:
+        """Whether reading may leave something out, and tells of it."""
+        return self.on_error == "skip" or (not self.indexed and self.on_missing == "skip")
+
     # --- what the worker asks
     def read(
         self,
@@ -266,16 +265,19 @@ class Scan:
         from .read import read_parts
 
         failed: list[Failure] = []
-        frame = read_parts(self, columns, predicate, limit, settings, failed)
+        lacking: list[Failure] = []
+        frame = read_parts(self, columns, predicate, limit, settings, failed, lacking)
         if failed:
             tell(self.origin or self.token, failed)
+        if lacking:
+            tell_lacking(self.origin or self.token, lacking)
         return frame
 
     def before_compute(self) -> None:
         """Called in the client's process when the graph is about to be made."""
         self.options.share()
         compare_versions()
-        if self.on_error == "skip":
+        if self._tells:
             listen()
 
     # --- packing

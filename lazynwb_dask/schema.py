@@ -7,7 +7,7 @@ are those of the documentation's "Schema over files".
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,18 +18,14 @@ import pyarrow.compute as pc
 from pandas.api.extensions import ExtensionDtype
 
 from . import dtypes
-from .decode import Values, arrow, listed
-from .errors import NWBReadError, SchemaConflictError
-from .index import ColumnIndex, TableIndex
+from .conversion import is_number, numpy_dtype, plain_type
+from .decode import Values, arrow
+from .errors import NWBReadError
+from .index import TableIndex
 from .sources import shown
 
 PROVENANCE = ("_nwb_path", "_table_path", "_table_index")
 EXAMPLES = 3  # files named on each side of a conflict
-
-
-def _numpy_dtype(kind: pa.DataType) -> np.dtype[Any]:
-    found: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
-    return found
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,10 @@ class Field:
         if pa.types.is_string(kind):
             return pd.StringDtype("pyarrow")
         if pa.types.is_floating(kind):
-            return _numpy_dtype(kind)
+            return numpy_dtype(kind)
         if (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and not self.nullable:
-            return _numpy_dtype(kind)
-        if pa.types.is_timestamp(kind):
+            return numpy_dtype(kind)
+        if pa.types.is_timestamp(kind) and kind.tz:
             return pd.DatetimeTZDtype(kind.unit, kind.tz)
         return pd.ArrowDtype(kind)
 
@@ -102,6 +98,7 @@ def unify(
     """
     found: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
     problems: dict[str, list[int]] = defaultdict(list)
+    empty: dict[str, set[int]] = defaultdict(set)
     short: set[str] = set()
     count: Counter[str] = Counter()
     types: dict[Any, pa.DataType] = {}
@@ -117,6 +114,8 @@ def unify(
                 types[variant] = column.type
             if column.short:
                 short.add(name)
+                if not column.arrays[-1].rows:
+                    empty[name].add(i)
     columns = {}
     for name in count:
         by_type: dict[pa.DataType, list[int]] = defaultdict(list)
@@ -125,7 +124,9 @@ def unify(
         reason = ""
         if problems[name]:
             reason = tables[problems[name][0]][1].columns[name].problem
-        columns[name] = Found(count[name], by_type, name in short, problems[name], reason)
+        columns[name] = Found(
+            count[name], by_type, name in short, problems[name], reason, empty[name]
+        )
     rows = [table.rows for _, table in tables]
     return settle(columns, rows, lambda i: tables[i][0], overrides, nulls)
 
@@ -146,6 +147,8 @@ class Found:
         The positions of the tables where it can't be read.
     reason : str
         Why it can't be read in the first of them.
+    empty : collection of int
+        The positions of the tables that have rows, but none of it.
     """
 
     count: int
@@ -153,6 +156,7 @@ class Found:
     short: bool = False
     problems: Sequence[int] = ()
     reason: str = ""
+    empty: Collection[int] = ()
 
 
 def settle(
@@ -175,7 +179,7 @@ def settle(
     overrides, nulls
         As in `unify`.
     """
-    overrides = {name: parse_type(kind) for name, kind in (overrides or {}).items()}
+    overrides = {name: given_type(name, kind) for name, kind in (overrides or {}).items()}
     fields: dict[str, Field] = {}
     conflicts: dict[str, Conflict] = {}
     for name, found in columns.items():
@@ -189,7 +193,7 @@ def settle(
             continue
         telling: Iterable[pa.DataType] = found.by_type
         if len(found.by_type) > 1:
-            none = (nulls or {}).get(name, set())
+            none = (nulls or {}).get(name, set()) | set(found.empty)
             telling = _telling(rows, found.by_type, none)
             nullable = nullable or len(none) > 0
         chosen = common(telling)
@@ -291,9 +295,9 @@ def parse_type(kind: Any) -> pa.DataType:
     (DataType(double), DataType(int64), ListType(list<item: double>))
     """
     if isinstance(kind, pa.DataType):
-        return _plain(kind)
+        return plain_type(kind)
     if isinstance(kind, pd.ArrowDtype):
-        return _plain(kind.pyarrow_dtype)
+        return plain_type(kind.pyarrow_dtype)
     if kind is str or isinstance(kind, pd.StringDtype):
         return pa.string()
     if isinstance(kind, str):
@@ -301,10 +305,12 @@ def parse_type(kind: Any) -> pa.DataType:
         if name in ("str", "string", "object"):
             return pa.string()
         try:
-            return _plain(dtypes.parse(name))
+            return plain_type(dtypes.parse(name))
         except ValueError:
             pass
     try:
+        if kind is None:  # which NumPy takes for float64
+            raise TypeError
         return pa.from_numpy_dtype(np.dtype(getattr(kind, "numpy_dtype", kind)))
     except (TypeError, pa.ArrowNotImplementedError):
         raise ValueError(
@@ -312,113 +318,38 @@ def parse_type(kind: Any) -> pa.DataType:
         ) from None
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The same with 32-bit offsets, as the frames have it."""
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(_plain(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(f.name, _plain(f.type)) for f in kind])
-    return kind
-
-
-# ------------------------------------------------------------------------------------------ converting
-def convert(values: Values, to: pa.DataType) -> Values:
-    """Values of one file as the unified type.
+def given_type(name: str, kind: Any) -> pa.DataType:
+    """The type that a user gave a column.
 
     Raises
     ------
-    NWBReadError
-        When a value would not be the same as the new type.
+    ValueError
+        If it is none, or none that a column can have.
     """
-    if isinstance(values, np.ndarray):
-        return _convert_numbers(values, to)
-    have = values.type
-    if pa.types.is_null(have):
-        return pa.nulls(len(values), to)
-    if _plain(have) == to:
-        return values if have == to else pc.cast(values, to)
-    if pa.types.is_list(to):
-        if not pa.types.is_list(have):
-            return _one_element(values, to)
-        inner = convert(values.values, to.value_type)
-        offsets = values.offsets
-        mask = pc.is_null(values) if values.null_count else None
-        return pa.ListArray.from_arrays(offsets, arrow(inner), mask=mask)
-    if pa.types.is_struct(to):
-        inner = [arrow(convert(values.field(f.name), f.type)) for f in to]
-        mask = pc.is_null(values) if values.null_count else None
-        return pa.StructArray.from_arrays(inner, names=[f.name for f in to], mask=mask)
-    if pa.types.is_string(to) and pa.types.is_boolean(have):
-        return pc.if_else(values, "True", "False")
-    if pa.types.is_string(to) and pa.types.is_floating(have):
-        values = pc.if_else(pc.is_nan(values), None, values)
-    return _checked_cast(values, to)
+    found = parse_type(kind)
+    if not _has_place(found):
+        raise ValueError(
+            f"schema: the column {name!r} can't be {found}; give a type of numbers, booleans, texts or "
+            "timestamps, or of lists or structs of these"
+        )
+    return found
 
 
-def _convert_numbers(values: np.ndarray, to: pa.DataType) -> Values:
-    if pa.types.is_list(to):
-        return _one_element(values, to)
-    if pa.types.is_string(to):
-        return convert(pa.array(values), to)
-    if pa.types.is_struct(to):
-        if values.dtype.kind == "f" and np.isnan(values).all():
-            return pa.nulls(len(values), to)
-        raise NWBReadError(f"{values.dtype} can't become {to}")
-    want = _numpy_dtype(to)
-    if values.dtype == want:
-        return values
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = values.astype(want)
-        wide = values.dtype.kind in "iu" and values.dtype.itemsize == 8 and want.kind == "f"
-        if wide or not np.can_cast(values.dtype, want, "safe"):
-            lost = _lost(values, converted)
-            if lost.any():
-                example = values[np.argmax(lost)]
-                raise NWBReadError(
-                    f"the value {example} is not the same as {to}; give schema= a type that holds it"
-                )
-    return converted
+def _has_place(kind: pa.DataType) -> bool:
+    """Whether frames have columns of a type."""
+    if pa.types.is_list(kind):
+        return _has_place(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(_has_place(f.type) for f in kind)
+    return is_number(kind) or bool(pa.types.is_string(kind) or pa.types.is_timestamp(kind))
 
 
-def _lost(values: np.ndarray, converted: np.ndarray) -> np.ndarray:
-    """Where a value is another one after its conversion."""
-    lost: np.ndarray = converted.astype(values.dtype) != values
-    if values.dtype.kind == "f":
-        if converted.dtype.kind == "f":
-            lost &= ~np.isnan(values)
-    elif converted.dtype.kind == "f":
-        # the way back from 2**63 or 2**64 is not defined
-        lost |= converted >= 2.0 ** (63 if values.dtype.kind == "i" else 64)
-    else:
-        lost |= (converted < 0) != (values < 0)
-    return lost
-
-
-def _one_element(values: Values, to: pa.DataType) -> pa.Array:
-    inner = arrow(convert(values, to.value_type))
-    if pa.types.is_list(to.value_type):
-        raise SchemaConflictError(f"a scalar can't become {to}")
-    rows = len(inner)
-    made = listed(np.arange(rows + 1, dtype=np.int64), inner)
-    if inner.null_count:
-        return pa.ListArray.from_arrays(made.offsets, inner, mask=pc.is_null(inner))
-    return made
-
-
-def _checked_cast(values: pa.Array, to: pa.DataType) -> pa.Array:
-    try:
-        return pc.cast(values, to)
-    except pa.ArrowInvalid as exc:
-        raise NWBReadError(f"a value is not the same as {to}: {exc}") from None
-
-
+# ------------------------------------------------------------------------------------------ one column
 def series(parts: Sequence[Values], to: Field) -> Any:
     """The pieces of one column as the array that pandas shall hold."""
     dtype = to.dtype
     if isinstance(dtype, np.dtype):
-        pieces = [p if isinstance(p, np.ndarray) else _numpy(p, dtype) for p in parts]
+        pieces = [p if isinstance(p, np.ndarray) else _numpy(p, to, dtype) for p in parts]
         joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return joined if joined.flags.writeable else joined.copy()
     chunks = [arrow(p) for p in parts]
@@ -433,10 +364,21 @@ def series(parts: Sequence[Values], to: Field) -> Any:
     return dtype.__from_arrow__(joined)  # type: ignore[attr-defined]
 
 
-def _numpy(values: pa.Array, dtype: np.dtype) -> np.ndarray:
+def check_nulls(values: Values, to: Field) -> Values:
+    """The same values, if their nulls have a place in the frame."""
+    dtype = to.dtype
+    if isinstance(values, np.ndarray) or not values.null_count:
+        return values
+    if isinstance(dtype, np.dtype) and dtype.kind != "f":
+        raise NWBReadError(
+            f"there are rows without a value, and {dtype} has no null; give schema= a type that has"
+        )
+    return values
+
+
+def _numpy(values: pa.Array, to: Field, dtype: np.dtype) -> np.ndarray:
     """A column of numbers that some rows lack."""
-    if values.null_count and dtype.kind != "f":
-        raise NWBReadError(f"rows without a value in a column of {dtype}; it needs a nullable type")
+    check_nulls(values, to)
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
     return numbers
 
@@ -449,50 +391,3 @@ def nothing(rows: int, to: Field) -> Values:
             raise NWBReadError(f"the file has no column {to.name!r}, and {dtype} has no null")
         return np.full(rows, np.nan, dtype)
     return pa.nulls(rows, to.type)
-
-
-# ------------------------------------------------------------------------------------------- reporting
-def report(tables: Sequence[tuple[str, TableIndex]], schema: Schema) -> pd.DataFrame:
-    """What each column is, and in how many files it is what."""
-    rows = []
-    names = dict.fromkeys(name for _, table in tables for name in table.columns)
-    for name in names:
-        columns = [t.columns[name] for _, t in tables if name in t.columns]
-        found = Counter(_readable(c.type) for c in columns if not c.problem)
-        unified = schema.fields.get(name)
-        conflict = schema.conflicts.get(name)
-        rows.append(
-            {
-                "column": name,
-                "dtype": str(unified.dtype) if unified else "",
-                "found": ", ".join(f"{kind} ({n})" for kind, n in found.most_common()),
-                "files": len(columns),
-                "missing": len(tables) - len(columns),
-                "shape": _shapes(columns),
-                "description": _first(columns, "description"),
-                "unit": _first(columns, "unit"),
-                "refers_to": _first(columns, "table"),
-                "notes": "; ".join(sorted({n for c in columns for n in c.notes})[:EXAMPLES]),
-                "problem": conflict.reason if conflict else "",
-            }
-        )
-    return pd.DataFrame(rows).set_index("column") if rows else pd.DataFrame()
-
-
-def _readable(kind: pa.DataType) -> str:
-    """A type as pandas would call it: float64 rather than double."""
-    number = pa.types.is_floating(kind)
-    return str(np.dtype(kind.to_pandas_dtype())) if number else str(kind).removeprefix("large_")
-
-
-def _shapes(columns: Sequence[ColumnIndex]) -> str:
-    shapes = Counter(
-        " x ".join(["rows", *(["*"] * (len(c.arrays) - 1)), *map(str, c.arrays[0].layout.item)])
-        for c in columns
-        if c.arrays
-    )
-    return ", ".join(shape for shape, _ in shapes.most_common(EXAMPLES))
-
-
-def _first(columns: Sequence[ColumnIndex], key: str) -> str:
-    return next((c.attributes[key] for c in columns if c.attributes.get(key)), "")

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..fusion import Scan
 from ..predicate import Predicate
-from .internals import FinalizeCompute, Loc, collections_to_expr, ex, new_collection
+from .internals import FinalizeCompute, FromGraph, Loc, collections_to_expr, ex, new_collection
 from .node import Pushed, View
 from .rules import ReadNWB
 
@@ -32,6 +32,7 @@ __all__ = [
     "ex",
     "filters_left",
     "from_scan",
+    "is_computed",
     "new_collection",
     "reads",
     "taken_apart",
@@ -49,6 +50,12 @@ def reads(collection: Any) -> list[ReadNWB]:
     """The reads that computing a collection would make, after all rewriting."""
     optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
     return list(optimized.find_operations(ReadNWB))
+
+
+def is_computed(collection: Any) -> bool:
+    """Whether a collection begins with what `persist` has computed, and reads nothing any more."""
+    computed = next(collection.expr.find_operations(FromGraph), None)
+    return computed is not None and not reads(collection)
 
 
 def taken_apart(collection: Any) -> tuple[Scan, list[str], Predicate | None] | None:
@@ -78,11 +85,23 @@ def taken_apart(collection: Any) -> tuple[Scan, list[str], Predicate | None] | N
 def filters_left(collection: Any) -> list[tuple[str, str]]:
     """The filters that stay above the reads after all rewriting, and why each does."""
     optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
-    return [(str(node.predicate), _why_left(node)) for node in optimized.find_operations(ex.Filter)]
+    kinds = (ex.Filter, ex.Query, ex.DropnaFrame, ex.DropnaSeries)
+    return [(_said(node), _why_left(node)) for node in optimized.find_operations(kinds)]
+
+
+def _said(node: Any) -> str:
+    """A filter as the user would write it."""
+    if isinstance(node, ex.Filter):
+        return str(node.predicate)
+    if isinstance(node, ex.Query):
+        return str(node.operand("_expr"))
+    given = {name: node.operand(name) for name in node._parameters[1:]}
+    known = [f"{k}={v!r}" for k, v in given.items() if v is not node._defaults[k]]
+    return f"dropna({', '.join(known)})"
 
 
 def _why_left(node: Any) -> str:
-    inside = list(node.predicate.walk())
+    inside = list(node.predicate.walk()) if isinstance(node, ex.Filter) else []
     if any(isinstance(part, ex.Expr) and part.ndim == 0 for part in inside):
         return "it compares with a value that is made of all rows"
     if any(isinstance(part, (ex.MapPartitions, ex.Map, ex.Apply)) for part in inside):
@@ -94,4 +113,6 @@ def _why_left(node: Any) -> str:
         return f"it is of a frame that was changed after reading ({type(read).__name__})"
     if read.limit is not None:
         return "it is of rows that were chosen by their order"
+    if isinstance(node, (ex.DropnaFrame, ex.DropnaSeries)):
+        return "reads take in no dropna; say frame[frame.column.notna()]"
     return "it isn't known to look at each row by itself"

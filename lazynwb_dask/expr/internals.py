@@ -16,7 +16,7 @@ try:
     from dask.dataframe.dask_expr._indexing import Loc
     from dask.dataframe.dask_expr._reductions import Len, NLargest, NSmallest
     from dask.dataframe.dask_expr._shuffle import SetIndexBlockwise
-    from dask.dataframe.dask_expr.io.io import BlockwiseIO
+    from dask.dataframe.dask_expr.io.io import BlockwiseIO, FromGraph
     from dask.tokenize import _tokenize_deterministic
     from dask.utils import M, methodcaller
 except ImportError as exc:
@@ -30,8 +30,8 @@ _HOOKS = {
     ex.PartitionsFiltered: "_filtered_task _partitions divisions substitute_parameters",
     BlockwiseIO: "_absorb_projections _simplify_up",
     NLargest: "chunk_kwargs reduction_aggregate reduction_chunk reduction_combine",
-    ex: "_DelayedExpr Assign MethodOperator Query are_co_aligned determine_column_projection "
-    "plain_column_projection",
+    ex: "_DelayedExpr Assign DropnaFrame DropnaSeries MethodOperator Query are_co_aligned "
+    "determine_column_projection plain_column_projection",
 }
 _missing = [
     f"{owner.__name__}.{name}"
@@ -50,6 +50,7 @@ __all__ = [
     "BlockwiseIO",
     "DataNode",
     "FinalizeCompute",
+    "FromGraph",
     "FunctionMap",
     "Len",
     "Loc",

@@ -110,13 +110,15 @@ def _push_head(read: ReadNWB, parent: Any, dependents: Any) -> Any:
 
 
 def _count(view: Any, parent: Any, dependents: Any) -> Any:
-    """Lengths are known beforehand."""
+    """Lengths are known beforehand, or take no column but the index."""
     read = read_of(view)
     if read is not None and isinstance(parent, (Len, ex.Lengths)):
         lengths = _lengths(read)
         if lengths is not None:
             known = lengths.tolist()
             return ex.Literal(sum(known) if isinstance(parent, Len) else tuple(known))
+        if isinstance(parent, Len) and not isinstance(view, ReadIndex):
+            return Len(ReadIndex(read))  # no column need be read to count rows
     return None
 
 
