@@ -18,13 +18,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .decode import spread
-from .fusion import Scan, possible
+from .fusion import Scan, columns_of, possible
+from .naming import tables, task_label
 from .predicate import Limit, Predicate, then
 from .threads import at_once
 
 Ints = NDArray[np.int64]
 LONGEST = (
-    1 << 31
+    1 << 40
 )  # rows of a partition, where partitions are told apart by nothing but their number
 
 
@@ -257,6 +258,7 @@ class ByFile:
 
     # --- what differs
     certain: ClassVar[bool] = True  # whether all that `leaves` says is read
+    kind: ClassVar[str]  # what is done to the tables, in a word
 
     @property
     def meta(self) -> pd.DataFrame:
@@ -321,8 +323,10 @@ class ByFile:
 
     @property
     def label(self) -> str:
-        """What tasks are called: ``join-nwb``."""
-        return "join-nwb"
+        """What tasks are called: ``join-units-trials``."""
+        about = [w for s in self.sides for w in tables(getattr(s.scan, "label", "read-nwb"))]
+        urls = [str(url) for url in self.urls if not pd.isna(url)] if self.nparts == 1 else []
+        return task_label(self.kind, about, urls)
 
     def __dask_tokenize__(self) -> str:
         return self.token
@@ -352,6 +356,18 @@ def file_scans(scan: Any) -> list[Any]:
     if not isinstance(scan, ByFile):
         return [scan]
     return [found for side in scan.sides for found in file_scans(side.scan)]
+
+
+def hold(rows: Sequence[Rows], urls: Sequence[str], joined: int, settings: Any) -> None:
+    """Have memory for so many rows that are made of others by their position."""
+    if settings.memory is None:
+        return
+    sizes = [(int(one.frame.memory_usage(index=False).sum()), len(one.frame)) for one in rows]
+    nbytes = sum(size * joined // max(count, 1) for size, count in sizes)
+    more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
+    settings.memory.take(
+        nbytes, lambda: f"{urls[0]}{more}: {joined} joined rows take about {nbytes >> 20} MiB"
+    )
 
 
 class Leaf(NamedTuple):
@@ -386,4 +402,15 @@ def leaves(
         found += leaves(
             plan.scan, plan.columns, plan.predicate, None, pieces, certain and scan.certain
         )
+    return found
+
+
+def expected(
+    scan: Any, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
+) -> int:
+    """Decoded bytes of what a read begins with: where rows are chosen, the columns that decide."""
+    found = 0
+    for leaf in leaves(scan, columns, predicate, limit, [np.arange(scan.nparts)]):
+        first = columns_of(leaf.predicate) | columns_of(leaf.limit) or leaf.columns
+        found += int(leaf.scan.nbytes(first)[leaf.buckets[0]].sum())
     return found

@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import Any
+
+from .memory import Bounds
+
+SPILLING = 10.0  # seconds that one result may take on its way to the disk
 
 
 def active_client() -> Any:
@@ -33,10 +40,32 @@ def this_worker() -> Any:
         return None
 
 
-def memory() -> int | None:
-    """Bytes that the worker of the current task may use; None elsewhere, or where there is no limit."""
+def memory() -> Bounds | None:
+    """What the worker of the current task may use; None elsewhere, or where there is no limit."""
     worker = this_worker()
-    return None if worker is None else worker.memory_manager.memory_limit or None
+    limit = None if worker is None else worker.memory_manager.memory_limit
+    if not limit:
+        return None
+    return Bounds(limit, worker.monitor.get_process_memory, partial(_spill, worker))
+
+
+def _spill(worker: Any) -> bool:
+    """Have one result written to the worker's disk, as Dask does when memory runs short."""
+    data, done = worker.data, Future[bool]()
+    if not hasattr(data, "evict"):
+        return False  # the worker was told to keep all in memory
+
+    def evict() -> None:
+        moved = False
+        try:
+            moved = bool(data.fast) and data.evict() >= 0
+        finally:
+            done.set_result(moved)
+
+    worker.loop.add_callback(evict)
+    with suppress(TimeoutError):
+        return done.result(SPILLING)
+    return False
 
 
 def memory_of_a_thread() -> int | None:

@@ -53,7 +53,7 @@ def observed() -> Iterator[Settings]:
     Yields
     ------
     Settings
-        With which reads end soon after the task is cancelled, and which know the worker's memory.
+        With which reads end soon after the task is cancelled.
     """
     settings, worker = config.settings(), cluster.this_worker()
     if worker is None:
@@ -61,9 +61,7 @@ def observed() -> Iterator[Settings]:
         return
     watch = _Watch()
     try:
-        yield replace(
-            settings, note=watch.note, memory=cluster.memory(), withdrawn=cluster.withdrawn()
-        )
+        yield replace(settings, note=watch.note, withdrawn=cluster.withdrawn())
     finally:
         if watch.tallies:
             worker.log_event(TOPIC, watch.events())

@@ -57,8 +57,8 @@ def merge_by_file(
     dask.dataframe.DataFrame
         The left columns, then the right ones without the keys of `on`. `_nwb_path` is always there, once.
         Files come in the order of `left`, then those that only `right` has; the rows of each in the order
-        in which pandas merges them. The index numbers the pairs of rows: it is unique, has gaps, and
-        stays with a row whatever conditions are added.
+        in which pandas merges them. The index numbers the pairs of rows: it is unique (within a file,
+        where divisions are unknown), has gaps, and stays with a row whatever conditions are added.
 
     Raises
     ------

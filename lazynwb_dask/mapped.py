@@ -98,6 +98,7 @@ class Mapped(ByFile):
     names: tuple[str, ...]
     made: pd.DataFrame  # what the function makes, without rows
     columns: tuple[str, ...]
+    kind = "map"
 
     # --- what the planner asks
     @property
@@ -159,6 +160,9 @@ class Mapped(ByFile):
                 for side in self.sides
             ]
         )
+        if settings.memory is not None:
+            # the function may itself compute something that reads: it would wait for this task
+            settings.memory.give_back()
         files = np.arange(self.nparts + 1)
         borders = [np.searchsorted(one.file, files).tolist() for one in rows]
         pieces = []

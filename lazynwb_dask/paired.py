@@ -18,9 +18,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from .byfile import LONGEST, ByFile, Ints, Plan, Rows, Side, align
+from .byfile import LONGEST, ByFile, Ints, Plan, Rows, Side, align, hold
 from .choices import Labelled, Renamed
 from .errors import NWBError
+from .labels import packed, unpacked
+from .outputs import KEY, PATH, Output, outputs_of
 from .predicate import Limit, Predicate, conjuncts, then
 from .threads import at_once
 
@@ -28,7 +30,6 @@ LATE = (
     64 * 1024
 )  # a column of more bytes a partition is read only once it is known which rows are left
 MOST = 1 << 62  # labels of a whole frame
-KEY, PATH = -1, -2  # where a column comes from, if not from one side
 # The sides whose rows are all in the result.
 _KEPT: Mapping[str, tuple[bool, bool]] = {
     "inner": (False, False),
@@ -36,14 +37,6 @@ _KEPT: Mapping[str, tuple[bool, bool]] = {
     "right": (False, True),
     "outer": (True, True),
 }
-
-
-class Output(NamedTuple):
-    """A column of the result: the side that it is of, or `KEY` or `PATH`, and its name there."""
-
-    name: str
-    side: int
-    source: str
 
 
 class _Pushed(NamedTuple):
@@ -66,7 +59,7 @@ def join(
     how : {"inner", "left", "right", "outer"}
     suffixes : pair of str or None
     """
-    outputs = _outputs(left, right, keys, suffixes)
+    outputs = outputs_of(left, right, keys, suffixes)
 
     def wanted(there: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
         kept = [here for here, keep in zip(there, _KEPT[how], strict=True) if keep]
@@ -74,29 +67,7 @@ def join(
 
     sides = align([left, right], wanted)
     made = Pairs(sides, None, how, tuple(keys), tuple(outputs))
-    return replace(made, offset=made._offsets())
-
-
-def _outputs(
-    left: Plan, right: Plan, keys: Sequence[tuple[str, str]], suffixes: Sequence[Any]
-) -> list[Output]:
-    """The result's columns as pandas would name and order them."""
-    shared = [a for a, b in keys if a == b]
-    ours = [*left.columns] if "_nwb_path" in left.columns else [*left.columns, "_nwb_path"]
-    theirs = [name for name in right.columns if name not in shared and name != "_nwb_path"]
-    once = [*shared, "_nwb_path"]
-    mine, other = (
-        pd.DataFrame({name: [0] for name in [*once, *rest]})
-        for rest in ([n for n in ours if n not in once], theirs)
-    )
-    named = mine.merge(other, on=once, suffixes=tuple(suffixes)).columns[len(once) :]
-    renamed = dict(zip([n for n in ours if n not in once], named, strict=False))
-    found = []
-    for name in ours:
-        side = PATH if name == "_nwb_path" else KEY if name in shared else 0
-        found.append(Output(renamed.get(name, name), side, name))
-    found += [Output(n, 1, s) for n, s in zip(named[len(renamed) :], theirs, strict=True)]
-    return found
+    return replace(made, offset=made._offset_known())
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +78,7 @@ class Pairs(ByFile):
     keys: tuple[tuple[str, str], ...]
     outputs: tuple[Output, ...]
     certain = False
+    kind = "join"
 
     # --- what the planner asks
     @cached_property
@@ -119,20 +91,26 @@ class Pairs(ByFile):
 
     @cached_property
     def extents(self) -> Ints | None:
-        counts = self._counts()
-        return None if counts is None else (counts[0] + 1) * (counts[1] + 1)
-
-    def _counts(self) -> list[Ints] | None:
-        """The labels that each file has on each side; None if unknown, or if pairs would be too many."""
-        found = [None if s.sizes is None else s.sums(s.sizes) for s in self.sides]
-        if any(counts is None for counts in found):
+        if self.offset is None:
             return None
-        left, right = [counts for counts in found if counts is not None]
-        many = float(((left + 1.0) * (right + 1.0)).sum()) >= MOST
-        return None if many else [left, right]
+        left, right = self._counts()
+        return (left + 1) * (right + 1)
 
-    def _offsets(self) -> Ints | None:
-        return None if self.extents is None else np.cumsum(self.extents) - self.extents
+    def _counts(self) -> list[Ints]:
+        """The labels that each file has on each side, where all are known."""
+        return [side.sums(side.sizes) for side in self.sides if side.sizes is not None]
+
+    def _offset_known(self) -> Ints | None:
+        """The first label of each file; None if labels are unknown, or would be too many."""
+        counts = self._counts()
+        if len(counts) < len(self.sides):
+            return None
+        left, right = counts
+        if float(((left + 1.0) * (right + 1.0)).sum()) >= MOST:
+            return None
+        extents = (left + 1) * (right + 1)
+        offset: Ints = np.cumsum(extents) - extents
+        return offset
 
     @property
     def constants(self) -> frozenset[str]:
@@ -246,6 +224,7 @@ class Pairs(ByFile):
             )
             rows, at = [one for one, _ in completed], [at for _, at in completed]
             pairs = pairs._replace(at=at)
+        hold(rows, self.urls, len(pairs.labels), settings)
         found = {o.name: o for o in self.outputs}
         data = {name: self._column(found[name], rows, pairs) for name in columns}
         return pd.DataFrame(data, index=pairs.labels, copy=False)
@@ -300,26 +279,65 @@ class Pairs(ByFile):
         matched = frames[0].merge(frames[1], on=on, how=self.how)  # type: ignore[arg-type]
         at = [matched[f"at{i}"].fillna(-1).to_numpy(np.int64) for i in (0, 1)]
         file = matched["file"].to_numpy(np.int64)
-        numbers = [np.append(rows.number, 0)[a] for rows, a in zip((left, right), at, strict=True)]
-        return _Matched(at, file, pd.Index(self._labels(file, at, numbers), dtype="int64"))
+        labels = self._labels(file, at, (left.number, right.number))
+        return _Matched(at, file, pd.Index(labels, dtype="int64"))
 
     def _labels(self, file: Ints, at: Sequence[Ints], numbers: Sequence[Ints]) -> Ints:
         """For each pair a number of its own, whatever else is read; in order, except of outer joins."""
-        counts = self._counts() if self.offset is not None else None
-        if counts is None:
-            if any(len(n) and int(n.max()) >= LONGEST - 1 for n in numbers):
-                url = self.urls[int(file[0])]
-                raise NWBError(
-                    f"{url}: too many rows for a join of tables of unknown length: read them without "
-                    "schema=, and name each file once"
-                )
-            counts = [np.full(self.nparts, LONGEST - 1)] * 2
-        filled = [np.where(a < 0, c[file], n) for a, c, n in zip(at, counts, numbers, strict=True)]
-        i, j = (1, 0) if self.how == "right" else (0, 1)
-        labels: Ints = filled[i] * (counts[j][file] + 1) + filled[j]
+        i, j = self._order
         if self.offset is not None:
-            labels = labels + self.offset[file]
+            counts = self._counts()
+            filled = [
+                np.where(a < 0, c[file], np.append(n, 0)[a])
+                for a, c, n in zip(at, counts, numbers, strict=True)
+            ]
+            known: Ints = filled[i] * (counts[j][file] + 1) + filled[j] + self.offset[file]
+            return known
+        # of one file
+        parts = [
+            np.append(part, 0)[at[side]]
+            for side in (i, j)
+            for part in _apart(self.sides[side], numbers[side], np.zeros_like(numbers[side]))
+        ]
+        labels = packed(parts)
+        if labels is None:
+            raise NWBError(
+                f"{self.urls[0]}: no number is large enough to tell apart the rows of a join of "
+                f"{self.tables} tables as long as these. Join them in one function, of which the rows "
+                "are numbered anew: map_files(lambda a, b, c: a.merge(b, ...).merge(c, ...), a=a, b=b, "
+                "c=c)"
+            )
         return labels
+
+    @property
+    def _order(self) -> tuple[int, int]:
+        """The side that labels are ordered by, and the other."""
+        return (1, 0) if self.how == "right" else (0, 1)
+
+    @property
+    def tables(self) -> int:
+        """How many tables are joined."""
+        return sum(s.scan.tables if isinstance(s.scan, Pairs) else 1 for s in self.sides)
+
+    @property
+    def width(self) -> int:
+        """How many numbers labels are made of."""
+        return sum(_width(side) for side in self.sides)
+
+    def apart(self, number: Ints, file: Ints) -> list[Ints]:
+        """The numbers that labels are made of, as if each file's began from 0; all 0 of a side without row."""
+        if self.offset is None:
+            return unpacked(number, self.width)
+        i, j = self._order
+        counts = [count[file] for count in self._counts()]
+        of_side = dict(zip((i, j), np.divmod(number, counts[j] + 1), strict=True))
+        found = []
+        for side in (i, j):
+            there = np.flatnonzero(of_side[side] < counts[side])
+            for part in _apart(self.sides[side], of_side[side][there], file[there]):
+                found.append(np.zeros_like(number))
+                found[-1][there] = part
+        return found
 
     def _column(self, output: Output, rows: Sequence[Rows], pairs: _Matched) -> Any:
         if output.side == PATH:
@@ -385,6 +403,22 @@ def _decisive(pushed: _Pushed, limit: Limit | None) -> tuple[set[str], bool]:
     """The columns that decide which pairs are left, and whether anything does."""
     choices = [choice for choice in (pushed.rest, limit) if choice is not None]
     return {name for choice in choices for name in choice.columns}, bool(choices)
+
+
+def _apart(side: Side, number: Ints, file: Ints) -> list[Ints]:
+    """The numbers of a side's tables that the number of each row is made of; all 0 is none of them."""
+    if isinstance(side.scan, Pairs):
+        return side.scan.apart(number, side.parts[side.borders[file]])
+    if side.sizes is not None:
+        return [number + 1]
+    part, row = np.divmod(number, LONGEST)
+    return [part, row + 1]
+
+
+def _width(side: Side) -> int:
+    if isinstance(side.scan, Pairs):
+        return side.scan.width
+    return 2 if side.sizes is None else 1
 
 
 class _Matched(NamedTuple):

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from . import cluster, memory
+from .byfile import ByFile, expected
 from .events import observed
 from .fusion import Scan
 from .predicate import Limit, Predicate
+
+IN_FLIGHT = 16  # bytes on their way may be this part of what a worker has
 
 
 def read(
     scan: Scan, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
 ) -> pd.DataFrame:
-    """All partitions of a narrowed scan."""
+    """All partitions of a narrowed scan, once the worker has room for them."""
     with observed() as settings:
-        return scan.read(columns, predicate, limit, settings)
+        bounds = cluster.memory()
+        if bounds is None:
+            return scan.read(columns, predicate, limit, settings)
+        # What is on its way comes on top of what is decoded.
+        limited = replace(settings, in_flight=min(settings.in_flight, bounds.limit // IN_FLIGHT))
+        return memory.within(
+            bounds,
+            int(memory.COPIED * expected(scan, columns, predicate, limit)),
+            lambda share: scan.read(columns, predicate, limit, replace(limited, memory=share)),
+            _way_out(scan),
+            settings.withdrawn,
+        )
+
+
+def _way_out(scan: Any) -> str:
+    """What can be changed where a task would read too much."""
+    more = "read fewer columns, or give workers more memory (memory_limit=)"
+    if isinstance(scan, ByFile):
+        return f"All rows of a file's tables are read at once to be joined: {more}"
+    if not getattr(scan, "indexed", True):
+        return f"With a given schema= files are read as a whole: leave it out, {more}"
+    return f"Read smaller partitions (blocksize=), {more}"
 
 
 def nothing(meta: pd.DataFrame) -> pd.DataFrame:

@@ -668,9 +668,6 @@ def test_tables_whose_files_workers_look_at_are_joined_too(paths: list[str]) -> 
                     .compute(), [("k", "k")], "left", paths=paths)  # fmt: skip
     got = joined.compute().reset_index(drop=True)
     assert_same(got.astype(wanted.dtypes), wanted)
-    twice = read_nwb(paths[:1] * 2, "/units", schema=kinds)
-    with pytest.raises(NWBError, match=r"s0\.nwb: too many rows.*name each file once"):
-        merge_by_file(twice, trials, on="k").compute()
 
 
 def test_only_the_columns_that_are_needed_are_fetched_of_either_side(
