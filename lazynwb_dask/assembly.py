@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .catalogs.pruning import FileStatistics
 from .channels import Shown
 from .errors import NWBReadError
 from .index import Layout, TableIndex
@@ -15,6 +16,9 @@ from .records import Files, Records
 from .scan import Scan
 from .schema import PROVENANCE, PROVENANCE_FIELDS, Schema
 from .sources import Source
+
+if TYPE_CHECKING:
+    from .catalogs.finding import Columns
 
 
 def build(
@@ -66,8 +70,15 @@ def assemble(
     numbered: bool = True,
     on_error: str = "raise",
     on_missing: str = "skip",
+    columns: Columns | None = None,
 ) -> Scan:
-    """The scan of files whose tables have so many rows, split by rows where they are large."""
+    """The scan of files whose tables have so many rows, split by rows where they are large.
+
+    Parameters
+    ----------
+    columns : Columns, optional
+        What a catalog holds of their columns.
+    """
     lengths = np.fromiter(map(len, files.urls), np.float64, len(files.urls))
     per_row = lengths + 24 + max(map(len, files.tables), default=0)
     for held in files.records.values():
@@ -99,6 +110,7 @@ def assemble(
         numbered=numbered,
         on_error=on_error,
         on_missing=on_missing,
+        statistics=FileStatistics(columns, rows, files),
     )
 
 

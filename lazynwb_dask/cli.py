@@ -136,6 +136,16 @@ def _show(opened: Catalog) -> None:
             click.echo(f"  {row.error}")
 
 
+# What messages say of Python, as it is said here.
+_SPELT = {
+    "on_error='skip'": "--skip-errors",
+    "refresh(anew=True)": "catalog refresh --anew",
+    "use build_catalog": "use catalog build",
+    "with build_catalog": "with catalog build",
+    "build_catalog(paths, url) makes one": "catalog build makes one",
+}
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     """Errors that are meant for people, without a traceback."""
@@ -143,8 +153,11 @@ def _told() -> Iterator[None]:
 
     try:
         yield
-    except (NWBError, FileNotFoundError, ValueError) as exc:
-        raise click.ClickException(str(exc)) from None
+    except (NWBError, OSError, ValueError) as exc:
+        text = str(exc)
+        for python, here in _SPELT.items():
+            text = text.replace(python, here)
+        raise click.ClickException(text) from None
     except KeyboardInterrupt:
         click.echo("Interrupted. The same command goes on from here.", err=True)
         raise click.exceptions.Exit(130) from None

@@ -13,6 +13,7 @@ from dask.utils import format_bytes
 from . import config, expr
 from .byfile import ByFile, Leaf, leaves
 from .cost import Cost, catalog_cost, cost
+from .index import walk
 from .predicate import conjuncts
 from .schema import PROVENANCE
 
@@ -44,6 +45,8 @@ class ReadPlan:
         To NWB files.
     exact : bool
         Whether these two are; otherwise they are an upper bound.
+    known : bool
+        False where there is more, of which nothing can be told before it is read.
     rows : int
         That are left, at most.
     memory : int
@@ -51,7 +54,7 @@ class ReadPlan:
     memory_task : int
         The same of the largest task.
     why : tuple of str
-        Why they are an upper bound only.
+        Why requests and bytes aren't exact.
     catalog_requests, catalog_bytes : int
         To the catalog, at most, by each process that reads and has none of these values yet.
     """
@@ -75,6 +78,7 @@ class ReadPlan:
     why: tuple[str, ...] = ()
     catalog_requests: int = 0
     catalog_bytes: int = 0
+    known: bool = True
 
     def lines(self) -> list[tuple[str, str]]:
         """What to show, by heading."""
@@ -95,10 +99,11 @@ class ReadPlan:
         found.append(("condition", self.condition or "none"))
         if self.limit:
             found.append(("limit", f"{self.limit} of each partition"))
-        most = "" if self.exact else "at most "
-        fetched = (
-            f"{most}{_count(self.requests, 'request')}, {format_bytes(self.bytes)}, of NWB files"
-        )
+        fetched = f"{_count(self.requests, 'request')}, {format_bytes(self.bytes)}, of NWB files"
+        if not self.known:
+            fetched = "not known beforehand"
+        elif not self.exact:
+            fetched = f"at most {fetched}"
         found.append(("fetches", fetched + (f" ({'; '.join(self.why)})" if self.why else "")))
         if self.catalog_requests:
             asked = f"up to {_count(self.catalog_requests, 'request')}"
@@ -193,14 +198,19 @@ def _plan(leaf: Leaf) -> ReadPlan:
     decided = set(predicate.columns if predicate else ()) | set(limit.columns if limit else ())
     used = [name for name in scan.fields if name in {*leaf.columns, *decided}]
     if scan.indexed:
-        costs = [cost(scan, int(i), leaf.columns, predicate, limit, settings) for i in left]
-        why = _why(scan, used, decided)
+        costs = [
+            cost(scan, int(i), leaf.columns, predicate, limit, settings, leaf.certain) for i in left
+        ]
+        known = all(one.known for one in costs)
+        why = _why(scan, used, decided) if known else ["values of columns lie in other files"]
     else:
+        known = False
         costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
     of_catalog = catalog_cost(scan, left.tolist(), used, settings)
     exact = all(one.exact for one in costs)
-    if exact and not leaf.certain:
-        exact, why = False, ["as if all rows were wanted: which are shows only in both tables"]
+    if not leaf.certain:
+        exact = False
+        why = ["as if all rows were wanted: which are shows only in both tables", *why]
     weights = scan.nbytes(used)
     per_task = [int(weights[bucket].sum()) for bucket in buckets]
     condition = " and ".join(map(repr, conjuncts(predicate))) if predicate else ""
@@ -221,9 +231,10 @@ def _plan(leaf: Leaf) -> ReadPlan:
         rows=sum(one.rows for one in costs),
         memory=int(weights[left].max(initial=0)),
         memory_task=max(per_task, default=0),
-        why=() if exact else tuple(why),
+        why=() if exact else tuple(why or ["which bytes shows only when others have been read"]),
         catalog_requests=of_catalog[0],
         catalog_bytes=of_catalog[1],
+        known=known,
     )
 
 
@@ -241,12 +252,24 @@ def _held(scan: Scan, names: Sequence[str]) -> tuple[str, ...]:
 
 def _why(scan: Scan, used: Sequence[str], decided: set[str]) -> list[str]:
     held = {*_held(scan, used), *PROVENANCE, *scan.files.facts}
+    found = []
     unknown = [name for name in used if name in decided - held]
     if unknown:
-        return [f"as if all rows passed: {_names(unknown)} must be read to know"]
+        found.append(f"as if all rows passed: {_names(unknown)} must be read to know")
     if scan.files.parts:
-        return ["what lies within LINDI files is read once by each process"]
-    return ["what texts or inner lists take shows only when they are read"]
+        found.append("what lies within LINDI files is read once by each process")
+    texts = [name for name in used if name not in held and _is_scattered(scan, name)]
+    if texts:
+        found.append(f"as if {_names(texts)} lay all over the files: where shows only in these")
+    return found
+
+
+def _is_scattered(scan: Scan, name: str) -> bool:
+    """Whether elements of a column refer to values that may lie anywhere in their file."""
+    records = scan.files.records.get(name)
+    layouts = [] if records is None else [layouts[0] for layouts, _ in records.variants]
+    kinds = {element[0] for layout in layouts for element in walk(layout.element)}
+    return bool(kinds & {"string", "sequence", "reference"})
 
 
 def _of(some: int, all_: int, note: str = "") -> str:

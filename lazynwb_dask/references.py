@@ -1,8 +1,8 @@
-"""Where the numbers of a file's tables lie, told in Kerchunk's way: for zarr, xarray and others.
+"""Where a file's arrays of numbers lie, told in Kerchunk's way: for zarr, xarray and others.
 
 A Kerchunk reference file is a Zarr store (version 2) of which each chunk is a byte range of another file. It
 knows fewer ways of storing than HDF5: what it can't express is an error that names the column, never left out
-in silence.
+in silence. Tables are told from the catalog; TimeSeries, which a catalog doesn't hold, from the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ import numpy as np
 
 from .errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
 from .filters import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
-from .formats.hdf5 import table_path
+from .formats.hdf5 import IndexTable, table_path
+from .formats.inventory import ListSeries
+from .formats.series import SERIES
+from .formats.sparse import Passes
 from .index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex
 from .read import read_arrays
 from .sources import Source, shown
@@ -28,7 +31,10 @@ _DEFLATE_LEVEL = 4  # where the file doesn't tell; decoding doesn't ask
 
 
 def to_kerchunk(
-    catalog: Catalog, path: str, tables: str | Sequence[str] | None, columns: Sequence[str] | None
+    catalog: Catalog,
+    path: str,
+    tables: str | Sequence[str] | None,
+    columns: str | Sequence[str] | None,
 ) -> dict[str, Any]:
     """The references of one file. See `Catalog.to_kerchunk`."""
     number = catalog.number(path)
@@ -37,26 +43,20 @@ def to_kerchunk(
         raise UnsupportedColumnError(
             f"{shown(source.url)}: a LINDI file consists of references already; use it as it is"
         )
-    there = catalog.paths_of(number)
-    if tables is None:
-        names = there
-    else:
-        names = [table_path(t) for t in ([tables] if isinstance(tables, str) else tables)]
+    columns = [columns] if isinstance(columns, str) else columns
     references: dict[str, Any] = {".zgroup": json.dumps({"zarr_format": 2})}
     found: set[str] = set()
-    for name in names:
-        if name not in there:
-            raise TableNotFoundError(
-                f"no table {name} in {shown(source.url)}. Its tables: {', '.join(there)}"
-            )
-        (table,) = catalog.indexes(name, [number])
+    indexes = _tables(catalog, number, source, tables)
+    for table in indexes:
         chosen = [c for c in table.columns.values() if columns is None or c.name in columns]
         found |= {column.name for column in chosen}
         arrays = _arrays(catalog, source, table, chosen, named=columns is not None)
-        references |= _group(name, table, list(arrays), source)
+        references |= _group(table.path, table, list(arrays), source)
     for column in columns or ():
         if column not in found:
-            raise ColumnNotFoundError(f"no column {column!r} in {', '.join(names)}")
+            raise ColumnNotFoundError(
+                f"no column {column!r} in {', '.join(table.path for table in indexes)}"
+            )
     metadata = {
         key: json.loads(text)
         for key, text in references.items()
@@ -67,22 +67,70 @@ def to_kerchunk(
     return {"version": 1, "refs": references}
 
 
+def _tables(
+    catalog: Catalog, number: int, source: Source, tables: str | Sequence[str] | None
+) -> list[TableIndex]:
+    """The tables and TimeSeries that are to be told."""
+    there = catalog.paths_of(number)
+    if tables is None:
+        held = [catalog.indexes(name, [number])[0] for name in there]
+        return held + list(_in_file(catalog, source, None).values())
+    names = [table_path(t) for t in ([tables] if isinstance(tables, str) else tables)]
+    read = _in_file(catalog, source, [name for name in names if name not in there])
+    for name in names:
+        if name not in there and name not in read:
+            raise TableNotFoundError(
+                f"no table or TimeSeries {name} in {shown(source.url)}. Its tables: {', '.join(there)}"
+            )
+    return [read[n] if n in read else catalog.indexes(n, [number])[0] for n in names]
+
+
+def _in_file(
+    catalog: Catalog, source: Source, paths: Sequence[str] | None
+) -> dict[str, TableIndex]:
+    """What the catalog doesn't hold, by path: all TimeSeries, or what is there of these paths."""
+    if paths is not None and not paths:
+        return {}
+    passes = Passes(source, catalog.place.options, catalog.place.settings)
+    found = {}
+    for path in passes.run(ListSeries()) if paths is None else paths:
+        table = passes.run(IndexTable((path,), details=True))
+        if table is not None:
+            found[path] = table
+    return found
+
+
 def _arrays(
     catalog: Catalog, source: Source, table: TableIndex, columns: Sequence[ColumnIndex], named: bool
 ) -> Iterator[tuple[str, ColumnIndex, ArrayIndex, int]]:
     """The numeric datasets: name, column, where it lies, and how many indexes point into it."""
     for column in columns:
         where = f"{shown(source.url)}: {table.path}: column {column.name!r}"
-        numeric = not column.problem and column.arrays[0].layout.element[0] in ("number", "bool")
-        if not numeric or column.labels is not None:
+        why = _unfit(table, column)
+        if why:
             if named:
                 raise UnsupportedColumnError(
-                    f"{where}: {column.problem or 'not numbers'}; only arrays of numbers can be exported"
+                    f"{where}: {why}; only arrays of numbers can be exported"
                 )
             continue
         for level, array in enumerate(column.arrays):
             name = column.name + "_index" * level
             yield name, column, _mapped(catalog, source, array), level
+
+
+def _unfit(table: TableIndex, column: ColumnIndex) -> str:
+    """Why a column isn't an array of numbers of this file; empty if it is."""
+    if column.problem:
+        return column.problem
+    if SERIES in table.attributes and "external_file" in table.attributes and column.name == "data":
+        return "its values are in external files"
+    if column.arrays[0].layout.computed:
+        return (
+            "not stored: it follows from starting_time and rate, which the group's attributes tell"
+        )
+    if column.labels is not None or column.arrays[0].layout.element[0] not in ("number", "bool"):
+        return "not numbers"
+    return ""
 
 
 def _mapped(catalog: Catalog, source: Source, array: ArrayIndex) -> ArrayIndex:
@@ -132,7 +180,7 @@ def _metadata(array: ArrayIndex, where: str) -> dict[str, Any]:
     if layout.raw_edges:
         raise UnsupportedColumnError(
             f"{where}: chunks at its edges are stored without filters, which Kerchunk can't express; "
-            "leave it out with columns="
+            "leave it out with tables= or columns="
         )
     kind = np.dtype("|b1") if layout.element[0] == "bool" else np.dtype(layout.element[1])
     return {
@@ -162,7 +210,7 @@ def _codec(step: Filter, where: str) -> dict[str, Any]:
     name = _NAMES.get(step.id) or step.name or str(step.id)
     raise UnsupportedColumnError(
         f"{where}: stored with the HDF5 filter {name}, which Kerchunk can't express; leave it out "
-        "with columns="
+        "with tables= or columns="
     )
 
 
@@ -181,7 +229,7 @@ def _chunks(array: ArrayIndex, source: Source, where: str) -> Iterator[tuple[str
     if extents.masks is not None and extents.masks.any():
         raise UnsupportedColumnError(
             f"{where}: some of its chunks were stored without some of its filters (filter masks), "
-            "which Kerchunk can't express; leave it out with columns="
+            "which Kerchunk can't express; leave it out with tables= or columns="
         )
     if not array.rows:
         return

@@ -61,7 +61,11 @@ Steps = Generator[Wave, None, T]
 
 
 def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
-    """Several steps side by side: one wave for all of them, until all have ended."""
+    """Several steps side by side: one wave for all of them, until all have ended.
+
+    Those that want values of a catalog go first, by themselves. What the others want of the file waits
+    until these know too what they want of it, and is one round trip then rather than two.
+    """
     results: dict[int, T] = {}
     waves: dict[int, Wave] = {}
 
@@ -75,15 +79,16 @@ def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
     for i in range(len(steps)):
         advance(i)
     while waves:
+        turn = {i: wave for i, wave in waves.items() if wave.stored} or dict(waves)
         joint = Wave()
-        for wave in waves.values():
+        for wave in turn.values():
             joint.requests += wave.requests
             joint.addresses |= wave.addresses
             joint.elsewhere += wave.elsewhere
             joint.stored += wave.stored
             joint.listings += wave.listings
         yield joint
-        for i, wave in list(waves.items()):
+        for i, wave in turn.items():
             wave.paths = joint.paths
             advance(i)
     return [results[i] for i in range(len(steps))]

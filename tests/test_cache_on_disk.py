@@ -302,4 +302,4 @@ def test_what_is_stored_has_the_shape_that_the_format_number_stands_for() -> Non
         for kind in (index.TableIndex, index.ColumnIndex, index.Extents, index.Layout, index.Filter)
     ]
     digest = hashlib.sha256(repr(stored).encode()).hexdigest()[:12]
-    assert (entry.FORMAT, layout.FORMAT, digest) == (2, 2, "91e55cd378ef")
+    assert (entry.FORMAT, layout.FORMAT, digest) == (3, 4, "205f098e9407")

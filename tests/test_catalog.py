@@ -147,8 +147,10 @@ def test_values_never_travel_in_a_graph(catalog: lazynwb_dask.Catalog) -> None:
     units = lazynwb_dask.read_nwb(catalog, "/units", blocksize=None)
     query = units[units.presence_ratio >= 0][["unit_id", "location"]].optimize()
     held = [pickle.dumps(query.expr), *[pickle.dumps(task) for task in query.dask.values()]]
-    names = set(units.location.compute())
-    assert not any(name.encode() in data for name in names if name for data in held)
+    # those of two letters would be found in any compressed bytes now and then
+    names = {name for name in units.location.compute() if len(name) > 3}
+    assert names
+    assert not any(name.encode() in data for name in names for data in held)
     assert max(map(len, held[1:])) < 2500
 
 
@@ -629,9 +631,9 @@ def test_another_format_is_refused_and_a_damaged_catalog_named(
     lazynwb_dask.build_catalog(sorted(folder.iterdir())[:1], where)
     text = (where / "_manifest.json").read_text()
     for changed, match in (
-        (text.replace('"format": 2', '"format": 99'), "format 99"),
+        (text.replace('"format": 4', '"format": 99'), "format 99"),
         ("{}", "not that of a catalog"),
-        ('{"format": 2}', "damaged"),
+        ('{"format": 4}', "damaged"),
         ("[]", "not that of a catalog"),
     ):
         (where / "_manifest.json").write_text(changed)

@@ -13,11 +13,13 @@ import pytest
 import xarray
 import zarr
 from files import nwb, ragged, table
+from series_files import series
 from servers import RangeServer
 
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
+from lazynwb_dask.storage import record
 
 
 def opened(references: dict[str, Any]) -> zarr.Group:
@@ -154,3 +156,47 @@ def test_chunk_lists_that_the_catalog_leaves_out_are_read(tmp_path: Path) -> Non
     group = opened(catalog.to_kerchunk(path))
     np.testing.assert_array_equal(group["units/s"][4000:4010], np.arange(4000.0, 4010.0))
     assert group["units/s"].nchunks == 5000
+
+
+def test_timeseries_are_told_too(tmp_path: Path) -> None:
+    path, rng = tmp_path / "a.nwb", np.random.default_rng(0)
+    with nwb(path) as file:
+        table(file, "/units", 3, ["x"]).create_dataset("x", data=np.arange(3.0))
+        lfp = series(
+            file, "/acquisition/lfp", rng.integers(-99, 99, (500, 4)).astype("i2"), (2.5, 100.0),
+            chunks=(64, 2), compression=4, shuffle=True,
+        )  # fmt: skip
+        lfp["data"].attrs["conversion"] = 0.5
+        speed = series(file, "/processing/behavior/speed", rng.normal(size=50), np.arange(50) / 7)
+        linked = series(file, "/processing/behavior/moves", rng.normal(size=50))
+        linked["timestamps"] = speed["timestamps"]
+        film = series(file, "/stimulus/film", times=np.arange(9.0))
+        film.create_dataset("data", shape=(0, 0, 0), dtype="u1")
+        film.create_dataset("external_file", data=["film.avi"], dtype=h5py.string_dtype())
+    catalog = lazynwb_dask.build_catalog(path, tmp_path / "catalog")
+    group = opened(catalog.to_kerchunk(path))
+    with h5py.File(path) as file:
+        for name, arrays in (
+            ("units", 2), ("acquisition/lfp", 1), ("processing/behavior/speed", 2),
+            ("processing/behavior/moves", 2), ("stimulus/film", 1),
+        ):  # fmt: skip
+            assert same(group, file, name) == arrays, name
+    lfp_said = group["acquisition/lfp"].attrs
+    assert (lfp_said["rate"], lfp_said["conversion"]) == ("100.0", "0.5")
+    one = opened(catalog.to_kerchunk(path, tables="/processing/behavior/speed", columns="data"))
+    assert list(one["processing/behavior"].group_keys()) == ["speed"]
+    assert list(one["processing/behavior/speed"].array_keys()) == ["data"]
+    with pytest.raises(UnsupportedColumnError, match=r"timestamps.*starting_time and rate"):
+        catalog.to_kerchunk(path, tables="/acquisition/lfp", columns=["timestamps"])
+    with pytest.raises(UnsupportedColumnError, match=r"external files"):
+        catalog.to_kerchunk(path, tables="/stimulus/film", columns=["data"])
+    with pytest.raises(ColumnNotFoundError, match="'nope'"):
+        catalog.to_kerchunk(path, columns="nope")
+
+
+def test_tables_are_told_without_opening_the_file(tmp_path: Path) -> None:
+    (path,) = make_sessions(tmp_path / "sessions", n=1, units=5, mean_spikes=20)
+    catalog = lazynwb_dask.build_catalog(path, tmp_path / "catalog")
+    with record() as counted:
+        catalog.to_kerchunk(path, tables=["/units", "/intervals/trials"])
+    assert path not in counted.files

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -19,13 +22,15 @@ import numpy as np
 import pyarrow as pa
 
 from .. import config
-from ..cluster import active_client
-from ..errors import NWBReadError
+from ..cluster import active_client, withdrawn
+from ..errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from ..formats.hdf5 import table_path
 from ..formats.session import Session
+from ..formats.tree import list_tables
 from ..location import is_local
 from ..options import Options
 from ..sources import Source, expand, shown
+from ..storage import open_source
 from ..store import is_identified
 from ..threads import at_once
 from ..versions import versions
@@ -35,12 +40,13 @@ from .layout import INDEX
 from .manifest import Manifest, read_manifest
 from .part import Part, What, chosen, joined, parts_of
 from .place import Place, unkept
-from .tables import index_of
+from .tables import index_of, whole
 from .turns import Turn, superseded, turn
 from .values import written
 
 GROUP = 65_536  # rows of a row group of the index
-SMALL, LARGE = 8, 128  # files of one part
+SMALL, LARGE = 8, 128  # files of one part, that workers make
+NEAR = 16  # at most, where threads make it: what is left undone is indexed again after an interrupt
 TRIES = 5  # times that a build goes on with what others have built meanwhile
 LOCAL = 2  # parts made at a time by threads: one's round trips while the other decodes
 
@@ -61,18 +67,18 @@ def build(
         Index all files, whatever is known of them.
     """
     named = tuple(paths)
-    return _built(place, lambda before: (named, what), on_error, anew)
+    return _built(place, lambda before: (named, what), on_error, anew, again=False)
 
 
 def refresh(place: Place, *, on_error: str = "raise", anew: bool = False) -> Manifest:
-    """The same for what the catalog says was named when it was built."""
+    """The same for what the catalog says was named when it was built, as far as it is still there."""
 
     def as_before(before: Manifest | None) -> tuple[tuple[str, ...], What]:
         if before is None:
             raise NWBReadError(f"{shown(place.url)}: the catalog is gone; use build_catalog")
         return before.paths, before.what
 
-    return _built(place, as_before, on_error, anew)
+    return _built(place, as_before, on_error, anew, again=True)
 
 
 def _built(
@@ -80,16 +86,23 @@ def _built(
     wanted: Callable[[Manifest | None], tuple[tuple[str, ...], What]],
     on_error: str,
     anew: bool,
+    again: bool,
 ) -> Manifest:
-    """Build, and build on what others have built meanwhile, so that nothing of theirs is lost."""
+    """Build, and build on what others have built meanwhile, so that nothing of theirs is lost.
+
+    If it is only done again for the catalog that is there, that one must be whole, and files that have
+    vanished are dropped. Else it may be of any state, and files that were named must be there.
+    """
     threads = int(config.get("index-threads"))
     fresh: list[Part] = []
     with turn(place) as mine:
         for last in (*[False] * (TRIES - 1), True):
-            before = read_manifest(place)
+            before = read_manifest(place, replaced=not again)
             named, what = wanted(before)
             sources = _files(named, place, threads)
-            known = [] if anew else _known(place, mine, before, what, threads)
+            if again and before is not None:
+                sources = _left(sources, before, place, threads, anew)
+            known = [] if anew else _known(place, mine, before, what, threads, again)
             fresh = _surveyed(sources, fresh, known, place, what, threads, mine, on_error) + fresh
             found = _held([*fresh, *known], fresh=len(fresh))
             alike = before is not None and before.what == what and before.paths == named
@@ -103,11 +116,13 @@ def _built(
                 return before
             every = [*fresh, *known]
             manifest, files = _assembled(sources, every, found, named, what, place, mine.build)
+            if not again:
+                _check_tables(manifest, sources, place)
             manifest = replace(manifest, superseded=superseded(before, manifest.names))
             mine.wrote(files)
             at_once([partial(place.write, *item) for item in files.items()], 8)
             with place.alone():
-                now = read_manifest(place)
+                now = read_manifest(place, replaced=not again)
                 if last or _snapshot(now) == _snapshot(before):
                     manifest.write(place)
                     break
@@ -120,12 +135,19 @@ def _snapshot(manifest: Manifest | None) -> str:
 
 
 def _known(
-    place: Place, mine: Turn, before: Manifest | None, what: What, threads: int
+    place: Place, mine: Turn, before: Manifest | None, what: What, threads: int, again: bool
 ) -> list[Part]:
-    """What is known already: of builds that were interrupted or go on, and of the catalog as it is."""
+    """What is known already: of builds that were interrupted or go on, and of the catalog as it is.
+
+    Of a catalog that is not whole nothing is known, unless it is to be refreshed.
+    """
     known = list(parts_of(place, mine.parts, threads, lambda part: part.what == what))
     if before is not None and before.what == what:
-        known.append(index_of(place, before))
+        try:
+            known.append(index_of(place, before))
+        except NWBReadError:
+            if again:
+                raise
     return known
 
 
@@ -153,7 +175,7 @@ def _surveyed(
         mine.renew()
         if on_error == "raise" and any(problems):
             first = next(problem for problem in problems if problem)
-            raise NWBReadError(f"{first}. on_error='skip' leaves such files out")
+            raise NWBReadError(f"{first.rstrip('.')}. on_error='skip' leaves such files out")
     found = list(parts_of(place, made, threads, lambda part: True))
     if len(found) < len(made):
         raise NWBReadError(
@@ -185,6 +207,63 @@ def _files(named: Sequence[str], place: Place, threads: int) -> list[Source]:
         if why:
             raise ValueError(why)
     return versions(found, place.options, place.settings, threads=2 * threads)
+
+
+def _left(
+    sources: Sequence[Source], before: Manifest, place: Place, threads: int, anew: bool
+) -> list[Source]:
+    """The files without those that have vanished since they were indexed.
+
+    One that wasn't there when the catalog was built is not among these: it stays a failure, as far as
+    that can still be read.
+    """
+    unknown = [source for source in sources if source.size is None and source.etag is None]
+    if not unknown:
+        return list(sources)
+    try:
+        files = whole(place, before, "files", ["url", "problem"])
+        failed = set(files.filter(files["problem"].is_valid())["url"].to_pylist())
+    except NWBReadError:
+        if not anew:
+            raise
+        failed = set()
+
+    def is_gone(source: Source) -> bool:
+        try:
+            open_source(source, 1, place.options, place.settings)
+        except NWBFileNotFoundError:
+            return True
+        except NWBError:
+            return False  # whoever reads it says what is wrong
+        return False
+
+    asked = [source for source in unknown if source.url not in failed]
+    gone = at_once([partial(is_gone, source) for source in asked], threads)
+    dropped = {source for source, missing in zip(asked, gone, strict=True) if missing}
+    if len(dropped) == len(sources):
+        raise NWBFileNotFoundError(
+            f"{shown(place.url)}: none of its files is there any more, the first was "
+            f"{shown(sources[0].url)}; the catalog stays as it is"
+        )
+    return [source for source in sources if source not in dropped]
+
+
+def _check_tables(manifest: Manifest, sources: Sequence[Source], place: Place) -> None:
+    """That the tables that were asked for are in some file."""
+    lacked = [name for name in manifest.what.tables or () if name not in manifest.sections]
+    if not lacked or manifest.files == manifest.unreadable:
+        return
+    text = f"{shown(place.url)}: none of the files has a table {' or '.join(lacked)}"
+    if manifest.sections:
+        warnings.warn(f"{text}; the catalog is without", stacklevel=4)
+        return
+    try:
+        there = list_tables(sources[0], place.options, place.settings)
+    except NWBError:
+        there = []
+    near = [one for name in lacked for one in get_close_matches(name, there, n=3, cutoff=0.5)]
+    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+    raise TableNotFoundError(f"{text}{hint} The first one's tables: {', '.join(there) or 'none'}")
 
 
 def _key(source: Source) -> tuple[str, int | None, str]:
@@ -226,7 +305,8 @@ def _made(
         return
     client = active_client()
     slots = sum(client.nthreads().values()) if client is not None else LOCAL
-    size = min(max(math.ceil(len(todo) / (4 * max(slots, 1))), SMALL), LARGE)
+    most = LARGE if client is not None else NEAR
+    size = min(max(math.ceil(len(todo) / (4 * max(slots, 1))), SMALL), most)
     batches = [todo[i : i + size] for i in range(0, len(todo), size)]
     bar = _bar(len(todo)) if config.get("progress") else None
     work = _by_cluster if client is not None else _by_threads
@@ -248,12 +328,16 @@ def _by_threads(
     build: str,
     client: Any,
 ) -> Iterator[tuple[Sequence[Source], tuple[str, list[str]]]]:
-    pool = ThreadPoolExecutor(LOCAL, "lazynwb-catalog")
+    pool, over = ThreadPoolExecutor(LOCAL, "lazynwb-catalog"), threading.Event()
     try:
-        running = {pool.submit(parts.make_part, b, place, what, threads, build): b for b in batches}
+        running = {
+            pool.submit(parts.make_part, batch, place, what, threads, build, over.is_set): batch
+            for batch in batches
+        }
         for future in as_completed(running):
             yield running[future], future.result()
     finally:
+        over.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -286,7 +370,8 @@ def _make_there(
 ) -> tuple[str, list[str]]:
     """On a worker, by its own settings."""
     place = Place(url, options, config.settings())
-    return parts.make_part(batch, place, what, int(config.get("index-threads")), build)
+    threads = int(config.get("index-threads"))
+    return parts.make_part(batch, place, what, threads, build, withdrawn())
 
 
 def _bar(total: int) -> Any:

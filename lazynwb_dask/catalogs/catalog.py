@@ -197,7 +197,7 @@ class Catalog:
             One of the files doesn't have it.
         """
         path = table_path(table)
-        names = ["file", "rows", "notes", "attributes", "problem"]
+        names = ["file", "rows", "notes", "attributes", "damage", "problem"]
         tables = section(self.place, self.manifest, "tables", path, names)
         at = {row: i for i, row in enumerate(tables["file"].to_pylist())}
         wanted = set(numbers)
@@ -217,8 +217,11 @@ class Catalog:
             columns = sorted(by_file[number], key=lambda row: int(row["position"]))
             kinds = [self._variant(row["variant"], parsed) for row in columns]
             found.append(
-                table_index(path, head["rows"], columns, kinds, head["notes"], head["attributes"])
-            )
+                table_index(
+                    path, head["rows"], columns, kinds, head["notes"], head["attributes"],
+                    head["damage"],
+                )
+            )  # fmt: skip
         return found
 
     def _variant(self, number: int | None, parsed: dict[int, Variant]) -> Variant | None:
@@ -233,24 +236,28 @@ class Catalog:
         path: str | os.PathLike[str],
         *,
         tables: str | Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
     ) -> dict[str, Any]:
         """Where one file's arrays of numbers lie, as Kerchunk's JSON has it (version 1).
+
+        Tables are told from the catalog. TimeSeries are not in it: the file is opened for them.
 
         Parameters
         ----------
         path : str or os.PathLike
             One of the catalog's files.
-        tables : sequence of str, optional
-            Only these tables; all if not given.
-        columns : sequence of str, optional
+        tables : str or sequence of str, optional
+            Only these tables and TimeSeries, by path; all if not given.
+        columns : str or sequence of str, optional
             Only these columns. All that are numbers if not given.
 
         Returns
         -------
         dict
             For fsspec's ``reference`` filesystem: a Zarr group for each table, in it an array for each
-            column and, called ``..._index``, for its indexes.
+            column and, called ``..._index``, for its indexes; and one for each TimeSeries, with ``data``
+            as they are stored and ``timestamps``. Where the times follow from a rate there are none;
+            it is among the group's attributes, as are conversion, offset and unit.
 
         Raises
         ------

@@ -16,7 +16,7 @@ from ..schema import Field, series
 
 if TYPE_CHECKING:
     from ..records import Files
-    from .plan import Columns
+    from .finding import Columns
 
 _TEXTS = pa.list_(pa.string())
 
@@ -52,9 +52,18 @@ class Ends:
 
 
 class ColumnEnds:
-    """The statistics of the columns of a scan."""
+    """The statistics of the columns of a scan.
 
-    def __init__(self, columns: Columns, rows: np.ndarray, files: Files) -> None:
+    Parameters
+    ----------
+    columns : Columns or None
+        What a catalog holds of them; None without one.
+    rows : numpy.ndarray of int64
+        Of each file.
+    files : Files
+    """
+
+    def __init__(self, columns: Columns | None, rows: np.ndarray, files: Files) -> None:
         self._columns, self._rows, self._files = columns, rows, files
 
     # --- of one column
@@ -75,15 +84,13 @@ class ColumnEnds:
     def _found(self, field: Field) -> Ends | None:
         if field.name in ("_nwb_path", "_table_path"):
             return self._constant(field)
-        if field.name == "_table_index":
-            return self._numbered(field)
-        run = self._columns.runs.get(field.name)
-        kind = field.type
-        if run is None:
+        columns, kind = self._columns, field.type
+        if columns is None or field.name not in columns.runs:
             return None
+        run = columns.runs[field.name]
         if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-            return self._numbers(field, run)
-        return self._texts(field, run) if pa.types.is_string(kind) else None
+            return self._numbers(field, columns, run)
+        return self._texts(field, columns, run) if pa.types.is_string(kind) else None
 
     def _constant(self, field: Field) -> Ends:
         files = self._files
@@ -96,15 +103,12 @@ class ColumnEnds:
         always = np.ones(self.count, bool)
         return Ends(always, yes, ~always, held, held, every[yes], held[yes], always)
 
-    def _numbered(self, field: Field) -> Ends:
-        yes, always = self._rows > 0, np.ones(self.count, bool)
-        low = np.zeros(self.count, np.int64)
-        return Ends(always, yes, ~always, low, self._rows - 1, low[:0], low[:0], ~always)
-
-    def _base(self, run: slice) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def _base(
+        self, columns: Columns, run: slice
+    ) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The rows of a column, and their files; for each file whether anything is known, and what."""
-        rows = self._columns.rows.slice(run.start, run.stop - run.start)
-        at = self._columns.at[run]
+        rows = columns.rows.slice(run.start, run.stop - run.start)
+        at = columns.at[run]
         told = rows["nulls"].is_valid().to_numpy()
         absent = rows["nulls"].fill_null(0).to_numpy() + rows["nans"].fill_null(0).to_numpy()
         known, there, missing = np.ones(self.count, bool), *np.zeros((2, self.count), bool)
@@ -114,8 +118,8 @@ class ColumnEnds:
         missing[at] = ~told | (absent > 0)
         return rows, at, known, there, missing
 
-    def _numbers(self, field: Field, run: slice) -> Ends | None:
-        rows, at, known, there, missing = self._base(run)
+    def _numbers(self, field: Field, columns: Columns, run: slice) -> Ends | None:
+        rows, at, known, there, missing = self._base(columns, run)
         whole = rows["min_int"].is_valid().to_numpy()
         real = rows["min_float"].is_valid().to_numpy()
         ends = []
@@ -148,8 +152,8 @@ class ColumnEnds:
             known, there, missing, low, high, few_files, _as(pa.array(few), field), complete
         )
 
-    def _texts(self, field: Field, run: slice) -> Ends | None:
-        rows, at, known, there, missing = self._base(run)
+    def _texts(self, field: Field, columns: Columns, run: slice) -> Ends | None:
+        rows, at, known, there, missing = self._base(columns, run)
         told = rows["min_text"].is_valid().to_numpy()
         listed = rows["texts"].is_valid().to_numpy()
         numeric = rows["min_int"].is_valid().to_numpy() | rows["min_float"].is_valid().to_numpy()
@@ -181,6 +185,14 @@ class ColumnEnds:
         return Ends(
             unbounded, there, missing, low, high, few_files, _as(lists.flatten(), field), complete
         )
+
+
+def of_rows(start: np.ndarray, stop: np.ndarray) -> Ends:
+    """What is known of the row numbers of partitions that go from `start` to `stop`."""
+    always = np.ones(len(start), bool)
+    return Ends(
+        always, stop > start, ~always, start, stop - 1, start[:0], start[:0], ~always
+    )  # fmt: skip
 
 
 def _as(values: Any, field: Field) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-FORMAT = 2
+FORMAT = 4
 MANIFEST = "_manifest.json"
 PARTS = "parts"  # the folder of what an interrupted build has got so far
 
@@ -39,6 +39,7 @@ TABLES = pa.schema(
         ("first", pa.int64()),  # its first row there
         ("notes", _text),  # JSON: what was odd about it; null: nothing
         ("attributes", _text),  # JSON: its description; null: none
+        ("damage", _text),  # the first column whose metadata can't be right; null: none
         ("problem", _text),  # why it can't be read; null if it can
     ]
 )

@@ -63,8 +63,13 @@ class Manifest:
         place.write(MANIFEST, text.encode())
 
 
-def read_manifest(place: Place) -> Manifest | None:
+def read_manifest(place: Place, *, replaced: bool = False) -> Manifest | None:
     """The catalog in a folder; None if there is none.
+
+    Parameters
+    ----------
+    replaced : bool
+        It is about to be replaced: one that this version of the library can't read counts as none.
 
     Raises
     ------
@@ -74,6 +79,15 @@ def read_manifest(place: Place) -> Manifest | None:
     data = place.read(MANIFEST)
     if data is None:
         return None
+    try:
+        return _parsed(data, place)
+    except NWBReadError:
+        if replaced:
+            return None
+        raise
+
+
+def _parsed(data: bytes, place: Place) -> Manifest:
     again = "build it again with build_catalog"
     try:
         held: dict[str, Any] = json.loads(data)

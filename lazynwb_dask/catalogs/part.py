@@ -11,7 +11,7 @@ import json
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..catalog import concurrently
 from ..index import ColumnIndex, TableIndex
 from ..packing import layout_json, parts_json
 from ..sources import Source
+from ..storage.process import Withdrawn
 from .layout import COLUMNS, FILES, FORMAT, INDEX, PARTS, TABLES, VARIANTS
 from .place import Place
 from .statistics import statistics
@@ -58,7 +59,12 @@ class Part:
 
 
 def make_part(
-    sources: Sequence[Source], place: Place, what: What, threads: int, build: str
+    sources: Sequence[Source],
+    place: Place,
+    what: What,
+    threads: int,
+    build: str,
+    stopped: Callable[[], bool] | None = None,
 ) -> tuple[str, list[str]]:
     """Survey some files and write what was found.
 
@@ -66,6 +72,9 @@ def make_part(
     ----------
     build : str
         The identity of the build: all that it writes is called after it.
+    stopped : callable, optional
+        Whether nobody waits any more. Then no other file is begun, and reads that go on end; what was
+        found until then is written, for the build that goes on from there.
 
     Returns
     -------
@@ -73,21 +82,44 @@ def make_part(
         The name of the part.
     list of str
         For each file why it can't be read, empty if it can.
+
+    Raises
+    ------
+    Withdrawn
+        It was stopped.
     """
+    settings = replace(place.settings, withdrawn=stopped)
 
-    def one(source: Source) -> Surveyed:
-        return survey(
-            source, place.options, place.settings,
-            chosen=what.tables, values_limit=what.values_limit,
-        )  # fmt: skip
+    def one(source: Source) -> Surveyed | None:
+        if stopped is not None and stopped():
+            return None
+        try:
+            made = survey(
+                source, place.options, settings,
+                chosen=what.tables, values_limit=what.values_limit,
+            )  # fmt: skip
+        except Withdrawn:
+            return None
+        # (what a read that ended early should have given may be missing)
+        return None if stopped is not None and stopped() else made
 
-    found = list(concurrently(list(sources), one, threads, False))
+    surveyed = list(concurrently(list(sources), one, threads, False))
+    found = [one for one in surveyed if one is not None]
+    if len(found) < len(sources):
+        if found:
+            _write(found, place, what, build)
+        raise Withdrawn
+    return _write(found, place, what, build), [one.problem for one in found]
+
+
+def _write(found: Sequence[Surveyed], place: Place, what: What, build: str) -> str:
+    """Write a part and the values that it refers to."""
     part, files = built(found, what, build)
     for name, data in files.items():
         place.write(name, data)
     name = f"{PARTS}/{build}-{uuid.uuid4().hex}.part"
     place.write(name, dump(part))
-    return name, [one.problem for one in found]
+    return name
 
 
 def built(found: Sequence[Surveyed], what: What, build: str) -> tuple[Part, dict[str, bytes]]:
@@ -149,6 +181,7 @@ class _Rows:
                 "first": first,
                 "notes": _json(table.notes),
                 "attributes": _json(table.attributes),
+                "damage": table.damage or None,
             }
         )
         for position, column in enumerate(table.columns.values()):

@@ -86,8 +86,14 @@ class Place:
         """Put a file, in place of one of that name if there is one, all at once."""
         if is_local(self.url):
             _write_local(self.at(name), data)
-        else:
+            return
+        try:
             listed(self.at(name), self.options, self.settings, partial(_put, data))
+        except NWBFileNotFoundError:
+            raise NWBFileNotFoundError(
+                f"{shown(self.url)}: a catalog can't be written there: there is no such bucket or "
+                "container; make it first"
+            ) from None
 
     def names(self, folder: str) -> list[str]:
         """The files in a folder of it."""

@@ -1,33 +1,37 @@
-"""Which files can't hold a row that a condition leaves, by what is known of their values.
+"""Which partitions can't hold a row that a condition leaves, by what is known of their values.
 
-A condition is judged from its leaves: for each file, can it be true of any row, and can it be false of any?
-Where that isn't known both are taken to be possible, so that a file is never left out by mistake. A comparison
-is decided by making it, by pandas and in the column's own dtype, of the smallest and of the largest value; of
-columns with few distinct values the condition itself is tried on each of them.
+A condition is judged from its leaves: for each partition, can it be true of any row, and can it be false of
+any? Where that isn't known both are taken to be possible, so that none is left out by mistake. Of a column it
+is known for whole files, of the rows' numbers for each partition. A comparison is decided by making it, by
+pandas and in the column's own dtype, of the smallest and of the largest value; of columns with few distinct
+values the condition itself is tried on each of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pandas.api.types import is_bool_dtype
 
+from ..comparisons import as_operators
 from ..predicate import Column, Constant, Method, Operation, Predicate, Query, Then
-from ..schema import Field
-from .ends import ColumnEnds, Ends
+from ..schema import PROVENANCE, Field
+from .ends import ColumnEnds, Ends, of_rows
 from .querytree import tree_of
 
+if TYPE_CHECKING:
+    from ..scan import Scan
+
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
-_COMPARING = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 class Judged(NamedTuple):
-    """For each file: may it be true, may it be false or missing, of any row."""
+    """For each partition or file: may it be true, may it be false or missing, of any row."""
 
     true: np.ndarray
     false: np.ndarray
@@ -36,13 +40,12 @@ class Judged(NamedTuple):
 class FileStatistics(ColumnEnds):
     """The statistics of the columns of a scan, and what conditions mean for them."""
 
-    def possible(self, predicate: Predicate, fields: Mapping[str, Field]) -> np.ndarray | None:
-        """Whether each file may hold rows that a predicate leaves; None if nothing is known."""
-        names = predicate.columns
-        if not any(name in self._columns.runs or name in fields for name in names):
+    def possible(self, predicate: Predicate, scan: Scan) -> np.ndarray | None:
+        """Whether each partition may hold rows that a predicate leaves; None if nothing is known."""
+        known = {*PROVENANCE, *(() if self._columns is None else self._columns.runs)}
+        if known.isdisjoint(predicate.columns):
             return None
-        judge = _Judge(self, fields)
-        found = judge.of(predicate).true
+        found = _Judge(self, scan).of(predicate).true
         return None if found.all() else found
 
 
@@ -53,23 +56,22 @@ class _Judge:
     Parameters
     ----------
     statistics : FileStatistics
-    fields : mapping of str to Field
+    scan : Scan
+        Its partitions are judged.
     loose : bool
         For parts of a query: what is missing may count as true there where it doesn't in a frame's own
         arithmetic (``not (x == 'a')`` of a missing x).
     """
 
-    def __init__(
-        self, statistics: FileStatistics, fields: Mapping[str, Field], loose: bool = False
-    ) -> None:
-        self.statistics, self.fields, self.loose = statistics, fields, loose
+    def __init__(self, statistics: FileStatistics, scan: Scan, loose: bool = False) -> None:
+        self.statistics, self.scan, self.loose = statistics, scan, loose
 
     @property
     def _unknown(self) -> Judged:
-        return Judged(*np.ones((2, self.statistics.count), bool))
+        return Judged(*np.ones((2, self.scan.nparts), bool))
 
     def of(self, node: Predicate | None) -> Judged:
-        """What a condition may be in each file."""
+        """What a condition may be in each partition."""
         if node is None:
             return self._unknown
         try:
@@ -88,7 +90,7 @@ class _Judge:
                 true = np.logical_and.reduce([self.of(step).true for step in steps])
                 return Judged(true, self._unknown.false)
             case Query():
-                return _Judge(self.statistics, self.fields, loose=True).of(tree_of(node))
+                return _Judge(self.statistics, self.scan, loose=True).of(tree_of(node))
             case Operation("&", (left, right)):
                 a, b = self.of(left), self.of(right)
                 return Judged(a.true & b.true, a.false | b.false)
@@ -102,6 +104,8 @@ class _Judge:
                 return self._compared(name, symbol, value)
             case Operation(symbol, (Constant(value), Column(name))) if symbol in _FLIPPED:
                 return self._compared(name, _FLIPPED[symbol], value)
+            case Method() if (plain := as_operators(node)) is not None:
+                return self.of(plain)
             case Method(method, (Column(name), *given), named, None):
                 return self._called(method, name, given, dict(named))
         return self._unknown
@@ -113,28 +117,34 @@ class _Judge:
         ends = self._ends(name)
         if ends is None or len(values) != len(given):
             return self._unknown
-        if method in _COMPARING and len(values) == 1 and not named:
-            return self._compared(name, _COMPARING[method], values[0])
         if method in ("isna", "isnull", "notna", "notnull") and not values:
             missing, there = ends.missing | ~ends.known, ends.there | ~ends.known
-            return Judged(missing, there) if method.startswith("isn") else Judged(there, missing)
-        if method == "between" and len(values) == 2:
-            low = self._compared(name, ">=", values[0])
-            high = self._compared(name, "<=", values[1])
-            return Judged(low.true & high.true, self._unknown.false)
+            if method.startswith("isn"):
+                return self._of_partitions(name, missing, there)
+            return self._of_partitions(name, there, missing)
         if method == "isin" and len(values) == 1 and not named:
-            return Judged(self._among(name, ends, values[0]), self._unknown.false)
+            among = self._among(name, ends, values[0])
+            return self._of_partitions(name, among, np.ones(len(among), bool))
         return self._unknown
 
     def _ends(self, name: str) -> Ends | None:
-        field = self.fields.get(name)
+        """What is known of a column in each file; of the row numbers, in each partition."""
+        if name == "_table_index":
+            return of_rows(self.scan.start, self.scan.stop)
+        field = self.scan.fields.get(name)
         return None if field is None else self.statistics.ends(field)
+
+    def _of_partitions(self, name: str, true: np.ndarray, false: np.ndarray) -> Judged:
+        """What was judged by the ends of a column."""
+        if name == "_table_index":
+            return Judged(true, false)
+        return Judged(true[self.scan.file], false[self.scan.file])
 
     def _compared(self, name: str, symbol: str, value: Any) -> Judged:
         ends = self._ends(name)
         if ends is None or np.ndim(value):
             return self._unknown
-        true, false = np.zeros((2, self.statistics.count), bool)
+        true, false = np.zeros((2, len(ends.known)), bool)
         for low, high in _precisions(ends):
 
             def holds(values: Any, op: str) -> np.ndarray:
@@ -154,23 +164,23 @@ class _Judge:
         true, false = true & ends.there, (false & ends.there) | ends.missing
         if symbol == "!=":
             true = true | ends.missing
-        return Judged(true | ~ends.known, false | ~ends.known)
+        return self._of_partitions(name, true | ~ends.known, false | ~ends.known)
 
     def _among(self, name: str, ends: Ends, values: Any) -> np.ndarray:
         """Whether any of the values lies between the ends."""
-        kind = self.fields[name].type
+        kind = self.scan.fields[name].type
         given = list(values)
         nulls = [bool(pd.api.types.is_scalar(v) and pd.isna(v)) for v in given]
         real = [v for v, null in zip(given, nulls, strict=True) if not null]
-        some = np.zeros(self.statistics.count, bool)
+        some = np.zeros(len(ends.known), bool)
         if pa.types.is_string(kind):
             if not all(isinstance(v, str) for v in real):
-                return self._unknown.true
+                return ~some
             low, high = (pd.Series(end).fillna("") for end in (ends.low, ends.high))
             some = _any_between(np.sort(_encoded(real)), _encoded(low), _encoded(high))
         else:
             if not all(isinstance(v, _NUMBERS) for v in real):
-                return self._unknown.true
+                return ~some
             dtype = kind.to_pandas_dtype() if pa.types.is_floating(kind) else np.float64
             sought = np.array([float(v) for v in real], np.float64)
             sought = np.unique(np.concatenate([sought, sought.astype(dtype).astype(np.float64)]))
@@ -192,10 +202,10 @@ class _Judge:
         ends = None if name is None else self._ends(name)
         if ends is None or name is None or not ends.complete.any():
             return None
-        field = self.fields[name]
+        field = self.scan.fields[name]
         if isinstance(node, Column) and not pa.types.is_boolean(field.type):
             return None
-        true, false = np.zeros((2, self.statistics.count), bool)
+        true, false = np.zeros((2, len(ends.known)), bool)
         if len(ends.few_files):
             codes, distinct = pd.factorize(pd.Series(ends.few_values))
             values = pd.Series(distinct, dtype=field.dtype).array
@@ -206,7 +216,7 @@ class _Judge:
             null = pd.Series([None], dtype=field.dtype).array
             true |= ends.missing & (self.loose or bool(_mask(node, name, null)[0]))
             false |= ends.missing  # what is neither true nor false counts as both
-        return Judged(true | ~ends.complete, false | ~ends.complete)
+        return self._of_partitions(name, true | ~ends.complete, false | ~ends.complete)
 
 
 def _nullable(field: Field) -> bool:

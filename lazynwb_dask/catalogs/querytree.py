@@ -53,13 +53,16 @@ class _Translator:
             case ast.Name(id=name) if self.name_of(name) is not None:
                 return Column(str(self.name_of(name)))
             case ast.Call(
-                func=ast.Attribute(value=ast.Name(id=owner), attr=method), args=args, keywords=[]
+                func=ast.Attribute(value=ast.Name(id=owner), attr=method), args=args, keywords=named
             ):
                 column = self.name_of(owner)
-                given = [value for arg in args if (value := self._value(arg)) is not None]
-                if column is None or len(given) < len(args):
+                given = [self._value(arg) for arg in args]
+                by_name = [(keyword.arg, self._value(keyword.value)) for keyword in named]
+                known = [one for one in given if one is not None]
+                pairs = [(name, one.value) for name, one in by_name if name and one is not None]
+                if column is None or len(known) + len(pairs) < len(args) + len(named):
                     return None
-                return Method(method, (Column(column), *given))
+                return Method(method, (Column(column), *known), tuple(pairs))
         return None
 
     def _compared(

@@ -76,7 +76,7 @@ def variant_of(text: str) -> Variant:
 
 def table_index(
     path: str, rows: int, columns: Sequence[dict[str, Any]], variants: Sequence[Variant | None],
-    notes: str | None = None, attributes: str | None = None,
+    notes: str | None = None, attributes: str | None = None, damage: str | None = None,
 ) -> TableIndex:  # fmt: skip
     """One file's table, from its rows of `columns` in the order of `position`.
 
@@ -103,5 +103,6 @@ def table_index(
             arrays.append(ArrayIndex(layout, extents))
         made[name] = ColumnIndex(name, tuple(arrays), labels=labels, region=region, **held)
     return TableIndex(
-        path, rows, made, tuple(json.loads(notes or "[]")), json.loads(attributes or "{}")
-    )
+        path, rows, made, tuple(json.loads(notes or "[]")), json.loads(attributes or "{}"),
+        damage or "",
+    )  # fmt: skip

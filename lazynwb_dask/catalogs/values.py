@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .. import parquet
 from ..decode import Values, arrow
 
 GROUP = 32_768  # rows of a row group: enough to be worth a request, few enough for one file's sake
@@ -75,14 +76,14 @@ class Writer:
 
 
 def written(table: pa.Table, group: int) -> bytes:
-    """A table as a Parquet file."""
+    """A table as a Parquet file, with checksums of all that it holds."""
     sink = io.BytesIO()
     texts = [f.name for f in table.schema if _repeats(f.type)]
     pq.write_table(
         table, sink, row_group_size=group, compression="zstd", use_dictionary=texts,
-        write_statistics=False,
+        write_statistics=False, write_page_checksum=True,
     )  # fmt: skip
-    return sink.getvalue()
+    return parquet.sealed(sink.getvalue())
 
 
 def _repeats(kind: pa.DataType) -> bool:
