@@ -385,7 +385,7 @@ def explain(frame: dd.DataFrame) -> Explanation:
     Explanation
         Files and partitions left and pruned; columns and condition that the read takes in, and conditions
         that it doesn't, with the reason; requests and bytes, an upper bound where that can't be known
-        before; memory.
+        before, or "not known beforehand" where there is none; memory.
 
     See Also
     --------
