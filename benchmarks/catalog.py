@@ -28,13 +28,13 @@ LIMITS = {10_000: (1.0, 500), 100_000: (10.0, None)}  # seconds and MB, where th
 def make_catalog(folder: Path, files: int) -> None:
     """Write the index of so many sessions."""
     from lazynwb_dask import config
-    from lazynwb_dask.catalogs.build import _assembled, _held
-    from lazynwb_dask.catalogs.part import Part, What, built, joined
-    from lazynwb_dask.catalogs.place import Place
-    from lazynwb_dask.catalogs.survey import survey
+    from lazynwb_dask.catalog.batch import Part, What, built, joined
+    from lazynwb_dask.catalog.build import _assembled, _held
+    from lazynwb_dask.catalog.folder import Place
+    from lazynwb_dask.catalog.survey import survey
     from lazynwb_dask.datasets import make_sessions
-    from lazynwb_dask.options import Options
-    from lazynwb_dask.sources import Source
+    from lazynwb_dask.model.source import Source
+    from lazynwb_dask.storage.options import Options
 
     what, options, settings = What(None, 4 << 20), Options(), config.settings()
     with tempfile.TemporaryDirectory() as where:

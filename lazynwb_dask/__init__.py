@@ -5,8 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
-    from .api import (
+    from lazynwb_dask.api.companions import contents, open_timeseries, read_sessions, with_sessions
+    from lazynwb_dask.api.joins import map_files, merge_by_file
+    from lazynwb_dask.api.tables import (
         build_catalog,
         explain,
         list_tables,
@@ -16,9 +20,8 @@ if TYPE_CHECKING:
         read_report,
         schema_report,
     )
-    from .catalogs.catalog import Catalog
-    from .companions import contents, open_timeseries, read_sessions, with_sessions
-    from .errors import (
+    from lazynwb_dask.catalog.catalog import Catalog
+    from lazynwb_dask.errors import (
         ColumnNotFoundError,
         NWBError,
         NWBReadError,
@@ -26,13 +29,11 @@ if TYPE_CHECKING:
         TableNotFoundError,
         UnsupportedColumnError,
     )
-    from .joins import map_files, merge_by_file
-    from .tracing import Trace, trace
+    from lazynwb_dask.explanation.trace import Trace, trace
 
-__version__ = "0.1.0"
 
 _HOMES = {
-    "api": (
+    "api.tables": (
         "build_catalog",
         "explain",
         "list_tables",
@@ -42,9 +43,9 @@ _HOMES = {
         "read_report",
         "schema_report",
     ),
-    "catalogs.catalog": ("Catalog",),
-    "companions": ("contents", "open_timeseries", "read_sessions", "with_sessions"),
-    "joins": ("map_files", "merge_by_file"),
+    "catalog.catalog": ("Catalog",),
+    "api.companions": ("contents", "open_timeseries", "read_sessions", "with_sessions"),
+    "api.joins": ("map_files", "merge_by_file"),
     "errors": (
         "ColumnNotFoundError",
         "NWBError",
@@ -53,7 +54,7 @@ _HOMES = {
         "TableNotFoundError",
         "UnsupportedColumnError",
     ),
-    "tracing": ("Trace", "trace"),
+    "explanation.trace": ("Trace", "trace"),
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -66,6 +67,7 @@ __all__ = [
     "TableNotFoundError",
     "Trace",
     "UnsupportedColumnError",
+    "__version__",
     "build_catalog",
     "contents",
     "explain",

@@ -15,8 +15,8 @@ from typing import Any
 import dask.config
 from dask.utils import parse_bytes, parse_timedelta
 
-from .isolation import IsolatedSettings
-from .storage import Settings
+from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.settings import IsolatedSettings
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import Any
 from dask.config import interpret_value
 from dask.utils import parse_bytes, parse_timedelta
 
-from .config import _defaults
+from lazynwb_dask.config import _defaults
 
 __all__ = ["kube_cluster_spec"]
 

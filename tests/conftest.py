@@ -12,7 +12,7 @@ import pytest
 from reading import DATA, KIB, PLAIN, QUICK
 from servers import RangeServer, S3Server
 
-from lazynwb_dask.sources import Source
+from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import open_source
 
 # Set before anything starts, so that worker processes inherit it: no test may meet real

@@ -137,7 +137,7 @@ class Judge:
         import mutants
         import oracle
 
-        from lazynwb_dask.isolation import IsolatedSettings
+        from lazynwb_dask.isolation.helpers import IsolatedSettings
         from lazynwb_dask.storage import Settings
 
         self.mutants, self.folder, self.deadline = mutants, folder, deadline
@@ -266,44 +266,46 @@ class Reading:
     """Reads one file as `read_nwb` does, without Dask."""
 
     def __init__(self, path: Path, settings: Any) -> None:
-        from lazynwb_dask.options import Options
-        from lazynwb_dask.sources import expand
+        from lazynwb_dask.sources.expand import expand
+        from lazynwb_dask.storage.options import Options
 
         self.settings, self.options = settings, Options(None)
         (self.source,) = expand(str(path), self.options)
         self.listing = 0.0
 
     def tables(self) -> list[str]:
-        from lazynwb_dask.formats import tree
+        from lazynwb_dask.metadata import queries
 
         begun = time.monotonic()
         try:
-            return tree.list_tables(self.source, self.options, self.settings)
+            return queries.list_tables(self.source, self.options, self.settings)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
 
     def series(self) -> list[str]:
         """The paths of the first TimeSeries."""
-        from lazynwb_dask.formats import inventory
+        from lazynwb_dask.metadata import queries
+        from lazynwb_dask.nwb import contents as inventory
 
         begun = time.monotonic()
         try:
-            _, found = inventory.take_stock(self.source, self.options, self.settings)
+            _, found = queries.take_stock(self.source, self.options, self.settings)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
         return [f["path"] for f in found if f["kind"] == inventory.TIMESERIES][:3]
 
     def session(self) -> dict[str, Any]:
         """The session's and the subject's fields."""
-        from lazynwb_dask.formats.session import read_session
+        from lazynwb_dask.metadata.queries import read_session
 
         return read_session(self.source, self.options, self.settings).fields
 
     def frame(self, table: str) -> tuple[Any, int, dict[str, str]]:
         """The frame, what the file declares to hold of it, and the columns left out."""
-        from lazynwb_dask import assembly, schema
-        from lazynwb_dask.catalog import index_files
         from lazynwb_dask.errors import TableNotFoundError
+        from lazynwb_dask.plan import partitions as assembly
+        from lazynwb_dask.plan.index_files import index_files
+        from lazynwb_dask.scan import schema
 
         (found,), _ = index_files([self.source], table, self.options, self.settings)
         if found.table is None:
@@ -311,7 +313,9 @@ class Reading:
         pairs = [(found.source, found.table)]
         unified = schema.unify([(s.url, t) for s, t in pairs])
         plan = assembly.build(pairs, unified, self.options, 1 << 27)
-        frame = plan.read(list(plan.fields), None, None, self.settings)
+        from lazynwb_dask.cluster.execute import execute
+
+        frame = execute(plan, list(plan.fields), None, None, self.settings)
         declared = sum(c.nbytes for c in found.table.columns.values())
         problems = {name: conflict.reason for name, conflict in unified.conflicts.items()}
         return frame, declared, problems

@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lazynwb_dask.options import Options
-from lazynwb_dask.sources import Source
+from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import Request, Settings, fetch
+from lazynwb_dask.storage.options import Options
 
 KIB, MIB = 1024, 1024 * 1024
 DATA = random.Random(1).randbytes(3 * MIB)

@@ -1,6 +1,6 @@
 """A scan of made-up partitions, for tests of the expression without files.
 
-It answers what `lazynwb_dask.scan.Scan` answers, and notes every read in `READS`: the partition, the
+It answers what `lazynwb_dask.scan.scan.Scan` answers, and notes every read in `READS`: the partition, the
 columns, and how many rows of them. Importable by name, so that Dask can pickle it.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lazynwb_dask.predicate import Limit, Predicate
+from lazynwb_dask.predicate.tree import Limit, Predicate
 
 SPIKES = pd.ArrowDtype(pa.list_(pa.float64()))
 WIDTH = {"spikes": 4000, "_nwb_path": 16, "_table_path": 8}  # bytes a row; the others have 8

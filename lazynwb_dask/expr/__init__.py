@@ -18,11 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from ..fusion import Scan
-from ..predicate import Predicate
-from .internals import FinalizeCompute, FromGraph, Loc, collections_to_expr, ex, new_collection
-from .node import Pushed, View
-from .rules import ReadNWB
+from lazynwb_dask.expr.internals import (
+    FinalizeCompute,
+    FromGraph,
+    Loc,
+    collections_to_expr,
+    ex,
+    new_collection,
+)
+from lazynwb_dask.expr.node import Pushed, View
+from lazynwb_dask.expr.rules import ReadNWB
+from lazynwb_dask.plan.tasks import Scan
+from lazynwb_dask.predicate.tree import Predicate
 
 __all__ = [
     "FinalizeCompute",

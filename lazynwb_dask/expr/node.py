@@ -12,10 +12,12 @@ import pandas as pd
 from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
-from .. import config, tasks
-from ..fusion import ONE_EACH, Family, Layout, columns_of, lay_out, possible
-from ..predicate import Predicate
-from .internals import AnyExpr, BlockwiseIO, Task, _tokenize_deterministic, ex
+from lazynwb_dask import config
+from lazynwb_dask.expr import tasks
+from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, _tokenize_deterministic, ex
+from lazynwb_dask.expr.prepare import prepare
+from lazynwb_dask.plan.tasks import ONE_EACH, Family, Layout, columns_of, lay_out, possible
+from lazynwb_dask.predicate.tree import Predicate
 
 # A few tasks for each thread, so that all have work until the end.
 MIN_TASKS = max(4, 2 * CPU_COUNT)
@@ -162,9 +164,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return None  # instead of Dask's own fusion, which cuts each read by its own columns
 
     def _lower(self) -> None:
-        before_compute = getattr(self.scan, "before_compute", None)
-        if before_compute is not None:
-            before_compute()
+        prepare(self.scan)
 
     def _laid_out(self) -> Read:
         family = self.operand("pushed").family or Family.of([self])

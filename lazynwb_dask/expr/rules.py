@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from .. import tasks
-from ..fusion import Family
-from ..predicate import Limit, then
-from .conditions import pushed_condition, pushed_query
-from .internals import BlockwiseIO, Len, Loc, NLargest, NSmallest, ex
-from .kinship import join
-from .node import Read, View, listed, read_of
+from lazynwb_dask.expr import tasks
+from lazynwb_dask.expr.internals import BlockwiseIO, Len, Loc, NLargest, NSmallest, ex
+from lazynwb_dask.expr.masks import pushed_condition, pushed_query
+from lazynwb_dask.expr.node import Read, View, listed, read_of
+from lazynwb_dask.expr.siblings import join
+from lazynwb_dask.plan.tasks import Family
+from lazynwb_dask.predicate.tree import Limit, then
 
 
 class ReadNWB(Read):

@@ -3,8 +3,8 @@
 Nothing here knows what the bytes mean.
 """
 
-from .counters import counters, record
-from .ranges import Request
-from .reading import Settings, fetch, listed, open_source
+from lazynwb_dask.storage.coalesce import Request
+from lazynwb_dask.storage.counters import counters, record
+from lazynwb_dask.storage.fetch import Settings, fetch, listed, open_source
 
 __all__ = ["Request", "Settings", "counters", "fetch", "listed", "open_source", "record"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 
-from ..locks import Lock
+from lazynwb_dask.util.locks import Lock
 
 
 @dataclass(slots=True)

@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from ..errors import (
+from lazynwb_dask.errors import (
     NWBFileChangedError,
     NWBFileNotFoundError,
     NWBPermissionError,
     NWBReadError,
 )
-from ..location import Source, local_path, local_version
-from ..locks import Lock
-from .counters import Tally, counters
-from .process import process
-from .ranges import KIB, MIB, Piece, serve
-from .settings import Settings
+from lazynwb_dask.model.source import Source, local_path, local_version
+from lazynwb_dask.storage.coalesce import KIB, MIB, Piece, serve
+from lazynwb_dask.storage.counters import Tally, counters
+from lazynwb_dask.storage.runtime import process
+from lazynwb_dask.storage.settings import Settings
+from lazynwb_dask.util.locks import Lock
 
 # On a disk there is no round trip to save: skip gaps, and hand out work in small pieces.
 GAP, SPLIT = 4 * KIB, 2 * MIB

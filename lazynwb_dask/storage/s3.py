@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .answers import READ, Answer, Ask, checked, is_etag, receive, validator
-from .body import receive_body
-from .counters import Tally
+from lazynwb_dask.storage.counters import Tally
+from lazynwb_dask.storage.http_body import receive_body
+from lazynwb_dask.storage.responses import READ, Answer, Ask, checked, is_etag, receive, validator
 
 # Seconds that a signed URL is valid, and used.
 VALID, USED = 900, 300

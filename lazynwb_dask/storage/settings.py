@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from .counters import Tally, counters
-from .ranges import KIB, MIB
+from lazynwb_dask.storage.coalesce import KIB, MIB
+from lazynwb_dask.storage.counters import Tally, counters
 
 
 class Memory(Protocol):
-    """What a task may take of its process's memory. See `lazynwb_dask.memory.Share`."""
+    """What a task may take of its process's memory. See `lazynwb_dask.storage.memory_budget.Share`."""
 
     def take(self, nbytes: int, what: Callable[[], str], /) -> None: ...
     def give_back(self) -> None: ...
@@ -75,3 +75,19 @@ class Settings:
         counters.add(name, tally)
         if self.note is not None:
             self.note(name, tally)
+
+
+@dataclass(frozen=True)
+class IsolatedSettings(Settings):
+    """Settings for reading whose metadata passes are made in helper processes.
+
+    Attributes
+    ----------
+    isolate_memory : int
+        Bytes that a helper may take for a file.
+    isolate_deadline : float
+        Seconds that helpers may work on one job on one file, waiting for bytes not counted.
+    """
+
+    isolate_memory: int = 2 << 30
+    isolate_deadline: float = 30.0

@@ -1,0 +1,208 @@
+"""What can be done with tables of the same files without moving rows between tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from lazynwb_dask import expr
+from lazynwb_dask.by_file.alignment import Plan
+from lazynwb_dask.by_file.join import join
+from lazynwb_dask.by_file.map import map_over
+from lazynwb_dask.errors import ColumnNotFoundError
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+Keys = str | Sequence[str]
+
+
+def merge_by_file(
+    left: dd.DataFrame,
+    right: dd.DataFrame,
+    on: Keys | None = None,
+    how: Literal["inner", "left", "right", "outer"] = "inner",
+    suffixes: tuple[str | None, str | None] = ("_x", "_y"),
+    *,
+    left_on: Keys | None = None,
+    right_on: Keys | None = None,
+) -> dd.DataFrame:
+    """Merge two tables of the same files, file by file: nothing is shuffled.
+
+    The same as `pandas.merge` with `_nwb_path` among the keys, at the cost of reading the two tables:
+    each partition holds whole files. Columns that are not used are not read of either side. Conditions on
+    the result are part of the reads of the sides, wherever that is the same: conditions on one side's
+    columns if all rows of the result have a row of it, conditions on keys always. Large columns, such as
+    `spike_times`, are read for the rows that are left.
+
+    Parameters
+    ----------
+    left, right : dask.dataframe.DataFrame
+        Made by `read_nwb`, `merge_by_file` or `map_files`, perhaps with columns selected and rows left
+        out by conditions that `explain` shows as part of the read.
+    on : str or sequence of str
+        Columns that both have. `_nwb_path` is always a key, and need not be named.
+    how : {"inner", "left", "right", "outer"}
+    suffixes : pair of str
+        For columns of both sides that are no keys, `_table_path` and `_table_index` among them.
+    left_on, right_on : str or sequence of str
+        Instead of `on`, where keys are called differently. Both are kept.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        The left columns, then the right ones without the keys of `on`. `_nwb_path` is always there, once.
+        Files come in the order of `left`, then those that only `right` has; the rows of each in the order
+        in which pandas merges them. The index numbers the pairs of rows: it is unique (within a file,
+        where divisions are unknown), has gaps, and stays with a row whatever conditions are added.
+
+    Raises
+    ------
+    TypeError
+        A frame is anything else, such as one with computed columns, or a key holds lists.
+    ColumnNotFoundError
+        A key is not among a frame's columns.
+
+    See Also
+    --------
+    map_files : anything else with tables of the same files.
+    with_sessions : values of sessions on each row.
+
+    Notes
+    -----
+    Where a row lacks its partner, integers and booleans are missing as ``int64[pyarrow]`` and
+    ``bool[pyarrow]`` are, and become no floats. As in pandas missing keys match each other. A file that is
+    read several times is one file. A task holds what is read of both tables of one file, at least, and the
+    result.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> trials = read_nwb(paths, "trials")[["id", "start_time", "is_hit"]]
+    >>> licks = read_nwb(paths, "trials")[["id", "stop_time"]]
+    >>> merge_by_file(trials, licks, on="id").columns.tolist()
+    ['id', 'start_time', 'is_hit', '_nwb_path', 'stop_time']
+    """
+    if how not in ("inner", "left", "right", "outer"):
+        raise ValueError(f"how={how!r}: one of 'inner', 'left', 'right', 'outer'")
+    plans = _plan(left, "the left frame"), _plan(right, "the right frame")
+    keys = _keys(on, left_on, right_on)
+    for i, (plan, side) in enumerate(zip(plans, ("left", "right"), strict=True)):
+        for pair in keys:
+            _check_key(pair[i], plan, side)
+    return expr.from_scan(join(*plans, keys, how, suffixes))
+
+
+def map_files(
+    func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.DataFrame
+) -> dd.DataFrame:
+    """Call a function for each file with some of its tables, whole.
+
+    Parameters
+    ----------
+    func : callable
+        Is given each table as a `pandas.DataFrame` by name, with the columns selected and `_nwb_path`,
+        and returns one. Where a file doesn't have a table, or it couldn't be read under
+        ``on_error="skip"``, the frame has no rows.
+    meta : pandas.DataFrame, mapping or iterable of (name, dtype), optional
+        The columns of what it returns. If not given, it is called with frames without rows to find out.
+    **frames : dask.dataframe.DataFrame
+        As for `merge_by_file`. Columns that are not selected are not read, rows that conditions leave out
+        neither.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        What the function returns, and `_nwb_path` if that is not among it, for all files: in the order of
+        the first frame, then those that only the next one has. The index numbers rows within files.
+
+        The function is called once for a file in each computation, and again for each branch of one that
+        selects other columns or rows. Conditions on `_nwb_path` leave files out.
+
+    Raises
+    ------
+    TypeError
+        A frame isn't a read, or the function returns something else than a frame.
+    ValueError
+        The result's columns can't be told.
+    NWBError
+        While computing: the function has failed, or returned other columns; names the file.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> def counts(units, trials):
+    ...     return pd.DataFrame({"units": [len(units)], "trials": [len(trials)]})
+    >>> units, trials = read_nwb(paths, "/units")[["id"]], read_nwb(paths, "trials")[["id"]]
+    >>> map_files(counts, units=units, trials=trials)[["units", "trials"]].compute().values.tolist()
+    [[120, 200], [120, 200]]
+    """
+    if not callable(func):
+        raise TypeError(f"map_files: {func!r} is not a function; tables are given by name")
+    if not frames:
+        raise TypeError("map_files: give the tables by name, as in map_files(func, units=units)")
+    plans = {name: _plan(frame, f"the frame {name}=") for name, frame in frames.items()}
+    if meta is not None:
+        from dask.dataframe.utils import make_meta
+
+        meta = make_meta(meta)
+        if not isinstance(meta, pd.DataFrame):
+            raise TypeError("map_files: meta= must be a DataFrame, or columns with their dtypes")
+    return expr.from_scan(map_over(func, plans, meta))
+
+
+def _plan(frame: Any, what: str) -> Plan:
+    """What a frame reads."""
+    found = expr.taken_apart(frame)
+    if found is None:
+        raise TypeError(
+            f"{what} isn't columns and rows of a table as read_nwb gives it: it is made of more tables, "
+            "has computed columns, or conditions that look at other rows, or limits. Do that with the "
+            "result, or use lazynwb_dask.map_files, or dask.dataframe.merge, which moves rows"
+        )
+    scan, columns, predicate = found
+    if "_nwb_path" not in scan.constants:
+        raise TypeError(f"{what} doesn't tell which file a row is of")
+    return Plan(scan, columns, predicate)
+
+
+def _keys(on: Keys | None, left_on: Keys | None, right_on: Keys | None) -> list[tuple[str, str]]:
+    """The names of each key on the left and on the right, without `_nwb_path`."""
+    if on is not None and (left_on is not None or right_on is not None):
+        raise ValueError("merge_by_file: give either on=, or left_on= and right_on=")
+    ours, theirs = _listed(on if on is not None else left_on), _listed(on or right_on)
+    if not ours or len(ours) != len(theirs):
+        raise ValueError("merge_by_file: give on=, or as many columns left_on= as right_on=")
+    return [pair for pair in zip(ours, theirs, strict=True) if pair != ("_nwb_path", "_nwb_path")]
+
+
+def _listed(names: Keys | None) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _check_key(name: str, plan: Plan, side: str) -> None:
+    if name not in plan.columns:
+        near = get_close_matches(str(name), plan.columns, n=3, cutoff=0.5)
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else f"there are: {', '.join(plan.columns)}"
+        )
+        raise ColumnNotFoundError(f"merge_by_file: no column {name!r} in the {side} frame; {hint}")
+    dtype = plan.scan.meta[name].dtype
+    if isinstance(dtype, pd.ArrowDtype) and pa.types.is_nested(dtype.pyarrow_dtype):
+        raise TypeError(
+            f"merge_by_file: {name!r} of the {side} frame is {dtype}, which can't be a key; "
+            "lazynwb_dask.map_files can take it apart"
+        )

@@ -1,0 +1,345 @@
+"""A catalog that is open: what goes wherever paths go."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from lazynwb_dask import config
+from lazynwb_dask.catalog.build import as_named, build, refresh, what_of
+from lazynwb_dask.catalog.folder import Place
+from lazynwb_dask.catalog.layout import COLUMNS
+from lazynwb_dask.catalog.manifest import Manifest, read_manifest
+from lazynwb_dask.catalog.reader import Variant, section, source_of, table_index, variant_of, whole
+from lazynwb_dask.errors import NWBReadError, TableNotFoundError
+from lazynwb_dask.model.index import TableIndex
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.tables import table_path
+from lazynwb_dask.scan.schema import Field, series
+from lazynwb_dask.storage.options import Options
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """The index of many NWB files, made by `build_catalog`. Takes the place of paths.
+
+    Parameters
+    ----------
+    place : Place
+    manifest : Manifest
+    chosen : numpy.ndarray of int64, optional
+        Which of its files, in order; all that can be read if not given.
+
+    Examples
+    --------
+    >>> import lazynwb_dask
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> folder = getfixture("tmp_path")
+    >>> paths = make_sessions(folder / "sessions", n=3)
+    >>> catalog = lazynwb_dask.build_catalog(paths, folder / "catalog")
+    >>> males = catalog[catalog.sessions.sex == "M"]
+    >>> lazynwb_dask.read_nwb(males, "/units").npartitions <= 3
+    True
+    """
+
+    place: Place
+    manifest: Manifest
+    chosen: np.ndarray | None = None
+
+    # --- what it holds
+    @property
+    def url(self) -> str:
+        """The folder that it is in."""
+        return self.place.url
+
+    @cached_property
+    def _files(self) -> pa.Table:
+        names = ["url", "size", "etag", "parts", "problem"]
+        return whole(self.place, self.manifest, "files", names)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The rows of its files in the index."""
+        if self.chosen is not None:
+            return self.chosen
+        readable: np.ndarray = self._files["problem"].is_null().to_numpy()
+        return np.flatnonzero(readable)
+
+    @cached_property
+    def files(self) -> pa.Table:
+        """``url``, ``size``, ``etag`` and ``parts`` of its files."""
+        return self._files.take(pa.array(self.numbers)).drop_columns("problem")
+
+    @property
+    def paths(self) -> list[str]:
+        """Its files."""
+        found: list[str] = self.files["url"].to_pylist()
+        return found
+
+    @property
+    def sources(self) -> list[Source]:
+        """Its files, with sizes and versions."""
+        return list(map(source_of, self.files.to_pylist()))
+
+    def holds(self, tables: Sequence[str]) -> bool:
+        """Whether it knows which of its files have tables of these paths, as far as they are tables."""
+        kept = self.manifest.what.tables
+        return any(path in self.manifest.sections for path in tables) and (
+            kept is None or set(tables) <= set(kept)
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    @cached_property
+    def sessions(self) -> pd.DataFrame:
+        """The table of sessions: a row for each file. A condition on it chooses files of the catalog."""
+        rows = whole(self.place, self.manifest, "sessions")
+        readable = np.flatnonzero(self._files["problem"].is_null().to_numpy())
+        rows = rows.take(pa.array(np.searchsorted(readable, self.numbers)))
+        data = {}
+        for field in rows.schema:
+            kind = pa.string() if pa.types.is_large_string(field.type) else field.type
+            made = Field(field.name, kind, nullable=True)
+            data[field.name] = series([rows[field.name].combine_chunks()], made)
+        return pd.DataFrame(data, copy=False)
+
+    @cached_property
+    def tables(self) -> pd.DataFrame:
+        """The tables: path, in how many of the files, and rows."""
+        rows = whole(self.place, self.manifest, "tables", ["table", "file", "rows"])
+        frame = pd.DataFrame(
+            {
+                "table": rows["table"].cast(pa.string()).to_pandas(),
+                "rows": rows["rows"].to_numpy(),
+            }
+        )
+        frame = frame[np.isin(rows["file"].to_numpy(), self.numbers)]
+        grouped = frame.groupby("table")["rows"]
+        return pd.DataFrame({"files": grouped.size(), "rows": grouped.sum()})
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The files that could not be read when the catalog was built, and why."""
+        bad = self._files.filter(self._files["problem"].is_valid())
+        data = {
+            "path": [shown(url) for url in bad["url"].to_pylist()],
+            "stage": ["plan"] * bad.num_rows,
+            "error": bad["problem"].to_pylist(),
+        }
+        return pd.DataFrame(data, columns=["path", "stage", "error"])
+
+    # --- some of it
+    def __getitem__(self, mask: Any) -> Catalog:
+        """The files for which a condition on `sessions` is true."""
+        if isinstance(mask, pd.Series):
+            if not mask.index.equals(pd.RangeIndex(len(self))):
+                raise ValueError("the condition must have a row for each of the catalog's files")
+            mask = mask.array
+        if pd.api.types.is_bool_dtype(getattr(mask, "dtype", np.asarray(mask).dtype)):
+            chosen = pd.array(mask, dtype="boolean").to_numpy(bool, na_value=False)
+            if len(chosen) != len(self):
+                raise ValueError(
+                    f"a condition of {len(chosen)} rows, but the catalog has {len(self)} files"
+                )
+            return replace(self, chosen=self.numbers[chosen])
+        if isinstance(mask, slice):
+            return replace(self, chosen=self.numbers[mask])
+        raise TypeError(
+            "a catalog takes a condition on its sessions, as in "
+            'catalog[catalog.sessions.species == "Mus musculus"], or a slice'
+        )
+
+    # --- one file of it
+    def number(self, path: str) -> int:
+        """The row of a file in the index."""
+        (name,) = as_named(path)
+        urls = self.files["url"].to_pylist()
+        if name not in urls:
+            raise FileNotFoundError(f"{shown(name)}: not in the catalog at {shown(self.url)}")
+        return int(self.numbers[urls.index(name)])
+
+    def source(self, number: int) -> Source:
+        """A file with its size and version."""
+        return source_of(self._files.slice(number, 1).to_pylist()[0])
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """The texts of `variants`."""
+        found: list[str] = whole(self.place, self.manifest, "variants")["variant"].to_pylist()
+        return found
+
+    def paths_of(self, number: int) -> list[str]:
+        """The tables of one file."""
+        rows = whole(self.place, self.manifest, "tables", ["table", "file"])
+        mine = rows.filter(pa.array(rows["file"].to_numpy() == number))
+        found: list[str] = mine["table"].to_pylist()
+        return found
+
+    def indexes(self, table: str, numbers: Sequence[int]) -> list[TableIndex]:
+        """One table of some files, as reading a file itself would give it.
+
+        Raises
+        ------
+        TableNotFoundError
+            One of the files doesn't have it.
+        """
+        path = table_path(table)
+        names = ["file", "rows", "notes", "attributes", "damage", "problem"]
+        tables = section(self.place, self.manifest, "tables", path, names)
+        at = {row: i for i, row in enumerate(tables["file"].to_pylist())}
+        wanted = set(numbers)
+        rows = section(self.place, self.manifest, "columns", path, COLUMNS.names)
+        mine = rows.filter(pa.array(np.isin(rows["file"].to_numpy(), list(wanted))))
+        by_file: dict[int, list[dict[str, Any]]] = {number: [] for number in wanted}
+        for row in mine.to_pylist():
+            by_file[row["file"]].append(row)
+        parsed: dict[int, Variant] = {}
+        found = []
+        for number in numbers:
+            if number not in at:
+                raise TableNotFoundError(f"no table {path} in {shown(self.source(number).url)}")
+            head = tables.slice(at[number], 1).to_pylist()[0]
+            if head["problem"]:
+                raise NWBReadError(head["problem"])
+            columns = sorted(by_file[number], key=lambda row: int(row["position"]))
+            kinds = [self._variant(row["variant"], parsed) for row in columns]
+            found.append(
+                table_index(
+                    path, head["rows"], columns, kinds, head["notes"], head["attributes"],
+                    head["damage"],
+                )
+            )  # fmt: skip
+        return found
+
+    def _variant(self, number: int | None, parsed: dict[int, Variant]) -> Variant | None:
+        if number is None:
+            return None
+        if number not in parsed:
+            parsed[number] = variant_of(self.variants[number])
+        return parsed[number]
+
+    def to_kerchunk(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        tables: str | Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
+    ) -> dict[str, Any]:
+        """Where one file's arrays of numbers lie, as Kerchunk's JSON has it (version 1).
+
+        Tables are told from the catalog. TimeSeries are not in it: the file is opened for them.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            One of the catalog's files.
+        tables : str or sequence of str, optional
+            Only these tables and TimeSeries, by path; all if not given.
+        columns : str or sequence of str, optional
+            Only these columns. All that are numbers if not given.
+
+        Returns
+        -------
+        dict
+            For fsspec's ``reference`` filesystem: a Zarr group for each table, in it an array for each
+            column and, called ``..._index``, for its indexes; and one for each TimeSeries, with ``data``
+            as they are stored and ``timestamps``. Where the times follow from a rate there are none;
+            it is among the group's attributes, as are conversion, offset and unit.
+
+        Raises
+        ------
+        UnsupportedColumnError
+            A column is stored in a way that Kerchunk can't express.
+
+        Examples
+        --------
+        >>> import fsspec, lazynwb_dask
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> folder = getfixture("tmp_path")
+        >>> (path,) = make_sessions(folder / "sessions", n=1)
+        >>> catalog = lazynwb_dask.build_catalog(path, folder / "catalog")
+        >>> references = catalog.to_kerchunk(path, tables="/units")
+        >>> fsspec.filesystem("reference", fo=references).exists("units/spike_times/.zarray")
+        True
+        """
+        from lazynwb_dask.catalog.kerchunk import to_kerchunk
+
+        return to_kerchunk(self, os.fspath(path), tables, columns)
+
+    # --- anew
+    def refresh(self, *, on_error: str = "raise", anew: bool = False) -> Catalog:
+        """The catalog brought up to date: new and changed files are indexed, vanished ones dropped.
+
+        What was named when it was built is looked up again. Files that haven't changed are not read.
+
+        Parameters
+        ----------
+        on_error : {"raise", "skip"}
+            As in `build_catalog`.
+        anew : bool
+            Index all files again, for instance with a later version of this library.
+
+        Returns
+        -------
+        Catalog
+            With all files, whichever this one was narrowed to.
+        """
+        _check_policy(on_error)
+        return Catalog(self.place, refresh(self.place, on_error=on_error, anew=anew))
+
+    # --- shown
+    def __repr__(self) -> str:
+        return (
+            f"<Catalog of {len(self)} NWB files at {shown(self.url)}, {len(self.manifest.sections)} "
+            f"tables, {self.manifest.created}>"
+        )
+
+    def _repr_html_(self) -> str:
+        about = html.escape(repr(self).strip("<>"))
+        return f"<p>{about}</p>{self.tables._repr_html_()}"  # type: ignore[operator]
+
+
+def create(
+    paths: Any, url: Any, tables: Any, values_limit: int, on_error: str, options: Options
+) -> Catalog:
+    """Build a catalog. See `lazynwb_dask.build_catalog`."""
+    _check_policy(on_error)
+    place = Place.of(url, options, config.settings())
+    made = build(as_named(paths), place, what_of(tables, values_limit), on_error=on_error)
+    return Catalog(place, made)
+
+
+def load(url: Any, options: Options) -> Catalog:
+    """Open a catalog. See `lazynwb_dask.open_catalog`."""
+    place = Place.of(url, options, config.settings())
+    manifest = read_manifest(place)
+    if manifest is None:
+        raise FileNotFoundError(
+            f"{shown(place.url)}: no catalog is there; build_catalog(paths, url) makes one"
+        )
+    return Catalog(place, manifest)
+
+
+def session_fields(catalog: Catalog, number: int) -> dict[str, dict[str, Any]]:
+    """The session and subject fields of one file, by group."""
+    text = whole(catalog.place, catalog.manifest, "files", ["session"])["session"][number].as_py()
+    found: dict[str, dict[str, Any]] = json.loads(text or "{}")
+    return found
+
+
+def _check_policy(on_error: str) -> None:
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r}: one of 'raise', 'skip'")

@@ -1,0 +1,203 @@
+"""One file, read for a catalog: all its tables, its session, and the values of small columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lazynwb_dask.catalog.folder import unkept
+from lazynwb_dask.decode.arrays import Values
+from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.hdf5.links import ListTables
+from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, TableIndex
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.session import ReadSession
+from lazynwb_dask.nwb.tables import IndexTable
+from lazynwb_dask.read.partition import Wanted, read_arrays
+from lazynwb_dask.storage import Settings, open_source
+from lazynwb_dask.storage.options import Options
+
+# A chunk map of at most so many chunks is part of the catalog; larger ones are read when they are needed.
+MAX_CHUNKS = 4096
+
+
+@dataclass
+class Surveyed:
+    """What a catalog keeps of one file.
+
+    Attributes
+    ----------
+    source : Source
+        With size and version.
+    session : dict
+        Session and subject fields by group.
+    tables : list of TableIndex
+    problems : dict
+        By path, why a table can't be read.
+    values : dict
+        By table and column, the values of small columns.
+    indexes : dict
+        By table and column, the outermost indexes of ragged columns.
+    problem : str
+        Why the file can't be read; empty if it can.
+    """
+
+    source: Source
+    session: dict[str, Any] = field(default_factory=dict)
+    tables: list[TableIndex] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    values: dict[str, dict[str, Values]] = field(default_factory=dict)
+    indexes: dict[str, dict[str, Values]] = field(default_factory=dict)
+    problem: str = ""
+
+
+def survey(
+    source: Source,
+    options: Options,
+    settings: Settings,
+    *,
+    chosen: Sequence[str] | None = None,
+    values_limit: int,
+) -> Surveyed:
+    """Read what a catalog keeps of one file. That it can't be read is noted, not raised.
+
+    Parameters
+    ----------
+    source : Source
+    chosen : sequence of str, optional
+        Paths of the tables to keep; all if not given.
+    values_limit : int
+        Bytes of the values of one table that are kept.
+    """
+    try:
+        return _survey(source, options, settings, chosen, values_limit)
+    except NWBError as exc:
+        return Surveyed(source, problem=f"{type(exc).__name__}: {exc}")
+
+
+def _survey(
+    source: Source,
+    options: Options,
+    settings: Settings,
+    chosen: Sequence[str] | None,
+    values_limit: int,
+) -> Surveyed:
+    passes = Passes(source, options, settings)
+    found = Surveyed(passes.source)
+    for part in found.source.parts:
+        if why := unkept(part.url):
+            raise NWBReadError(f"{shown(source.url)}: it refers to another file. {why}")
+    paths = passes.run(ListTables())
+    found.session = passes.run(ReadSession()).value
+    for path in paths:
+        if chosen is not None and path not in chosen:
+            continue
+        try:
+            table = passes.run(IndexTable((path,), details=True))
+        except NWBError as exc:
+            open_source(found.source, 1, options, settings)  # or else the file is out of reach
+            found.problems[path] = f"{type(exc).__name__}: {exc}"
+            continue
+        if table is not None:
+            found.tables.append(table)
+    _read_values(found, options, settings, values_limit)
+    return found
+
+
+def _read_values(found: Surveyed, options: Options, settings: Settings, limit: int) -> None:
+    """Take in the values of small columns and the maps of chunks, all in a few round trips."""
+    todo: list[tuple[Wanted, Callable[[Values], None]]] = []
+    for table in found.tables:
+        held = found.values.setdefault(table.path, {})
+        ends = found.indexes.setdefault(table.path, {})
+        left = limit
+        for column in table.columns.values():
+            if is_small(column) and column.nbytes <= left:
+                left -= column.nbytes
+                wanted = Wanted(column.arrays, column.labels, table.rows)
+                todo.append((wanted, _setter(held, column.name)))
+            elif has_index(column) and column.arrays[-1].nbytes <= left:
+                left -= column.arrays[-1].nbytes
+                todo.append(
+                    (Wanted(column.arrays[-1:], None, table.rows), _setter(ends, column.name))
+                )
+    unread = [
+        array
+        for table in found.tables
+        for column in table.columns.values()
+        for array in column.arrays
+        if _is_unread(array)
+    ]
+    values, maps = read_arrays(found.source, [w for w, _ in todo], unread, options, settings)
+    for (_, keep), one in zip(todo, values, strict=True):
+        if one is not None:
+            keep(one)
+    found.tables = [_simplified(table, maps) for table in found.tables]
+
+
+def _setter(held: dict[str, Values], name: str) -> Callable[[Values], None]:
+    def keep(values: Values) -> None:
+        held[name] = values
+
+    return keep
+
+
+def is_small(column: ColumnIndex) -> bool:
+    """Whether each row is one number, boolean or text, whose values a catalog may hold."""
+    if column.problem or len(column.arrays) != 1:
+        return False
+    layout = column.arrays[0].layout
+    if layout.item:
+        return False
+    kind = column.type
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_string(kind)
+    )
+
+
+def has_index(column: ColumnIndex) -> bool:
+    """Whether it is a ragged column whose outermost index a catalog may hold."""
+    if column.problem or len(column.arrays) < 2:
+        return False
+    layout = column.arrays[-1].layout
+    return layout.element[0] == "number" and not layout.item
+
+
+def _is_unread(array: ArrayIndex) -> bool:
+    layout = array.layout
+    if layout.chunk is None or layout.foreign or array.extents.offsets.size or not array.rows:
+        return False
+    return layout.chunks(array.rows) <= MAX_CHUNKS
+
+
+def _simplified(table: TableIndex, maps: dict[int, Extents]) -> TableIndex:
+    columns = {
+        name: replace(column, arrays=tuple(simplest(_mapped(a, maps)) for a in column.arrays))
+        for name, column in table.columns.items()
+    }
+    return replace(table, columns=columns)
+
+
+def _mapped(array: ArrayIndex, maps: dict[int, Extents]) -> ArrayIndex:
+    found = maps.get(array.extents.root) if _is_unread(array) else None
+    return array if found is None else ArrayIndex(array.layout, found)
+
+
+def simplest(array: ArrayIndex) -> ArrayIndex:
+    """The same bytes by the layout that most files share: one plain chunk is contiguous data."""
+    layout, extents = array.layout, array.extents
+    if layout.chunk is None or layout.filters or layout.foreign or extents.offsets.size != 1:
+        return array
+    if layout.chunk[0] < array.rows or layout.chunk[1:] != layout.item:
+        return array
+    plain = replace(layout, chunk=None, raw_edges=False)
+    sizes = np.array([array.rows * layout.row_bytes], "<u8")
+    return ArrayIndex(plain, Extents(array.rows, extents.offsets, sizes))

@@ -1,0 +1,92 @@
+"""The values of small columns, written: one Parquet file for each table of a batch of files.
+
+Its rows are those of the files' tables, one file after the other. A column is called as in the table; where
+files hold different types, further columns are called ``name (type)``. The outermost index of a ragged column
+is ``name (index)``.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lazynwb_dask.decode.arrays import Values, arrow
+from lazynwb_dask.storage import parquet
+
+GROUP = 32_768  # rows of a row group: enough to be worth a request, few enough for one file's sake
+
+
+def values_name(build: str) -> str:
+    """A new name for such a file, after the build that writes it."""
+    return f"values/{build}-{uuid.uuid4().hex}.parquet"
+
+
+class Writer:
+    """Collects one table of many files."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._pieces: dict[str, list[tuple[int, pa.Array]]] = {}  # by name: first row, values
+        self._types: dict[str, pa.DataType] = {}
+
+    def add(
+        self, rows: int, values: Mapping[str, Values], indexes: Mapping[str, Values]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Take the values of one file's table.
+
+        Returns
+        -------
+        dict, dict
+            What its columns, and its columns' indexes, are called in the Parquet file.
+        """
+        named = {name: self._keep(name, held) for name, held in values.items()}
+        ends = {name: self._keep(f"{name} (index)", held) for name, held in indexes.items()}
+        self.rows += rows
+        return named, ends
+
+    def _keep(self, name: str, values: Values) -> str:
+        held = arrow(values)
+        if self._types.setdefault(name, held.type) != held.type:
+            name = f"{name} ({held.type})"
+            while self._types.setdefault(name, held.type) != held.type:
+                name += "'"
+        self._pieces.setdefault(name, []).append((self.rows, held))
+        return name
+
+    def parquet(self) -> bytes:
+        """The Parquet file."""
+        columns = {name: self._column(name, pieces) for name, pieces in self._pieces.items()}
+        return written(pa.table(columns), GROUP)
+
+    def _column(self, name: str, pieces: Sequence[tuple[int, pa.Array]]) -> pa.ChunkedArray:
+        kind = self._types[name]
+        chunks, at = [], 0
+        for first, values in pieces:
+            if first > at:
+                chunks.append(pa.nulls(first - at, kind))
+            chunks.append(values)
+            at = first + len(values)
+        if at < self.rows:
+            chunks.append(pa.nulls(self.rows - at, kind))
+        return pa.chunked_array(chunks, kind)
+
+
+def written(table: pa.Table, group: int) -> bytes:
+    """A table as a Parquet file, with checksums of all that it holds."""
+    sink = io.BytesIO()
+    texts = [f.name for f in table.schema if _repeats(f.type)]
+    pq.write_table(
+        table, sink, row_group_size=group, compression="zstd", use_dictionary=texts,
+        write_statistics=False, write_page_checksum=True,
+    )  # fmt: skip
+    return parquet.sealed(sink.getvalue())
+
+
+def _repeats(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+    )

@@ -1,0 +1,25 @@
+"""The plugin that puts secrets into workers. Imported only where there is a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distributed import Worker, WorkerPlugin
+
+from lazynwb_dask.storage.options import remember
+
+
+class Secrets(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped here
+    """Puts secrets into the vault of each worker that there is or will be."""
+
+    idempotent = True
+
+    def __init__(self, held: Mapping[str, dict[str, Any]]) -> None:
+        self._held = dict(held)
+
+    def __repr__(self) -> str:
+        return "Secrets()"
+
+    def setup(self, worker: Worker) -> None:
+        remember(self._held)

@@ -1,0 +1,68 @@
+"""What a task knows of where it runs, and what it tells of what it did: events of Dask's scheduler."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lazynwb_dask import config
+from lazynwb_dask.cluster import client as cluster
+from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.counters import Tally
+
+TOPIC = "lazynwb-dask"
+"""The topic of the events: ``client.get_events("lazynwb-dask")``."""
+
+
+@dataclass
+class _Watch:
+    """What one task did to each file."""
+
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, float] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, name: str, tally: Tally) -> None:
+        now = time.monotonic()
+        with self.lock:
+            self.tallies.setdefault(name, Tally()).add(tally)
+            self.begun.setdefault(name, now)
+            self.ended[name] = now
+
+    def events(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "file": name,
+                "requests": tally.requests,
+                "bytes": tally.bytes,
+                "retries": tally.retries,
+                "seconds": self.ended[name] - self.begun[name],
+            }
+            for name, tally in self.tallies.items()
+        ]
+
+
+@contextmanager
+def observed() -> Iterator[Settings]:
+    """The settings of a task's reads. What these do to each file becomes an event, where there is a worker.
+
+    Yields
+    ------
+    Settings
+        With which reads end soon after the task is cancelled.
+    """
+    settings, worker = config.settings(), cluster.this_worker()
+    if worker is None:
+        yield settings
+        return
+    watch = _Watch()
+    try:
+        yield replace(settings, note=watch.note, withdrawn=cluster.withdrawn())
+    finally:
+        if watch.tallies:
+            worker.log_event(TOPIC, watch.events())

@@ -1,0 +1,38 @@
+"""Any scan, read: a table's by its partitions, others as they know themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lazynwb_dask.cluster.failures import tell, tell_lacking
+from lazynwb_dask.errors import Failure
+from lazynwb_dask.read.partition import read_parts
+from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.storage import Settings
+
+if TYPE_CHECKING:
+    from lazynwb_dask.predicate.tree import Limit, Predicate
+
+
+def execute(
+    scan: Any,
+    columns: Sequence[str],
+    predicate: Predicate | None,
+    limit: Limit | None,
+    settings: Settings,
+) -> pd.DataFrame:
+    """All partitions of a scan, one after the other, as a frame. Files that are left out are told of."""
+    if not isinstance(scan, Scan):
+        frame: pd.DataFrame = scan.read(columns, predicate, limit, settings)
+        return frame
+    failed: list[Failure] = []
+    lacking: list[Failure] = []
+    frame = read_parts(scan, columns, predicate, limit, settings, failed, lacking)
+    if failed:
+        tell(scan.origin or scan.token, failed)
+    if lacking:
+        tell_lacking(scan.origin or scan.token, lacking)
+    return frame

@@ -1,0 +1,285 @@
+"""What computing a frame would read, told before it is read."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from dask.utils import format_bytes
+
+from lazynwb_dask import config, expr
+from lazynwb_dask.by_file.alignment import ByFile, Leaf, leaves
+from lazynwb_dask.explanation.cost import Cost, catalog_cost, cost
+from lazynwb_dask.model.index import walk
+from lazynwb_dask.predicate.tree import conjuncts
+from lazynwb_dask.scan.schema import PROVENANCE
+
+if TYPE_CHECKING:
+    from lazynwb_dask.scan.scan import Scan
+
+SHOWN = 12  # columns that are named
+LONG = 160  # letters of a condition of Dask's that are shown
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """One read of one table.
+
+    Attributes
+    ----------
+    tables : tuple of str
+    files, files_left : int
+    partitions, partitions_left : int
+    tasks : int
+    columns : tuple of str
+        That are read.
+    from_catalog : tuple of str
+        Those of them, and of the condition's, whose values the catalog holds for every file.
+    condition : str
+        Pushed into the read; empty for none.
+    limit : str
+    requests, bytes : int
+        To NWB files.
+    exact : bool
+        Whether these two are; otherwise they are an upper bound.
+    known : bool
+        False where there is more, of which nothing can be told before it is read.
+    rows : int
+        That are left, at most.
+    memory : int
+        Decoded bytes of the largest partition, before the condition has taken any rows.
+    memory_task : int
+        The same of the largest task.
+    why : tuple of str
+        Why requests and bytes aren't exact.
+    catalog_requests, catalog_bytes : int
+        To the catalog, at most, by each process that reads and has none of these values yet.
+    """
+
+    tables: tuple[str, ...]
+    files: int
+    files_left: int
+    partitions: int
+    partitions_left: int
+    tasks: int
+    columns: tuple[str, ...]
+    from_catalog: tuple[str, ...]
+    condition: str
+    limit: str
+    requests: int
+    bytes: int
+    exact: bool
+    rows: int
+    memory: int
+    memory_task: int
+    why: tuple[str, ...] = ()
+    catalog_requests: int = 0
+    catalog_bytes: int = 0
+    known: bool = True
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What to show, by heading."""
+        found = [
+            ("table", ", ".join(self.tables) or "as found when it is read"),
+            (
+                "files",
+                _of(self.files_left, self.files, "the others can't hold a row that is wanted"),
+            ),
+            (
+                "partitions",
+                f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}",
+            ),
+            ("columns", _names(self.columns)),
+        ]
+        if self.from_catalog:
+            found.append(("in the catalog", _names(self.from_catalog)))
+        found.append(("condition", self.condition or "none"))
+        if self.limit:
+            found.append(("limit", f"{self.limit} of each partition"))
+        fetched = f"{_count(self.requests, 'request')}, {format_bytes(self.bytes)}, of NWB files"
+        if not self.known:
+            fetched = "not known beforehand"
+        elif not self.exact:
+            fetched = f"at most {fetched}"
+        found.append(("fetches", fetched + (f" ({'; '.join(self.why)})" if self.why else "")))
+        if self.catalog_requests:
+            asked = f"up to {_count(self.catalog_requests, 'request')}"
+            size = format_bytes(self.catalog_bytes)
+            found.append(("", f"{asked}, {size}, of the catalog, by each process"))
+        found.append(("rows", f"{'' if self.exact else 'at most '}{self.rows}"))
+        found.append(
+            ("memory", f"at most {format_bytes(self.memory)} a partition, "
+                       f"{format_bytes(self.memory_task)} a task")
+        )  # fmt: skip
+        return found
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What computing a frame would read.
+
+    Attributes
+    ----------
+    reads : tuple of ReadPlan
+    left : tuple of (str, str)
+        Conditions that are not part of a read, and why not. Dask applies them to what was read.
+    """
+
+    reads: tuple[ReadPlan, ...]
+    left: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def requests(self) -> int:
+        return sum(read.requests for read in self.reads)
+
+    @property
+    def bytes(self) -> int:
+        return sum(read.bytes for read in self.reads)
+
+    def __str__(self) -> str:
+        blocks = []
+        for number, read in enumerate(self.reads, 1):
+            lines = [f"Read {number}" if len(self.reads) > 1 else "Read"]
+            lines += [f"  {name:<15} {text}" for name, text in read.lines()]
+            blocks.append("\n".join(lines))
+        if not self.reads:
+            blocks.append("No NWB file is read.")
+        for text, reason in self.left:
+            blocks.append(
+                f"After reading\n  {'condition':<15} {text}\n  {'not pushed':<15} {reason}"
+            )
+        return "\n".join(blocks)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        blocks = []
+        for number, read in enumerate(self.reads, 1):
+            rows = "".join(
+                f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+                f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+                for name, text in read.lines()
+            )
+            title = f"Read {number}" if len(self.reads) > 1 else "Read"
+            blocks.append(f"<b>{title}</b><table>{rows}</table>")
+        for text, reason in self.left:
+            blocks.append(f"<b>After reading</b>: {html.escape(text)} ({html.escape(reason)})")
+        return "".join(blocks) or "No NWB file is read."
+
+
+def explain(frame: Any) -> Explanation:
+    """Say what computing a frame would read. See `lazynwb_dask.explain`."""
+    nodes = expr.reads(frame)
+    reads = tuple(_plan(leaf) for node in nodes for leaf in _leaves(node))
+    together = [
+        node.scan.remaining(node.predicate) for node in nodes if isinstance(node.scan, ByFile)
+    ]
+    left = [(repr(rest), "it is of what is made of several tables of a file")
+            for rest in together if rest is not None]  # fmt: skip
+    left += [(text if len(text) <= LONG else f"{text[:LONG]}...", why)
+            for text, why in expr.filters_left(frame)]  # fmt: skip
+    return Explanation(reads, tuple(left))
+
+
+def _leaves(node: Any) -> list[Leaf]:
+    buckets = [node.parts(int(task)) for task in node._tasks]
+    return leaves(node.scan, node.columns, node.predicate, node.limit, buckets)
+
+
+def _plan(leaf: Leaf) -> ReadPlan:
+    scan: Scan = leaf.scan
+    buckets = leaf.buckets
+    left = np.concatenate([np.zeros(0, np.int64), *buckets])
+    settings = config.settings()
+    predicate, limit = leaf.predicate, leaf.limit
+    decided = set(predicate.columns if predicate else ()) | set(limit.columns if limit else ())
+    used = [name for name in scan.fields if name in {*leaf.columns, *decided}]
+    if scan.indexed:
+        costs = [
+            cost(scan, int(i), leaf.columns, predicate, limit, settings, leaf.certain) for i in left
+        ]
+        known = all(one.known for one in costs)
+        why = _why(scan, used, decided) if known else ["values of columns lie in other files"]
+    else:
+        known = False
+        costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
+    of_catalog = catalog_cost(scan, left.tolist(), used, settings)
+    exact = all(one.exact for one in costs)
+    if not leaf.certain:
+        exact = False
+        why = ["as if all rows were wanted: which are shows only in both tables", *why]
+    weights = scan.nbytes(used)
+    per_task = [int(weights[bucket].sum()) for bucket in buckets]
+    condition = " and ".join(map(repr, conjuncts(predicate))) if predicate else ""
+    return ReadPlan(
+        tables=tuple(scan.files.tables),
+        files=len(np.unique(scan.file)),
+        files_left=len(np.unique(scan.file[left])),
+        partitions=scan.nparts,
+        partitions_left=len(left),
+        tasks=len(buckets),
+        columns=tuple(leaf.columns),
+        from_catalog=_held(scan, used),
+        condition=condition,
+        limit="" if limit is None else repr(limit),
+        requests=sum(one.requests for one in costs),
+        bytes=sum(one.bytes for one in costs),
+        exact=exact,
+        rows=sum(one.rows for one in costs),
+        memory=int(weights[left].max(initial=0)),
+        memory_task=max(per_task, default=0),
+        why=() if exact else tuple(why or ["which bytes shows only when others have been read"]),
+        catalog_requests=of_catalog[0],
+        catalog_bytes=of_catalog[1],
+        known=known,
+    )
+
+
+def _held(scan: Scan, names: Sequence[str]) -> tuple[str, ...]:
+    held = scan.files.inlined
+    if held is None:
+        return ()
+    here = {
+        name
+        for name, slots in held.values.items()
+        if not (scan.files.records[name].which >= 0).any() and (slots.which >= 0).any()
+    }
+    return tuple(name for name in names if name in here)
+
+
+def _why(scan: Scan, used: Sequence[str], decided: set[str]) -> list[str]:
+    held = {*_held(scan, used), *PROVENANCE, *scan.files.facts}
+    found = []
+    unknown = [name for name in used if name in decided - held]
+    if unknown:
+        found.append(f"as if all rows passed: {_names(unknown)} must be read to know")
+    if scan.files.parts:
+        found.append("what lies within LINDI files is read once by each process")
+    texts = [name for name in used if name not in held and _is_scattered(scan, name)]
+    if texts:
+        found.append(f"as if {_names(texts)} lay all over the files: where shows only in these")
+    return found
+
+
+def _is_scattered(scan: Scan, name: str) -> bool:
+    """Whether elements of a column refer to values that may lie anywhere in their file."""
+    records = scan.files.records.get(name)
+    layouts = [] if records is None else [layouts[0] for layouts, _ in records.variants]
+    kinds = {element[0] for layout in layouts for element in walk(layout.element)}
+    return bool(kinds & {"string", "sequence", "reference"})
+
+
+def _of(some: int, all_: int, note: str = "") -> str:
+    return f"{some} of {all_}" + (f"; {note}" if note and some < all_ else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

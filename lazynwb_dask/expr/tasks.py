@@ -1,0 +1,81 @@
+"""What the tasks of a read run, on workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from lazynwb_dask.by_file.alignment import ByFile, expected
+from lazynwb_dask.cluster import client as cluster
+from lazynwb_dask.cluster.events import observed
+from lazynwb_dask.cluster.execute import execute
+from lazynwb_dask.plan.tasks import Scan
+from lazynwb_dask.predicate.tree import Limit, Predicate
+from lazynwb_dask.read.memory_need import COPIED
+from lazynwb_dask.storage import memory_budget as memory
+
+IN_FLIGHT = 16  # bytes on their way may be this part of what a worker has
+
+
+def read(
+    scan: Scan, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
+) -> pd.DataFrame:
+    """All partitions of a narrowed scan, once the worker has room for them."""
+    with observed() as settings:
+        bounds = cluster.memory()
+        if bounds is None:
+            return execute(scan, columns, predicate, limit, settings)
+        # What is on its way comes on top of what is decoded.
+        limited = replace(settings, in_flight=min(settings.in_flight, bounds.limit // IN_FLIGHT))
+        return memory.within(
+            bounds,
+            int(COPIED * expected(scan, columns, predicate, limit)),
+            lambda share: execute(scan, columns, predicate, limit, replace(limited, memory=share)),
+            _way_out(scan),
+            settings.withdrawn,
+        )
+
+
+def _way_out(scan: Any) -> str:
+    """What can be changed where a task would read too much."""
+    more = "read fewer columns, or give workers more memory (memory_limit=)"
+    if isinstance(scan, ByFile):
+        return f"All rows of a file's tables are read at once to be joined: {more}"
+    if not getattr(scan, "indexed", True):
+        return f"With a given schema= files are read as a whole: leave it out, {more}"
+    return f"Read smaller partitions (blocksize=), {more}"
+
+
+def nothing(meta: pd.DataFrame) -> pd.DataFrame:
+    """No rows: it was known beforehand that none is left."""
+    return meta
+
+
+def candidates(frame: Any, n: int, kind: Any, columns: Any = None) -> Any:
+    """The rows that may be among the largest, in their order: ties are decided as by pandas."""
+    keys, by = (frame.to_frame("value"), "value") if columns is None else (frame, columns)
+    limit = Limit(kind, n, (by,) if isinstance(by, str) else tuple(by))
+    return frame.iloc[limit.rows(keys)]
+
+
+def best(frame: Any, n: int, kind: str, **columns: Any) -> Any:
+    """The rows with the largest or smallest values, in the order of these."""
+    if len(frame) == n:
+        # pandas would sort so few rows in a way that doesn't keep the order of equals
+        by = {"by": columns["columns"]} if columns else {}
+        return frame.sort_values(**by, ascending=kind == "smallest", kind="stable")
+    return (frame.nlargest if kind == "largest" else frame.nsmallest)(n, **columns)
+
+
+def aligned(frame: pd.DataFrame, values: Sequence[Any]) -> list[Any]:
+    """What is to be assigned to a frame, without rows that the frame doesn't have.
+
+    pandas gives an empty frame the index of the first Series that is assigned to it, and so would add
+    rows wherever a filter has left none of a partition.
+    """
+    if len(frame):
+        return list(values)
+    return [v.iloc[:0] if isinstance(v, pd.Series) else v for v in values]

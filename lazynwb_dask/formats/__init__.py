@@ -1,1 +1,0 @@
-"""Readers of file formats: metadata in, the index data model out."""

@@ -1,0 +1,69 @@
+"""Columns whose data are in another file, read by libhdf5, for those who have allowed it.
+
+External links, external storage and virtual datasets name other files. They are refused unless the user asks
+for them (`allow_external_links=True`), and then only from local disk: libhdf5 finds and opens the other files
+as it always does. Nothing else in this package lets it open a file.
+"""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
+from lazynwb_dask.hdf5.datatypes import element_of
+from lazynwb_dask.model.index import ArrayIndex, Extents, Layout
+from lazynwb_dask.model.source import Source, shown
+
+REFUSED = "links into other files are not followed; allow_external_links=True follows them"
+GROUP = (
+    "an external link to a table or TimeSeries, or to a group that holds it, which is not followed: with "
+    "allow_external_links=True links to datasets are. Read it from the file that it is in"
+)
+_PLAIN = ("number", "bool", "enum", "text", "complex", "string")
+
+
+def array_of(source: Source, path: str) -> ArrayIndex:
+    """The index of a dataset that is, or lies, in another file."""
+    if "://" in source.url:
+        raise UnsupportedColumnError("data in other files can be read from local disk only")
+    try:
+        with h5py.File(source.url, "r") as file:
+            dataset = file[path]
+            if not isinstance(dataset, h5py.Dataset):
+                raise UnsupportedColumnError("a link to something else than a dataset")
+            element = element_of(dataset.id.get_type())
+            shape = dataset.shape or (1,)
+    except (OSError, KeyError) as exc:
+        raise UnsupportedColumnError(f"the other file can't be read: {exc}") from None
+    if element[0] not in _PLAIN:
+        raise UnsupportedColumnError(f"{element[0]} values in another file")
+    layout = Layout(element, tuple(shape[1:]), foreign=path)
+    nothing = np.zeros(0, "<u8")
+    return ArrayIndex(layout, Extents(shape[0], nothing, nothing))
+
+
+def rows(source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Row ranges of such a dataset: the stored bytes, or for variable-length strings their texts."""
+    try:
+        with h5py.File(source.url, "r") as file:
+            dataset = file[layout.foreign]
+            pieces = [
+                _read(dataset, layout, a, b)
+                for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
+            ]
+    except (OSError, KeyError) as exc:
+        raise NWBReadError(f"{shown(source.url)}: {layout.foreign}: {exc}") from None
+    return np.concatenate(pieces)
+
+
+def _read(dataset: h5py.Dataset, layout: Layout, start: int, stop: int) -> np.ndarray:
+    if layout.element[0] == "string":
+        texts: np.ndarray = dataset.asstr(errors="replace")[start:stop].reshape(-1)
+        return texts
+    shape = (stop - start, *layout.item)
+    space = dataset.id.get_space()
+    space.select_hyperslab((start, *[0] * len(layout.item)), shape)
+    out = np.empty((stop - start) * layout.row_bytes, np.uint8)
+    dataset.id.read(h5py.h5s.create_simple(shape), space, out, dataset.id.get_type())
+    return out

@@ -1,0 +1,158 @@
+"""Object headers of the plainest kind, read without libhdf5.
+
+Most datasets of most files have a version 1 object header of a few well-known messages. What h5py says of
+such a dataset follows from the bytes of some of them (`Header.form`), so it is asked once for each
+combination and not for each dataset. Whatever is not exactly as expected here is no plain header, and left
+to libhdf5. (HDF5 File Format Specification, version 3.0, section IV.A.)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lazynwb_dask.hdf5.object_header import (
+    CONTINUATION,
+    DATA_LAYOUT,
+    DataLayout,
+    FormatError,
+    parse_layout,
+)
+from lazynwb_dask.hdf5.sparse_file import SparseFile
+
+DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS, ATTRIBUTE = 0x01, 0x03, 0x04, 0x05, 0x0B, 0x0C
+# and what says nothing of values: nothing at all, when it was modified, a comment
+_SILENT = frozenset({0x00, 0x0D, 0x0E, 0x12})
+_OF_FORM = (DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS)
+_NEEDED = frozenset({DATASPACE, DATATYPE, DATA_LAYOUT})
+_SHARED = 0x02  # the message is elsewhere
+_MAX_BLOCKS, _MAX_BYTES = 16, 1 << 20  # of a header
+_MAX_FORM = 4096  # bytes
+# an attribute that is one object reference: the datatype, and the dataspace in its two versions
+_REFERENCE = b"\x17\0\0\0\x08\0\0\0"
+_SCALARS = (b"\x01" + bytes(7), b"\x02" + bytes(3))
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a dataset's object header says.
+
+    Parameters
+    ----------
+    form : tuple of bytes
+        The messages from which all follows that h5py says of the dataset, but for where its data are.
+    layout : DataLayout
+    attributes : mapping of str to bytes
+        By name, as stored.
+    """
+
+    form: tuple[bytes, ...]
+    layout: DataLayout
+    attributes: dict[str, bytes]
+
+    def reference(self, name: str) -> int | None:
+        """The address that an attribute refers to; None if it isn't plainly one object reference."""
+        body = self.attributes[name]
+        version = body[0]
+        if version == 1:
+            n = struct.unpack_from("<H", body, 2)[0]
+            rest = body[8 + (-(-n // 8) * 8) :]
+            kind, space, value = rest[:8], rest[8:16], rest[16:24]
+        elif version in (2, 3):
+            n, size = struct.unpack_from("<HH", body, 2)
+            rest = body[(8 if version == 2 else 9) + n :]
+            width = struct.unpack_from("<H", body, 6)[0]
+            kind, space, value = rest[:size], rest[size : size + width], rest[size + width :][:8]
+        else:
+            return None
+        if kind != _REFERENCE or space not in _SCALARS or len(value) != 8:
+            return None
+        return int.from_bytes(value, "little")
+
+
+def plain_header(sparse: SparseFile, address: int, base: int) -> Header | None:
+    """The header of the dataset at an absolute address, if it is of the plain kind; else None.
+
+    Raises
+    ------
+    Miss
+        Some of it is not here.
+    """
+    try:
+        return _header(sparse, address, base)
+    except (ValueError, IndexError, struct.error):  # libhdf5 will say what is wrong
+        return None
+
+
+def _header(sparse: SparseFile, address: int, base: int) -> Header | None:
+    prefix = sparse.peek(address, address + 16)
+    if prefix[0] != 1:
+        return None
+    once: dict[int, bytes] = {}
+    attributes: dict[str, bytes] = {}
+    layout = None
+    for kind, flags, at, body in _messages(sparse, prefix, address + 16, base):
+        if kind in _SILENT:
+            continue
+        if flags & _SHARED or kind in once:
+            return None
+        if kind == ATTRIBUTE:
+            attributes[_name(body)] = body
+            continue
+        if kind == DATA_LAYOUT:
+            if body[0] not in (3, 4) or body[1] > 2:
+                return None
+            layout = parse_layout(at, body, base)
+        elif kind not in _OF_FORM:
+            return None
+        once[kind] = body
+    if layout is None or not once.keys() >= _NEEDED:
+        return None
+    form = (*(once.get(kind, b"") for kind in _OF_FORM), _without_address(once[DATA_LAYOUT]))
+    return Header(form, layout, attributes) if sum(map(len, form)) <= _MAX_FORM else None
+
+
+def _messages(
+    sparse: SparseFile, prefix: bytes, at: int, base: int
+) -> Iterator[tuple[int, int, int, bytes]]:
+    """Messages as (type, flags, absolute address of the data, data)."""
+    expected, size = struct.unpack_from("<2xHxxxxI", prefix)
+    blocks, seen = [(at, size)], 0
+    for start, length in blocks:
+        if length > _MAX_BYTES:
+            raise FormatError("a long header")
+        data = sparse.peek(start, start + length) if length else b""
+        at = 0
+        while at + 8 <= len(data):
+            kind, n, flags = struct.unpack_from("<HHB", data, at)
+            if at + 8 + n > len(data):
+                raise FormatError("a message that leaves its block")
+            seen += 1
+            if kind == CONTINUATION:
+                if len(blocks) == _MAX_BLOCKS:
+                    raise FormatError("many blocks")
+                offset, more = struct.unpack_from("<QQ", data, at + 8)
+                blocks.append((offset + base, more))
+            else:
+                yield kind, flags, start + at + 8, data[at + 8 : at + 8 + n]
+            at += 8 + n
+    if seen != expected:
+        raise FormatError("other messages than the header announces")
+
+
+def _name(body: bytes) -> str:
+    version, n = body[0], struct.unpack_from("<H", body, 2)[0]
+    start = {1: 8, 2: 8, 3: 9}[version] if version in (1, 2, 3) else len(body)
+    name = body[start : start + n]
+    if len(name) != n or not n or name[-1]:
+        raise FormatError("an attribute without a name")
+    return name[:-1].decode()
+
+
+def _without_address(body: bytes) -> bytes:
+    """A data layout message less what differs between datasets that are alike."""
+    version, kind = body[0], body[1]
+    if kind < 2:  # compact, contiguous
+        return body[:2]
+    return body[:3] + body[11:] if version == 3 else body[:-8]

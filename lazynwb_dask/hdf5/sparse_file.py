@@ -1,0 +1,210 @@
+"""Run h5py over a file of which only some blocks are here.
+
+h5py holds one lock per process, also while a Python file object waits for the network. So this file object
+never waits: it serves the blocks that are there; a read of any other is recorded and raises. After a pass,
+all missing blocks are fetched at once, outside HDF5's lock, and the pass starts again on a fresh
+`h5py.File`. A pass counts only if nothing was missing, since libhdf5 swallows some errors of file objects.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import h5py
+
+from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.model.index import ArrayIndex
+from lazynwb_dask.storage import Request
+from lazynwb_dask.util.locks import Lock
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+BLOCK = 128 * 1024
+HEAD = 512 * 1024  # metadata gathers at both ends of most files
+WHOLE = 1024 * 1024  # smaller files are fetched whole
+MAX_WAVES = 200  # round trips for the metadata of one file
+MAX_METADATA = 128 * 1024 * 1024  # bytes held of one file while it is indexed
+
+
+class Miss(OSError):
+    """A block that is not here was read."""
+
+
+class SparseFile(io.RawIOBase):
+    """The file object that h5py reads: blocks by position, no input or output of its own."""
+
+    is_skeleton = False
+    """Whether values lie elsewhere, and `array` tells where."""
+
+    def __init__(self, size: int, block: int = BLOCK) -> None:
+        self.size, self.block = size, block
+        self._blocks: dict[int, bytes] = {}
+        self._missing: set[int] = set()
+        self.known: dict[Any, Any] = {}  # what a pass found out without libhdf5, for the next pass
+        self._at = 0
+
+    # --- the filling side
+    def need(self, start: int, stop: int) -> bool:
+        """Record the absent blocks of a byte range; whether there were any."""
+        start, stop = max(start, 0), min(stop, self.size)
+        if stop <= start:
+            return False
+        blocks = range(start // self.block, (stop - 1) // self.block + 1)
+        absent = [i for i in blocks if i not in self._blocks]
+        self._missing.update(absent)
+        return bool(absent)
+
+    @property
+    def missing(self) -> bool:
+        return bool(self._missing)
+
+    @property
+    def here(self) -> Mapping[int, bytes]:
+        """The blocks that are here, by their number."""
+        return self._blocks
+
+    @property
+    def held(self) -> int:
+        """The bytes that are here, near enough."""
+        return len(self._blocks) * self.block
+
+    @property
+    def wanted(self) -> int:
+        """The bytes that are missing, near enough."""
+        return len(self._missing) * self.block
+
+    def missing_ranges(self) -> list[tuple[int, int]]:
+        """The byte ranges of missing blocks, those side by side as one."""
+        runs = _runs(self._missing)
+        return [(a * self.block, min(b * self.block, self.size)) for a, b in runs]
+
+    def requests(self) -> list[Request]:
+        """A request for each missing range; to be sent, whereupon nothing is missing."""
+        ranges = self.missing_ranges()
+        self._missing = set()
+        return [self._request(start, stop) for start, stop in ranges]
+
+    def runs(self) -> list[tuple[int, list[bytes]]]:
+        """The blocks that are here, as (start, blocks side by side)."""
+        runs = _runs(self._blocks)
+        return [(a * self.block, [self._blocks[i] for i in range(a, b)]) for a, b in runs]
+
+    def _request(self, start: int, stop: int) -> Request:
+        return Request(start, stop, lambda data: self.put(start, data))
+
+    def put(self, start: int, data: bytes | memoryview) -> None:
+        """Bytes from a block's border on; a last block that is not whole counts at the file's end only."""
+        for at in range(0, len(data), self.block):
+            piece = bytes(data[at : at + self.block])
+            if len(piece) == self.block or start + at + len(piece) == self.size:
+                self._blocks[(start + at) // self.block] = piece
+
+    # --- what our own parsers call
+    def has(self, start: int, stop: int) -> bool:
+        """Whether a byte range is here."""
+        blocks = range(start // self.block, (min(stop, self.size) - 1) // self.block + 1)
+        return all(i in self._blocks for i in blocks)
+
+    def peek(self, start: int, stop: int) -> bytes:
+        """A byte range, cut at the file's end. Raises `Miss` where it is not here."""
+        stop = min(stop, self.size)
+        if start < 0 or start >= stop:
+            raise ValueError(f"address {start} lies outside the file of {self.size} bytes")
+        if self.need(start, stop):
+            raise Miss(start)
+        first = start // self.block
+        data = b"".join(self._blocks[i] for i in range(first, (stop - 1) // self.block + 1))
+        return data[start - first * self.block : stop - first * self.block]
+
+    def array(self, path: str) -> ArrayIndex | None:
+        """Where the values of a dataset lie, if they are not in this file."""
+        return None
+
+    # --- what h5py calls
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        start = self._at
+        stop = min(start + len(buffer), self.size)
+        if stop <= start:
+            return 0
+        if self.need(start, stop):
+            raise Miss(start)
+        view, at, block = memoryview(buffer), start, self.block
+        while at < stop:
+            n = min(stop - at, block - at % block)
+            piece = memoryview(self._blocks[at // block])
+            view[at - start : at - start + n] = piece[at % block : at % block + n]
+            at += n
+        self._at = stop
+        return stop - start
+
+
+def _runs(blocks: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers that follow one another as ranges."""
+    runs: list[tuple[int, int]] = []
+    for i in sorted(blocks):
+        if runs and runs[-1][1] == i:
+            runs[-1] = runs[-1][0], i + 1
+        else:
+            runs.append((i, i + 1))
+    return runs
+
+
+class Job(Protocol[R_co]):
+    """What is wanted of a file's metadata."""
+
+    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> R_co:
+        """One pass over the file. It should go on past objects that miss a block, so that one wave
+        fetches what all of them need."""
+
+
+# h5py lets one thread in at a time. Waiting for a whole pass is cheaper than fighting for each call of it
+_turn = Lock()
+
+
+def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
+    """One pass. Its result counts only if nothing is missing afterwards.
+
+    Raises
+    ------
+    NWBReadError
+        When nothing is missing, and the file can't be read, or isn't HDF5, or is damaged.
+    """
+    try:
+        with _turn, h5py.File(sparse, "r") as file:
+            return job.visit(file, sparse, name)
+    except NWBReadError as exc:
+        if not sparse.missing:
+            raise exc if name in str(exc) else type(exc)(f"{name}: {exc}") from None
+    except Exception as exc:  # libhdf5 raises whatever it likes for damaged files
+        if not sparse.missing:
+            raise unreadable(name, sparse, exc) from None
+    return None
+
+
+def unreadable(name: str, sparse: SparseFile, error: Exception) -> NWBReadError:
+    """What to tell of a file that h5py refused."""
+    if sparse.size == 0:
+        return NWBReadError(f"{name}: the file is empty")
+    head = sparse.peek(0, 4104)
+    if not any(head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048, 4096)):
+        return NWBReadError(f"{name}: not an HDF5 file (it starts with {head[:8]!r})")
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "truncated" in text:
+        return NWBReadError(f"{name}: the file is truncated: {text}")
+    return NWBReadError(f"{name}: damaged HDF5 file: {text}")

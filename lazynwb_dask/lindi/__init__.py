@@ -1,0 +1,1 @@
+"""LINDI files: JSON that describes HDF5 files, or holds their chunks."""

@@ -1,0 +1,351 @@
+"""LINDI files: JSON that says, in the manner of Zarr, what an HDF5 file holds and where its chunks lie.
+
+Small values are in the JSON itself, others are byte ranges of the HDF5 file; of datasets of very many chunks
+it only says which they are. What it tells of groups, attributes and types is written to a file in memory
+that has no values to speak of (`skeleton`): every job that understands HDF5 files then understands LINDI
+files too. Where values lie is told by `Lindi.array`.
+
+A LINDI file names other files. One that comes from the net may not name local ones, unless the user says so.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
+from lazynwb_dask.hdf5.external import REFUSED
+from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
+from lazynwb_dask.lindi import zarr2
+from lazynwb_dask.lindi.references import Contents, parse
+from lazynwb_dask.lindi.skeleton import image
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, walk
+from lazynwb_dask.model.limits import check_extents, check_shape
+from lazynwb_dask.model.source import Source, is_local, local_path, shown
+from lazynwb_dask.nwb.tables import ListChunks
+from lazynwb_dask.storage import Request, Settings, fetch, open_source
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.lru import LRU
+
+R = TypeVar("R")
+
+FIRST = 1 << 20  # bytes that are asked for at once
+MAX_FILE = 256 << 20  # bytes of a LINDI file
+MAX_PARTS = 64  # files that one refers to
+MEMORY = 6  # bytes of parsed JSON for each byte of text, about
+_STORES = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
+_POINTERS = ("string", "sequence")
+
+_contents: LRU[Contents] = LRU(256 << 20)
+_values: LRU[np.ndarray] = LRU(64 << 20)
+
+
+# --------------------------------------------------------------------------------------------- the file
+def load(source: Source, options: Options, settings: Settings) -> tuple[Source, Contents]:
+    """A LINDI file, read and checked for its form; and its size and version.
+
+    Raises
+    ------
+    NWBReadError
+        It can't be read, or isn't one.
+    """
+    held = _contents.get(_key(source)) if source.etag is not None else None
+    if held is not None:
+        return source, held
+    source = replace(source, parts=())
+    source, head = open_source(source, FIRST, options, settings)
+    assert source.size is not None
+    if source.size > MAX_FILE:
+        raise NWBReadError(
+            f"{shown(source.url)}: a LINDI file of {source.size} bytes; the limit is {MAX_FILE}"
+        )
+    text = bytearray(head) + bytearray(source.size - len(head))
+
+    def sink(data: memoryview) -> None:
+        text[len(head) :] = data
+
+    if source.size > len(head):
+        fetch(source, [Request(len(head), source.size, sink)], options, settings)
+    found = parse(bytes(text), shown(source.url))
+    if source.etag is not None:
+        _contents.put(_key(source), found, MEMORY * source.size)
+    return source, found
+
+
+def _key(source: Source) -> tuple[str, int | None, str | None]:
+    return source.url, source.size, source.etag
+
+
+# ------------------------------------------------------------------------------------------------- jobs
+class Lindi:
+    """What `Passes` is for an HDF5 file.
+
+    Parameters
+    ----------
+    source : Source
+    options : Options
+    settings : Settings
+    allow_external_links : bool
+        Let a file from the net name local ones.
+
+    Attributes
+    ----------
+    source : Source
+        With size and version, and with the files that it refers to.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: Options,
+        settings: Settings,
+        allow_external_links: bool,
+        open_part: Callable[[Source, Options, Settings], Any],
+    ) -> None:
+        self._open_part = open_part
+        source, self.contents = load(source, options, settings)
+        self.name = shown(source.url)
+        self.options, self.settings, self.allow = options, settings, allow_external_links
+        urls = self.contents.urls
+        if len(urls) > MAX_PARTS:
+            raise NWBReadError(
+                f"{self.name}: it refers to {len(urls)} files; the limit is {MAX_PARTS}"
+            )
+        self._refused: dict[str, str] = {}
+        parts = []
+        self._begins: dict[str, tuple[int, int]] = {}
+        begin = 0
+        for url in urls:
+            where = self._allowed(source.url, url)
+            if where is None:
+                continue
+            part, _ = open_source(Source(where), 1, options, settings)
+            parts.append(part)
+            self._begins[url] = (begin, len(parts) - 1)
+            begin += part.size or 0
+        self.source = replace(source, parts=tuple(parts))
+        self._passes: dict[int, Any] = {}
+        self._whole: bytes | None = None
+        self._links: dict[str, ArrayIndex | UnsupportedColumnError] = {}
+
+    def run(self, job: Job[R]) -> R:
+        """The result of a job. See `Passes.run`."""
+        paths: tuple[str, ...] | None = getattr(job, "paths", None)
+        data = self._whole
+        if data is None:
+            data = image(self.contents, paths)
+            if paths is None:
+                self._whole = data
+        while True:
+            sparse = _Skeleton(data, self)
+            result = attempt(sparse, self.name, job)
+            if not sparse.missing:
+                return result  # type: ignore[return-value]
+            for path in sparse.links:
+                self._links[path] = self._linked(*sparse.links[path])
+
+    # --- other files
+    def _allowed(self, here: str, url: str) -> str | None:
+        """Where a file is that this one names; None where it may not be read."""
+        local = "::" not in url and is_local(url)
+        if local and is_local(here):
+            return os.path.join(os.path.dirname(local_path(here)), local_path(url))
+        scheme = urlsplit(url).scheme
+        known = scheme in _STORES or (scheme == urlsplit(here).scheme and scheme != "")
+        if not self.allow and (local or "::" in url or not known):
+            what = "a local file" if local else "a store that such files don't name"
+            self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
+            return None
+        if self.options.is_loose(url) and urlsplit(url).netloc != urlsplit(here).netloc:
+            raise NWBReadError(
+                f"{self.name}: it names {shown(url)}, to which the secrets in storage_options would "
+                "be sent; give them by the beginning of the URL that they are meant for, as in "
+                "storage_options={'https://host/': {...}}"
+            )
+        return os.path.abspath(local_path(url)) if local else url
+
+    # --- arrays
+    def knows(self, path: str) -> bool:
+        """Whether a dataset that was left in its HDF5 file has been looked up there."""
+        return path in self._links
+
+    def array(self, path: str) -> ArrayIndex:
+        """Where the values of a dataset lie, by its path without links.
+
+        Raises
+        ------
+        UnsupportedColumnError
+            They can't be read.
+        """
+        found = self._links.get(path)
+        if isinstance(found, UnsupportedColumnError):
+            raise found
+        if found is not None:
+            return found
+        array = self.contents.array(path)
+        if self.contents.is_inlined(path, array):
+            return self._inlined(path, array)
+        return self._referred(path, array)
+
+    def _inlined(self, path: str, array: zarr2.Array) -> ArrayIndex:
+        """Of values in the JSON. They are read as if libhdf5 had to: by their path."""
+        zarr2.filters_of(array)  # raises where one isn't known
+        if array.fields is not None:
+            element = zarr2.element_of_values(values(self.source, self.contents, path))
+        elif array.is_object or array.dtype[1] == "U":
+            element = ("string",)
+        else:
+            element = zarr2.element_of(array.dtype)
+        shape = array.shape or (1,)
+        layout = Layout(element, shape[1:], foreign=path)
+        check_shape(layout, shape[0], self.source.size or 0)
+        nothing = np.zeros(0, "<u8")
+        return ArrayIndex(layout, Extents(shape[0], nothing, nothing))
+
+    def _referred(self, path: str, array: zarr2.Array) -> ArrayIndex:
+        """Of chunks that are byte ranges of other files."""
+        layout = zarr2.layout_of(array)
+        rows = array.shape[0]
+        check_shape(layout, rows, self.source.reach)
+        if not math.prod(array.grid):
+            absent = Extents(rows, np.full(1, UNDEFINED, "<u8"), np.zeros(1, "<u8"))
+            return ArrayIndex(replace(layout, chunk=None), absent)
+        offsets = np.full(math.prod(array.grid), UNDEFINED, "<u8")
+        sizes = np.zeros(len(offsets), "<u8")
+        for i, (url, offset, size) in self.contents.ranges(path, array):
+            begin, number = self._begin(url)
+            if offset + size > (self.source.parts[number].size or 0):
+                raise NWBReadError(
+                    f"truncated or damaged: it refers beyond the end of {shown(url)}"
+                )
+            offsets[i], sizes[i] = begin + offset, size
+        found = Extents(rows, offsets, sizes)
+        joined = _joined(layout, found)
+        check_extents(joined.layout, joined.extents, self.source.reach)
+        return joined
+
+    def _begin(self, url: str) -> tuple[int, int]:
+        """Where the bytes of a file begin, and its number."""
+        if url not in self._begins:
+            raise UnsupportedColumnError(self._refused[url])
+        return self._begins[url]
+
+    def _linked(self, url: str, name: str) -> ArrayIndex | UnsupportedColumnError:
+        """Of a dataset that was left in its HDF5 file; or why it can't be read."""
+        try:
+            return self._left(url, name)
+        except UnsupportedColumnError as exc:
+            return exc
+
+    def _left(self, url: str, name: str) -> ArrayIndex:
+        begin, number = self._begin(url)
+        if number not in self._passes:
+            part = self.source.parts[number]
+            self._passes[number] = self._open_part(part, self.options, self.settings)
+        path = "/" + name.strip("/")
+        try:
+            found = self._passes[number].run(ListChunks(path)).columns[path].arrays[0]
+        except NWBReadError as exc:
+            if type(exc) is not NWBReadError:
+                raise  # the file is out of reach
+            raise UnsupportedColumnError(str(exc)) from None
+        layout, extents = found.layout, found.extents
+        kinds = {element[0] for element in walk(layout.element)}
+        if "reference" in kinds:
+            raise UnsupportedColumnError(f"references, left in {shown(url)}; read them from there")
+        if not kinds.isdisjoint(_POINTERS) and number < len(self.source.parts) - 1:
+            raise UnsupportedColumnError("texts that are left in one of several HDF5 files")
+        shift = np.where(extents.offsets == UNDEFINED, 0, begin).astype("<u8")
+        root = extents.root if extents.root == UNDEFINED else extents.root + begin
+        moved = replace(extents, offsets=extents.offsets + shift, root=root)
+        return ArrayIndex(replace(layout, user_block=layout.user_block + begin), moved)
+
+
+def _joined(layout: Layout, extents: Extents) -> ArrayIndex:
+    """As contiguous data, where chunks follow one another without filters."""
+    assert layout.chunk is not None
+    offsets, sizes = extents.offsets, extents.sizes
+    step = np.uint64(math.prod(layout.chunk) * layout.element_bytes)
+    nbytes = extents.rows * layout.row_bytes
+    if (
+        not layout.filters
+        and layout.chunk[1:] == layout.item
+        and (offsets != UNDEFINED).all()
+        and (sizes[:-1] == step).all()
+        and (np.diff(offsets) == sizes[:-1]).all()
+        and int(sizes.sum()) >= nbytes
+    ):
+        whole = Extents(extents.rows, offsets[:1], np.array([nbytes], "<u8"))
+        return ArrayIndex(replace(layout, chunk=None), whole)
+    return ArrayIndex(layout, extents)
+
+
+class _Skeleton(SparseFile):
+    """A skeleton, all of which is here, and where the values are that it lacks."""
+
+    is_skeleton = True
+
+    def __init__(self, data: bytes, lindi: Lindi) -> None:
+        super().__init__(len(data))
+        self.put(0, data)
+        self._lindi = lindi
+        self.links: dict[str, tuple[str, str]] = {}
+        """By path, the datasets that another file must be asked for before the next pass."""
+
+    @property
+    def missing(self) -> bool:
+        return bool(self.links)
+
+    def array(self, path: str) -> ArrayIndex | None:
+        path = self._lindi.contents.resolved(path)
+        link = self._lindi.contents.link(path)
+        if link is not None and not self._lindi.knows(path):
+            self.links[path] = link
+            raise Miss(path)
+        return self._lindi.array(path)
+
+
+# ------------------------------------------------------------------------------- values within the JSON
+Rows = tuple[Layout, np.ndarray, np.ndarray]
+
+
+def rows(
+    source: Source, wanted: Sequence[Rows], options: Options, settings: Settings
+) -> list[np.ndarray]:
+    """Row ranges of datasets whose values are in the JSON: stored bytes, or texts as objects."""
+    source, contents = load(source, options, settings)
+    found = []
+    for layout, starts, stops in wanted:
+        try:
+            found.append(_rows(values(source, contents, layout.foreign), layout, starts, stops))
+        except NWBError as exc:
+            raise type(exc)(f"{shown(source.url)}: {layout.foreign}: {exc}") from None
+    return found
+
+
+def _rows(held: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    pairs = zip(starts.tolist(), stops.tolist(), strict=True)
+    flat = np.concatenate([held[a:b].reshape(-1) for a, b in pairs])
+    if flat.dtype == object:
+        return flat
+    raw = np.ascontiguousarray(flat).view(np.uint8)
+    if raw.size != int((stops - starts).sum()) * layout.row_bytes:
+        raise NWBReadError("damaged: its values are of another size than planned with")
+    return raw
+
+
+def values(source: Source, contents: Contents, path: str) -> np.ndarray:
+    """All values of a dataset within the JSON."""
+    key = (_key(source), path)
+    held = _values.get(key) if source.etag is not None else None
+    if held is None:
+        held = contents.values(path)
+        if source.etag is not None:
+            _values.put(key, held, held.nbytes * (8 if held.dtype == object else 1) + 100)
+    return held

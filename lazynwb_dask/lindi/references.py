@@ -1,0 +1,242 @@
+"""The JSON of a LINDI file: its objects, their attributes, and the references to where their chunks are.
+
+Keys are those of a Zarr store, values JSON, text, or a range of bytes ``[url, offset, length]``. Nothing in it
+is evaluated: templates are names that stand for the beginning of a URL, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
+from lazynwb_dask.lindi import zarr2
+
+MAX_OBJECTS = 100_000
+MAX_DEPTH = 32
+MAX_LINKS = 32
+SOFT_LINK, EXTERNAL, FIELDS, SCALAR = (
+    "_SOFT_LINK",
+    "_EXTERNAL_ARRAY_LINK",
+    "_COMPOUND_DTYPE",
+    "_SCALAR",
+)
+_TEMPLATE = re.compile(r"\{\{ *(\w+) *\}\}")
+_BASE64 = "base64:"
+_LEFT_OUT = "specifications"  # schemas, which no table needs
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """A LINDI file's content.
+
+    Parameters
+    ----------
+    name : str
+        What messages call the file.
+    refs : dict
+    templates : dict
+    """
+
+    name: str
+    refs: Mapping[str, Any]
+    templates: Mapping[str, str]
+
+    # --- the tree
+    @cached_property
+    def objects(self) -> dict[str, str]:
+        """By path, in the paths' order, whether it is a ``group``, a ``dataset`` or a ``link``."""
+        found: dict[str, str] = {"/": "group"}
+        for key in self.refs:
+            head, _, last = key.rpartition("/")
+            if last not in (".zgroup", ".zarray") or not head:
+                continue
+            names = head.split("/")
+            if len(names) > MAX_DEPTH or not {"", ".", ".."}.isdisjoint(names):
+                raise NWBReadError(f"{self.name}: damaged: an object called {head[:200]!r}")
+            if names[0] == _LEFT_OUT:
+                continue
+            path = f"/{head}"
+            is_link = SOFT_LINK in self.attributes(path)
+            found[path] = "link" if is_link else "group" if last == ".zgroup" else "dataset"
+        if len(found) > MAX_OBJECTS:
+            raise NWBReadError(f"{self.name}: {len(found)} objects; the limit is {MAX_OBJECTS}")
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def children(self) -> dict[str, list[str]]:
+        """The paths in each group."""
+        found: dict[str, list[str]] = {}
+        for path in self.objects:
+            if path != "/":
+                found.setdefault(path.rpartition("/")[0] or "/", []).append(path)
+        return found
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """The attributes of an object."""
+        return self._json(path, ".zattrs")
+
+    def target(self, path: str) -> str:
+        """Where a link leads to, as a path from the root."""
+        held = self.attributes(path).get(SOFT_LINK)
+        text = held.get("path") if isinstance(held, dict) else None
+        if not isinstance(text, str):
+            return "/"
+        return text if text.startswith("/") else f"{path.rpartition('/')[0]}/{text}"
+
+    def resolved(self, path: str) -> str:
+        """A path with its links followed."""
+        todo = [p for p in path.split("/") if p and p != "."]
+        done: list[str] = []
+        followed = 0
+        while todo:
+            name = todo.pop(0)
+            if name == "..":
+                done = done[:-1]
+                continue
+            here = "/" + "/".join([*done, name])
+            if self.objects.get(here) == "link":
+                followed += 1
+                if followed > MAX_LINKS:
+                    raise UnsupportedColumnError(f"more than {MAX_LINKS} links one after another")
+                todo = [p for p in self.target(here).split("/") if p and p != "."] + todo
+                done = []
+            else:
+                done.append(name)
+        return "/" + "/".join(done)
+
+    def _json(self, path: str, name: str) -> dict[str, Any]:
+        held = self.refs.get(f"{path.strip('/')}/{name}".lstrip("/"))
+        if isinstance(held, str):
+            try:
+                held = json.loads(_bytes(held))
+            except (ValueError, RecursionError):
+                raise NWBReadError(f"{self.name}: damaged: {path}/{name} is not JSON") from None
+        if held is not None and not isinstance(held, dict):
+            raise NWBReadError(f"{self.name}: damaged: {path}/{name} is no JSON object")
+        return held or {}
+
+    # --- datasets
+    def array(self, path: str) -> zarr2.Array:
+        """What is said of a dataset's type and shape."""
+        if self.objects.get(path) != "dataset":
+            raise UnsupportedColumnError("a link that leads nowhere")
+        return zarr2.array_of(self._json(path, ".zarray"), self.attributes(path).get(FIELDS))
+
+    def link(self, path: str) -> tuple[str, str] | None:
+        """The file and the path of a dataset that was left in HDF5."""
+        held = self.attributes(path).get(EXTERNAL)
+        if held is None:
+            return None
+        url, name = (held.get("url"), held.get("name")) if isinstance(held, dict) else (None, None)
+        if not isinstance(url, str) or not isinstance(name, str):
+            raise UnsupportedColumnError("damaged: a link to an HDF5 dataset without its URL")
+        if held.get("link_type") != "hdf5_dataset":
+            raise UnsupportedColumnError(f"a link of the type {str(held.get('link_type'))[:40]!r}")
+        return self._expanded(url), name
+
+    def is_inlined(self, path: str, array: zarr2.Array) -> bool:
+        """Whether a dataset's values are in the JSON."""
+        kinds = {type(held) for _, held in self._chunks(path, array)}
+        if list in kinds and len(kinds) > 1:
+            raise UnsupportedColumnError("some of its chunks are within the LINDI file, some not")
+        return list not in kinds and (bool(kinds) or array.dtype[1] in "OUS")
+
+    def ranges(self, path: str, array: zarr2.Array) -> Iterator[tuple[int, tuple[str, int, int]]]:
+        """The number of each chunk that is in another file, and where it lies there."""
+        for i, held in self._chunks(path, array):
+            if not isinstance(held, list) or len(held) != 3 or not isinstance(held[0], str):
+                raise UnsupportedColumnError("damaged: a reference that is no range of bytes")
+            url, offset, size = held
+            if not all(type(n) is int and 0 <= n < 1 << 60 for n in (offset, size)):
+                raise UnsupportedColumnError(f"damaged: a reference to {size} bytes at {offset}")
+            yield i, (self._expanded(url), offset, size)
+
+    def values(self, path: str) -> np.ndarray:
+        """The values of a dataset that are in the JSON."""
+        array = self.array(path)
+        stem = path.lstrip("/")
+
+        def chunk(place: tuple[int, ...]) -> bytes | None:
+            held = self.refs.get(f"{stem}/{array.name(place)}")
+            if held is None:
+                return None
+            if not isinstance(held, str):
+                raise UnsupportedColumnError("damaged: a chunk that is no text")
+            return _bytes(held)
+
+        try:
+            return zarr2.values_of(array, chunk)
+        except (ValueError, TypeError, OverflowError, binascii.Error) as exc:
+            raise NWBReadError(f"damaged: {exc}") from None
+
+    def _chunks(self, path: str, array: zarr2.Array) -> Iterator[tuple[int, Any]]:
+        stem = path.lstrip("/")
+        for i, place in enumerate(np.ndindex(*array.grid)):
+            held = self.refs.get(f"{stem}/{array.name(place)}")
+            if held is not None:
+                yield i, held
+
+    # --- other files
+    @cached_property
+    def urls(self) -> list[str]:
+        """The files that it refers to, in the order of their names."""
+        found = {held[0] for held in self.refs.values() if isinstance(held, list) and held}
+        whole = {self._expanded(url) for url in found if isinstance(url, str)}
+        for path, kind in self.objects.items():
+            if kind == "dataset":
+                with contextlib.suppress(UnsupportedColumnError):  # told when its values are wanted
+                    link = self.link(path)
+                    whole |= {link[0]} if link else set()
+        return sorted(whole)
+
+    def _expanded(self, url: str) -> str:
+        """A URL with its template filled in."""
+        if "{{" not in url:
+            return url
+        try:
+            text = _TEMPLATE.sub(lambda match: self.templates[match[1]], url)
+        except KeyError as exc:
+            raise NWBReadError(f"{self.name}: damaged: there is no template {exc}") from None
+        if "{{" in text:
+            raise NWBReadError(f"{self.name}: {url[:80]!r}: only plain templates are filled in")
+        return text
+
+
+def parse(text: bytes, name: str) -> Contents:
+    """The content of a LINDI file.
+
+    Raises
+    ------
+    NWBReadError
+        It is not one.
+    """
+    try:
+        held = json.loads(text)
+        refs, templates = held["refs"], held.get("templates") or {}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise NWBReadError(f"{name}: not a LINDI file: no JSON object with 'refs'") from None
+    if not isinstance(refs, dict) or not isinstance(templates, dict):
+        raise NWBReadError(f"{name}: not a LINDI file: its 'refs' are no JSON object")
+    if held.get("gen"):
+        raise NWBReadError(f"{name}: a Kerchunk file with generated references, which aren't read")
+    if not all(isinstance(value, str) for value in templates.values()):
+        raise NWBReadError(f"{name}: damaged: a template that is no text")
+    if ".zgroup" not in refs:
+        raise NWBReadError(f"{name}: not a LINDI file: it has no root group")
+    return Contents(name, refs, templates)
+
+
+def _bytes(text: str) -> bytes:
+    if text.startswith(_BASE64):
+        return base64.b64decode(text[len(_BASE64) :], validate=True)
+    return text.encode()

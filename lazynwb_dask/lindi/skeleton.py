@@ -1,0 +1,194 @@
+"""What a LINDI file tells of groups, attributes, types and shapes, as an HDF5 file in memory.
+
+Only values that are read while indexing are in it: those of small datasets outside of tables, and those that
+attributes refer to. All other datasets say that their data are elsewhere, so that nobody reads them here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5f, h5g, h5p, h5s, h5t
+
+from lazynwb_dask.errors import NWBError
+from lazynwb_dask.lindi import zarr2
+from lazynwb_dask.lindi.references import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Contents
+
+MAX_HELD = 1 << 16  # values of a dataset
+MAX_TEXT = 1 << 20  # characters of an attribute
+_NOT_SHOWN = frozenset({"object_id", "namespace", SOFT_LINK, EXTERNAL, FIELDS, SCALAR})
+_FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
+_TEXT = h5py.string_dtype()
+
+
+def image(contents: Contents, paths: Iterable[str] | None) -> bytes:
+    """The HDF5 file.
+
+    Parameters
+    ----------
+    contents : Contents
+    paths : iterable of str or None
+        Only these objects, and what they refer to; all if not given.
+    """
+    chosen = set(contents.objects) if paths is None else _needed(contents, paths)
+    with h5py.File("skeleton", "w", driver="core", backing_store=False, libver="latest") as file:
+        _Writer(contents, file, chosen).write()
+        file.flush()
+        data: bytes = file.id.get_file_image()
+    return data
+
+
+def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
+    """Some objects, what is in them, the groups above, and what links and references lead to."""
+    found = {"/"}
+    todo = [(path, True) for path in paths]
+    while todo:
+        path, whole = todo.pop()
+        names = [p for p in path.split("/") if p]
+        here = ""
+        for i, name in enumerate(names, 1):
+            here = f"{here}/{name}"
+            known, last = here in found, i == len(names)
+            if here not in contents.objects:
+                break
+            found.add(here)
+            if contents.objects[here] == "link":
+                if not known:
+                    rest = "/".join(names[i:])
+                    todo.append((f"{contents.target(here)}/{rest}".rstrip("/"), whole))
+                break
+            if not known or (last and whole):
+                todo += [(target, False) for target in _targets(contents, here)]
+            if last and whole:
+                below = contents.children.get(here, [])
+                todo += [(child, True) for child in below if child not in found]
+    return found
+
+
+def _targets(contents: Contents, path: str) -> list[str]:
+    """The paths that an object's attributes refer to."""
+    held = contents.attributes(path).values()
+    return [target for value in held if (target := _target(value)) is not None]
+
+
+def _target(value: Any) -> str | None:
+    """The path of a reference; None for any other value."""
+    held = value.get("_REFERENCE") if isinstance(value, dict) else None
+    path = held.get("path") if isinstance(held, dict) else None
+    return path if isinstance(path, str) else None
+
+
+class _Writer:
+    def __init__(self, contents: Contents, file: h5py.File, chosen: set[str]) -> None:
+        self.contents, self.file, self.chosen = contents, file, chosen
+        self.made: dict[str, Any] = {"/": file.id}
+        self.elsewhere = h5p.create(h5p.DATASET_CREATE)
+        self.elsewhere.set_external(b"elsewhere", 0, h5f.UNLIMITED)
+        self.meant = {target for path in chosen for target in _targets(contents, path)}
+
+    def write(self) -> None:
+        references: list[tuple[str, str, str]] = []
+        for path, kind in self.contents.objects.items():
+            if path in self.chosen:
+                if path != "/":
+                    self._object(path, kind)
+                references += self._attributes(path)
+        for path, name, target in references:
+            with contextlib.suppress(KeyError, ValueError, RuntimeError):
+                _of(self.made[path]).attrs[name] = self.file[target].ref
+
+    def _object(self, path: str, kind: str) -> None:
+        above, _, last = path.rpartition("/")
+        parent = self.made.get(above or "/")
+        if not isinstance(parent, h5g.GroupID):
+            return
+        name = last.encode("utf-8", "surrogateescape")
+        if kind == "link":
+            target = self.contents.target(path).encode("utf-8", "surrogateescape")
+            parent.links.create_soft(name, target)
+        elif kind == "group":
+            self.made[path] = h5g.create(parent, name)
+        else:
+            self.made[path] = self._dataset(parent, name, path)
+
+    def _dataset(self, parent: h5g.GroupID, name: bytes, path: str) -> h5d.DatasetID:
+        shape: tuple[int, ...] = (0,)
+        dtype: Any = np.dtype("<f8")
+        held = None
+        with contextlib.suppress(NWBError):  # what is wrong is told when its values are wanted
+            array = self.contents.array(path)
+            shape, dtype = array.shape, _dtype(array)
+            held = self._values(path, array)
+        if self.contents.attributes(path).get(SCALAR) is True and shape == (1,):
+            shape = ()
+        if held is not None:
+            made = h5py.Group(parent).create_dataset(name, data=held.reshape(shape), dtype=dtype)
+            return made.id
+        kind = h5t.py_create(dtype, logical=True)
+        return h5d.create(parent, name, kind, h5s.create_simple(shape), self.elsewhere)
+
+    def _values(self, path: str, array: zarr2.Array) -> np.ndarray | None:
+        """The values of a dataset, if they are few and may be wanted."""
+        table = "colnames" in self.contents.attributes(path.rpartition("/")[0] or "/")
+        if array.count > MAX_HELD or (table and path not in self.meant):
+            return None
+        if self.contents.link(path) is not None or not self.contents.is_inlined(path, array):
+            return None
+        return self.contents.values(path)
+
+    def _attributes(self, path: str) -> list[tuple[str, str, str]]:
+        """Write an object's attributes but for references, which are returned."""
+        found = []
+        here = self.made.get(path)
+        for name, value in self.contents.attributes(path).items() if here is not None else ():
+            if name in _NOT_SHOWN:
+                continue
+            target = _target(value)
+            if target is not None:
+                found.append((path, name, target))
+            elif (written := _attribute(value)) is not None:
+                _of(here).attrs.create(name, *written)
+        return found
+
+
+def _of(held: h5g.GroupID | h5d.DatasetID) -> h5py.Group | h5py.Dataset:
+    return h5py.Group(held) if isinstance(held, h5g.GroupID) else h5py.Dataset(held)
+
+
+def _dtype(array: zarr2.Array) -> np.dtype[Any]:
+    if array.fields is not None:
+        fields = [(name, zarr2.field_type(kind) or _TEXT) for name, kind in array.fields]
+        return np.dtype(fields)
+    return _TEXT if array.is_object or array.dtype[1] == "U" else np.dtype(array.dtype)
+
+
+def _attribute(value: Any) -> tuple[Any, None, Any] | None:
+    """An attribute's value, shape (as it is) and type; None for what HDF5 has no type for."""
+    if isinstance(value, str):
+        if value in _FLOATS:
+            return _FLOATS[value], None, np.dtype("<f8")
+        return (_cleaned(value), None, _TEXT) if len(value) <= MAX_TEXT else None
+    if isinstance(value, (bool, float)):
+        return value, None, np.dtype(type(value))
+    if isinstance(value, int):
+        return (value, None, np.dtype("<i8")) if -(2**63) <= value < 2**63 else None
+    if not isinstance(value, list):
+        return None
+    if not value or isinstance(value[0], str):
+        if not all(isinstance(text, str) for text in value):
+            return None
+        return np.array([_cleaned(text) for text in value], object), None, _TEXT
+    try:
+        made = np.array(value)
+    except (ValueError, OverflowError):
+        return None
+    return (made, None, made.dtype) if made.dtype.kind in "biuf" else None
+
+
+def _cleaned(text: str) -> str:
+    """Text that HDF5 can hold: it ends at the first NUL."""
+    return text.partition("\0")[0].encode("utf-8", "replace").decode()

@@ -1,0 +1,124 @@
+"""Small pieces of a scan as bytes and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lazynwb_dask.model.index import Filter, Layout, View
+from lazynwb_dask.model.source import Source
+
+
+def thin(values: np.ndarray) -> bytes:
+    """Integers in the narrowest width that holds them, with a byte that says which."""
+    for kind in ("<i1", "<i2", "<i4", "<i8"):
+        info = np.iinfo(kind)
+        if not values.size or (values.min() >= info.min and values.max() <= info.max):
+            break
+    return kind[-1:].encode() + values.astype(kind).tobytes()
+
+
+def wide(data: bytes) -> np.ndarray:
+    return np.frombuffer(data, f"<i{data[:1].decode()}", offset=1).astype(np.int64)
+
+
+def front(urls: Sequence[str]) -> list[Any]:
+    """URLs without the prefix that they share."""
+    if not urls:
+        return ["", []]
+    low, high = min(urls), max(urls)
+    n = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    return [low[:n], [url[n:] for url in urls]]
+
+
+def unfront(packed: list[Any]) -> list[str]:
+    return [packed[0] + rest for rest in packed[1]]
+
+
+def parts_json(parts: Sequence[Source]) -> list[Any]:
+    """The files that make up a source."""
+    return [(part.url, part.size, part.etag) for part in parts]
+
+
+def parts_of(data: Sequence[Any]) -> tuple[Source, ...]:
+    return tuple(Source(url, size, etag) for url, size, etag in data)
+
+
+def layout_json(layout: Layout) -> list[Any]:
+    view = layout.view
+    return [
+        layout.element,
+        layout.item,
+        layout.chunk,
+        [(f.id, f.values, f.name) for f in layout.filters],
+        layout.fill.hex(),
+        layout.raw_edges,
+        layout.user_block,
+        layout.foreign,
+        layout.rising,
+        None if view is None else [view.channel, view.factors, view.offset],
+        layout.unlisted,
+    ]
+
+
+def layout_of(data: list[Any]) -> Layout:
+    element, item, chunk, filters, fill, raw_edges, user_block, foreign, rising, view, unlisted = (
+        data
+    )
+    return Layout(
+        tuples(element),
+        tuple(item),
+        None if chunk is None else tuple(chunk),
+        tuple(Filter(number, tuple(values), name) for number, values, name in filters),
+        bytes.fromhex(fill),
+        raw_edges,
+        user_block,
+        foreign,
+        rising,
+        None if view is None else View(view[0], tuple(view[1]), view[2]),
+        unlisted,
+    )
+
+
+def pack_arrays(arrays: Mapping[str, pa.Array]) -> bytes:
+    """Arrow arrays of one length as bytes, of slices only what they show."""
+    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    found: bytes = sink.getvalue().to_pybytes()
+    return found
+
+
+def unpack_arrays(data: bytes) -> dict[str, pa.Array]:
+    with pa.ipc.open_stream(data) as stream:
+        batch = stream.read_next_batch()
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
+
+
+def tuples(value: Any) -> Any:
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+def spell(kind: pa.DataType) -> Any:
+    """An Arrow type as JSON."""
+    if pa.types.is_list(kind):
+        return ["list", spell(kind.value_type)]
+    if pa.types.is_timestamp(kind):
+        return ["timestamp", kind.unit, kind.tz]
+    if pa.types.is_struct(kind):
+        return ["struct", [[f.name, spell(f.type)] for f in kind]]
+    return str(kind)
+
+
+def unspell(data: Any) -> pa.DataType:
+    if isinstance(data, str):
+        return pa.type_for_alias(data)
+    if data[0] == "list":
+        return pa.list_(unspell(data[1]))
+    if data[0] == "timestamp":
+        return pa.timestamp(data[1], data[2])
+    return pa.struct([(name, unspell(kind)) for name, kind in data[1]])

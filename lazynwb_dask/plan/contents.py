@@ -1,0 +1,187 @@
+"""What files hold, as a table of their objects; of one file also as a tree for notebooks."""
+
+from __future__ import annotations
+
+import html
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from lazynwb_dask.errors import Failure, NWBError
+from lazynwb_dask.metadata.queries import take_stock
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.contents import OTHER, TABLE, TIMESERIES
+from lazynwb_dask.plan.index_files import concurrently
+from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.options import Options
+
+# Columns with the pandas dtype of each.
+COLUMNS = {
+    "path": "string",
+    "kind": "string",
+    "neurodata_type": "string",
+    "rows": "Int64",
+    "shape": "object",
+    "dtype": "string",
+    "columns": "object",
+    "stored_bytes": "Int64",
+    "decoded_bytes": "Int64",
+    "rate": "float64",
+    "timestamps": "string",
+    "unit": "string",
+    "description": "string",
+    "problem": "string",
+}
+_ICONS = {TABLE: "▦", TIMESERIES: "∿", OTHER: "▪"}
+
+
+class Contents(pd.DataFrame):
+    """A DataFrame of what a file holds, that notebooks show as a tree."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame  # a part of it is no tree any more
+
+    def _repr_html_(self) -> str:
+        name = html.escape(str(self.attrs.get("name", "")))
+        return f"<div><strong>{name}</strong>{_list(_tree(self))}</div>"
+
+
+def stock(
+    sources: Sequence[Source],
+    options: Options,
+    settings: Settings,
+    *,
+    threads: int = 32,
+    on_error: str = "raise",
+    progress: bool = False,
+) -> tuple[list[tuple[Source, list[dict[str, Any]]]], list[Failure]]:
+    """What each of many files holds, in source order, and the files that can't be read."""
+
+    def take(source: Source) -> tuple[Source, list[dict[str, Any]]] | Failure:
+        try:
+            return take_stock(source, options, settings)
+        except NWBError as exc:
+            if on_error == "raise":
+                raise
+            return Failure.of(shown(source.url), "plan", exc)
+
+    results = list(concurrently(list(dict.fromkeys(sources)), take, threads, progress))
+    return (
+        [r for r in results if not isinstance(r, Failure)],
+        [r for r in results if isinstance(r, Failure)],
+    )
+
+
+def of_one(source: Source, objects: Sequence[dict[str, Any]]) -> Contents:
+    """The objects of one file as a frame."""
+    data = {}
+    for name, dtype in COLUMNS.items():
+        values = [entry.get(name) for entry in objects]
+        if name == "shape":
+            values = [None if v is None else tuple(v) for v in values]
+        data[name] = pd.Series(values, dtype=dtype)
+    found = Contents(data)
+    found.attrs["name"] = shown(source.url)
+    return found
+
+
+def of_each(files: Sequence[tuple[Source, Sequence[dict[str, Any]]]]) -> pd.DataFrame:
+    """The objects of all files one after the other, each with its file."""
+    parts = [pd.DataFrame(of_one(*file)).assign(_nwb_path=file[0].url) for file in files]
+    return pd.concat(parts, ignore_index=True).astype({"_nwb_path": "string"})
+
+
+def of_many(files: Sequence[tuple[Source, Sequence[dict[str, Any]]]]) -> pd.DataFrame:
+    """Which object is in how many files, the most frequent first."""
+    seen: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+    for source, objects in files:
+        for entry in objects:
+            seen[entry["path"], entry["kind"]].append((shown(source.url), entry))
+    rows = []
+    for (path, kind), found in seen.items():
+        held = [entry for _, entry in found]
+        stored = [entry.get("stored_bytes") for entry in held]
+        rows.append(
+            {
+                "path": path,
+                "kind": kind,
+                "neurodata_type": ", ".join(dict.fromkeys(e["neurodata_type"] for e in held)),
+                "files": len(held),
+                "missing": len(files) - len(held),
+                "rows": sum(e.get("rows") or 0 for e in held) if kind != OTHER else None,
+                "dtype": ", ".join(dict.fromkeys(e["dtype"] for e in held if "dtype" in e)),
+                "stored_bytes": None if None in stored else sum(filter(None, stored)),
+                "decoded_bytes": sum(e.get("decoded_bytes") or 0 for e in held),
+                "example": found[0][0],
+            }
+        )
+    kinds = {
+        "path": "string", "kind": "string", "neurodata_type": "string", "files": "int64",
+        "missing": "int64", "rows": "Int64", "dtype": "string", "stored_bytes": "Int64",
+        "decoded_bytes": "int64", "example": "string",
+    }  # fmt: skip
+    table = pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+    return table.sort_values("files", ascending=False, kind="stable", ignore_index=True)
+
+
+# ------------------------------------------------------------------------------------------- the tree
+def _tree(frame: pd.DataFrame) -> dict[str, Any]:
+    """The objects by the parts of their paths; an object itself under the empty name."""
+    root: dict[str, Any] = {}
+    for entry in frame.to_dict("records"):
+        here = root
+        for part in str(entry["path"]).strip("/").split("/"):
+            here = here.setdefault(part, {})
+        here[""] = entry
+    return root
+
+
+def _list(tree: dict[str, Any]) -> str:
+    items = []
+    for name, below in tree.items():
+        if name == "":
+            continue
+        entry = below.get("")
+        label = f"<code>{html.escape(name)}</code>"
+        if entry is not None:
+            label = f"{_ICONS.get(entry['kind'], '')} {label} {_about(entry)}"
+        inner = _list(below) if len(below) > (entry is not None) else ""
+        if inner:
+            opened = " open" if entry is None or entry["kind"] == OTHER else ""
+            items.append(f"<li><details{opened}><summary>{label}</summary>{inner}</details></li>")
+        else:
+            items.append(f"<li>{label}</li>")
+    return f'<ul style="list-style: none">{"".join(items)}</ul>'
+
+
+def _about(entry: dict[str, Any]) -> str:
+    """What there is to say of an object, in one line."""
+    facts = [] if pd.isna(entry["neurodata_type"]) else [str(entry["neurodata_type"])]
+    if entry["kind"] == TABLE:
+        facts.append(f"{entry['rows']} rows x {len(entry['columns'] or ())} columns")
+    elif entry["shape"] is not None:
+        facts.append(" x ".join(map(str, entry["shape"])))
+    facts += [str(entry[key]) for key in ("dtype", "unit") if not pd.isna(entry[key])]
+    if not pd.isna(entry["rate"]):
+        facts.append(f"{entry['rate']:g} Hz")
+    if not pd.isna(entry["decoded_bytes"]) and entry["decoded_bytes"]:
+        facts.append(_size(int(entry["decoded_bytes"])))
+    text = html.escape(", ".join(facts))
+    hint = "" if pd.isna(entry["description"]) else str(entry["description"])
+    return f'<span title="{html.escape(hint, quote=True)}" style="opacity: 0.7">{text}</span>'
+
+
+def _size(nbytes: int) -> str:
+    """
+    >>> _size(999), _size(1_500_000)
+    ('999 B', '1.5 MB')
+    """
+    size, unit = float(nbytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.3g} {unit}"

@@ -1,0 +1,297 @@
+"""What was learned of files, kept on disk from one process to the next.
+
+One small file for each table of each NWB file, named by a hash of what it is about. Any number of
+processes may read and write at once: an entry is written under a temporary name and moved into place,
+and whoever reads it checks it. An entry counts only for the very version of the file that it was made
+of; what a store says nothing reliable of is not kept at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import platformdirs
+from dask.utils import parse_bytes
+
+from lazynwb_dask import config
+from lazynwb_dask._version import __version__
+from lazynwb_dask.decode.available import usable
+from lazynwb_dask.metadata import queries
+from lazynwb_dask.model.index import FileIndex
+from lazynwb_dask.model.source import Source, is_lindi, shown
+from lazynwb_dask.nwb.tables import Table, table_path
+from lazynwb_dask.plan.index_cache_entry import FORMAT, Entry, dump, load
+from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.locks import Lock
+
+ALL_TABLES = "*"  # in place of a table's path: the paths of all
+TOUCH = 3600.0  # seconds after which the use of an entry is noted again
+KEEP = 0.8  # of the limit, once it was exceeded
+# How large a part of the limit is written by a process, on average, before it looks for what to delete.
+LOOK = 1 / 64
+
+# DANDI keeps each content once, under a name of its own, wherever it is linked from
+_BLOB = re.compile(r"/blobs/[0-9a-f]{3}/[0-9a-f]{3}/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$")
+_TIME = re.compile(r"\d+\.\d{6}")
+
+
+def identity(url: str) -> str:
+    """What a file is kept by: its URL without the query, where signatures are, or its DANDI blob.
+
+    >>> identity("https://host/a.nwb?X-Amz-Signature=123")
+    'https://host/a.nwb'
+    >>> blob = "blobs/01a/2b3/01a2b3c4-0000-4000-8000-0123456789ab"
+    >>> identity(f"s3://dandiarchive/{blob}") == identity(
+    ...     f"https://dandiarchive.s3.amazonaws.com/{blob}?versionId=1")
+    True
+    """
+    name = shown(url)
+    blob = _BLOB.search(name)
+    return f"dandi-blob:{blob[1]}" if blob and "dandiarchive" in name else name
+
+
+def is_identified(source: Source) -> bool:
+    """Whether size and version are known, and the version is more than a time of low resolution."""
+    etag = source.etag
+    if source.size is None or not etag:
+        return False
+    return not (etag.endswith(" GMT") or etag.startswith("W/") or _TIME.fullmatch(etag))
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of entries.
+
+    Parameters
+    ----------
+    folder : Path
+    limit : int
+        Bytes that it may hold, about.
+    """
+
+    folder: Path
+    limit: int
+
+    def _path(self, url: str, what: str, details: bool) -> Path:
+        about = "\0".join([__version__, str(FORMAT), identity(url), what, str(int(details))])
+        name = hashlib.blake2b(about.encode(), digest_size=20).hexdigest()
+        return self.folder / name[:2] / f"{name}.index"
+
+    def has(self, url: str, what: str, details: bool) -> bool:
+        """Whether there is an entry, whatever it is worth."""
+        return self._path(url, what, details).exists()
+
+    def get(self, source: Source, what: str, details: bool = False) -> Entry | None:
+        """What is known of this version of a file.
+
+        Parameters
+        ----------
+        source : Source
+        what : str
+            The path of a table, or `ALL_TABLES`.
+        details : bool
+            Descriptions and units too.
+        """
+        if not is_identified(source):
+            return None
+        path = self._path(source.url, what, details)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        entry = load(data)
+        if entry is None or entry.name != identity(source.url):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        if (entry.size, _bare(entry.etag)) != (source.size, _bare(source.etag)):
+            return None
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > TOUCH:
+                os.utime(path)
+        return entry
+
+    def put(
+        self,
+        source: Source,
+        what: str,
+        found: FileIndex | None = None,
+        paths: list[str] | None = None,
+        details: bool = False,
+    ) -> None:
+        """Keep what was learned. That it can't be written is no error."""
+        if not is_identified(source):
+            return
+        assert source.size is not None
+        assert source.etag is not None
+        table = None if found is None else found.table
+        listed = None if paths is None else tuple(paths)
+        data = dump(Entry(identity(source.url), source.size, source.etag, table, listed))
+        if len(data) > self.limit * LOOK:
+            return
+        path = self._path(source.url, what, details)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, data)
+            if random.random() < len(data) / (self.limit * LOOK):
+                self.prune()
+
+    def prune(self) -> None:
+        """Delete what was not used for longest, if there is too much."""
+        if not _pruning.acquire(blocking=False):
+            return
+        try:
+            held = sorted(_held(self.folder), key=lambda one: one[1])
+            total = sum(size for _, _, size in held)
+            if total <= self.limit:
+                return
+            for path, _, size in held:
+                if total <= KEEP * self.limit:
+                    break
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+                total -= size
+        finally:
+            _pruning.release()
+
+
+_pruning = Lock()
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").strip('"')
+
+
+def _write(path: Path, data: bytes) -> None:
+    with NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
+        try:
+            file.write(data)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(file.name)
+            raise
+
+
+def _held(folder: Path) -> Iterator[tuple[str, float, int]]:
+    """Path, time of last use and size of each entry, and of what an interrupted process left."""
+    with contextlib.suppress(OSError), os.scandir(folder) as folders:
+        for inner in folders:
+            with contextlib.suppress(OSError), os.scandir(inner.path) as files:
+                for file in files:
+                    with contextlib.suppress(OSError):
+                        status = file.stat()
+                        yield file.path, status.st_mtime, status.st_size
+
+
+def store() -> Store | None:
+    """The store that the configuration names; None where it is switched off."""
+    if not config.get("cache"):
+        return None
+    folder = config.get("cache-directory") or _default()
+    return Store(Path(folder).expanduser(), parse_bytes(config.get("cache-size")))
+
+
+@lru_cache(maxsize=1)
+def _default() -> str:
+    return platformdirs.user_cache_dir("lazynwb-dask", appauthor=False)
+
+
+# --------------------------------------------------------------------------------------------- indexing
+def index_file(
+    source: Source,
+    table: Table,
+    options: Options,
+    settings: Settings,
+    *,
+    details: bool = False,
+    allow_external_links: bool = False,
+) -> FileIndex:
+    """The index of the table that a file has under a name: from the store, else from the file.
+
+    As `metadata.queries.index_file`, but columns whose chunks can't be decoded here are marked. What files
+    that were let to name others say isn't kept, since nothing tells when the others change. A LINDI file
+    is an index itself.
+    """
+    held = None if allow_external_links or is_lindi(source.url) else store()
+    if held is not None:
+        known = _known(held, source, table, details)
+        if known is not None:
+            return _usable(known)
+    listed: list[str] = []
+
+    def choose(paths: list[str]) -> str | None:
+        listed.extend(paths)
+        return table(paths) if callable(table) else None
+
+    found = queries.index_file(
+        source,
+        choose if callable(table) else table,
+        options,
+        settings,
+        details=details,
+        allow_external_links=allow_external_links,
+    )
+    if held is not None:
+        if callable(table):
+            held.put(found.source, ALL_TABLES, paths=listed)
+        _keep(held, found, table, details)
+    return _usable(found)
+
+
+def _usable(found: FileIndex) -> FileIndex:
+    return found if found.table is None else replace(found, table=usable(found.table))
+
+
+def _keep(held: Store, found: FileIndex, table: Table, details: bool) -> None:
+    there = found.table.path if found.table is not None else None
+    if there is not None:
+        held.put(found.source, there, found, details=details)
+    for name in [] if callable(table) else _names(table):
+        if table_path(name) == there:
+            break
+        held.put(found.source, table_path(name), details=details)
+
+
+def _known(held: Store, source: Source, table: Table, details: bool) -> FileIndex | None:
+    if callable(table):
+        entry = held.get(source, ALL_TABLES)
+        if entry is None or entry.paths is None:
+            return None
+        picked = table(list(entry.paths))
+        names = [] if picked is None else [picked]
+    else:
+        names = _names(table)
+    for name in names:
+        entry = held.get(source, table_path(name), details)
+        if entry is None:
+            return None
+        if entry.table is not None:
+            return FileIndex(source, entry.table)
+    return FileIndex(source, None)
+
+
+def _names(table: Table) -> list[str]:
+    assert not callable(table)
+    return [table] if isinstance(table, str) else list(table)
+
+
+def first_asked(table: Table) -> str:
+    """What is looked up first in the store for a table."""
+    if callable(table):
+        return ALL_TABLES
+    names = _names(table)
+    return table_path(names[0]) if names else ALL_TABLES

@@ -1,0 +1,167 @@
+"""Scans out of what is known of files: which rows of which file each partition has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.model.index import Layout, TableIndex
+from lazynwb_dask.model.series_view import Shown
+from lazynwb_dask.model.source import Source
+from lazynwb_dask.plan.pruning import FileStatistics
+from lazynwb_dask.scan.records import Files, Records
+from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.scan.schema import PROVENANCE, PROVENANCE_FIELDS, Schema
+from lazynwb_dask.storage.options import Options
+
+if TYPE_CHECKING:
+    from lazynwb_dask.plan.statistics import Columns
+
+
+def build(
+    tables: Sequence[tuple[Source, TableIndex]],
+    schema: Schema,
+    options: Options,
+    blocksize: int | None,
+    *,
+    numbered: bool = True,
+    on_error: str = "raise",
+    on_missing: str = "skip",
+) -> Scan:
+    """The scan of tables that have been indexed, split by rows where they are large.
+
+    Parameters
+    ----------
+    tables : sequence of (Source, TableIndex)
+        In source order.
+    blocksize : int or None
+        Decoded bytes of a partition at most, as far as a row fits; None: one partition for each table.
+    """
+    names = [name for name in schema.fields if name not in PROVENANCE]
+    records = {name: Records.of([t.columns.get(name) for _, t in tables]) for name in names}
+    paths = list(dict.fromkeys(t.path for _, t in tables))
+    number = {path: i for i, path in enumerate(paths)}
+    files = Files(
+        tuple(s.url for s, _ in tables),
+        np.array([-1 if s.size is None else s.size for s, _ in tables], np.int64),
+        tuple(s.etag for s, _ in tables),
+        tuple(paths),
+        np.array([number[t.path] for _, t in tables], np.int32),
+        records,
+        parts=tuple(s.parts for s, _ in tables) if any(s.parts for s, _ in tables) else (),
+    )
+    rows = np.array([t.rows for _, t in tables], np.int64)
+    return assemble(
+        files, rows, schema, options, blocksize,
+        numbered=numbered, on_error=on_error, on_missing=on_missing,
+    )  # fmt: skip
+
+
+def assemble(
+    files: Files,
+    rows: np.ndarray,
+    schema: Schema,
+    options: Options,
+    blocksize: int | None,
+    *,
+    numbered: bool = True,
+    on_error: str = "raise",
+    on_missing: str = "skip",
+    columns: Columns | None = None,
+) -> Scan:
+    """The scan of files whose tables have so many rows, split by rows where they are large.
+
+    Parameters
+    ----------
+    columns : Columns, optional
+        What a catalog holds of their columns.
+    """
+    lengths = np.fromiter(map(len, files.urls), np.float64, len(files.urls))
+    per_row = lengths + 24 + max(map(len, files.tables), default=0)
+    for held in files.records.values():
+        per_row += held.weights
+    pieces = np.ones(len(rows), np.int64)
+    if blocksize is not None:
+        pieces = np.clip(np.ceil(rows * per_row / blocksize), 1, np.maximum(rows, 1)).astype(int)
+        pieces[rows == 0] = 0
+        if not rows.any():
+            pieces[:1] = 1  # one empty partition stands for all
+    aligned = _aligned(files, rows, pieces)
+    pieces = np.where(aligned > 0, -(-rows // np.maximum(aligned, 1)), pieces)
+    file = np.repeat(np.arange(len(rows)), pieces)
+    nth = np.arange(len(file)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    at, total = aligned[file], rows[file]
+    start = np.where(at > 0, nth * at, total * nth // pieces[file])
+    stop = np.where(at > 0, np.minimum((nth + 1) * at, total), total * (nth + 1) // pieces[file])
+    names = [name for name in schema.fields if name not in PROVENANCE]
+    return Scan(
+        files,
+        {name: schema.fields[name] for name in names} | PROVENANCE_FIELDS,
+        file.astype(np.int64),
+        start,
+        stop,
+        np.cumsum(stop - start) - (stop - start),
+        options,
+        blocksize or 0,
+        fusable=blocksize is not None and numbered,
+        numbered=numbered,
+        on_error=on_error,
+        on_missing=on_missing,
+        statistics=FileStatistics(columns, rows, files),
+    )
+
+
+def _aligned(files: Files, rows: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+    """The rows of a partition that is as many whole chunks of its heaviest column as fit; 0 where not
+    even one does."""
+    heaviest, steps = np.zeros(len(rows)), np.ones(len(rows), np.int64)
+    if pieces.max(initial=0) <= 1:
+        return np.zeros(len(rows), np.int64)
+    for held in files.records.values():
+        of = np.array([*(_chunk_rows(layouts) for layouts, _ in held.variants), 1], np.int64)
+        heavier = held.weights > heaviest
+        steps[heavier] = of[held.which[heavier]]
+        heaviest = np.maximum(heaviest, held.weights)
+    whole: np.ndarray = rows // (np.maximum(pieces, 1) * steps) * steps
+    return np.where((pieces > 1) & (steps > 1), whole, 0)
+
+
+def _chunk_rows(layouts: tuple[Layout, ...]) -> int:
+    chunk = layouts[0].chunk
+    return 1 if chunk is None or len(layouts) > 1 else chunk[0]
+
+
+def unindexed(
+    sources: Sequence[Source],
+    table: Any,
+    schema: Schema,
+    options: Options,
+    on_error: str,
+    on_missing: str,
+    allow_external_links: bool,
+    shown: Shown | None = None,
+) -> Scan:
+    """The scan of files that workers will index: one partition for each, of unknown length."""
+    count = len(sources)
+    files = Files(
+        tuple(s.url for s in sources),
+        np.array([-1 if s.size is None else s.size for s in sources], np.int64),
+        tuple(s.etag for s in sources),
+        (),
+        np.zeros(count, np.int32),
+        {},
+    )
+    if callable(table):
+        raise NWBReadError(
+            "a callable table can't be combined with a pyarrow schema; name the table"
+        )
+    zeros = np.zeros(count, np.int64)
+    return Scan(
+        files, dict(schema.fields) | PROVENANCE_FIELDS, np.arange(count), zeros, zeros, zeros, options, 0,
+        fusable=False, indexed=False, numbered=False, on_error=on_error, on_missing=on_missing,
+        table=table if isinstance(table, str) else list(table),
+        allow_external_links=allow_external_links, shown=shown,
+    )  # fmt: skip

@@ -1,0 +1,259 @@
+"""Which partitions can't hold a row that a condition leaves, by what is known of their values.
+
+A condition is judged from its leaves: for each partition, can it be true of any row, and can it be false of
+any? Where that isn't known both are taken to be possible, so that none is left out by mistake. Of a column it
+is known for whole files, of the rows' numbers for each partition. A comparison is decided by making it, by
+pandas and in the column's own dtype, of the smallest and of the largest value; of columns with few distinct
+values the condition itself is tried on each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pandas.api.types import is_bool_dtype
+
+from lazynwb_dask.plan.statistics import ColumnEnds, Ends, of_rows
+from lazynwb_dask.predicate.comparisons import as_operators
+from lazynwb_dask.predicate.query_tree import tree_of
+from lazynwb_dask.predicate.tree import Column, Constant, Method, Operation, Predicate, Query, Then
+from lazynwb_dask.scan.schema import PROVENANCE, Field
+
+if TYPE_CHECKING:
+    from lazynwb_dask.scan.scan import Scan
+
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)
+
+
+class Judged(NamedTuple):
+    """For each partition or file: may it be true, may it be false or missing, of any row."""
+
+    true: np.ndarray
+    false: np.ndarray
+
+
+class FileStatistics(ColumnEnds):
+    """The statistics of the columns of a scan, and what conditions mean for them."""
+
+    def possible(self, predicate: Predicate, scan: Scan) -> np.ndarray | None:
+        """Whether each partition may hold rows that a predicate leaves; None if nothing is known."""
+        known = {*PROVENANCE, *(() if self._columns is None else self._columns.runs)}
+        if known.isdisjoint(predicate.columns):
+            return None
+        found = _Judge(self, scan).of(predicate).true
+        return None if found.all() else found
+
+
+# ------------------------------------------------------------------------------------------------ judging
+class _Judge:
+    """Judges one condition.
+
+    Parameters
+    ----------
+    statistics : FileStatistics
+    scan : Scan
+        Its partitions are judged.
+    loose : bool
+        For parts of a query: what is missing may count as true there where it doesn't in a frame's own
+        arithmetic (``not (x == 'a')`` of a missing x).
+    """
+
+    def __init__(self, statistics: FileStatistics, scan: Scan, loose: bool = False) -> None:
+        self.statistics, self.scan, self.loose = statistics, scan, loose
+
+    @property
+    def _unknown(self) -> Judged:
+        return Judged(*np.ones((2, self.scan.nparts), bool))
+
+    def of(self, node: Predicate | None) -> Judged:
+        """What a condition may be in each partition."""
+        if node is None:
+            return self._unknown
+        try:
+            found = self._by_kind(node)
+            tried = self._tried(node)
+        except Exception:
+            # whatever pandas can't do with these values: that is for reading to find out
+            return self._unknown
+        if tried is not None:
+            found = Judged(found.true & tried.true, found.false & tried.false)
+        return found
+
+    def _by_kind(self, node: Predicate) -> Judged:
+        match node:
+            case Then(steps=steps):
+                true = np.logical_and.reduce([self.of(step).true for step in steps])
+                return Judged(true, self._unknown.false)
+            case Query():
+                return _Judge(self.statistics, self.scan, loose=True).of(tree_of(node))
+            case Operation("&", (left, right)):
+                a, b = self.of(left), self.of(right)
+                return Judged(a.true & b.true, a.false | b.false)
+            case Operation("|", (left, right)):
+                a, b = self.of(left), self.of(right)
+                return Judged(a.true | b.true, a.false & b.false)
+            case Operation("~", (inner,)):
+                found = self.of(inner)
+                return Judged(found.false, found.true)
+            case Operation(symbol, (Column(name), Constant(value))) if symbol in _FLIPPED:
+                return self._compared(name, symbol, value)
+            case Operation(symbol, (Constant(value), Column(name))) if symbol in _FLIPPED:
+                return self._compared(name, _FLIPPED[symbol], value)
+            case Method() if (plain := as_operators(node)) is not None:
+                return self.of(plain)
+            case Method(method, (Column(name), *given), named, None):
+                return self._called(method, name, given, dict(named))
+        return self._unknown
+
+    def _called(
+        self, method: str, name: str, given: list[Predicate], named: Mapping[str, Any]
+    ) -> Judged:
+        values = [one.value for one in given if isinstance(one, Constant)]
+        ends = self._ends(name)
+        if ends is None or len(values) != len(given):
+            return self._unknown
+        if method in ("isna", "isnull", "notna", "notnull") and not values:
+            missing, there = ends.missing | ~ends.known, ends.there | ~ends.known
+            if method.startswith("isn"):
+                return self._of_partitions(name, missing, there)
+            return self._of_partitions(name, there, missing)
+        if method == "isin" and len(values) == 1 and not named:
+            among = self._among(name, ends, values[0])
+            return self._of_partitions(name, among, np.ones(len(among), bool))
+        return self._unknown
+
+    def _ends(self, name: str) -> Ends | None:
+        """What is known of a column in each file; of the row numbers, in each partition."""
+        if name == "_table_index":
+            return of_rows(self.scan.start, self.scan.stop)
+        field = self.scan.fields.get(name)
+        return None if field is None else self.statistics.ends(field)
+
+    def _of_partitions(self, name: str, true: np.ndarray, false: np.ndarray) -> Judged:
+        """What was judged by the ends of a column."""
+        if name == "_table_index":
+            return Judged(true, false)
+        return Judged(true[self.scan.file], false[self.scan.file])
+
+    def _compared(self, name: str, symbol: str, value: Any) -> Judged:
+        ends = self._ends(name)
+        if ends is None or np.ndim(value):
+            return self._unknown
+        true, false = np.zeros((2, len(ends.known)), bool)
+        for low, high in _precisions(ends):
+
+            def holds(values: Any, op: str) -> np.ndarray:
+                return _mask(Operation(op, (Column(name), Constant(value))), name, values)
+
+            if symbol in (">", ">="):
+                may, must = holds(high, symbol), holds(low, symbol)
+            elif symbol in ("<", "<="):
+                may, must = holds(low, symbol), holds(high, symbol)
+            else:
+                may = holds(low, "<=") & holds(high, ">=")
+                must = holds(low, "==") & holds(high, "==")
+                if symbol == "!=":
+                    may, must = ~must, ~may
+            true |= may
+            false |= ~must
+        true, false = true & ends.there, (false & ends.there) | ends.missing
+        if symbol == "!=":
+            true = true | ends.missing
+        return self._of_partitions(name, true | ~ends.known, false | ~ends.known)
+
+    def _among(self, name: str, ends: Ends, values: Any) -> np.ndarray:
+        """Whether any of the values lies between the ends."""
+        kind = self.scan.fields[name].type
+        given = list(values)
+        nulls = [bool(pd.api.types.is_scalar(v) and pd.isna(v)) for v in given]
+        real = [v for v, null in zip(given, nulls, strict=True) if not null]
+        some = np.zeros(len(ends.known), bool)
+        if pa.types.is_string(kind):
+            if not all(isinstance(v, str) for v in real):
+                return ~some
+            low, high = (pd.Series(end).fillna("") for end in (ends.low, ends.high))
+            some = _any_between(np.sort(_encoded(real)), _encoded(low), _encoded(high))
+        else:
+            if not all(isinstance(v, _NUMBERS) for v in real):
+                return ~some
+            dtype = kind.to_pandas_dtype() if pa.types.is_floating(kind) else np.float64
+            sought = np.array([float(v) for v in real], np.float64)
+            sought = np.unique(np.concatenate([sought, sought.astype(dtype).astype(np.float64)]))
+            lows, highs = (
+                pd.Series(end).to_numpy(np.float64, na_value=0) for end in (ends.low, ends.high)
+            )
+            some = _any_between(sought, lows, highs)
+        found = some & ends.there
+        if any(nulls):
+            found |= ends.missing
+        result: np.ndarray = found | ~ends.known
+        return result
+
+    def _tried(self, node: Predicate) -> Judged | None:
+        """The condition on each distinct value of its only column, where these are known."""
+        if len(node.inputs) != 1 or isinstance(node, Then):
+            return None
+        (name,) = node.inputs
+        ends = None if name is None else self._ends(name)
+        if ends is None or name is None or not ends.complete.any():
+            return None
+        field = self.scan.fields[name]
+        if isinstance(node, Column) and not pa.types.is_boolean(field.type):
+            return None
+        true, false = np.zeros((2, len(ends.known)), bool)
+        if len(ends.few_files):
+            codes, distinct = pd.factorize(pd.Series(ends.few_values))
+            values = pd.Series(distinct, dtype=field.dtype).array
+            holds = _mask(node, name, values)[codes]
+            np.logical_or.at(true, ends.few_files, holds)
+            np.logical_or.at(false, ends.few_files, ~holds)
+        if _nullable(field):
+            null = pd.Series([None], dtype=field.dtype).array
+            true |= ends.missing & (self.loose or bool(_mask(node, name, null)[0]))
+            false |= ends.missing  # what is neither true nor false counts as both
+        return self._of_partitions(name, true | ~ends.complete, false | ~ends.complete)
+
+
+def _nullable(field: Field) -> bool:
+    return not isinstance(field.dtype, np.dtype) or field.dtype.kind == "f"
+
+
+def _precisions(ends: Ends) -> list[tuple[Any, Any]]:
+    """The ends as they are, and as float64: a query may compare with more digits than the column has."""
+    dtype = getattr(ends.low, "dtype", None)
+    found = [(ends.low, ends.high)]
+    if isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize < 8:
+        found.append((ends.low.astype(np.float64), ends.high.astype(np.float64)))
+    return found
+
+
+def _mask(node: Predicate, name: str, values: Any) -> np.ndarray:
+    """Where a condition is true of values of its only column."""
+    frame = pd.DataFrame({name: values})
+    found = node(frame)
+    if not is_bool_dtype(found.dtype):
+        raise TypeError("not a condition")
+    result = np.zeros(len(frame), bool)
+    kept = pd.Series(np.arange(len(frame)))[found if isinstance(found, np.ndarray) else found.array]
+    result[kept.to_numpy()] = True
+    return result
+
+
+def _encoded(texts: Iterable[str]) -> np.ndarray:
+    """Texts as what they are compared by."""
+    return np.array([text.encode() for text in texts], object)
+
+
+def _any_between(sought: np.ndarray, lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
+    """Whether any of the sorted values lies between each pair of ends."""
+    if not len(sought):
+        return np.zeros(len(lows), bool)
+    first = np.searchsorted(sought, lows, "left")
+    inside = first < len(sought)
+    found: np.ndarray = inside & (sought[np.minimum(first, len(sought) - 1)] <= highs)
+    return found.astype(bool)

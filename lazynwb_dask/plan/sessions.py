@@ -1,0 +1,253 @@
+"""Many files' sessions as one table: a row for each file, the same columns whatever the files hold.
+
+What a standard field holds is decided here, not by the files: text, a list of texts, or a time. The types
+of other fields, which extensions bring along, are unified as those of tables are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from lazynwb_dask.decode.convert import convert
+from lazynwb_dask.errors import Failure, NWBError
+from lazynwb_dask.metadata.queries import read_session
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.session import SUBJECT, Session
+from lazynwb_dask.plan.index_files import concurrently
+from lazynwb_dask.scan.schema import Field, common, parse_type, series
+from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.options import Options
+
+TIME = pa.timestamp("us", "UTC")
+_TEXT, _TEXTS, _TIMES = pa.string(), pa.list_(pa.string()), pa.list_(TIME)
+
+_OF_SESSION: Mapping[tuple[str, str], pa.DataType] = {
+    ("/", "identifier"): _TEXT,
+    ("/general", "session_id"): _TEXT,
+    ("/", "session_start_time"): TIME,
+    ("/", "session_description"): _TEXT,
+    ("/", "timestamps_reference_time"): TIME,
+    ("/", "file_create_date"): _TIMES,
+    ("/general", "experiment_description"): _TEXT,
+    ("/general", "experimenter"): _TEXTS,
+    ("/general", "institution"): _TEXT,
+    ("/general", "lab"): _TEXT,
+    ("/general", "keywords"): _TEXTS,
+    ("/general", "notes"): _TEXT,
+    ("/general", "pharmacology"): _TEXT,
+    ("/general", "protocol"): _TEXT,
+    ("/general", "related_publications"): _TEXTS,
+    ("/general", "data_collection"): _TEXT,
+    ("/general", "slices"): _TEXT,
+    ("/general", "source_script"): _TEXT,
+    ("/general", "stimulus"): _TEXT,
+    ("/general", "surgery"): _TEXT,
+    ("/general", "virus"): _TEXT,
+    ("/", "nwb_version"): _TEXT,
+}
+_OF_SUBJECT: Mapping[tuple[str, str], pa.DataType] = {
+    (SUBJECT, name): TIME if name == "date_of_birth" else _TEXT
+    for name in (
+        "subject_id",
+        "age",
+        "age_reference",
+        "date_of_birth",
+        "description",
+        "genotype",
+        "sex",
+        "species",
+        "strain",
+        "weight",
+    )
+}
+_STANDARD = {**_OF_SESSION, **_OF_SUBJECT}
+
+
+def read_sessions(
+    sources: Sequence[Source],
+    options: Options,
+    settings: Settings,
+    *,
+    threads: int = 32,
+    on_error: str = "raise",
+    progress: bool = False,
+) -> tuple[list[Session], list[Failure]]:
+    """The sessions of many files, and the files that can't be read.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        A file that is named more than once is read once.
+    threads : int
+        Files that are read at a time.
+    on_error : {"raise", "skip"}
+        Raise the error of the first such file in source order, or leave such files out.
+    progress : bool
+        Show a progress bar if it takes long.
+
+    Returns
+    -------
+    list of Session
+        In source order, files that failed left out.
+    list of Failure
+    """
+
+    def read(source: Source) -> Session | Failure:
+        try:
+            return read_session(source, options, settings)
+        except NWBError as exc:
+            if on_error == "raise":
+                raise
+            return Failure.of(shown(source.url), "plan", exc)
+
+    distinct = list(dict.fromkeys(sources))
+    results = dict(zip(distinct, concurrently(distinct, read, threads, progress), strict=True))
+    ordered = [results[s] for s in sources]
+    return (
+        [r for r in ordered if isinstance(r, Session)],
+        [r for r in ordered if isinstance(r, Failure)],
+    )
+
+
+def fields_of(sessions: Sequence[Session]) -> dict[tuple[str, str], Field]:
+    """The table's columns by where they come from: the standard's fields, then all others found."""
+    found = {(group, name) for s in sessions for group in s.fields for name in s.fields[group]}
+    # in an order that doesn't depend on that of the files
+    keys = [*_STANDARD, *sorted(found - _STANDARD.keys())]
+    names: dict[str, tuple[str, str]] = {"_nwb_path": ("", "")}
+    fields = {}
+    for key in keys:
+        group, name = key
+        while name in names:  # the standard's come first
+            name = f"{group.rpartition('/')[2] or 'root'}_{name}"
+        names[name] = key
+        kind = _STANDARD.get(key) or _type([_value(s, key) for s in sessions])
+        if kind is not None:
+            fields[key] = Field(name, kind, nullable=True)
+    return fields
+
+
+def _value(session: Session, key: tuple[str, str]) -> Any:
+    return session.fields.get(key[0], {}).get(key[1])
+
+
+def table(sessions: Sequence[Session]) -> tuple[pd.DataFrame, list[str]]:
+    """The table of sessions, and what could not be understood.
+
+    Parameters
+    ----------
+    sessions : sequence of Session
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each session, in order; the file's path last.
+    list of str
+        The texts in place of times that are none.
+    """
+    data, odd = {}, []
+    for key, field in fields_of(sessions).items():
+        values = [_as(_value(s, key), field.type) for s in sessions]
+        for session, value in zip(sessions, values, strict=True):
+            if value is None and field.type in (TIME, _TIMES) and _value(session, key):
+                text = str(_value(session, key))[:40]
+                odd.append(f"{shown(session.source.url)}: {field.name} {text!r}")
+        data[field.name] = series([pa.array(values, field.type)], field)
+    urls = pa.array([s.source.url for s in sessions], pa.string())
+    data["_nwb_path"] = series([urls], Field("_nwb_path", pa.string()))
+    return pd.DataFrame(data, copy=False), odd
+
+
+def parse_time(text: str) -> datetime | None:
+    """A time as ISO 8601 writes it, in UTC; one without a zone is taken as UTC. None if it is no time.
+
+    >>> parse_time("2023-01-09T09:30:12.345-08:00")
+    datetime.datetime(2023, 1, 9, 17, 30, 12, 345000, tzinfo=datetime.timezone.utc)
+    >>> parse_time("2023-01-09")
+    datetime.datetime(2023, 1, 9, 0, 0, tzinfo=datetime.timezone.utc)
+    >>> parse_time("yesterday")
+    """
+    try:
+        found = datetime.fromisoformat(text.strip())
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _type(values: Iterable[Any]) -> pa.DataType | None:
+    """The type that holds all values of a field; None if there are none."""
+    kinds = {_kind(v) for v in values if v is not None} - {pa.null(), None}
+    if not kinds:
+        return None
+    return common(kinds) or pa.string()
+
+
+def _kind(value: Any) -> pa.DataType | None:
+    if isinstance(value, list):
+        inner = _type(value)
+        return None if inner is None else pa.list_(inner)
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int):
+        return pa.int64() if -(2**63) <= value < 2**63 else pa.float64()
+    return pa.float64() if isinstance(value, float) else pa.string()
+
+
+def _as(value: Any, kind: pa.DataType) -> Any:
+    """A value as a column of some type has it."""
+    if value is None:
+        return None
+    if pa.types.is_list(kind):
+        found = [_as(v, kind.value_type) for v in (value if isinstance(value, list) else [value])]
+        return None if kind == _TIMES and None in found else found
+    if isinstance(value, list):
+        if kind != pa.string() and kind != TIME:
+            return None
+        if len(value) != 1:
+            return str(value) if kind == pa.string() else None
+        return _as(value[0], kind)
+    if kind == TIME:
+        return parse_time(value) if isinstance(value, str) else None
+    if kind == pa.string():
+        return str(value)
+    if pa.types.is_floating(kind):
+        return float(value)
+    return int(value) if pa.types.is_integer(kind) and not isinstance(value, np.floating) else value
+
+
+def facts(
+    table: pd.DataFrame, columns: Sequence[str], urls: Sequence[str]
+) -> tuple[list[Field], list[pa.Array]]:
+    """Columns of a table of sessions for some files, missing where the table doesn't have the file.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With `_nwb_path`, as `read_sessions` makes it.
+    columns : sequence of str
+    urls : sequence of str
+
+    Returns
+    -------
+    list of Field
+    list of pyarrow.Array
+        A value for each URL.
+    """
+    first = table.drop_duplicates("_nwb_path").set_index("_nwb_path")
+    rows = first.index.get_indexer(pd.Index(list(urls)))
+    picks = pa.array(rows, mask=rows < 0)
+    fields, values = [], []
+    for name in columns:
+        held = pa.array(first[name], from_pandas=True)
+        if isinstance(held, pa.ChunkedArray):
+            held = held.combine_chunks()
+        field = Field(name, parse_type(held.type), nullable=True)
+        fields.append(field)
+        values.append(convert(held.take(picks), field.type))
+    return fields, values

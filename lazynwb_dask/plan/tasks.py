@@ -1,0 +1,272 @@
+"""Which partitions are read at all, and which of them together in one task. Knows no Dask.
+
+Reads of one table in one expression may be combined row by row, so all of them must be cut in the same
+places, though each knows only its own columns. What they have in common is a `Family`; from that alone
+the `Layout` follows, the same for each of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lazynwb_dask.predicate.tree import Limit, Predicate, conjuncts
+
+# Reading a partition costs as much as decoding this fraction of a task's bytes, however small it is:
+# so a task has at most so many partitions.
+SHARE = 512
+
+
+class Scan(Protocol):
+    """What is asked of a scan: all partitions of one table. See `lazynwb_dask.scan.scan.Scan`."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def meta(self) -> pd.DataFrame: ...
+    @property
+    def nparts(self) -> int: ...
+    @property
+    def lengths(self) -> NDArray[np.int64] | None: ...
+    @property
+    def divisions(self) -> tuple[int, ...] | None: ...
+    @property
+    def fusable(self) -> bool: ...
+    @property
+    def blocksize(self) -> int: ...
+    @property
+    def constants(self) -> frozenset[str]: ...
+    def nbytes(self, columns: Iterable[str], /) -> NDArray[np.int64]: ...
+    def constant_frame(self, columns: Iterable[str], /) -> pd.DataFrame: ...
+    def possible(self, predicate: Predicate, /) -> NDArray[np.bool_] | None: ...
+    def narrow(self, columns: Iterable[str], parts: Sequence[int], /) -> Scan: ...
+
+
+class Read(Protocol):
+    """What is asked of a read: some columns and rows of a scan."""
+
+    @property
+    def scan(self) -> Scan: ...
+    @property
+    def columns(self) -> list[str]: ...
+    @property
+    def predicate(self) -> Predicate | None: ...
+    @property
+    def limit(self) -> Limit | None: ...
+
+
+def columns_of(choice: Predicate | Limit | None) -> frozenset[str]:
+    """The columns that a predicate or limit looks at."""
+    return frozenset() if choice is None else choice.columns
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the reads of one table's partitions in one expression have in common.
+
+    Parameters
+    ----------
+    columns : frozenset of str
+        All that are read by any of them.
+    conditions : frozenset of Predicate
+        A partition that none of these leaves is needed by none of them. Empty: all are needed.
+    fuse : bool
+        Whether partitions may be read together.
+    """
+
+    columns: frozenset[str]
+    conditions: frozenset[Predicate]
+    fuse: bool = True
+
+    @classmethod
+    def of(cls, reads: Iterable[Read], counted: bool = False) -> Family:
+        """The family of some reads of the same partitions.
+
+        If partitions are counted by something in the expression, they stay as they are.
+        """
+        columns: set[str] = set()
+        conditions: set[Predicate] = set()
+        pruned = not counted
+        for read in reads:
+            columns |= columns_of(read.predicate) | columns_of(read.limit)
+            if read.limit is None:  # else the others weigh nothing: a few rows are read of them
+                columns |= set(read.columns)
+            if read.predicate is not None and _tells(read.scan, read.predicate):
+                conditions.add(read.predicate)
+            else:
+                pruned = False
+        return cls(frozenset(columns), frozenset(conditions if pruned else ()), not counted)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        conditions = sorted(repr(c.key) for c in self.conditions)
+        return "family", sorted(self.columns), conditions, self.fuse
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which of a scan's partitions each task reads.
+
+    Parameters
+    ----------
+    parts : array of int64, optional
+        The partitions that are read. None: all.
+    borders : array of int64, optional
+        Task `i` reads ``parts[borders[i]:borders[i + 1]]``. None: one partition each.
+    """
+
+    parts: NDArray[np.int64] | None = None
+    borders: NDArray[np.int64] | None = None
+
+    def count(self, nparts: int) -> int:
+        """The number of tasks, for a scan of so many partitions."""
+        if self.borders is not None:
+            return len(self.borders) - 1
+        return nparts if self.parts is None else len(self.parts)
+
+    def span(self, tasks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first and the last partition of each of some tasks."""
+        if self.borders is None:
+            first = last = tasks
+        else:
+            first, last = self.borders[tasks], self.borders[tasks + 1] - 1
+        return (first, last) if self.parts is None else (self.parts[first], self.parts[last])
+
+    def sums(self, values: NDArray[np.int64], tasks: Sequence[int]) -> NDArray[np.int64]:
+        """The sum over the partitions of each of some tasks, of one value for each partition."""
+        chosen = values if self.parts is None else values[self.parts]
+        if self.borders is not None:
+            ends = np.concatenate(([0], np.cumsum(chosen)))
+            chosen = np.diff(ends[self.borders])
+        found: NDArray[np.int64] = chosen[np.asarray(tasks, dtype=np.int64)]
+        return found
+
+    def bucket(self, task: int) -> NDArray[np.int64]:
+        """The partitions of one task."""
+        start, stop = task, task + 1
+        if self.borders is not None:
+            start, stop = int(self.borders[task]), int(self.borders[task + 1])
+        return np.arange(start, stop) if self.parts is None else self.parts[start:stop]
+
+    def take(self, tasks: Sequence[int]) -> tuple[NDArray[np.int64], Layout]:
+        """The partitions of some tasks, and the layout once these are all there are."""
+        buckets = [self.bucket(task) for task in tasks]
+        parts = np.concatenate(buckets)
+        if self.borders is None:
+            return parts, Layout()
+        return parts, Layout(None, np.cumsum([0, *map(len, buckets)]))
+
+    @cached_property
+    def key(self) -> str:
+        """The content, the same in every process."""
+        digest = hashlib.sha256()
+        for array in (self.parts, self.borders):
+            digest.update(b"all" if array is None else array.astype("<i8").tobytes() + b"some")
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Layout) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return "layout", self.key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.parts, self.borders)
+
+
+ONE_EACH = Layout()
+
+
+def possible(scan: Scan, predicate: Predicate | None) -> NDArray[np.bool_] | None:
+    """Whether each partition may hold rows that a predicate leaves; None if that can't be told.
+
+    Tells by the columns that are constant within each partition, such as the file's path, and by what
+    the scan knows of the others' values.
+    """
+    found: NDArray[np.bool_] | None = None
+    if predicate is not None and _has_statistics(scan):
+        found = scan.possible(predicate)
+    for term in decidable(scan, predicate):
+        hit = np.zeros(scan.nparts, dtype=bool)
+        try:
+            hit[term.rows(scan.constant_frame(sorted(term.columns)))] = True
+        except Exception:
+            # It may fail for files whose rows an earlier condition leaves out. If not, reading raises.
+            continue
+        found = hit if found is None else found & hit
+    return found
+
+
+def _tells(scan: Scan, predicate: Predicate) -> bool:
+    return bool(decidable(scan, predicate)) or _has_statistics(scan)
+
+
+def _has_statistics(scan: Scan) -> bool:
+    return getattr(scan, "statistics", None) is not None
+
+
+def decidable(scan: Scan, predicate: Predicate | None) -> list[Predicate]:
+    """The terms of a predicate that can be told for a partition as a whole."""
+    return [t for t in conjuncts(predicate) if t.inputs and t.inputs <= scan.constants]
+
+
+def lay_out(scan: Scan, parts: Sequence[int], family: Family, min_tasks: int) -> Layout:
+    """Which partitions to read in which task, for all reads of a family alike.
+
+    Parameters
+    ----------
+    scan : Scan
+    parts : sequence of int
+        The partitions selected.
+    family : Family
+    min_tasks : int
+        Not fewer tasks than this, as long as there are partitions: so that all threads have work.
+    """
+    chosen = np.asarray(parts, dtype=np.int64)
+    needed = _needed(scan, family)
+    kept = chosen if needed is None else chosen[needed[chosen]]
+    if not len(kept):
+        kept = chosen[:1]  # a frame has at least one partition
+    borders = _borders(scan, kept, family, min_tasks)
+    whole = len(kept) == scan.nparts and bool((kept == np.arange(scan.nparts)).all())
+    return Layout(None if whole else kept, borders)
+
+
+def _needed(scan: Scan, family: Family) -> NDArray[np.bool_] | None:
+    needed: NDArray[np.bool_] | None = None
+    for condition in family.conditions:
+        hit = possible(scan, condition)
+        if hit is None:
+            return None
+        needed = hit if needed is None else needed | hit
+    return needed
+
+
+def _borders(
+    scan: Scan, parts: NDArray[np.int64], family: Family, min_tasks: int
+) -> NDArray[np.int64] | None:
+    """Where to cut a row of partitions so that each task has about as many bytes as it should."""
+    if not (family.fuse and scan.fusable) or len(parts) <= min_tasks:
+        return None
+    if not (np.diff(parts) > 0).all():
+        return None  # picked in an order of their own: there are no divisions to keep
+    weights = np.maximum(
+        scan.nbytes(sorted(family.columns))[parts], max(scan.blocksize // SHARE, 1)
+    )
+    ends = np.cumsum(weights)
+    target = max(1, min(scan.blocksize, -(-int(ends[-1]) // min_tasks)))
+    borders = [0]
+    while borders[-1] < len(parts):
+        done = int(ends[borders[-1] - 1]) if borders[-1] else 0
+        stop = int(np.searchsorted(ends, done + target, side="right"))
+        borders.append(max(stop, borders[-1] + 1))
+    return None if len(borders) > len(parts) else np.array(borders, dtype=np.int64)

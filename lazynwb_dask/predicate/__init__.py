@@ -1,0 +1,1 @@
+"""Conditions on rows: a small tree that travels in graphs, evaluated by pandas."""

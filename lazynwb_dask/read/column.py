@@ -1,0 +1,463 @@
+"""One column's rows, as steps: which byte ranges next, and what to make of them.
+
+A step is a generator that yields a `Wave`, the byte ranges it needs now, and goes on once all of them have
+come. Steps of all columns of a partition run side by side (`together`), so that a partition costs as many
+round trips as its deepest column: one for numbers and for ragged columns read whole; two for rows of a
+ragged column, and for strings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from lazynwb_dask.decode.arrays import (
+    Values,
+    arrow,
+    fixed_text,
+    gather,
+    labelled,
+    listed,
+    merged,
+    nested,
+    numbers,
+    picked,
+    slices,
+    spread,
+    utf8,
+)
+from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.hdf5.object_header import ChunkTree
+from lazynwb_dask.model.index import (
+    DESCRIPTOR,
+    UNDEFINED,
+    ArrayIndex,
+    ElementType,
+    Extents,
+    Layout,
+    element_bytes,
+)
+from lazynwb_dask.model.limits import check_extents, check_shape
+from lazynwb_dask.read.block import Decoder, shown
+from lazynwb_dask.read.chunk_sinks import Chunk, copy_rows, fill, fill_part, keep_node
+from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
+from lazynwb_dask.read.vlen import SLACK, heap_bytes
+from lazynwb_dask.storage import Request
+from lazynwb_dask.util.buffers import blank
+
+NEAR = 4096  # rows closer than this many bytes are fetched as one range
+
+
+class Reader:
+    """Makes the steps for the columns of one file.
+
+    Parameters
+    ----------
+    size : int
+        The file's size: no address reaches beyond it.
+    cache : ChunkMaps
+        Keeps what was read late of the file's index.
+    """
+
+    def __init__(self, size: int, cache: ChunkMaps) -> None:
+        self.size, self.cache = size, cache
+        self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
+        self.decoders: dict[tuple[int, int], Decoder] = {}  # of chunks that are being fetched
+
+    # --- ahead of its use
+    def hold(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
+        """Fetch a range of a dataset's rows now; later steps take them from here."""
+        raw = yield from self.raw(array, np.array([start]), np.array([stop]))
+        self.keep(array, start, stop, raw)
+
+    def keep(self, array: ArrayIndex, start: int, stop: int, raw: np.ndarray) -> None:
+        """Later steps take these rows' stored bytes, filters undone, from here."""
+        self._held[id(array)] = (array, start, stop, raw)
+
+    def locate(self, array: ArrayIndex) -> Steps[None]:
+        """Read the chunk map of a dataset now, if it was left unread."""
+        yield from self.extents(array)
+
+    def extents(self, array: ArrayIndex) -> Steps[Extents]:
+        """Where a dataset's chunks lie."""
+        if array.layout.chunk is None or not array.rows or array.extents.offsets.size:
+            return array.extents
+        if not array.layout.unlisted:
+            return (yield from self._tree(array))
+        asked = Listing(array.layout.unlisted)
+        yield Wave(listings=[asked])
+        assert asked.found is not None
+        check_extents(array.layout, asked.found, self.size, asked.path)
+        return asked.found
+
+    # --- rows of a column
+    def column(
+        self,
+        arrays: Sequence[ArrayIndex],
+        labels: tuple[str, ...] | None,
+        rows: np.ndarray,
+    ) -> Steps[Values]:
+        """The values of some rows, in that order; rows that the column doesn't have are null.
+
+        Parameters
+        ----------
+        arrays : sequence of ArrayIndex
+            The values, then the indexes outward.
+        labels : tuple of str or None
+        rows : numpy.ndarray of int64
+            Row numbers of the table, rising.
+        """
+        there = rows[: int(np.searchsorted(rows, arrays[-1].rows))]
+        if there.size == 0:
+            starts, stops = there, there
+        else:
+            first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
+            last = np.concatenate([first[1:] - 1, [there.size - 1]])
+            starts, stops = there[first], there[last] + 1
+        values = yield from self._ragged(arrays, labels, starts, stops)
+        if there.size < rows.size:
+            held = arrow(values)
+            values = pa.concat_arrays([held, pa.nulls(rows.size - there.size, held.type)])
+        return values
+
+    def _ragged(
+        self,
+        arrays: Sequence[ArrayIndex],
+        labels: tuple[str, ...] | None,
+        starts: np.ndarray,
+        stops: np.ndarray,
+    ) -> Steps[Values]:
+        """The values of row ranges, one after the other."""
+        if len(arrays) == 1:
+            return (yield from self._values(arrays[0], labels, starts, stops))
+        index, inner = arrays[-1], arrays[:-1]
+        limit = inner[-1].rows
+        whole = starts.size == 1 and starts[0] == 0 and stops[0] == index.rows
+        # every row: the values are known to be wanted, so they come along with the index
+        ahead = inner[:1] if whole and len(inner) == 1 and inner[0].nbytes else []
+        first = np.maximum(starts - 1, 0)
+        a, b = merged(first, stops)
+        if ahead:
+            everything = (np.zeros(1, np.int64), np.full(1, limit, np.int64))
+            ends, values = yield from _pair(
+                self._numbers(index, a, b), self._values(inner[0], labels, *everything)
+            )
+        else:
+            ends = yield from self._numbers(index, a, b)
+        ends = clipped(ends, limit)
+        base = np.cumsum(np.concatenate([[0], b - a]))
+
+        def at(positions: np.ndarray) -> np.ndarray:
+            """The index's values at positions of the dataset; before the first, zero."""
+            run = np.searchsorted(a, positions, "right") - 1
+            held = np.maximum(run, 0)
+            picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
+            return np.where(positions < 0, 0, picked)
+
+        rows = spread(starts, stops - starts)
+        if not rows.size:
+            begin = end = np.zeros(0, np.int64)
+        else:
+            begin, end = at(rows - 1), at(rows)
+        end = np.maximum(begin, end)
+        counts = end - begin
+        total = int(counts.sum())
+        if total > limit and (total - limit) * max(inner[-1].layout.row_bytes, 1) > SLACK:
+            raise NWBReadError(
+                f"its rows together hold {total} values, but only {limit} are stored: "
+                "the index is damaged"
+            )
+        if ahead:
+            if (begin == np.cumsum(counts) - counts).all() and total == limit:
+                return listed(np.concatenate([[0], end]), values)
+            return listed(_offsets(counts), picked(values, begin, counts, SLACK))
+        u, v = merged(begin, end)
+        values = yield from self._ragged(inner, labels, u, v)
+        if int((v - u).sum()) != total or not _rising(begin, end):
+            place = np.cumsum(np.concatenate([[0], v - u]))
+            run = np.maximum(np.searchsorted(u, begin, "right") - 1, 0)
+            if u.size:
+                begin = np.where(counts > 0, place[run] + begin - u[run], 0)
+            values = picked(values, begin, counts, SLACK)
+        return listed(_offsets(counts), values)
+
+    # --- values of a dataset
+    def _numbers(
+        self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray
+    ) -> Steps[np.ndarray]:
+        if array.layout.element[0] not in ("number", "odd"):
+            raise NWBReadError("its index does not hold numbers")
+        raw = yield from self.raw(array, starts, stops)
+        return numbers(raw, array.layout.element)
+
+    def _values(
+        self,
+        array: ArrayIndex,
+        labels: tuple[str, ...] | None,
+        starts: np.ndarray,
+        stops: np.ndarray,
+    ) -> Steps[Values]:
+        rows = int((stops - starts).sum())
+        if array.layout.computed or array.layout.view is not None:
+            values, item = yield from shown(self, array, starts, stops)
+            return nested(values, item, rows)
+        raw = yield from self.raw(array, starts, stops)
+        if labels is not None:
+            flat: Values = labelled(numbers(raw, array.layout.element), labels, None)
+        else:
+            count = rows * math.prod(array.layout.item)
+            flat = yield from self.elements(
+                raw, array.layout.element, count, array.layout.user_block
+            )
+        return nested(flat, array.layout.item, rows)
+
+    def elements(
+        self, raw: np.ndarray, element: ElementType, count: int, base: int
+    ) -> Steps[Values]:
+        """The values of so many elements, stored one after the other."""
+        kind = element[0]
+        if kind in ("number", "bool", "odd"):
+            return numbers(raw, element)
+        if kind == "enum":
+            return labelled(raw.view(np.dtype(element[1])), element[2], element[3])
+        if kind == "text":
+            if element[1] == 0:
+                return pa.array([""] * count, pa.large_string())
+            return fixed_text(raw, element[1], element[2])
+        if kind == "complex":
+            pair = numbers(raw, ("number", element[1])).reshape(-1, 2)
+            parts = [pa.array(np.ascontiguousarray(pair[:, i])) for i in (0, 1)]
+            return pa.StructArray.from_arrays(parts, names=["r", "i"])
+        if kind == "compound":
+            table = raw.reshape(count, element[1])
+            steps = [
+                self.elements(
+                    np.ascontiguousarray(table[:, at : at + element_bytes(inner)]).reshape(-1),
+                    inner,
+                    count,
+                    base,
+                )
+                for _, at, inner in element[2]
+            ]
+            fields = yield from together(steps)
+            names = [name for name, _, _ in element[2]]
+            return pa.StructArray.from_arrays([arrow(f) for f in fields], names=names)
+        if kind == "array":
+            each = math.prod(element[1])
+            flat = yield from self.elements(raw, element[2], count * each, base)
+            return nested(flat, element[1], count)
+        if kind == "reference":
+            return (yield from self._references(raw, base))
+        if kind == "string":
+            if raw.dtype == object:  # texts already: read by libhdf5
+                return pa.array(raw, pa.large_string())
+            buffer, starts, sizes = yield from heap_bytes(raw.view(DESCRIPTOR), 1, base, self.size)
+            return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
+        if kind == "sequence":
+            width = element_bytes(element[1])
+            buffer, starts, sizes = yield from heap_bytes(
+                raw.view(DESCRIPTOR), width, base, self.size
+            )
+            inner = blank(int(sizes.sum()))
+            gather(buffer, starts, sizes, inner)
+            total = int(sizes.sum()) // width
+            flat = yield from self.elements(inner, element[1], total, base)
+            return listed(_offsets(sizes // width), flat)
+        raise NWBReadError(f"no values can be made of {kind}")
+
+    def _references(self, raw: np.ndarray, base: int) -> Steps[pa.Array]:
+        """The paths of the objects that addresses refer to; a dangling one is null."""
+        unique, inverse = np.unique(raw.view("<u8"), return_inverse=True)
+        wave = Wave(addresses=set(unique.tolist()) - {0, UNDEFINED})
+        if wave.addresses:
+            yield wave
+        paths = pa.array([wave.paths.get(a) for a in unique.tolist()], pa.large_string())
+        return paths.take(pa.array(inverse.reshape(-1)))
+
+    # --- bytes of a dataset
+    def raw(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
+        """The stored bytes of row ranges (sorted, disjoint), filters undone, one after the other."""
+        layout, rows = array.layout, int((stops - starts).sum())
+        if stops.size and int(stops[-1]) > array.rows:
+            raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
+        held = self._held.get(id(array))
+        if held is not None and not (rows and held[1] <= starts[0] and stops[-1] <= held[2]):
+            held = None
+        if layout.foreign and held is None:
+            asked = Elsewhere(layout, starts, stops)
+            if rows:
+                yield Wave(elsewhere=[asked])
+            return np.zeros(0, np.uint8) if asked.found is None else asked.found
+        extents = array.extents
+        if layout.chunk is not None and not extents.offsets.size and rows:
+            extents = yield from self.extents(array)  # before memory is taken for its values
+        out = blank(rows * layout.row_bytes)
+        if not out.size:
+            return out
+        if held is not None:
+            copy_rows(out, starts - held[1], stops - starts, layout.row_bytes)(held[3].data)
+            return out
+        base = np.cumsum(np.concatenate([[0], stops - starts]))
+        if layout.chunk is None:
+            wave = self._plain(
+                int(extents.offsets[0]), 0, layout, out, starts, stops, base, int(extents.sizes[0])
+            )
+        else:
+            wave = self._chunked(layout, extents, out, starts, stops, base)
+        if wave:
+            yield Wave(wave)
+        return out
+
+    def _plain(
+        self,
+        offset: int,
+        first_row: int,
+        layout: Layout,
+        out: np.ndarray,
+        starts: np.ndarray,
+        stops: np.ndarray,
+        base: np.ndarray,
+        stored: int,
+    ) -> list[Request]:
+        """Requests for row ranges of bytes that lie as they are from `offset` on."""
+        width = layout.row_bytes
+        if offset == UNDEFINED:
+            fill(out, layout)
+            return []
+        if (int(stops[-1]) - first_row) * width > stored:
+            raise NWBReadError("damaged: fewer bytes are stored than its shape declares")
+        a, b = merged(starts, stops, max(NEAR // max(width, 1), 0))
+        group = np.searchsorted(starts, a)
+        group_end = np.append(group[1:], len(starts))
+        requests = []
+        for i, j, begin, end in zip(
+            group.tolist(), group_end.tolist(), a.tolist(), b.tolist(), strict=True
+        ):
+            low, high = int(base[i]) * width, int(base[j]) * width
+            sink = copy_rows(out[low:high], starts[i:j] - begin, stops[i:j] - starts[i:j], width)
+            at = offset + (begin - first_row) * width
+            requests.append(Request(at, at + (end - begin) * width, sink))
+        return requests
+
+    def _chunked(
+        self,
+        layout: Layout,
+        extents: Extents,
+        out: np.ndarray,
+        starts: np.ndarray,
+        stops: np.ndarray,
+        base: np.ndarray,
+    ) -> list[Request]:
+        """Requests for the chunks that row ranges touch."""
+        assert layout.chunk is not None
+        step, item, chunk_item = layout.chunk[0], layout.item, layout.chunk[1:]
+        columns = [-(-n // c) for n, c in zip(item, chunk_item, strict=True)]
+        across = math.prod(columns)
+        width = layout.element_bytes
+        nbytes = math.prod(layout.chunk) * width
+        touched = np.zeros(-(-extents.rows // step) + 1, np.int64)
+        np.add.at(touched, starts // step, 1)
+        np.add.at(touched, (stops - 1) // step + 1, -1)
+        requests: list[Request] = []
+        for k in np.flatnonzero(np.cumsum(touched) > 0).tolist():
+            low, high = k * step, min((k + 1) * step, extents.rows)
+            i = int(np.searchsorted(stops, low, "right"))
+            j = int(np.searchsorted(starts, high, "left"))
+            begin, end = np.maximum(starts[i:j], low), np.minimum(stops[i:j], high)
+            first = int(base[i] + begin[0] - starts[i])
+            count = int((end - begin).sum())
+            rows = out[first * layout.row_bytes : (first + count) * layout.row_bytes]
+            for c in range(across):
+                n = k * across + c
+                offset, size = int(extents.offsets[n]), int(extents.sizes[n])
+                mask = 0 if extents.masks is None else int(extents.masks[n])
+                corner = [
+                    int(p) * s
+                    for p, s in zip(np.unravel_index(c, columns), chunk_item, strict=True)
+                ]
+                part = tuple(
+                    slice(p, min(p + s, n_))
+                    for p, s, n_ in zip(corner, chunk_item, item, strict=True)
+                )
+                edge = high - low < step or any(
+                    p + s > n_ for p, s, n_ in zip(corner, chunk_item, item, strict=True)
+                )
+                bare = not layout.filters or (layout.raw_edges and edge)
+                bare = bare or all(mask >> f & 1 for f in range(len(layout.filters)))
+                if bare and across == 1 and chunk_item == item:
+                    local = np.cumsum(np.concatenate([[0], end - begin]))
+                    requests += self._plain(offset, low, layout, rows, begin, end, local, size)
+                    continue
+                if offset == UNDEFINED:
+                    fill_part(rows, layout, count, part)
+                    continue
+                sink = Chunk(layout, 0xFFFFFFFF if bare else mask, nbytes, rows, count, part,
+                              begin - low, end - begin)  # fmt: skip
+                requests.append(Request(offset, offset + size, sink))
+        return requests
+
+    def _tree(self, array: ArrayIndex) -> Steps[Extents]:
+        """The chunks of a dataset whose B-tree was left unread when the file was indexed."""
+        layout, extents = array.layout, array.extents
+        assert layout.chunk is not None
+        held = self.cache.get(extents.root)
+        if held is not None:
+            return held
+        shape = (extents.rows, *layout.item)
+        check_shape(layout, extents.rows, self.size)
+        tree = ChunkTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
+        while tree.wanted:
+            nodes: dict[int, bytes] = {}
+            wanted = tree.wanted
+            yield Wave([Request(a, b, keep_node(nodes, i)) for i, (a, b) in enumerate(wanted)])
+            tree.feed([nodes[i] for i in range(len(wanted))])
+        found = tree.extents()
+        check_extents(layout, found, self.size)
+        self.cache.put(extents.root, found)
+        return found
+
+
+def _pair(first: Steps[np.ndarray], second: Steps[Values]) -> Steps[tuple[np.ndarray, Values]]:
+    a, b = yield from together([first, second])
+    return a, b
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _rising(begin: np.ndarray, end: np.ndarray) -> bool:
+    """Whether rows that hold something follow one another without overlap."""
+    filled = end > begin
+    begin, end = begin[filled], end[filled]
+    return bool((begin[1:] >= end[:-1]).all())
+
+
+def clipped(ends: np.ndarray, limit: int) -> np.ndarray:
+    """Index values of any width as int64 between 0 and the length of the data."""
+    if ends.dtype.kind == "f":
+        ends = np.nan_to_num(ends, nan=0.0)
+        whole: np.ndarray = np.clip(ends, 0, limit).astype(np.int64)
+        return whole
+    if ends.dtype.kind == "i":
+        ends = np.maximum(ends, 0)
+    counted: np.ndarray = np.minimum(ends.astype(np.uint64), np.uint64(limit)).astype(np.int64)
+    return counted
+
+
+def _before_nul(buffer: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Sizes cut at a first NUL: a C string ends there, whatever length is stored."""
+    if not buffer.size:
+        return sizes
+    nuls = np.flatnonzero(buffer == 0)
+    if not nuls.size:
+        return sizes
+    following = np.searchsorted(nuls, starts)
+    reach = np.where(following < nuls.size, nuls[np.minimum(following, nuls.size - 1)], buffer.size)
+    shortened: np.ndarray = np.minimum(sizes, reach - starts)
+    return shortened

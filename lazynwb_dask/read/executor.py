@@ -1,0 +1,217 @@
+"""Runs steps: gets what each wave asks for, and remembers what was read late of files' indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from lazynwb_dask.decode.arrays import Values
+from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.hdf5 import external as foreign
+from lazynwb_dask.lindi import file as lindi
+from lazynwb_dask.metadata import queries
+from lazynwb_dask.model.index import Extents
+from lazynwb_dask.model.source import Source, is_lindi
+from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
+from lazynwb_dask.storage import Request, Settings, fetch, parquet
+from lazynwb_dask.storage import block_cache as kept
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.locks import Lock
+from lazynwb_dask.util.lru import LRU
+
+FEW = 1 << 20  # bytes that are looked at in a moment
+
+_chunks: LRU[Extents] = LRU(64 << 20)
+_paths: LRU[str] = LRU(16 << 20)
+_turn = Lock()
+
+
+def guarded(steps: Steps[Values], where: str) -> Steps[Values]:
+    """The same steps, whose errors say where they come from."""
+
+    def guard(request: Request) -> Request:
+        def sink(data: memoryview) -> None:
+            try:
+                request.sink(data)
+            except Exception as exc:
+                raise named(exc, where) from None
+
+        return Request(request.start, request.stop, sink)
+
+    try:
+        wave = next(steps)
+        while True:
+            asked = Wave([guard(r) for r in wave.requests], wave.addresses)
+            asked.elsewhere, asked.stored = wave.elsewhere, wave.stored
+            asked.listings = wave.listings
+            yield asked
+            wave.paths = asked.paths
+            wave = next(steps)
+    except StopIteration as stop:
+        return stop.value
+    except Exception as exc:
+        raise named(exc, where) from None
+
+
+def named(exc: Exception, where: str) -> Exception:
+    text = str(exc)
+    if text.startswith(where) or isinstance(exc, MemoryError):
+        return exc
+    if isinstance(exc, NWBError):
+        return type(exc)(where + text)
+    return NWBReadError(f"{where}damaged or not understood: {type(exc).__name__}: {text}")
+
+
+class Access:
+    """One file, for as long as a partition of it is read."""
+
+    def __init__(self, source: Source, options: Options, settings: Settings) -> None:
+        self.source, self.options, self.settings = source, options, settings
+        self._used = self._asked = False
+        self._wanted = 0
+
+    def turn(self, spare: bool = True) -> AbstractContextManager[object]:
+        """Held while few bytes are looked at: files one after the other, rather than all at once.
+
+        That is a matter of milliseconds of Python for each. Threads that fight for the interpreter take
+        longer, and all of them end late.
+        """
+        return _turn if spare and self._wanted <= FEW else nullcontext()
+
+    def run(self, steps: Steps[Values], spare: bool = False) -> Values:
+        """Run steps to their end, getting what each wave asks for.
+
+        Others wait for steps that are to spare round trips: what planning kept is good enough for them.
+        """
+        source, options, settings = self.source, self.options, self.settings
+        try:
+            with self.turn(spare):
+                wave = next(steps)
+            while True:
+                if wave.addresses:
+                    wave.paths.update(_names(source, wave.addresses, options, settings))
+                if wave.elsewhere:
+                    look_elsewhere(source, wave.elsewhere, options, settings)
+                for listing in wave.listings:
+                    listing.found = _listed(source, listing.path, options, settings)
+                if wave.stored:
+                    fill_stored(wave.stored, options, settings)
+                if wave.requests:
+                    self._fetch(wave.requests, spare)
+                with self.turn(spare):
+                    wave = next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+    def settle(self) -> None:
+        """Have the store asked once for the file, also where all that was wanted had been kept.
+
+        Raises
+        ------
+        NWBFileChangedError
+            When there is another file in its place.
+        """
+        if self._used and not self._asked:
+            self._asked = True
+            fetch(self.source, [Request(0, 1, lambda _: None)], self.options, self.settings)
+
+    def _fetch(self, requests: Sequence[Request], spare: bool) -> None:
+        self._wanted += sum(request.stop - request.start for request in requests)
+        left = kept.serve(self.source, requests) if spare else requests
+        self._used |= len(left) < len(requests)
+        if left:
+            self._asked = True
+            fetch(self.source, left, self.options, self.settings)
+
+
+def run_steps(steps: Steps[Values], source: Source, options: Options, settings: Settings) -> Values:
+    """Run steps to their end, of one file."""
+    return Access(source, options, settings).run(steps)
+
+
+def look_elsewhere(
+    source: Source, wanted: Sequence[Elsewhere], options: Options, settings: Settings
+) -> None:
+    """Read what is neither byte ranges nor in a catalog: by libhdf5, or from the text of a LINDI file."""
+    asked = [(one.layout, one.starts, one.stops) for one in wanted]
+    if is_lindi(source.url):
+        found = lindi.rows(source, asked, options, settings)
+    else:
+        found = [foreign.rows(source, *one) for one in asked]
+    for one, held in zip(wanted, found, strict=True):
+        one.found = held
+
+
+def _listed(source: Source, path: str, options: Options, settings: Settings) -> Extents:
+    key = (file_key(source), path)
+    found = _chunks.get(key) if source.etag is not None else None
+    if found is None:
+        found = queries.list_chunks(source, path, options, settings)
+        if source.etag is not None:
+            _chunks.put(key, found, 24 * found.offsets.size + 100)
+    return found
+
+
+def fill_stored(stored: Sequence[Stored], options: Options, settings: Settings) -> None:
+    """Read what is asked for of catalogs' values, columns of the same rows together."""
+    groups: dict[tuple[parquet.ParquetFile, int, int], list[Stored]] = {}
+    for asked in stored:
+        groups.setdefault((asked.parquet, asked.start, asked.stop), []).append(asked)
+    for (file, start, stop), together_asked in groups.items():
+        names = list(dict.fromkeys(asked.name for asked in together_asked))
+        found = parquet.rows(file, names, start, stop, options, settings)
+        for asked in together_asked:
+            asked.found = found[asked.name]
+
+
+# ---------------------------------------------------------------------------------- what is kept of files
+def file_key(source: Source) -> tuple[str, int | None, str | None]:
+    return source.url, source.size, source.etag
+
+
+class OwnMaps:
+    """Chunk maps that were just read."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Extents] = {}
+
+    def get(self, root: int) -> Extents | None:
+        return self.held.get(root)
+
+    def put(self, root: int, extents: Extents) -> None:
+        self.held[root] = extents
+
+
+class ChunkMaps:
+    """The process's chunk maps of one file; not kept for a file that nothing identifies."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = file_key(source)
+        self._own: dict[int, Extents] = {}
+
+    def get(self, root: int) -> Extents | None:
+        if self._source[2] is None:
+            return self._own.get(root)
+        return _chunks.get((self._source, root))
+
+    def put(self, root: int, extents: Extents) -> None:
+        if self._source[2] is None:
+            self._own[root] = extents
+        else:
+            _chunks.put((self._source, root), extents, 24 * extents.offsets.size + 100)
+
+
+def _names(
+    source: Source, addresses: set[int], options: Options, settings: Settings
+) -> Mapping[int, str]:
+    """The paths of objects by the addresses of their headers."""
+    key = file_key(source)
+    known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
+    if len(known) == len(addresses):
+        return {a: p for a, p in known.items() if p}
+    found = queries.names_of(source, addresses, options, settings)
+    if source.etag is not None:
+        for address in addresses:
+            path = found.get(address, "")
+            _paths.put((key, address), path, len(path) + 100)
+    return found

@@ -1,0 +1,102 @@
+"""Steps: generators that yield a `Wave`, what they need next, and go on once all of it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from lazynwb_dask.model.index import Extents, Layout
+from lazynwb_dask.storage import Request
+from lazynwb_dask.storage.parquet import ParquetFile
+
+T = TypeVar("T")
+
+
+@dataclass
+class Elsewhere:
+    """Rows of a dataset whose data are in another file, which libhdf5 is to read."""
+
+    layout: Layout
+    starts: np.ndarray
+    stops: np.ndarray
+    found: np.ndarray | None = None  # filled in by whoever runs the step
+
+
+@dataclass
+class Listing:
+    """A dataset whose chunks libhdf5 is to list."""
+
+    path: str
+    found: Extents | None = None  # filled in by whoever runs the step
+
+
+@dataclass
+class Stored:
+    """Rows of a column whose values a catalog holds."""
+
+    parquet: ParquetFile
+    name: str
+    start: int
+    stop: int
+    found: pa.ChunkedArray | None = None  # filled in by whoever runs the step
+
+
+@dataclass
+class Wave:
+    """What a step needs before it can go on."""
+
+    requests: list[Request] = field(default_factory=list)
+    addresses: set[int] = field(default_factory=set)  # of objects whose paths are wanted
+    paths: dict[int, str] = field(default_factory=dict)  # filled in by whoever runs the step
+    elsewhere: list[Elsewhere] = field(default_factory=list)
+    stored: list[Stored] = field(default_factory=list)
+    listings: list[Listing] = field(default_factory=list)
+
+
+Steps = Generator[Wave, None, T]
+
+
+def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
+    """Several steps side by side: one wave for all of them, until all have ended.
+
+    Those that want values of a catalog go first, by themselves. What the others want of the file waits
+    until these know too what they want of it, and is one round trip then rather than two.
+    """
+    results: dict[int, T] = {}
+    waves: dict[int, Wave] = {}
+
+    def advance(i: int) -> None:
+        try:
+            waves[i] = next(steps[i])
+        except StopIteration as stop:
+            results[i] = stop.value
+            waves.pop(i, None)
+
+    for i in range(len(steps)):
+        advance(i)
+    while waves:
+        turn = {i: wave for i, wave in waves.items() if wave.stored} or dict(waves)
+        joint = Wave()
+        for wave in turn.values():
+            joint.requests += wave.requests
+            joint.addresses |= wave.addresses
+            joint.elsewhere += wave.elsewhere
+            joint.stored += wave.stored
+            joint.listings += wave.listings
+        yield joint
+        for i, wave in turn.items():
+            wave.paths = joint.paths
+            advance(i)
+    return [results[i] for i in range(len(steps))]
+
+
+class ChunkMaps(Protocol):
+    """Keeps chunk maps that were read late, by the address of their B-tree."""
+
+    def get(self, root: int) -> Extents | None: ...
+
+    def put(self, root: int, extents: Extents) -> None: ...

@@ -1,0 +1,322 @@
+"""Which samples of a TimeSeries a range of times can be in, found without reading all its timestamps.
+
+By arithmetic where there is a rate. Stored timestamps are looked up: they are taken page by page, the first
+and the last page and then those where the range must begin and end if time passes evenly, until it is found.
+
+That needs timestamps to rise, which NWB asks for but no file guarantees. So the pages that were looked at are
+checked, each within itself and against the others; if they don't rise, all timestamps are read after all.
+Short series are always read whole. The condition itself is evaluated as ever on what is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lazynwb_dask.decode.arrays import numbers
+from lazynwb_dask.model.index import ArrayIndex
+from lazynwb_dask.predicate.comparisons import as_operators
+from lazynwb_dask.predicate.tree import (
+    Column,
+    Constant,
+    Method,
+    Operation,
+    Predicate,
+    Query,
+    conjuncts,
+)
+from lazynwb_dask.read.column import Reader
+from lazynwb_dask.read.steps import Steps
+from lazynwb_dask.util.locks import Lock
+from lazynwb_dask.util.lru import LRU
+
+if TYPE_CHECKING:
+    from lazynwb_dask.scan.records import Part
+
+PAGE = 8192  # rows that are looked at together, where no chunk has more
+SMALL = 4  # a series of so few pages is read whole
+FEW = 4  # guesses by the even passing of time, before the range is halved each time
+
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
+
+_pages: LRU[np.ndarray] = LRU(32 << 20)
+_locks = [Lock() for _ in range(64)]
+
+
+class _OutOfOrder(Exception):
+    """Timestamps don't rise."""
+
+
+# ------------------------------------------------------------------------------------------ conditions
+def bounds(predicate: Predicate, name: str) -> tuple[float, float]:
+    """The range outside of which no float64 of a column can fulfil a predicate.
+
+    >>> from lazynwb_dask.predicate.filters_argument import from_filters
+    >>> bounds(from_filters([("timestamps", ">=", 3), ("timestamps", "<", 5.5), ("x", ">", 9)]), "timestamps")
+    (3.0, 5.499999999999999)
+    >>> bounds(from_filters("timestamps > 3 and (timestamps <= 5 and x > 9)"), "timestamps")
+    (3.0000000000000004, 5.0)
+    >>> bounds(from_filters("timestamps == 3 or 8 <= timestamps <= 9"), "timestamps")
+    (3.0, 9.0)
+    """
+    low, high = -math.inf, math.inf
+    for term in _terms(predicate):
+        for a, b in _bounds(term, name):
+            low, high = max(low, a), min(high, b)
+    return low, high
+
+
+def _terms(predicate: Predicate | None) -> Iterator[Predicate]:
+    """The conditions that must all be true, those within queries too."""
+    from lazynwb_dask.predicate.query_tree import tree_of
+
+    for term in conjuncts(predicate):
+        if isinstance(term, Query):
+            yield from conjuncts(tree_of(term))
+        else:
+            yield term
+
+
+def _bounds(term: Predicate, name: str) -> Iterable[tuple[float, float]]:
+    if isinstance(term, Operation) and term.symbol == "|":
+        lows, highs = zip(*(bounds(side, name) for side in term.args), strict=True)
+        yield min(lows), max(highs)
+    elif isinstance(term, Operation) and len(term.args) == 2:
+        left, right = term.args
+        symbol = term.symbol
+        if isinstance(left, Constant):
+            left, right, symbol = right, left, _FLIPPED.get(symbol, "")
+        if _is(left, name) and isinstance(right, Constant):
+            yield from _range(symbol, right.value)
+    elif (plain := as_operators(term)) is not None:
+        yield bounds(plain, name)
+    elif isinstance(term, Method) and term.accessor is None and _is(term.args[0], name):
+        values = [a.value for a in term.args[1:] if isinstance(a, Constant)]
+        values += [v for k, v in term.kwargs if k == "values"]
+        if term.name == "isin" and len(values) == 1:
+            among = np.asarray(values[0])
+            if among.size and among.dtype.kind in "iuf" and not np.isnan(among).any():
+                yield float(among.min()), float(among.max())
+
+
+def _is(node: Predicate, name: str) -> bool:
+    return isinstance(node, Column) and node.name == name
+
+
+def _range(symbol: str, value: Any) -> Iterable[tuple[float, float]]:
+    number = isinstance(value, (int, float, np.integer, np.floating))
+    if not number or isinstance(value, bool) or math.isnan(value):
+        return
+    if isinstance(value, (int, np.integer)) and abs(int(value)) > 2**53:
+        return
+    limit = float(value)
+    if symbol in (">", ">=", "=="):
+        yield (math.nextafter(limit, math.inf) if symbol == ">" else limit), math.inf
+    if symbol in ("<", "<=", "=="):
+        yield -math.inf, (math.nextafter(limit, -math.inf) if symbol == "<" else limit)
+
+
+# ------------------------------------------------------------------------------------------- narrowing
+@dataclass(frozen=True)
+class File:
+    """What is to be looked at, and how.
+
+    Parameters
+    ----------
+    reader : Reader
+    key : tuple or None
+        What tells this version of the file from others; None where nothing does.
+    run : callable
+        Runs steps to their end.
+    """
+
+    reader: Reader
+    key: tuple[Any, ...] | None
+    run: Callable[[Steps[Any]], Any]
+
+
+def narrowed(part: Part, predicate: Predicate, names: Iterable[str], file: File) -> Part:
+    """A partition without rows at its ends that the predicate can't leave, as far as times tell.
+
+    Parameters
+    ----------
+    part : Part
+    predicate : Predicate
+    names : iterable of str
+        The columns that the frame has as float64.
+    file : File
+    """
+    for name in sorted(predicate.columns & part.columns.keys() & set(names)):
+        array = part.columns[name][0][-1]
+        if not array.layout.rising or (part.held is not None and name in part.held.values):
+            continue
+        low, high = bounds(predicate, name)
+        if low == -math.inf and high == math.inf:
+            continue
+        start, stop = rows_between(array, low, high, file)
+        start = min(max(start, part.start), part.stop)
+        stop = min(max(stop, start), part.stop)
+        part = replace(part, start=start, stop=stop, offset=part.offset + start - part.start)
+    return part
+
+
+def rows_between(array: ArrayIndex, low: float, high: float, file: File) -> tuple[int, int]:
+    """Rows outside of which no time is from `low` to `high`; all rows where that can't be told."""
+    rows, layout = array.rows, array.layout
+    if low > high:
+        return 0, 0
+    if layout.computed:
+        _, start, rate = layout.element
+        return _by_rate(start, rate, rows, low, high)
+    page = _page_rows(array)
+    if layout.foreign or rows <= SMALL * page:
+        return 0, rows
+    search = _Search(array, page, low, high)
+    if file.key is None:
+        return _found(search, file)
+    search.key = (file.key, _place(array))
+    with _locks[hash(search.key) % len(_locks)]:  # one partition looks, the others know
+        return _found(search, file)
+
+
+def _found(search: _Search, file: File) -> tuple[int, int]:
+    found: tuple[int, int] | None = file.run(search.run(file.reader))
+    if found is None:
+        return 0, search.array.rows
+    search.hand_over(file.reader, *found)
+    return found
+
+
+def _by_rate(start: float, rate: float, rows: int, low: float, high: float) -> tuple[int, int]:
+    # limits far from all times mean the same as those just beyond them
+    before, behind = start - 2 / rate, start + (rows + 1) / rate
+    low, high = (min(max(limit, before), behind) for limit in (low, high))
+    if not math.isfinite(before) or not math.isfinite(behind * rate):
+        return 0, rows
+    # rounding: the times themselves, and the way back from a time to a row
+    reach = max(abs(before), abs(behind))
+    slack = 2 + math.ceil(8 * np.finfo(float).eps * (reach * rate + rows))
+
+    def row(limit: float, side: str) -> int:
+        """The first row not before a limit: about there, then by the very times that are read."""
+        about = min(max((limit - start) * rate, 0.0), float(rows))
+        first = max(0, int(about) - slack)
+        near = start + np.arange(first, min(rows, int(about) + slack)) / rate
+        return first + int(np.searchsorted(near, limit, side))  # type: ignore[call-overload]
+
+    begin, end = row(low, "left"), row(high, "right")
+    return min(begin, end), end
+
+
+def _page_rows(array: ArrayIndex) -> int:
+    """Rows to look at together: of compressed data whole chunks."""
+    layout = array.layout
+    if layout.chunk is None or not layout.filters:
+        return PAGE
+    return -(-PAGE // layout.chunk[0]) * layout.chunk[0]
+
+
+def _place(array: ArrayIndex) -> int:
+    """What tells a dataset from others of the same file."""
+    offsets = array.extents.offsets
+    return int(offsets[0]) if offsets.size else array.extents.root
+
+
+class _Search:
+    """Looks for the first time that is not below `low`, and the first that is above `high`."""
+
+    def __init__(self, array: ArrayIndex, page: int, low: float, high: float) -> None:
+        self.array, self.page = array, page
+        self.key: tuple[Any, ...] | None = None
+        self.count = -(-array.rows // page)
+        self.raw: dict[int, np.ndarray] = {}
+        self.times: dict[int, np.ndarray] = {}
+        self.ends = [(low, "left"), (high, "right")]
+
+    def run(self, reader: Reader) -> Steps[tuple[int, int] | None]:
+        """The first row wanted, and the first that is not any more; None if times don't rise."""
+        try:
+            return (yield from self._searched(reader))
+        except _OutOfOrder:
+            return None
+
+    def _searched(self, reader: Reader) -> Steps[tuple[int, int]]:
+        yield from self._look(reader, {0, self.count - 1})
+        turn = 0
+        while True:
+            ahead = {k for limit, side in self.ends for k in self._next(limit, side, turn)}
+            if not ahead:
+                break
+            yield from self._look(reader, ahead)
+            turn += 1
+        start, stop = (self._row(limit, side) for limit, side in self.ends)
+        return start, max(start, stop)
+
+    def hand_over(self, reader: Reader, start: int, stop: int) -> None:
+        """Let the reader take timestamps that were looked at, if these are all that are wanted."""
+        first, last = start // self.page, -(-max(stop, start + 1) // self.page)
+        if stop > start and all(k in self.raw for k in range(first, last)):
+            joined = np.concatenate([self.raw[k] for k in range(first, last)])
+            end = min(last * self.page, self.array.rows)
+            reader.keep(self.array, first * self.page, end, joined)
+
+    def _look(self, reader: Reader, pages: set[int]) -> Steps[None]:
+        todo = []
+        for k in sorted(pages - self.raw.keys()):
+            held = None if self.key is None else _pages.get((self.key, k))
+            if held is None:
+                todo.append(k)
+            else:
+                self._take(k, held)
+        if todo:
+            starts = np.array(todo, np.int64) * self.page
+            stops = np.minimum(starts + self.page, self.array.rows)
+            raw = yield from reader.raw(self.array, starts, stops)
+            cuts = np.cumsum((stops - starts) * self.array.layout.row_bytes)[:-1]
+            for k, piece in zip(todo, np.split(raw, cuts), strict=True):
+                self._take(k, piece)
+                if self.key is not None:
+                    _pages.put((self.key, k), piece.copy(), piece.nbytes)
+        known = sorted(self.times)
+        for a, b in itertools.pairwise(known):
+            if self.times[a][-1] > self.times[b][0]:
+                raise _OutOfOrder
+
+    def _take(self, page: int, raw: np.ndarray) -> None:
+        times = numbers(raw, self.array.layout.element).astype(np.float64)
+        if not (times[1:] >= times[:-1]).all() or np.isnan(times[:1]).any():
+            raise _OutOfOrder
+        self.raw[page], self.times[page] = raw, times
+
+    def _bracket(self, limit: float, side: str) -> tuple[int, int]:
+        """The last page known to lie before the limit, and the first known not to."""
+        before = [k for k, t in self.times.items() if _before(t[-1], limit, side)]
+        after = [k for k, t in self.times.items() if not _before(t[-1], limit, side)]
+        return max(before, default=-1), min(after, default=self.count)
+
+    def _next(self, limit: float, side: str, turn: int) -> set[int]:
+        """The page to look at next; none if the border is known."""
+        a, b = self._bracket(limit, side)
+        if b - a <= 1 or (b < self.count and _before(self.times[b][0], limit, side)):
+            return set()
+        if turn < FEW and a >= 0 and b < self.count:
+            begin, end = float(self.times[a][-1]), float(self.times[b][0])
+            share = (limit - begin) / (end - begin) if end > begin else 0.5
+            return {min(max(a + 1 + int(share * (b - a - 1)), a + 1), b - 1)}
+        return {(a + b) // 2}
+
+    def _row(self, limit: float, side: str) -> int:
+        _, page = self._bracket(limit, side)
+        if page == self.count:
+            return self.array.rows
+        found = np.searchsorted(self.times[page], limit, side)  # type: ignore[call-overload]
+        return page * self.page + int(found)
+
+
+def _before(time: float, limit: float, side: str) -> bool:
+    return bool(time < limit if side == "left" else time <= limit)

@@ -1,0 +1,1 @@
+"""What the user named, as an ordered list of files."""

@@ -1,0 +1,162 @@
+"""From what the user named to an ordered list of files: paths, globs, folders, URLs, prefixes."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError
+from lazynwb_dask.model.source import Source, is_local, local_path, local_version, shown
+from lazynwb_dask.sources.listing import (
+    FILE,
+    MARKERS,
+    STORE,
+    is_hidden,
+    is_typed,
+    list_store,
+    names_many,
+)
+from lazynwb_dask.storage import Settings, listed
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.threads import at_once
+
+__all__ = ["Source", "expand", "shown"]
+
+
+def expand(paths: object, options: Options, settings: Settings | None = None) -> list[Source]:
+    """Find the files that the user means.
+
+    Parameters
+    ----------
+    paths : str, os.PathLike, Source, or an iterable of them
+        Local paths, ``file://`` and any other URL that fsspec knows, chained ones included. A
+        folder, or a URL that ends with ``/`` or is only a bucket, means every ``*.nwb`` file and
+        every Zarr store below it. A glob means what it matches: folders as above; files by any name
+        if the pattern says how names end, ``*.nwb`` files otherwise. Anything else is one file and
+        may have any name.
+    options : Options
+        How to reach stores.
+    settings : Settings, optional
+        Patience with stores while listing.
+
+    Returns
+    -------
+    list of Source
+        In the order given, repeated where repeated; what one folder or glob means is sorted by
+        path. Sizes and versions come from listings only: a URL given in full costs no request, and
+        isn't looked for.
+
+    Raises
+    ------
+    NWBFileNotFoundError
+        A folder or glob has nothing to offer.
+    ValueError
+        Nothing was named at all.
+    """
+    named = [_text(path) for path in _many(paths)]
+    if not named:
+        raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
+    find = partial(_find, options=options, settings=settings or Settings())
+    slow = {one for one in named if isinstance(one, str) and not is_local(one) and names_many(one)}
+    listings = at_once([partial(find, one) for one in slow])
+    found = dict(zip(slow, listings, strict=True))
+    sources: list[Source] = []
+    for one in named:
+        if isinstance(one, Source):
+            sources.append(one)
+        elif one in found:
+            sources.extend(found[one])
+        else:
+            sources.extend(find(one))
+    return sources
+
+
+def _many(paths: object) -> Iterable[object]:
+    if isinstance(paths, (str, bytes, os.PathLike, Source)) or hasattr(paths, "__fspath__"):
+        return [paths]
+    if isinstance(paths, Iterable):
+        return paths
+    raise TypeError(f"paths must be a path, a URL or a list of them, not {type(paths).__name__}")
+
+
+def _text(path: object) -> str | Source:
+    """A path as a string: local ones absolute and POSIX, ``file://`` ones too."""
+    if isinstance(path, Source):
+        return path
+    if not isinstance(path, (str, os.PathLike)) and not hasattr(path, "__fspath__"):
+        raise TypeError(f"a path must be a string or a path object, not {type(path).__name__}")
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError("a path must be text, not bytes")
+    if not text:
+        raise ValueError("an empty path was given")
+    if not is_local(text):
+        return text
+    text = local_path(text)
+    folder = text.endswith(("/", os.sep))
+    text = os.path.abspath(os.path.expanduser(text)).replace(os.sep, "/")
+    return text + "/" if folder and not text.endswith("/") else text
+
+
+def _find(named: str, options: Options, settings: Settings) -> list[Source]:
+    if is_local(named):
+        found = _find_local(named)
+    elif names_many(named):
+        found = listed(named, options, settings, partial(list_store, named))
+    else:
+        return [Source(named.rstrip("/"))]
+    if not found:
+        raise NWBFileNotFoundError(
+            f"{shown(named)}: no NWB file (*{FILE}) and no Zarr store is there. Check the path; a "
+            "file with another name must be named in full."
+        )
+    return found
+
+
+def _find_local(path: str) -> list[Source]:
+    if glob.has_magic(path) and not os.path.lexists(path):
+        found: dict[str, Source] = {}
+        for match in glob.iglob(path, recursive=True):
+            if os.path.isdir(match):
+                below = _below(match.rstrip("/") or "/", frozenset())
+                found.update((source.url, source) for source in below)
+            elif (is_typed(path) or match.endswith(FILE)) and not is_hidden(match):
+                found[match] = _local(match)
+        return [found[url] for url in sorted(found)]
+    if os.path.isdir(path):
+        return sorted(_below(path.rstrip("/") or "/", frozenset()), key=lambda one: one.url)
+    return [_local(path)]
+
+
+def _local(path: str) -> Source:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return Source(path)  # the reader says what is wrong with it
+    return Source(path, status.st_size, local_version(status))
+
+
+def _below(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Source]:
+    """The files and stores in a folder and the folders in it, hidden ones left out."""
+    try:
+        status = os.stat(folder)
+        with os.scandir(folder) as entries:
+            listing = list(entries)
+    except PermissionError:
+        raise NWBPermissionError(f"{folder}: this folder can't be listed.") from None
+    this = (status.st_dev, status.st_ino)
+    if this in above:  # a link back to a folder above
+        return
+    if folder.endswith(STORE) or not MARKERS.isdisjoint(entry.name for entry in listing):
+        yield Source(folder)
+        return
+    for entry in listing:
+        path = f"{folder.rstrip('/')}/{entry.name}"
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _below(path, above | {this})
+        elif entry.name.endswith(FILE):
+            yield _local(path)

@@ -1,0 +1,213 @@
+"""Which files lie below a prefix of a store, or match a glob in it, in few requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fsspec.utils import glob_translate
+
+from lazynwb_dask.model.source import Source
+from lazynwb_dask.storage.responses import validator_of
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+    Entries = Mapping[str, Mapping[str, Any]]
+
+FILE, STORE = ".nwb", ".zarr"
+# Any of these in a folder says that it is a Zarr store or group, version 2 or 3.
+MARKERS = frozenset({".zgroup", ".zattrs", ".zmetadata", "zarr.json"})
+
+# A glob in S3 is answered from a flat listing, unless that has more than this many pages of 1,000.
+PAGES = 20
+# Sorts behind whatever can follow a "/" in a key.
+LAST = "\U0010ffff"
+
+# Where a name without any "/" is a bucket, a container or a host.
+_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "http", "https"})
+# Links of a chain that have no path of their own: the next one's is meant.
+_TRANSPARENT = frozenset({"simplecache", "filecache", "blockcache", "cached"})
+
+
+class _Link(NamedTuple):
+    """The part of a URL that says which files are meant, and what stands around it."""
+
+    before: str
+    scheme: str
+    path: str
+    after: str
+
+
+def _split(url: str) -> _Link:
+    links = url.split("::")
+    at = 0
+    while at < len(links) - 1 and links[at].removesuffix("://") in _TRANSPARENT:
+        at += 1
+    scheme, _, path = links[at].partition("://")
+    before = "".join(f"{link}::" for link in links[:at])
+    return _Link(before, scheme, path, "".join(f"::{link}" for link in links[at + 1 :]))
+
+
+def names_many(url: str) -> bool:
+    """Whether a URL means what is below it, or what matches it, rather than one file."""
+    link = _split(url)
+    if _magic(link) is not None or link.scheme == "memory":  # looking there costs nothing
+        return True
+    if link.path.rstrip("/").endswith(STORE):
+        return False
+    bucket = link.scheme in _BUCKETS and "/" not in link.path
+    return bucket or not link.path or link.path.endswith("/")
+
+
+def is_typed(pattern: str) -> bool:
+    """Whether a pattern says how the names of files end: ``*.h5`` does, ``*`` does not."""
+    return re.search(r"\.\w+$", pattern) is not None
+
+
+def _magic(link: _Link) -> int | None:
+    """Where a URL's pattern begins. In a web address ``?`` begins a query."""
+    if link.scheme in ("http", "https"):
+        match = re.search(r"[*[]", link.path.partition("?")[0])
+    else:
+        match = re.search(r"[*?[]", link.path.partition("?versionId=")[0])
+    return match.start() if match else None
+
+
+def list_store(url: str, filesystem: AbstractFileSystem, path: str) -> list[Source]:
+    """The sources that a URL for which `names_many` holds stands for, sorted.
+
+    Sizes and versions are those of the listing; no file is asked for by itself.
+    """
+    filesystem.invalidate_cache()
+    link = _split(url)
+    if _magic(link) is not None:
+        found = _matching(filesystem, path, is_typed(link.path))
+    elif link.scheme == "memory" and not filesystem.isdir(path):
+        return [Source(url)]
+    else:
+        found = _sources(_below(filesystem, path), path)
+    rename = _renamer(link, path)
+    return sorted(
+        (
+            Source(rename(name), info.get("size"), validator_of(info))
+            for name, info in found.items()
+        ),
+        key=lambda source: source.url,
+    )
+
+
+def _renamer(link: _Link, path: str) -> Callable[[str], str]:
+    """How to get from a name within the filesystem to a URL like the one that the user gave."""
+    root = re.split(r"[*?[]", path.strip("/"), maxsplit=1)[0].rpartition("/")[0]
+    whole = f"{link.scheme}://{link.path}"
+    at = whole.find(root) if root else -1
+    head = whole[:at] if at >= 0 else f"{link.scheme}://"
+
+    def rename(name: str) -> str:
+        if "://" in name:  # web addresses are whole already
+            return f"{link.before}{name}{link.after}"
+        return f"{link.before}{head}{name.lstrip('/')}{link.after}"
+
+    return rename
+
+
+def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
+    """Files and stores that match a glob, or lie below a folder that does."""
+    entries = None
+    if _is_s3(filesystem):
+        entries = _s3(filesystem, re.split(r"[*?[]", pattern, maxsplit=1)[0], PAGES)
+    if entries is None:
+        entries = {}
+        for name, info in filesystem.glob(pattern, detail=True).items():
+            if info.get("type") == "directory":
+                entries.update(_below(filesystem, name))
+            else:
+                entries[name] = info
+    matches = re.compile(glob_translate(pattern.rstrip("/"))).match
+    found = {
+        name: info
+        for name, info in _sources(entries, "").items()
+        if any(matches(part) for part in (name, *_parents(name)))
+    }
+    if typed:
+        found.update((name, info) for name, info in entries.items() if matches(name))
+    return {name: info for name, info in found.items() if not is_hidden(name)}
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file is none of the user's: its name begins with a dot, or a store holds it."""
+    return name.rpartition("/")[2].startswith(".") or any(
+        parent.endswith(STORE) for parent in _parents(name)
+    )
+
+
+def _sources(entries: Entries, root: str) -> Entries:
+    """Out of all files below a root: those called ``*.nwb``, and the outermost Zarr stores."""
+    stores: set[str] = set()
+    for name in entries:
+        folder, _, last = name.rpartition("/")
+        stores.update(parent for parent in _parents(name) if parent.endswith(STORE))
+        if last in MARKERS:
+            stores.add(folder)
+    stores = {store for store in stores if len(store) >= len(root.rstrip("/"))}
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, info in entries.items():
+        store = next((parent for parent in _parents(name) if parent in stores), None)
+        if store is not None:
+            found[store] = {}
+        elif name.endswith(FILE) and not is_hidden(name):
+            found[name] = info
+    return found
+
+
+def _parents(name: str) -> Iterator[str]:
+    """The folders that a name lies in, outermost first."""
+    return (name[: slash.start()] for slash in re.finditer("/", name) if slash.start())
+
+
+def _below(filesystem: Any, path: str) -> Entries:
+    if _is_s3(filesystem):
+        return _s3(filesystem, f"{path.rstrip('/')}/") or {}
+    entries: Entries = filesystem.find(path, detail=True)
+    return entries
+
+
+def list_keys(filesystem: Any, start: str, pages: int) -> Entries | None:
+    """All keys of S3 that begin like ``start``, with sizes and versions.
+
+    None where it isn't S3, or if there are more than so many pages of 1,000.
+    """
+    if not _is_s3(filesystem):
+        return None
+    return _s3(filesystem, start, pages)
+
+
+def _is_s3(filesystem: Any) -> bool:
+    return "s3" in type(filesystem).protocol and not filesystem.version_aware
+
+
+def _s3(filesystem: Any, start: str, pages: int | None = None) -> Entries | None:
+    """All keys that begin like ``start``, 1,000 a request, without those inside Zarr stores.
+
+    A store may have millions of keys: from the page on where one is met, the rest is skipped. None
+    if there are more than so many pages.
+    """
+    bucket, _, prefix = start.lstrip("/").partition("/")
+    found: dict[str, Mapping[str, Any]] = {}
+    after = ""
+    while True:
+        position = {"StartAfter": after} if after else {}
+        page = filesystem.call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=prefix, **filesystem.req_kw, **position
+        )
+        for entry in page.get("Contents", ()):
+            after = entry["Key"]
+            found[f"{bucket}/{after}"] = {"size": entry["Size"], "ETag": entry["ETag"]}
+        if not page.get("IsTruncated"):
+            return found
+        if pages is not None and (pages := pages - 1) <= 0:
+            return None
+        inside = (p for p in _parents(after) if len(p) > len(prefix) and p.endswith(STORE))
+        after = next((f"{store}/{LAST}" for store in inside), after)

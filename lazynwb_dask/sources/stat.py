@@ -1,0 +1,99 @@
+"""The sizes and versions of many files, in as few requests as their stores allow."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lazynwb_dask.errors import NWBError
+from lazynwb_dask.model.source import Source
+from lazynwb_dask.sources.listing import list_keys
+from lazynwb_dask.storage import Settings, listed, open_source
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.responses import validator_of
+from lazynwb_dask.util.threads import at_once
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+# Fewer files of one bucket are asked for one by one.
+FEW = 8
+KEYS = 1000  # that one page of a listing names
+
+
+def versions(
+    sources: Sequence[Source],
+    options: Options,
+    settings: Settings,
+    *,
+    threads: int = 32,
+    asked: Callable[[Source], bool] = lambda source: True,
+) -> list[Source]:
+    """The same sources, with sizes and versions where these were not known.
+
+    Many objects of a bucket cost one listing of what their keys have in common, as long as that is
+    cheaper than asking for each; others cost a request of one byte each. A source that can't be asked
+    for stays as it is: whoever reads it says what is wrong.
+
+    Parameters
+    ----------
+    asked : callable
+        Which sources it is worth asking for.
+    """
+    unknown = [s for s in dict.fromkeys(sources) if s.etag is None and asked(s)]
+    known: dict[Source, Source] = {}
+    buckets: dict[str, list[Source]] = defaultdict(list)
+    for source in unknown:
+        if source.url.startswith(("s3://", "s3a://")) and "?" not in source.url:
+            buckets["/".join(source.url.split("/")[:3])].append(source)
+    for together in buckets.values():
+        if len(together) >= FEW:
+            known |= _from_listing(together, options, settings)
+    single = [source for source in unknown if source not in known]
+
+    def ask(source: Source) -> Source:
+        try:
+            return open_source(source, 1, options, settings)[0]
+        except NWBError:
+            return source
+
+    answers = at_once([partial(ask, source) for source in single], threads)
+    known |= dict(zip(single, answers, strict=True))
+    return [known.get(source, source) for source in sources]
+
+
+def _from_listing(
+    sources: Sequence[Source], options: Options, settings: Settings
+) -> dict[Source, Source]:
+    start = _common(source.url for source in sources)
+    pages = max(1, len(sources) // FEW)
+
+    def ask(filesystem: AbstractFileSystem, path: str) -> dict[str, Source] | None:
+        found = list_keys(filesystem, path, pages)
+        if found is None:
+            return None
+        return {
+            name: Source(name, info.get("size"), validator_of(info)) for name, info in found.items()
+        }
+
+    try:
+        found = listed(start, options, settings, partial(ask))
+    except NWBError:
+        return {}  # not everyone who may read may list
+    known = {}
+    for source in sources:
+        entry = (found or {}).get(source.url.split("://", 1)[1])
+        if entry is not None:
+            known[source] = replace(source, size=entry.size, etag=entry.etag)
+    return known
+
+
+def _common(urls: Iterable[str]) -> str:
+    """What URLs begin with alike, up to a slash."""
+    first, *_, last = sorted(urls)
+    pairs = enumerate(zip(first, last, strict=False))
+    end = next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))
+    return first[:end].rpartition("/")[0] + "/"

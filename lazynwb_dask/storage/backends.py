@@ -1,0 +1,121 @@
+"""One attempt to read one byte range, for each kind of filesystem, checked in every way there is.
+
+A range either arrives whole and from the right file, or the attempt raises a `Fault`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from lazynwb_dask.storage.counters import Tally
+from lazynwb_dask.storage.faults import Fault, fault_of
+from lazynwb_dask.storage.http_body import receive_body
+from lazynwb_dask.storage.responses import READ, Answer, Ask, checked, is_etag, known, validator
+from lazynwb_dask.storage.s3 import read_s3
+from lazynwb_dask.util.locks import Lock
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+
+async def read(filesystem: AbstractFileSystem, path: str, ask: Ask, threads: Executor) -> Answer:
+    """Read one range, once.
+
+    Runs on fsspec's event loop; filesystems that block are read in ``threads``.
+
+    Raises
+    ------
+    Fault
+        For whatever reason there is.
+    """
+    try:
+        cls = type(filesystem)
+        protocols = {cls.protocol} if isinstance(cls.protocol, str) else set(cls.protocol)
+        inner = filesystem.__dict__.get("fs")
+        if "http" in protocols and cls.async_impl:
+            return await _http(filesystem, path, ask)
+        if "s3" in protocols and cls.async_impl:
+            return await read_s3(filesystem, path, ask)
+        if cls.async_impl and (inner is None or inner.async_impl):
+            return await _asynchronous(filesystem, path, ask)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, _blocking, filesystem, path, ask)
+    except Exception as error:
+        fault = fault_of(error)
+    raise fault  # outside the handler: the original must not hang on to it
+
+
+async def _http(filesystem: Any, path: str, ask: Ask) -> Answer:
+    from aiohttp import ClientTimeout
+
+    keywords = dict(filesystem.kwargs)
+    keywords.setdefault("timeout", ClientTimeout(total=None))  # the clock below is ours
+    headers = {
+        **keywords.pop("headers", {}),
+        "Range": f"bytes={ask.start}-{ask.stop - 1}",
+        "Accept-Encoding": "identity",
+    }
+    if ask.etag:
+        headers["If-Match" if is_etag(ask.etag) else "If-Unmodified-Since"] = ask.etag
+    async with asyncio.timeout(ask.timeout) as clock:
+        session = await filesystem.set_session()
+        async with session.get(
+            filesystem.encode_url(path),
+            headers=headers,
+            auto_decompress=False,
+            read_bufsize=READ,
+            raise_for_status=False,
+            **keywords,
+        ) as response:
+            length, size = checked(response.status, response.headers, ask)
+            await receive_body(response, length, ask, clock)
+            return Answer(length, size, validator(response.headers))
+
+
+async def _asynchronous(filesystem: Any, path: str, ask: Ask) -> Answer:
+    async with asyncio.timeout(ask.timeout + len(ask.into) / (16 * 1024)):  # no progress is told
+        size, etag = ask.size, ask.etag
+        if not ask.exact:
+            size, etag = known(await filesystem._info(path), ask)
+        stop = ask.stop if ask.exact or size is None else min(ask.stop, size)
+        data = b""
+        if stop > ask.start:
+            data = await filesystem._cat_file(path, start=ask.start, end=stop)
+        ask.count(Tally(bytes=len(data)))
+        if len(data) < stop - ask.start:
+            known(await filesystem._info(path), ask)
+    return _placed(data, stop, size, etag, ask)
+
+
+_locks: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
+_locks_lock = Lock()
+
+
+def _blocking(filesystem: Any, path: str, ask: Ask) -> Answer:
+    if "memory" in type(filesystem).protocol:
+        return _one_at_a_time(filesystem, path, ask, info=True)
+    # Archives share one file handle, caches download on the first read: neither likes threads.
+    with _locks_lock:
+        lock = _locks.setdefault(filesystem, Lock())
+    with lock:
+        return _one_at_a_time(filesystem, path, ask, info=not ask.exact)
+
+
+def _one_at_a_time(filesystem: Any, path: str, ask: Ask, info: bool) -> Answer:
+    size, etag = known(filesystem.info(path), ask) if info else (ask.size, ask.etag)
+    stop = ask.stop if ask.exact or size is None else min(ask.stop, size)
+    data = filesystem.cat_file(path, start=ask.start, end=stop) if stop > ask.start else b""
+    ask.count(Tally(bytes=len(data)))
+    if len(data) < stop - ask.start and not info:
+        known(filesystem.info(path), ask)
+    return _placed(data, stop, size, etag, ask)
+
+
+def _placed(data: bytes, stop: int, size: int | None, etag: str | None, ask: Ask) -> Answer:
+    if len(data) != stop - ask.start:
+        raise Fault("transient", f"{len(data)} bytes came instead of {stop - ask.start}")
+    ask.into[: len(data)] = data
+    return Answer(len(data), size, etag)

@@ -1,0 +1,63 @@
+"""What was fetched of files while planning, for the filters that follow in the same process.
+
+The blocks that hold a file's metadata often hold its small columns too, those that filters look at, and all
+else waits for. They are told from those of another version by the store's validator; without one nothing is
+kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lazynwb_dask.model.source import Source, is_local
+from lazynwb_dask.storage import Request, Settings
+from lazynwb_dask.util.lru import LRU
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Some blocks of a file, by their number."""
+
+    block: int
+    blocks: Mapping[int, bytes]
+
+    def get(self, start: int, stop: int) -> memoryview | None:
+        """A byte range, if all of it is here."""
+        first, last = start // self.block, (stop - 1) // self.block
+        found = [self.blocks.get(i) for i in range(first, last + 1)]
+        parts = [one for one in found if one is not None]
+        if len(parts) < len(found):
+            return None
+        whole = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+        return whole[start - first * self.block : stop - first * self.block]
+
+
+_held: LRU[Held] = LRU(0)
+
+
+def keep(source: Source, block: int, blocks: Mapping[int, bytes], settings: Settings) -> None:
+    """Keep blocks of a file that has a validator, for as long as there is room."""
+    if source.etag is None or is_local(source.url):
+        return
+    _held.limit = settings.keep
+    _held.put(_key(source), Held(block, dict(blocks)), len(blocks) * block)
+
+
+def serve(source: Source, requests: Sequence[Request]) -> list[Request]:
+    """Give requests the bytes that are kept; the others are returned."""
+    held = _held.get(_key(source)) if source.etag is not None else None
+    if held is None:
+        return list(requests)
+    left = []
+    for request in requests:
+        data = held.get(request.start, request.stop) if request.stop > request.start else None
+        if data is None:
+            left.append(request)
+        else:
+            request.sink(data)
+    return left
+
+
+def _key(source: Source) -> tuple[str, int | None, str | None]:
+    return source.url, source.size, source.etag

@@ -1,0 +1,351 @@
+"""The only door to bytes: concurrent, checked, repeated and counted range reads of any file.
+
+`fetch` brings the ranges that are asked for, `open_source` the beginning of a file together with
+its size and version. Nothing here knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lazynwb_dask.errors import (
+    NWBFileChangedError,
+    NWBFileNotFoundError,
+    NWBPermissionError,
+    NWBReadError,
+)
+from lazynwb_dask.model.source import Source, is_local, shown
+from lazynwb_dask.storage import local
+from lazynwb_dask.storage.backends import read
+from lazynwb_dask.storage.coalesce import KIB, Piece, Request, plan, serve
+from lazynwb_dask.storage.counters import Tally, counters, record
+from lazynwb_dask.storage.faults import Fault, fault_of
+from lazynwb_dask.storage.multi_file import by_part
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.responses import Answer, Ask
+from lazynwb_dask.storage.runtime import process
+from lazynwb_dask.storage.settings import Settings
+from lazynwb_dask.util.buffers import blank
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+__all__ = ["Request", "Settings", "counters", "fetch", "open_source", "record"]
+
+T = TypeVar("T")
+
+# Sinks of one buffer are spread over the decoders in batches of about this many bytes.
+BATCH = 256 * KIB
+# A connection slower than this many bytes a second is given up once the deadline has passed.
+SLOWEST = 16 * KIB
+
+
+def fetch(
+    source: Source, requests: Sequence[Request], options: Options, settings: Settings
+) -> None:
+    """Read byte ranges of one file, all at once.
+
+    Can be called from many threads, for many files; not from a sink.
+
+    Parameters
+    ----------
+    source : Source
+        The file. A size or version that is known is checked against what the store says.
+    requests : sequence of Request
+        Ranges in any order; they may touch, overlap, repeat or be empty. Each sink is called
+        exactly once, in a thread of a small pool, as soon as its bytes have come.
+    options : Options
+        How to reach the store.
+    settings : Settings
+        Limits, and how to deal with faults.
+
+    Raises
+    ------
+    NWBReadError
+        A range can't be read. Its subclasses tell missing files, refused access and files that
+        changed. The other ranges are given up then, as they are when a sink raises.
+    """
+    if source.parts:
+        for part, some in by_part(source, requests):
+            fetch(part, some, options, settings)
+        return
+    for start, stop, sink in requests:
+        _check_bounds(source, start, stop)
+        if start == stop:
+            sink(memoryview(b""))
+    wanted = [request for request in requests if request.start < request.stop]
+    if not wanted:
+        return
+    gap, split = settings.gap, settings.split
+    if is_local(source.url):
+        gap, split = min(gap, local.GAP), min(split, local.SPLIT)
+    todo = plan(wanted, gap, split)
+    settings.count(shown(source.url), Tally(wanted=todo.wanted, gap=todo.gap))
+    if is_local(source.url):
+        local.fetch(source, todo.pieces, settings)
+    else:
+        _Reader(source, options, settings).fetch(todo.pieces)
+
+
+def open_source(
+    source: Source, nbytes: int, options: Options, settings: Settings
+) -> tuple[Source, bytes]:
+    """Read the beginning of a file and learn its size and version, in one request.
+
+    Parameters
+    ----------
+    source : Source
+        The file; what is known of it already is checked.
+    nbytes : int
+        How much to read. A shorter file is returned whole.
+
+    Returns
+    -------
+    source : Source
+        With size, and with the version if the store tells one that can be checked.
+    data : bytes
+    """
+    if nbytes < 1:
+        raise ValueError("nbytes must be at least 1")
+    if source.size is not None:
+        if source.size == 0:
+            return source, b""
+        nbytes = min(nbytes, source.size)
+    if is_local(source.url):
+        return local.begin(source, nbytes)
+    return _Reader(source, options, settings).open(nbytes)
+
+
+def listed(
+    url: str, options: Options, settings: Settings, ask: Callable[[AbstractFileSystem, str], T]
+) -> T:
+    """Let ``ask`` list a part of a store, with the same patience and the same errors as reads."""
+    begun = time.monotonic()
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return ask(*_reach(url, options))
+        except NWBReadError:
+            raise
+        except Exception as error:
+            fault = fault_of(error)
+        spent = time.monotonic() - begun
+        if fault.kind == "credentials" and options.anonymous(url):
+            continue
+        pause = _pause(attempt, fault, settings)
+        late = attempt > settings.retries or spent + pause > settings.deadline
+        if fault.kind != "transient" or late:
+            raise _error(url, "listing", fault, attempt, spent)
+        time.sleep(pause)
+
+
+def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
+    try:
+        return options.filesystem(url)
+    except NWBReadError:
+        raise
+    except Exception as error:
+        why = _unreachable(shown(url), error)
+    raise why
+
+
+# --- stores
+
+
+class _Reader:
+    """Reads of one file in a store, by one call."""
+
+    def __init__(self, source: Source, options: Options, settings: Settings) -> None:
+        self.source = source
+        self.name = shown(source.url)
+        self.options = options
+        self.settings = settings
+        self.process = process()
+        self.filesystem, self.path = _reach(source.url, options)
+        self.process.filesystems[id(self.filesystem)] = self.filesystem
+
+    def fetch(self, pieces: Sequence[Piece]) -> None:
+        self.process.run(
+            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.withdrawn
+        )
+
+    def open(self, nbytes: int) -> tuple[Source, bytes]:
+        return self.process.run(lambda: self._begin(nbytes), self.settings.withdrawn)
+
+    async def _begin(self, nbytes: int) -> tuple[Source, bytes]:
+        buffer = memoryview(bytearray(nbytes))
+        answer = await self._range(0, nbytes, buffer, exact=False)
+        self.settings.count(self.name, Tally(wanted=answer.length))
+        known = replace(
+            self.source,
+            size=self.source.size if answer.size is None else answer.size,
+            etag=self.source.etag or answer.etag,
+        )
+        return known, bytes(buffer[: answer.length])
+
+    async def _piece(self, piece: Piece) -> None:
+        """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
+        async with self.process.memory.hold(len(piece), self.settings.in_flight):
+            buffer = memoryview(blank(len(piece)).data)
+            await _all(
+                [
+                    self._range(start, stop, buffer[start - piece.start : stop - piece.start])
+                    for start, stop in piece.parts(self.settings.split)
+                ]
+            )
+            view = buffer.toreadonly()
+            await _all(
+                [
+                    self.process.decode(partial(serve, view, piece.start, batch))
+                    for batch in piece.batches(BATCH)
+                ]
+            )
+
+    async def _range(
+        self, start: int, stop: int, into: memoryview, *, exact: bool = True
+    ) -> Answer:
+        """One range, asked for until it comes or the patience of the settings is spent.
+
+        A place on the wire is held also between attempts: a store that asks for a pause gets one.
+        """
+        settings, source, loop = self.settings, self.source, asyncio.get_running_loop()
+        ask = Ask(
+            start,
+            stop,
+            into,
+            exact,
+            source.size,
+            source.etag,
+            settings.timeout,
+            partial(settings.count, self.name),
+        )
+        async with self.process.slots.hold(1, settings.connections):
+            begun = loop.time()
+            end = begun + settings.deadline + (stop - start) / SLOWEST
+            attempt = 1
+            while True:
+                used = self.filesystem
+                outcome = await self._attempt(ask, end)
+                if not isinstance(outcome, Fault):
+                    return outcome
+                if outcome.kind == "credentials" and self._without_credentials(used):
+                    continue
+                pause = _pause(attempt, outcome, settings)
+                late = attempt > settings.retries or loop.time() + pause > end
+                if outcome.kind != "transient" or late:
+                    break
+                await asyncio.sleep(pause)
+                attempt += 1
+                settings.count(self.name, Tally(retries=1))
+            spent = loop.time() - begun
+        raise _error(self.name, f"bytes {start}-{stop - 1}", outcome, attempt, spent)
+
+    async def _attempt(self, ask: Ask, end: float) -> Answer | Fault:
+        sent = 1
+        try:
+            async with asyncio.timeout_at(end):
+                return await read(self.filesystem, self.path, ask, self.process.threads)
+        except TimeoutError:
+            return Fault("transient", "no end in time")
+        except Fault as fault:
+            sent = int(fault.kind != "credentials")
+            return fault
+        finally:
+            self.settings.count(self.name, Tally(requests=sent))
+
+    def _without_credentials(self, used: AbstractFileSystem) -> bool:
+        """Go on anonymously where no credentials were found and none were asked for."""
+        if self.filesystem is used:
+            if not self.options.anonymous(self.source.url):
+                return False
+            self.filesystem, self.path = self.options.filesystem(self.source.url)
+            self.process.filesystems[id(self.filesystem)] = self.filesystem
+        return self.filesystem is not used
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, object]]) -> None:
+    """Await all. The first that fails ends the others and is raised, once they have ended."""
+    if len(work) == 1:
+        await work[0]
+        return
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        failed = [task for task in tasks if task in done and (task.cancelled() or task.exception())]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if failed:
+        failed[0].result()
+
+
+# --- patience and errors
+
+
+def _pause(attempt: int, fault: Fault, settings: Settings) -> float:
+    """Seconds before the next attempt: more each time, and never the same for two readers."""
+    longest: float = min(settings.longest_pause, settings.pause * 2.0 ** (attempt - 1))
+    return max(fault.retry_after or 0.0, longest * random.uniform(0.5, 1.0))
+
+
+def _check_bounds(source: Source, start: int, stop: int) -> None:
+    if not 0 <= start <= stop:
+        raise ValueError(f"{start} to {stop} is not a byte range")
+    if source.size is not None and stop > source.size:
+        raise NWBReadError(
+            f"{shown(source.url)}: bytes {start}-{stop - 1} are needed, but the file has only "
+            f"{source.size}. It is truncated or damaged."
+        )
+
+
+def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> NWBReadError:
+    """The one error that a caller sees."""
+    cause = fault.cause
+    match fault.kind:
+        case "missing":
+            return NWBFileNotFoundError(
+                f"{name}: no such file ({cause}). A folder or prefix in a store must end with '/'."
+            )
+        case "forbidden":
+            return NWBPermissionError(
+                f"{name}: access refused ({cause}). Check the credentials, in storage_options or "
+                "in the environment of the process that reads; signed URLs expire. Where listing "
+                "isn't allowed, S3 gives the same answer for files that don't exist."
+            )
+        case "credentials":
+            return NWBPermissionError(
+                f"{name}: {cause}. Give them in storage_options or in the environment; "
+                "{'anon': True} reads public data without."
+            )
+        case "changed":
+            return NWBFileChangedError(
+                f"{name}: the file changed between planning and reading: {cause}. Plan again: call "
+                "read_nwb again, or refresh the catalog."
+            )
+        case "truncated":
+            return NWBReadError(
+                f"{name}: {what} can't be read: {cause}. The file is truncated or damaged."
+            )
+        case "transient":
+            return NWBReadError(
+                f"{name}: {what} can't be read: {attempts} attempts in {spent:.1f} s failed, the "
+                f"last one because of: {cause}. Try again later, or with more patience in the "
+                "settings (timeout, retries, deadline)."
+            )
+    return NWBReadError(f"{name}: {what} can't be read: {cause}.")
+
+
+def _unreachable(name: str, error: Exception) -> NWBReadError:
+    """No filesystem: the text of the error is shown only where it can't hold an option's value."""
+    text = str(error)
+    harmless = isinstance(error, ImportError) or text.startswith("Protocol not known")
+    why = text if harmless else f"storage_options don't fit ({type(error).__name__})"
+    return NWBReadError(f"{name}: can't be reached: {why}.")

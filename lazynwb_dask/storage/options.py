@@ -1,0 +1,409 @@
+"""How to reach a store: the ``storage_options`` of a call, with the secrets kept apart.
+
+An `Options` travels in graphs, so it carries no secret: values that are known to be harmless (an
+endpoint, ``anon``, ...) are kept as they are, everything else goes into a vault of this process
+under a token, and only the token travels. Another process finds the secrets in its own vault, if
+`cluster.secrets_plugin.share` has put them there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import pickle
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fsspec import available_protocols
+from fsspec.core import split_protocol, url_to_fs
+
+from lazynwb_dask.errors import NWBPermissionError
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+# Sockets are limited by the reader itself, so the filesystems' own pools must not be narrower.
+POOL = 1024
+# Seconds to wait for a connection, and for any byte of an answer, unless the reader is stricter.
+CONNECT_TIMEOUT, READ_TIMEOUT = 20, 300
+
+# Options that can be shown and sent to anyone. What isn't listed is treated as a secret.
+_PUBLIC = frozenset(
+    {
+        "anon",
+        "access",
+        "block_size",
+        "cache_regions",
+        "cache_type",
+        "consistency",
+        "default_block_size",
+        "default_cache_type",
+        "default_fill_cache",
+        "encoded",
+        "listings_expiry_time",
+        "local_expiry_check",
+        "max_concurrency",
+        "max_paths",
+        "profile",
+        "project",
+        "region_name",
+        "requester_pays",
+        "same_scheme",
+        "simple_links",
+        "target_protocol",
+        "trust_env",
+        "use_listings_cache",
+        "use_ssl",
+        "verify",
+        "version_aware",
+        "account_name",
+        "addressing_style",
+        "connect_timeout",
+        "max_attempts",
+        "max_pool_connections",
+        "mode",
+        "parameter_validation",
+        "read_timeout",
+        "signature_version",
+        "tcp_keepalive",
+        "total_max_attempts",
+        "use_dualstack_endpoint",
+        "use_fips_endpoint",
+    }
+)
+_PUBLIC_URLS = frozenset({"endpoint_url"})
+_NESTED = frozenset(
+    {"client_kwargs", "config_kwargs", "s3", "retries", "target_options", "remote_options"}
+)
+# Names that gcsfs takes in place of a token.
+_PUBLIC_TOKENS = frozenset({"anon", "google_default", "cache", "cloud", "browser"})
+# How a filesystem instance is kept is decided here; loops and sessions belong to one process.
+_DROPPED = frozenset({"asynchronous", "loop", "skip_instance_cache"})
+# Any of these says which S3 credentials to use, or that none are wanted.
+_S3_IDENTITY = frozenset({"anon", "key", "secret", "token", "username", "password", "session"})
+
+_SAME_STORE = ({"s3", "s3a"}, {"gs", "gcs"}, {"az", "abfs", "abfss"})
+
+_KEY = secrets.token_bytes(32)
+_vault: dict[str, dict[str, Any]] = {}
+_anonymous: set[tuple[object, ...]] = set()
+
+
+class Options:
+    """The storage options of a call.
+
+    Parameters
+    ----------
+    storage_options : mapping, optional
+        Keyword arguments for fsspec, for every file alike; or a dict of such dicts, by protocol
+        (``{"s3": {...}}``) or by the beginning of a URL (``{"https://host/private": {...}}``), of
+        which the longest that fits is used.
+
+    Attributes
+    ----------
+    token : str
+        Equal for equal options. It reveals nothing, and is stable within one process; without
+        secrets in the options also between processes.
+
+    Examples
+    --------
+    >>> options = Options({"anon": False, "key": "me", "secret": "hush"})
+    >>> options
+    Options({"anon": false}, and 2 secrets)
+    """
+
+    __slots__ = ("_parts", "token")
+
+    token: str
+    # (prefix, public options as JSON, token of the secret ones, their number) for each prefix
+    _parts: tuple[tuple[str, str, str, int], ...]
+
+    def __init__(self, storage_options: Mapping[str, Any] | None = None) -> None:
+        parts = []
+        for prefix, given in _by_prefix(storage_options or {}):
+            public, secret = _separate(given)
+            token = ""
+            if secret:
+                token = _fingerprint(secret)
+                _vault[token] = secret
+            parts.append((prefix, json.dumps(public, sort_keys=True), token, _leaves(secret)))
+        self._restore(tuple(sorted(parts)))
+
+    def _restore(self, parts: tuple[tuple[str, str, str, int], ...]) -> None:
+        self._parts = parts
+        self.token = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (self._parts,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Options) and other.token == self.token
+
+    def __hash__(self) -> int:
+        return hash(self.token)
+
+    def __dask_tokenize__(self) -> str:
+        return self.token
+
+    def __repr__(self) -> str:
+        shown = []
+        for prefix, public, _, hidden in self._parts:
+            more = f", and {hidden} secret{'s' * (hidden > 1)}" if hidden else ""
+            shown.append(f"{prefix + ': ' if prefix else ''}{public}{more}")
+        return f"Options({'; '.join(shown)})"
+
+    def filesystem(self, url: str) -> tuple[AbstractFileSystem, str]:
+        """The filesystem of a URL, as this process may use it.
+
+        Parameters
+        ----------
+        url : str
+            Any URL that fsspec understands, chained ones included.
+
+        Returns
+        -------
+        filesystem : fsspec.AbstractFileSystem
+            Kept by fsspec: the same for the same options.
+        path : str
+            The path within it.
+
+        Raises
+        ------
+        NWBPermissionError
+            The options held secrets that are unknown in this process.
+        """
+        filesystem, path = url_to_fs(url, **self._keywords(url))
+        return filesystem, str(path)
+
+    def anonymous(self, url: str) -> bool:
+        """Use no credentials for S3 from now on, as there are none.
+
+        Returns
+        -------
+        bool
+            False if that isn't for us to decide: the options say which credentials to use.
+        """
+        options = self._resolved(url)
+        if _protocol(url) not in ("s3", "s3a") or _has_identity(options):
+            return False
+        if _identity(options) in _anonymous:
+            return True
+        filesystem, _ = self.filesystem(url)
+        _anonymous.add(_identity(options))
+        # It would go on without credentials even when there are some, later in this process.
+        getattr(type(filesystem), "_cache", {}).pop(filesystem._fs_token, None)
+        return True
+
+    @property
+    def secrets(self) -> dict[str, dict[str, Any]]:
+        """The secrets that this process holds, by their tokens."""
+        return {token: _vault[token] for _, _, token, _ in self._parts if token in _vault}
+
+    def is_loose(self, url: str) -> bool:
+        """Whether secrets would be sent to a web host that were not given for it by name."""
+        if _protocol(url) not in ("http", "https"):
+            return False
+        fitting = [part for part in self._parts if _fits(part[0], url)]
+        prefix, _, token, _ = max(fitting, key=lambda part: len(part[0]), default=("", "", "", 0))
+        return bool(token) and "://" not in prefix
+
+    def _keywords(self, url: str) -> dict[str, Any]:
+        """The arguments for fsspec's ``url_to_fs``."""
+        if "::" not in url:
+            return _completed(_protocol(url), self._resolved(url))
+        keywords: dict[str, Any] = {}
+        if self._parts and not self._parts[0][0]:
+            keywords.update(self._resolved(url))  # fsspec's own rules for one dict and a chain
+        for link in url.split("::"):
+            protocol = split_protocol(link)[0] or link
+            given = {**self._resolved(link, only_prefixed=True), **keywords.get(protocol, {})}
+            if completed := _completed(protocol, given):
+                keywords[protocol] = completed
+        return keywords
+
+    def _resolved(self, url: str, *, only_prefixed: bool = False) -> dict[str, Any]:
+        """The options that were given for a URL, secrets included."""
+        fitting = [part for part in self._parts if _fits(part[0], url)]
+        if not fitting:
+            return {}
+        prefix, public, token, _ = max(fitting, key=lambda part: len(part[0]))
+        if only_prefixed and not prefix:
+            return {}
+        if token and token not in _vault:
+            raise NWBPermissionError(
+                "The credentials given in storage_options are unknown in this process, since "
+                "secrets never travel in a graph. Either give the workers credentials of their own "
+                "(their environment, or a credentials file), or create the dask.distributed "
+                "Client before the files are named, which shares the secrets with its workers."
+            )
+        return _merged(json.loads(public), _vault.get(token, {}))
+
+
+def _unpickle(parts: tuple[tuple[str, str, str, int], ...]) -> Options:
+    options = Options.__new__(Options)
+    options._restore(parts)
+    return options
+
+
+def remember(held: Mapping[str, dict[str, Any]]) -> None:
+    """Put secrets that another process sent into this one's vault."""
+    _vault.update(held)
+
+
+# --- one dict for all files, or one for each kind
+
+
+def _by_prefix(given: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"storage_options must be a dict, not {type(given).__name__}")
+    known = set(available_protocols())
+    if given and all(
+        isinstance(value, Mapping) and isinstance(key, str) and (key in known or "://" in key)
+        for key, value in given.items()
+    ):
+        yield from given.items()
+    elif given:
+        yield "", given
+
+
+def _protocol(url: str) -> str:
+    return split_protocol(url)[0] or "file"
+
+
+def _fits(prefix: str, url: str) -> bool:
+    """Whether options given for ``prefix`` are meant for ``url``.
+
+    A prefix ends where a part of the URL ends: what was given for one host or bucket must never
+    reach another whose name only begins alike.
+    """
+    if "://" in prefix:
+        rest = url[len(prefix) :]
+        return url.startswith(prefix) and (prefix.endswith("/") or rest[:1] in ("", "/", "?"))
+    protocol = _protocol(url)
+    if not prefix:
+        return protocol not in ("file", "local")  # a disk has no options
+    return (
+        prefix == protocol
+        or any(prefix in store and protocol in store for store in _SAME_STORE)
+        or (prefix == "http" and protocol == "https")  # never the other way: in clear text
+    )
+
+
+# --- what is secret
+
+
+def _separate(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split options into those that can be shown and those that can't."""
+    public: dict[str, Any] = {}
+    secret: dict[str, Any] = {}
+    known = set(available_protocols())
+    for name, value in options.items():
+        if name in _DROPPED:
+            continue
+        if isinstance(value, Mapping) and (name in _NESTED or name in known):
+            shown, hidden = _separate(value)
+            if shown or not hidden:
+                public[name] = shown
+            if hidden:
+                secret[name] = hidden
+        elif _is_public(name, value):
+            public[name] = value
+        else:
+            secret[name] = value
+    return public, secret
+
+
+def _is_public(name: str, value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return True
+    if not isinstance(value, (int, float, str)):
+        return False
+    if name in _PUBLIC_URLS:
+        parts = urlsplit(str(value))
+        return not (parts.query or parts.fragment or "@" in parts.netloc)
+    return name in _PUBLIC or (name == "token" and value in _PUBLIC_TOKENS)
+
+
+def _leaves(secret: Mapping[str, Any]) -> int:
+    return sum(_leaves(v) if isinstance(v, Mapping) else 1 for v in secret.values())
+
+
+def _fingerprint(secret: Mapping[str, Any]) -> str:
+    """A name for secrets: the same for the same content, and no way back without this process."""
+    return hmac.new(_KEY, _canonical(secret), hashlib.sha256).hexdigest()
+
+
+def _canonical(value: object) -> bytes:
+    if isinstance(value, Mapping):
+        items = sorted((str(key), _canonical(item)) for key, item in value.items())
+        return pickle.dumps(items)
+    try:
+        return pickle.dumps(value)
+    except Exception:  # a session, a function in a notebook: itself, and the vault keeps it alive
+        return f"{type(value).__qualname__}-{id(value)}".encode()
+
+
+def _merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(one)
+    for name, value in other.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
+
+
+# --- what each kind of filesystem needs besides
+
+
+def _completed(protocol: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of one filesystem with what the reader needs, unless the user said otherwise."""
+    if protocol in ("s3", "s3a"):
+        config = {
+            "max_pool_connections": POOL,
+            "signature_version": "s3v4",  # for signed URLs too, which else are of the old kind
+            "connect_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "retries": {
+                "total_max_attempts": 1,
+                "mode": "standard",
+            },  # the reader repeats, and counts
+        }
+        options = {**options, "config_kwargs": {**config, **(options.get("config_kwargs") or {})}}
+        if not _has_identity(options) and _identity(options) in _anonymous:
+            options["anon"] = True
+    elif protocol in ("http", "https"):
+        client = dict(options.get("client_kwargs") or {})
+        if hasattr(client.get("auth"), "encode") and "auth" not in options:
+            # A session's own auth would follow a redirect to another host; a header does not.
+            headers = {"Authorization": client.pop("auth").encode(), **options.get("headers", {})}
+            options = {**options, "headers": headers, "client_kwargs": client}
+        if "get_client" not in options and "connector" not in client:
+            options = {**options, "get_client": _http_session}
+    return options
+
+
+async def _http_session(**keywords: Any) -> Any:
+    """An aiohttp session whose pool is as wide as the reader asks for."""
+    import aiohttp
+
+    keywords.pop("loop", None)
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POOL), **keywords)
+    if hasattr(session, "_retry_connection"):
+        session._retry_connection = False  # it would repeat requests that nobody counts
+    return session
+
+
+def _has_identity(options: Mapping[str, Any]) -> bool:
+    client = options.get("client_kwargs") or {}
+    given = {name for name, value in options.items() if value is not None}
+    return not _S3_IDENTITY.isdisjoint(given) or any(name.startswith("aws_") for name in client)
+
+
+def _identity(options: Mapping[str, Any]) -> tuple[object, ...]:
+    """Where credentials would have been looked for: setting AWS variables later changes it."""
+    names = sorted(name for name in os.environ if name.startswith("AWS_"))
+    environment = hash(tuple((name, os.environ[name]) for name in names))
+    return options.get("profile"), environment

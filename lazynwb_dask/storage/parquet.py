@@ -1,0 +1,278 @@
+"""Parquet files in any store, read by byte ranges: the rows and columns that are wanted, and no others.
+
+The footer is read once in a process. Column chunks are fetched through the same door as all bytes, so that
+they are concurrent, repeated after faults, and counted; Arrow then reads them from memory. What was decoded
+is kept for a while: many partitions lie in one row group.
+
+Nothing damaged is taken for data. Pages have checksums, as Parquet has it. Footers have none there, and some
+that are damaged would make Arrow end the process; so 16 bytes before a footer tell whether it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBReadError
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.storage import Request, Settings, fetch
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.locks import Lock
+from lazynwb_dask.util.lru import LRU
+
+TAIL = 64 * 1024  # bytes read of a file's end at first: the footers of most
+SEAL = 16  # bytes before a footer that tell whether it is whole
+_END = 8  # bytes after it: its length, and a mark
+
+_footers: LRU[pq.FileMetaData] = LRU(32 << 20)
+_columns: LRU[pa.ChunkedArray] = LRU(256 << 20)
+_locks: dict[tuple[str, int], Lock] = {}
+_guard = Lock()
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """One file that is never changed: its name is its version.
+
+    Parameters
+    ----------
+    url : str
+    size : int
+    """
+
+    url: str
+    size: int
+
+
+def footer(file: ParquetFile, options: Options, settings: Settings) -> pq.FileMetaData:
+    """What a file holds, and where."""
+    known = _footers.get(file)
+    if known is None:
+        with _lock(file.url, -1):
+            known = _footers.get(file)
+            if known is None:
+                known = _read_footer(file, options, settings)
+                _footers.put(file, known, 2 * known.serialized_size + 1000)
+    return known
+
+
+def rows(
+    file: ParquetFile,
+    names: Sequence[str],
+    start: int,
+    stop: int,
+    options: Options,
+    settings: Settings,
+) -> dict[str, pa.ChunkedArray]:
+    """Some rows of some columns.
+
+    Parameters
+    ----------
+    file : ParquetFile
+    names : sequence of str
+    start, stop : int
+        Row numbers in the file.
+    """
+    ends = _ends(footer(file, options, settings))
+    first = int(np.searchsorted(ends, start, "right"))
+    last = int(np.searchsorted(ends, stop, "left"))
+    groups = range(first, min(last + 1, len(ends))) if stop > start else range(0)
+    pieces = [_group(file, group, names, options, settings) for group in groups]
+    begin = int(ends[first - 1]) if first else 0
+    found = {}
+    for name in names:
+        chunks = [chunk for piece in pieces for chunk in piece[name].chunks]
+        kind = pieces[0][name].type if pieces else _type(file, name, options, settings)
+        joined = pa.chunked_array(chunks, kind)
+        found[name] = joined.slice(start - begin, stop - start)
+    return found
+
+
+def table(
+    file: ParquetFile,
+    names: Sequence[str],
+    groups: Sequence[int],
+    options: Options,
+    settings: Settings,
+) -> pa.Table:
+    """Whole row groups, not kept."""
+    return _decoded(file, list(groups), list(names), options, settings)
+
+
+def groups_of(
+    file: ParquetFile, start: int, stop: int, options: Options, settings: Settings
+) -> tuple[range, int]:
+    """The row groups that hold some rows, and the number of the first row of the first of them."""
+    ends = _ends(footer(file, options, settings))
+    if stop <= start:
+        return range(0), start
+    first = int(np.searchsorted(ends, start, "right"))
+    last = int(np.searchsorted(ends, stop, "left"))
+    return range(first, last + 1), int(ends[first - 1]) if first else 0
+
+
+# ---------------------------------------------------------------------------------------------- reading
+def _lock(url: str, group: int) -> Lock:
+    """One for each row group, so that it is fetched once however many ask for it."""
+    with _guard:
+        if len(_locks) > 4096:
+            for key in [key for key, lock in _locks.items() if not lock.locked()]:
+                del _locks[key]
+        return _locks.setdefault((url, group), Lock())
+
+
+def _group(
+    file: ParquetFile, group: int, names: Sequence[str], options: Options, settings: Settings
+) -> dict[str, pa.ChunkedArray]:
+    with _lock(file.url, group):
+        found = {name: _columns.get((file, group, name)) for name in names}
+        absent = [name for name, column in found.items() if column is None]
+        if absent:
+            read = _decoded(file, [group], absent, options, settings)
+            for name in absent:
+                found[name] = column = read.column(name)
+                _columns.put((file, group, name), column, column.nbytes + 200)
+    return {name: column for name, column in found.items() if column is not None}
+
+
+def _ends(metadata: pq.FileMetaData) -> np.ndarray:
+    counts = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    return np.cumsum(np.fromiter(counts, np.int64, metadata.num_row_groups))
+
+
+def _type(file: ParquetFile, name: str, options: Options, settings: Settings) -> pa.DataType:
+    return footer(file, options, settings).schema.to_arrow_schema().field(name).type
+
+
+def sealed(data: bytes) -> bytes:
+    """A Parquet file that Arrow has written, with a checksum before its footer.
+
+    Whatever reads Parquet passes over it, as over page indexes, which may lie there too.
+    """
+    start = len(data) - _END - int.from_bytes(data[-_END:-4], "little")
+    return data[:start] + _seal(data[start:]) + data[start:]
+
+
+def _seal(footer: bytes) -> bytes:
+    return hashlib.blake2b(footer, digest_size=SEAL).digest()
+
+
+def _read_footer(file: ParquetFile, options: Options, settings: Settings) -> pq.FileMetaData:
+    tail = _fetched(file, [(max(0, file.size - TAIL), file.size)], options, settings)[0]
+    need = int.from_bytes(tail[-_END:-4], "little") + _END + SEAL
+    if tail[-4:] != b"PAR1" or need > file.size:
+        raise _damaged(file, "it doesn't end as a Parquet file does")
+    if need > len(tail):
+        tail = _fetched(file, [(file.size - need, file.size)], options, settings)[0]
+    held = tail[len(tail) - need + SEAL :]
+    if tail[len(tail) - need :][:SEAL] != _seal(held):
+        raise _damaged(file, "its Parquet footer isn't what was written")
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + held))
+
+
+def _damaged(file: ParquetFile, why: str) -> NWBReadError:
+    return NWBReadError(
+        f"{shown(file.url)}: a damaged file of a catalog: {why}. catalog.refresh(anew=True) makes the "
+        "catalog anew"
+    )
+
+
+def footer_bytes(file: ParquetFile, options: Options, settings: Settings) -> int:
+    """What is read of a file's end, before any values."""
+    need = int(footer(file, options, settings).serialized_size) + _END + SEAL
+    first = min(file.size, TAIL)
+    return first if need <= first else first + need
+
+
+def chunk_ranges(
+    file: ParquetFile, group: int, names: Collection[str], options: Options, settings: Settings
+) -> list[tuple[int, int]]:
+    """Where some columns of a row group lie."""
+    held = footer(file, options, settings).row_group(group)
+    ranges = []
+    for i in range(held.num_columns):
+        chunk = held.column(i)
+        path = chunk.path_in_schema
+        if any(path == name or path.startswith(f"{name}.") for name in names):
+            begin = chunk.data_page_offset
+            if chunk.has_dictionary_page:
+                begin = min(begin, chunk.dictionary_page_offset)
+            ranges.append((begin, begin + chunk.total_compressed_size))
+    return ranges
+
+
+def _decoded(
+    file: ParquetFile, groups: list[int], names: list[str], options: Options, settings: Settings
+) -> pa.Table:
+    metadata = footer(file, options, settings)
+    ranges = [r for group in groups for r in chunk_ranges(file, group, names, options, settings)]
+    ranges.sort()
+    parts = _fetched(file, ranges, options, settings)
+    memory = _Ranges(file.size, [a for a, _ in ranges], parts)
+    try:
+        reader = pq.ParquetFile(
+            pa.PythonFile(memory, "r"), metadata=metadata, pre_buffer=False,
+            page_checksum_verification=True,
+        )  # fmt: skip
+        return reader.read_row_groups(groups, columns=names, use_threads=False).select(names)
+    except (pa.ArrowException, OSError, KeyError) as exc:
+        raise _damaged(file, str(exc)) from None
+
+
+def _fetched(
+    file: ParquetFile, ranges: Sequence[tuple[int, int]], options: Options, settings: Settings
+) -> list[bytes]:
+    source = Source(file.url, file.size)
+    parts = [b""] * len(ranges)
+
+    def request(i: int, start: int, stop: int) -> Request:
+        def sink(data: memoryview) -> None:
+            parts[i] = bytes(data)
+
+        return Request(start, stop, sink)
+
+    try:
+        fetch(source, [request(i, a, b) for i, (a, b) in enumerate(ranges)], options, settings)
+    except NWBFileChangedError:
+        raise _damaged(file, f"it isn't the one of {file.size} bytes that was written") from None
+    except NWBFileNotFoundError:
+        raise NWBFileNotFoundError(
+            f"{shown(file.url)}: a file of a catalog is gone. If the catalog was built again "
+            "meanwhile, open it again with open_catalog; else catalog.refresh(anew=True) makes it anew"
+        ) from None
+    return parts
+
+
+class _Ranges(io.RawIOBase):
+    """A file of which only some ranges are here."""
+
+    def __init__(self, size: int, begins: list[int], parts: list[bytes]) -> None:
+        self.size, self._begins, self._parts, self._at = size, begins, parts, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        i = bisect_right(self._begins, self._at) - 1
+        begin = self._at - self._begins[i] if i >= 0 else 0
+        if i < 0 or size < 0 or begin + size > len(self._parts[i]):
+            raise OSError("bytes outside its column chunks")
+        self._at += size
+        return self._parts[i][begin : begin + size]

@@ -1,0 +1,243 @@
+"""What all reads of one process share: places on the wire, room in memory, and threads.
+
+Coroutines run on fsspec's own event loop, so that the sessions of its filesystems can be used. All
+of it is made anew after a fork, when neither the loop nor any thread is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fsspec.asyn import get_loop
+
+from lazynwb_dask.util.locks import Lock
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
+
+T = TypeVar("T")
+
+# Decoding releases the interpreter lock, so a few threads use a few cores; more only add memory.
+DECODERS = min(4, max(2, os.cpu_count() or 2))
+# Filesystems that block need a thread for each read that is under way.
+BLOCKING = 16
+# Seconds that an interrupted call waits for its own end.
+POLL = 0.25  # seconds between two questions whether a read is still wanted
+GRACE = 5
+
+
+class Gate:
+    """Lets in only so much at a time, first come, first served. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._queue: deque[tuple[asyncio.Future[None], int, int]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, amount: int, limit: int) -> AsyncIterator[None]:
+        """Wait until ``amount`` fits below ``limit``; more than the limit gets in when alone."""
+        if self._queue or not self._fits(amount, limit):
+            turn = asyncio.get_running_loop().create_future()
+            entry = (turn, amount, limit)
+            self._queue.append(entry)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._leave(amount)
+                else:
+                    if entry in self._queue:
+                        self._queue.remove(entry)
+                    self._admit()
+                raise
+        else:
+            self._inside += amount
+        try:
+            yield
+        finally:
+            self._leave(amount)
+
+    def _fits(self, amount: int, limit: int) -> bool:
+        return self._inside == 0 or self._inside + amount <= limit
+
+    def _leave(self, amount: int) -> None:
+        self._inside -= amount
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._queue and self._fits(*self._queue[0][1:]):
+            turn, amount, _ = self._queue.popleft()
+            if not turn.cancelled():
+                self._inside += amount
+                turn.set_result(None)
+
+
+class Process:
+    """The shared parts of this process."""
+
+    def __init__(self) -> None:
+        self.loop = get_loop()
+        self.filesystems: dict[int, AbstractFileSystem] = {}  # those with open connections
+        self.slots = Gate()
+        self.memory = Gate()
+        self.decoders = ThreadPoolExecutor(DECODERS, "lazynwb-dask-decode", _is_decoder)
+        self.threads = ThreadPoolExecutor(BLOCKING, "lazynwb-dask-read")
+
+    def run(
+        self,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        withdrawn: Callable[[], bool] | None = None,
+    ) -> T:
+        """Run a coroutine function on the loop and wait for it, from any thread but the loop's own.
+
+        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `withdrawn`, once it says
+        that nobody wants the result any more.
+
+        Raises
+        ------
+        Withdrawn
+        """
+        if withdrawn is not None and withdrawn():
+            raise Withdrawn()
+        if _role.decoder or _on(self.loop):
+            raise _Deadlock()
+        result: Future[T] = Future()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def main() -> None:
+            try:
+                value = await work()
+            except BaseException as error:
+                result.set_exception(error)
+            else:
+                result.set_result(value)
+
+        self.loop.call_soon_threadsafe(lambda: tasks.append(self.loop.create_task(main())))
+        try:
+            _wait([result], withdrawn=withdrawn)
+        except BaseException:
+            self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            wait([result], timeout=GRACE)
+            raise
+        return result.result()
+
+    async def decode(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in a decoder. Cancelled, it still waits for what has begun."""
+        future = self.decoders.submit(work)
+        waiting = asyncio.wrap_future(future)
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await asyncio.wait([waiting])
+            if not waiting.cancelled():
+                waiting.exception()  # seen, and of no interest any more
+            raise
+
+    def decode_all(
+        self, work: Sequence[Callable[[], None]], withdrawn: Callable[[], bool] | None = None
+    ) -> None:
+        """Run all in the decoders and wait. What hasn't begun when one fails never does."""
+        if _role.decoder:
+            raise _Deadlock()
+        futures = [self.decoders.submit(one) for one in work]
+        try:
+            _wait(futures, FIRST_EXCEPTION, withdrawn)
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)  # they use an open file
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+
+class _Deadlock(RuntimeError):
+    def __init__(self) -> None:
+        super().__init__(
+            "reads can't be started from a sink, nor from fsspec's event loop: they would wait for "
+            "the thread that they run on"
+        )
+
+
+class Withdrawn(Exception):
+    """Nobody wants the result of a read any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the task was cancelled while it was reading")
+
+
+def _wait(
+    futures: Sequence[Future[Any]],
+    when: str = ALL_COMPLETED,
+    withdrawn: Callable[[], bool] | None = None,
+) -> None:
+    """Wait in steps, since not on every platform does a signal end a wait."""
+    step = 1.0 if withdrawn is None else POLL
+    while True:
+        done, waiting = wait(futures, timeout=step, return_when=when)
+        if not waiting or (when == FIRST_EXCEPTION and any(one.exception() for one in done)):
+            return
+        if withdrawn is not None and withdrawn():
+            raise Withdrawn()
+
+
+def _on(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+class _Role(threading.local):
+    decoder = False
+
+
+_role = _Role()
+_current: Process | None = None
+_lock = Lock()
+
+
+def _is_decoder() -> None:
+    _role.decoder = True
+
+
+def process() -> Process:
+    """The shared parts, made on first use."""
+    global _current
+    with _lock:
+        if _current is None or _current.loop.is_closed():
+            _current = Process()
+        return _current
+
+
+_kept: list[object] = []
+
+
+def _before_fork() -> None:
+    """Keep what has sockets from being collected in the child.
+
+    Parent and child share the kernel's list of sockets to watch: one that is closed in the child is
+    struck off it, and the parent would wait for its answers in vain.
+    """
+    if _current is not None:
+        _kept.extend([_current, *_current.filesystems.copy().values()])
+
+
+def _after_fork() -> None:
+    global _current
+    _current = None
+    _role.decoder = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_kept.clear, after_in_child=_after_fork
+    )

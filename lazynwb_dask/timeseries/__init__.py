@@ -1,0 +1,1 @@
+"""One TimeSeries of one file as lazy Dask arrays."""

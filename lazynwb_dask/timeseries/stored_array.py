@@ -1,0 +1,153 @@
+"""A dataset as an array that Dask takes blocks of: what travels in a graph in place of an open file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lazynwb_dask.cluster.events import observed
+from lazynwb_dask.errors import UnsupportedColumnError
+from lazynwb_dask.model.index import ArrayIndex
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.read.partition import read_block
+from lazynwb_dask.storage.options import Options
+
+_NUMBERS = ("number", "bool", "odd")
+_TEXTS = ("string", "text", "enum")
+
+
+@dataclass(frozen=True, eq=False)
+class StoredArray:
+    """The values of one dataset, read by the block.
+
+    Knows where chunks lie, holds no values, no open file and no secrets.
+
+    Parameters
+    ----------
+    source : Source
+    path : str
+        The dataset's, for messages.
+    array : ArrayIndex
+    rows : int
+        As many of its rows as count.
+    options : Options
+    """
+
+    source: Source
+    path: str
+    array: ArrayIndex
+    rows: int
+    options: Options
+
+    def __post_init__(self) -> None:
+        kind = self.array.layout.element[0]
+        if kind not in (*_NUMBERS, *_TEXTS):
+            raise UnsupportedColumnError(f"{self}: values of the kind {kind} make no array")
+
+    def __str__(self) -> str:
+        return f"{shown(self.source.url)}: {self.path}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows, *self.array.layout.item)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        element = self.array.layout.element
+        if element[0] in _TEXTS:
+            return np.dtype(object)
+        if element[0] == "bool":
+            return np.dtype(bool)
+        return np.dtype(element[2] if element[0] == "odd" else element[1]).newbyteorder("=")
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """The shape of a stored chunk; of contiguous data, of a row."""
+        return self.array.layout.chunk or (1, *self.array.layout.item)
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        source = self.source
+        return "stored", source.url, source.size, source.etag, self.path, self.shape
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """The values that `key` picks, as of a NumPy array; arrays of numbers pick each axis by itself."""
+        keys, new = _spelled(key, self.ndim)
+        picks = [_pick(k, n) for k, n in zip(keys, self.shape, strict=True)]
+        rows = picks[0].wanted
+        starts = rows[np.diff(rows, prepend=-2) != 1]
+        stops = rows[np.diff(rows, append=rows[-1:] + 2) != 1] + 1
+        box = tuple((int(p.wanted[0]), int(p.wanted[-1]) + 1) if p.wanted.size else (0, 0)
+                    for p in picks[1:])  # fmt: skip
+        shape = (len(rows), *[b - a for a, b in box])
+        if math.prod(shape):
+            with observed() as settings:
+                found = read_block(
+                    self.source, self.path, self.array, starts, stops, box, self.options, settings
+                )
+        else:
+            found = np.empty(shape, self.dtype)
+        for axis in reversed(range(self.ndim)):
+            pick, before = picks[axis], (slice(None),) * axis
+            index = pick.index
+            if axis:  # a block is all of a range, but only the rows that are wanted
+                index = pick.wanted[index] - box[axis - 1][0]
+            where: Any = int(index[0]) if pick.single else _slice(index)
+            found = found[(*before, where)]
+        return found[tuple([None if n else slice(None) for n in new])] if any(new) else found
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """What is wanted of one axis: which positions, rising, and which of these for each that was asked for."""
+
+    wanted: np.ndarray
+    index: np.ndarray
+    single: bool = False
+
+
+def _pick(key: Any, size: int) -> _Pick:
+    """A key of one axis: a number, a slice, or an array of numbers or truth values."""
+    if isinstance(key, slice):
+        asked = np.arange(*key.indices(size))
+    elif np.ndim(key) == 0 and not isinstance(key, (bool, np.bool_)):
+        asked = np.array([int(key)])
+    else:
+        asked = np.asarray(key)
+        asked = np.flatnonzero(asked) if asked.dtype == bool else asked.astype(np.int64)
+    asked = np.where(asked < 0, asked + size, asked)
+    if asked.size and (asked.min() < 0 or asked.max() >= size):
+        raise IndexError(f"index {key!r} is out of bounds for an axis of {size}")
+    return _Pick(
+        *np.unique(asked, return_inverse=True), np.ndim(key) == 0 and not isinstance(key, slice)
+    )
+
+
+def _slice(index: np.ndarray) -> Any:
+    """Positions as a slice, where they are one: no copy is made then."""
+    if index.size and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
+def _spelled(key: Any, ndim: int) -> tuple[list[Any], list[bool]]:
+    """A key for each axis, and where in the result new axes are."""
+    keys = list(key) if isinstance(key, tuple) else [key]
+    real = [k for k in keys if k is not None and k is not Ellipsis]
+    fill = [slice(None)] * (ndim - len(real))
+    if not any(k is Ellipsis for k in keys):
+        keys.append(Ellipsis)
+    spelled: list[Any] = []
+    for k in keys:
+        spelled += fill if k is Ellipsis else [k]
+    kept: Sequence[Any] = [
+        k for k in spelled if k is None or np.ndim(k) > 0 or isinstance(k, slice)
+    ]
+    return [k for k in spelled if k is not None], [k is None for k in kept]

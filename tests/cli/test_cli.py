@@ -1,0 +1,99 @@
+"""The command line, as a new user meets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lazynwb_dask
+from lazynwb_dask.datasets import make_sessions
+
+COMMAND = [sys.executable, "-m", "lazynwb_dask.cli.main"]
+
+
+def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def test_the_demo_runs_the_main_job_and_says_what_it_read(tmp_path: Path) -> None:
+    done = run("demo", "--sessions", "3", "--keep", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "/intervals/trials",
+        "presence_ratio >= 0.7",
+        "columns",
+        "bytes",
+        "requests",
+        "seconds",
+    ):
+        assert text in done.stdout
+    assert "lazynwb_dask.read_nwb(" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "3/3" in done.stderr, "progress is visible"
+    assert len(lazynwb_dask.read_nwb(tmp_path, "/units")) == 3 * 120
+
+
+@pytest.mark.parametrize("after", [0.8, 3.0, 4.5])
+def test_ctrl_c_ends_the_demo_cleanly(tmp_path: Path, after: float) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [*COMMAND, "demo", "--sessions", "12"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        time.sleep(after)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode in (0, 130), errors
+    assert "Traceback" not in errors, errors
+    left = [p.name for p in tmp_path.iterdir() if p.name.startswith("lazynwb-demo-")]
+    assert not left, "the made-up files are removed"
+
+
+def test_tables_are_listed_and_errors_are_one_line(tmp_path: Path) -> None:
+    (path,) = make_sessions(tmp_path, n=1, units=5, mean_spikes=10)
+    assert "/units" in run("tables", path).stdout.splitlines()
+    wrong = run("tables", str(tmp_path / "missing.nwb"))
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("Error: ")
+    assert len(wrong.stderr.splitlines()) == 1
+    assert "Usage" in run("demo", "--sessions", "0").stderr
+    assert "demo" in run("--help").stdout
+
+
+def test_catalogs_are_built_shown_and_refreshed(tmp_path: Path) -> None:
+    folder, where = tmp_path / "sessions", str(tmp_path / "catalog")
+    paths = make_sessions(folder, n=3, units=5, mean_spikes=20, trials=5, samples=20)
+    Path(paths[2]).rename(tmp_path / "later.nwb")
+    done = run("catalog", "build", where, str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "2 NWB files" in done.stdout
+    assert "/units" in done.stdout
+    (tmp_path / "later.nwb").rename(paths[2])
+    (folder / "bad.nwb").write_bytes(b"no")
+    done = run("catalog", "refresh", where)
+    assert done.returncode == 1
+    assert "bad.nwb" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("catalog", "refresh", where, "--skip-errors")
+    assert "3 NWB files" in done.stdout
+    assert "bad.nwb" in done.stdout
+    shown = run("catalog", "show", where)
+    assert shown.stdout == done.stdout
+    table = run("catalog", "show", where, "--sessions").stdout.splitlines()
+    assert len(table) == 4
+    assert "Mus musculus" in table[1]
+    missing = run("catalog", "show", str(tmp_path))
+    assert missing.returncode == 1
+    assert "no catalog" in missing.stderr

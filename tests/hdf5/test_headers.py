@@ -1,0 +1,133 @@
+"""What is read of plain object headers without libhdf5 is what libhdf5 says."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+import h5py
+import numpy as np
+import oracle
+import pytest
+from files import nwb, ragged, table
+from judge import _corpus
+from mutants import good_files
+
+from lazynwb_dask.hdf5 import (
+    dataset,
+)
+from lazynwb_dask.hdf5 import (
+    header_forms as headers,
+)
+from lazynwb_dask.hdf5 import (
+    links as tree,
+)
+from lazynwb_dask.hdf5 import (
+    object_header as objects,
+)
+from lazynwb_dask.hdf5 import (
+    sparse_file as sparse,
+)
+from lazynwb_dask.hdf5.sparse_file import SparseFile
+from lazynwb_dask.model.table_json import pack_table
+from lazynwb_dask.nwb import tables as hdf5
+
+
+def held(data: bytes) -> SparseFile:
+    made = SparseFile(len(data))
+    made.put(0, data)
+    return made
+
+
+def indexed(file: SparseFile, path: str) -> tuple[dict, list[bytes]]:
+    found = sparse.attempt(file, "it", hdf5.IndexTable((path,)))
+    assert found is not None
+    parts: list[bytes] = []
+    return pack_table(found, parts), parts
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return good_files(tmp_path_factory.mktemp("good"), _corpus(oracle))
+
+
+def test_tables_are_indexed_the_same_with_and_without(
+    files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = count = 0
+    for name, data in files.items():
+        file = held(data)
+        for path in sparse.attempt(file, name, tree.ListTables()) or []:
+            with monkeypatch.context() as patch:
+                patch.setattr(hdf5, "plain_header", lambda *_: None)
+                slow = indexed(held(data), path)
+            dataset._forms.clear()
+            file = held(data)
+            cold = indexed(file, path)
+            known = len(dataset._forms)
+            warm = indexed(held(data), path)
+            assert indexed(file, path) == slow, "a second pass over the same file"
+            assert cold == slow, (name, path)
+            assert warm == slow, (name, path)
+            plain += known
+            count += 1
+    assert count > 5
+    assert plain > 5 * count / 2, "most datasets have plain headers"
+
+
+def test_of_known_headers_no_dataset_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        with nwb(tmp_path / f"{number}.nwb") as file:
+            group = table(file, "/units", 5, ["x", "name", "spike_times"])
+            group.create_dataset("x", data=np.arange(5.0) + number, chunks=(3,), compression="gzip")
+            group.create_dataset("name", data=list("abcde"), dtype=h5py.string_dtype())
+            ragged(group, "spike_times", np.arange(1, 6) * 2, np.arange(10.0) * number)
+    opened = []
+    original = dataset.Dataset.id.fget
+    assert original is not None
+    monkeypatch.setattr(
+        dataset.Dataset, "id", property(lambda self: opened.append(self.name) or original(self))
+    )
+    indexed(held((tmp_path / "0.nwb").read_bytes()), "/units")
+    assert opened
+    opened.clear()
+    indexed(held((tmp_path / "1.nwb").read_bytes()), "/units")
+    assert not opened
+
+
+def test_a_damaged_header_is_left_to_libhdf5(tmp_path: Path) -> None:
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 5, ["x"])
+        group.create_dataset("x", data=np.arange(5.0))
+        address = h5py.h5o.get_info(group["x"].id).addr
+    data = (tmp_path / "f.nwb").read_bytes()
+    good = headers.plain_header(held(data), address, 0)
+    assert good is not None
+    size = struct.unpack_from("<I", data, address + 8)[0]
+    chance = random.Random(0)
+    for _ in range(2000):
+        damaged = bytearray(data)
+        for _ in range(chance.randint(1, 3)):
+            damaged[address + chance.randrange(16 + size)] = chance.randrange(256)
+        found = headers.plain_header(held(bytes(damaged)), address, 0)  # and no error
+        if found is not None:
+            assert isinstance(found.layout, objects.DataLayout)
+    counted = bytearray(data)
+    counted[address + 2] += 1
+    assert headers.plain_header(held(bytes(counted)), address, 0) is None, "a message is missing"
+    long = bytearray(data)
+    struct.pack_into("<I", long, address + 8, 2**31)
+    assert headers.plain_header(held(bytes(long)), address, 0) is None
+
+
+def test_what_is_remembered_of_headers_is_bounded() -> None:
+    dataset._forms.clear()
+    form = dataset.Form((1,), 0, ("number", "<f8"), None, (), b"", 0)
+    for number in range(dataset.MAX_FORMS + 10):
+        header = headers.Header((str(number).encode(),), objects.DataLayout("contiguous"), {})
+        dataset._remember(header, form)
+    assert len(dataset._forms) <= dataset.MAX_FORMS
+    dataset._forms.clear()
