@@ -11,11 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from files import nwb, table
 from reading import DATA, MIB, PLAIN, QUICK, read
-from series_files import series
+from series_files import versioned
 
 import lazynwb_dask
 from lazynwb_dask.errors import (
@@ -98,17 +96,6 @@ def test_a_failing_sink_ends_a_local_read_too(tmp_path: Path) -> None:
 # --- files that change under their reader
 
 
-def made(path: Path, first: int) -> Path:
-    """A file of always the same size, which planning reads only a part of."""
-    with nwb(path) as file:
-        for name in ("before", "after"):
-            table(file, f"/{name}", 100, ["x"]).create_dataset("x", data=np.arange(100) + first)
-            file.create_dataset(f"{name}/noise", data=np.zeros(1_000_000, "u1"))
-        data = np.arange(200_000).reshape(100_000, 2) + first
-        series(file, "/acquisition/s", data, (0.0, 1.0), chunks=(10_000, 1))
-    return path
-
-
 def touched(path: Path, status: os.stat_result, later: int) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + later))
 
@@ -124,7 +111,7 @@ def write_in_place(path: Path) -> None:
 
 def replace(path: Path) -> None:
     """The same size and time."""
-    status, other = path.stat(), made(path.with_name("other"), 500)
+    status, other = path.stat(), versioned(path.with_name("other"), 500)
     touched(other, status, later=0)
     other.replace(path)
     assert path.stat().st_size == status.st_size
@@ -162,7 +149,7 @@ QUERIES: dict[str, Callable[[Path], Any]] = {
 def test_a_local_file_that_changed_since_it_was_planned_is_an_error(
     tmp_path: Path, change: Callable[[Path], None], name: str
 ) -> None:
-    query = QUERIES[name](made(tmp_path / "a.nwb", 0))
+    query = QUERIES[name](versioned(tmp_path / "a.nwb"))
     query.compute()
     change(tmp_path / "a.nwb")
     with pytest.raises(NWBFileChangedError, match=r"a\.nwb: the file changed"):
@@ -173,7 +160,7 @@ def test_a_local_file_that_changed_since_it_was_planned_is_an_error(
 def test_a_local_file_that_changes_between_two_partitions_is_an_error(
     tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    path = made(tmp_path / "a.nwb", 0)
+    path = versioned(tmp_path / "a.nwb")
     frame = lazynwb_dask.read_nwb(path, "/acquisition/s", channels=[0], blocksize="500 kB")
     assert frame.npartitions > 2
     seen: list[int] = []
