@@ -30,23 +30,6 @@ _warned: deque[tuple[str, str]] = deque(maxlen=100)  # of what files lack, by or
 _lock = Lock()
 
 
-def warn_skipped(failures: list[Failure], count: int) -> None:
-    """Warn of files that were left out while planning.
-
-    Parameters
-    ----------
-    failures : list of Failure
-    count : int
-        Of all files.
-    """
-    if failures:
-        warnings.warn(
-            f"{len(failures)} of {count} files can't be read and are left out (the first: "
-            f"{failures[0].path}: {failures[0].error}); lazynwb_dask.read_report(frame) lists them",
-            stacklevel=3,
-        )
-
-
 def note(origin: str, failures: list[Failure]) -> None:
     """Take note of files that a frame lacks, in this process.
 

@@ -16,8 +16,9 @@ from lazynwb_dask import config
 from lazynwb_dask.expr import tasks
 from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, _tokenize_deterministic, ex
 from lazynwb_dask.expr.prepare import prepare
-from lazynwb_dask.plan.tasks import ONE_EACH, Family, Layout, columns_of, lay_out, possible
+from lazynwb_dask.plan.tasks import ONE_EACH, Family, Layout, lay_out, possible
 from lazynwb_dask.predicate.tree import Predicate
+from lazynwb_dask.scan.request import Selection
 
 # A few tasks for each thread, so that all have work until the end.
 MIN_TASKS = max(4, 2 * CPU_COUNT)
@@ -77,6 +78,11 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         found: Predicate | None = self.operand("pushed").predicate
         return found
 
+    @property
+    def selection(self) -> Selection:
+        """The columns and rows that are read."""
+        return Selection(tuple(self.columns), self.predicate, self.limit)
+
     @functools.cached_property
     def _meta(self) -> Any:
         return self.scan.meta[self.columns]
@@ -120,7 +126,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     @functools.cached_property
     def _inputs(self) -> list[str]:
         """All columns that reading looks at, in the scan's order."""
-        used = {*self.columns, *columns_of(self.predicate), *columns_of(self.limit)}
+        used = self.selection.used
         return [name for name in self.scan.meta.columns if name in used]
 
     @functools.cached_property
@@ -137,8 +143,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         if not len(parts):
             return Task(name, tasks.nothing, self._meta, _data_producer=True)
         scan = self.scan.narrow(self._inputs, parts)
-        given = scan, tuple(self.columns), self.predicate, self.limit
-        return Task(name, tasks.read, *given, _data_producer=True)
+        return Task(name, tasks.read, scan, self.selection, _data_producer=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.layout is None:  # may still be compared with other reads of the whole scan

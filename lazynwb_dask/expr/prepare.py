@@ -17,7 +17,7 @@ def prepare(scan: Any) -> None:
         if isinstance(one, Scan):
             share(one.options)
             compare_versions()
-            if one.tells:
+            if one.may_leave_out:
                 listen()
         elif hasattr(one, "before_compute"):
             one.before_compute()
