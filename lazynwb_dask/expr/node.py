@@ -16,7 +16,7 @@ from lazynwb_dask import config
 from lazynwb_dask.expr import tasks
 from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, _tokenize_deterministic, ex
 from lazynwb_dask.expr.prepare import prepare
-from lazynwb_dask.plan.tasks import ONE_EACH, Family, Layout, lay_out, possible
+from lazynwb_dask.plan.tasks import ONE_EACH, Siblings, TaskLayout, lay_out, possible
 from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.scan.request import Selection
 
@@ -29,7 +29,7 @@ class Pushed:
     """What changes a read's rows and cost, but not what it is aligned with."""
 
     predicate: Predicate | None = None
-    family: Family | None = None
+    siblings: Siblings | None = None
 
     def __dask_tokenize__(self) -> str:
         # Dask compares operands to tell whether two reads are aligned: filtered or not, they are.
@@ -54,7 +54,9 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         if not self._determ_token:
             pushed = self.operand("pushed")
             parts = [self.operand(name) for name in self._parameters if name != "pushed"]
-            token: str = _tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.family)
+            token: str = _tokenize_deterministic(
+                "ReadNWB", parts, pushed.predicate, pushed.siblings
+            )
             self._determ_token = token
         return self._determ_token
 
@@ -88,7 +90,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return self.scan.meta[self.columns]
 
     @property
-    def _cut(self) -> Layout:
+    def _cut(self) -> TaskLayout:
         return self.layout or ONE_EACH
 
     @property
@@ -156,7 +158,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
 
     # --- rewriting
     def _with(self, **changes: Any) -> Read:
-        pushed = {k: changes.pop(k) for k in ("predicate", "family") if k in changes}
+        pushed = {k: changes.pop(k) for k in ("predicate", "siblings") if k in changes}
         if pushed:
             changes["pushed"] = replace(self.operand("pushed"), **pushed)
         changed: Read = self.substitute_parameters(changes)
@@ -172,12 +174,12 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         prepare(self.scan)
 
     def _laid_out(self) -> Read:
-        family = self.operand("pushed").family or Family.of([self])
-        family = replace(family, fuse=family.fuse and bool(config.get("fuse")))
-        layout = lay_out(self.scan, self._tasks, family, MIN_TASKS)
+        siblings = self.operand("pushed").siblings or Siblings.of([self])
+        siblings = replace(siblings, fuse=siblings.fuse and bool(config.get("fuse")))
+        layout = lay_out(self.scan, self._tasks, siblings, MIN_TASKS)
         if layout == ONE_EACH:
-            return self._with(layout=layout, family=None)
-        return self._with(layout=layout, family=None, _partitions=None)
+            return self._with(layout=layout, siblings=None)
+        return self._with(layout=layout, siblings=None, _partitions=None)
 
 
 def _unpickled(
