@@ -148,13 +148,13 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return Task(name, tasks.read, scan, self.selection, _data_producer=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        name = self._funcname, self.deterministic_token
         if self.layout is None:  # may still be compared with other reads of the whole scan
-            return super().__reduce__()  # type: ignore[no-any-return]
+            return _unpickled, (type(self), tuple(self.operands), name, None)
         parts, layout = self._cut.take(self._tasks)
         scan = self.scan.narrow(self._inputs, parts)
         operands = (scan, self.columns, Pushed(self.predicate), self.limit, layout, None)
-        name = self._funcname, self.deterministic_token
-        return _unpickled, (type(self), operands, name, self.divisions[-1])
+        return _unpickled, (type(self), operands, name, self.divisions[-1:])
 
     # --- rewriting
     def _with(self, **changes: Any) -> Read:
@@ -183,12 +183,14 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
 
 
 def _unpickled(
-    kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: int | None
+    kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: tuple[Any] | None
 ) -> Any:
-    # Past the registry of expressions by name: what was pickled is narrower than its namesake here.
+    # Past the registry of expressions by name: what was pickled is narrower than its namesake here. Its tasks
+    # have the keys that they had: a name made anew would be of the files that are left.
     read = AnyExpr.__new__(kind, *operands, _determ_token=name[1])
-    read.__dict__["_funcname"] = name[0]
-    read.__dict__["divisions"] = (*read._divisions()[:-1], end)
+    read.__dict__.update(_funcname=name[0], _name="-".join(name))
+    if end is not None:
+        read.__dict__["divisions"] = (*read._divisions()[:-1], *end)
     return read
 
 

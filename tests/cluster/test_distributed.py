@@ -6,11 +6,13 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import oracle
 import pandas as pd
+import pyarrow as pa
 import pytest
 from distributed import Client, LocalCluster
 from files import nwb, table
@@ -53,6 +55,50 @@ def test_every_scheduler_gives_the_same_frame(paths: list[str], client: Client) 
             got = again.compute(scheduler=scheduler)
             oracle.assert_same(got, wanted)
     oracle.assert_same(frame.compute(scheduler=client), whole)
+
+
+def narrowings(paths: list[str], folder: Path) -> Iterator[tuple[str, Any]]:
+    """Frames that leave some files of several, in every way that a read, a join or a catalog can."""
+    units = lazynwb_dask.read_nwb(paths, "/units")[["unit_id", "firing_rate", "_nwb_path"]]
+    apart = lazynwb_dask.read_nwb(paths, "/units", blocksize=None)[["unit_id", "_nwb_path"]]
+    catalog = lazynwb_dask.build_catalog(paths, folder / "catalog")
+    held = lazynwb_dask.read_nwb(catalog, "/units")[["unit_id", "firing_rate", "_nwb_path"]]
+    joined = lazynwb_dask.merge_by_file(units, apart[["unit_id"]], on="unit_id")
+    mapped = lazynwb_dask.map_files(lambda a: a[["unit_id"]], a=units)
+    sessions = lazynwb_dask.with_sessions(units, ["session_id"])
+    one_session = sessions.session_id.compute().iloc[0]
+    given = lazynwb_dask.read_nwb(paths, "/units", schema={"unit_id": "string"})
+    fixed = lazynwb_dask.read_nwb(paths, "/units", schema=pa.schema([("unit_id", pa.int64())]))
+    for chosen in ([paths[1]], paths[:1], paths[-1:], paths[1:3], []):
+        for name, frame in {
+            "units": units, "one partition a file": apart, "catalog": held, "join": joined,
+            "map": mapped, "types given": given, "schema given": fixed,
+        }.items():  # fmt: skip
+            yield f"{name}: {len(chosen)} files", frame[frame._nwb_path.isin(chosen)]
+    yield "filters", lazynwb_dask.read_nwb(paths, "/units", filters=[("_nwb_path", "==", paths[2])])
+    yield "session", sessions[sessions.session_id == one_session]
+    yield "partitions", apart.partitions[3]
+    yield "two partitions", apart.partitions[[1, 4]]
+    yield "largest", units[units._nwb_path == paths[1]].nlargest(3, "firing_rate")
+    yield "head", apart[["unit_id"]].loc[units.divisions[0] : 5]
+    yield "pruned by the catalog", held[held.firing_rate > held.firing_rate.max().compute() - 1e-9]
+    yield "branches", units[units._nwb_path == paths[0]].assign(z=units.firing_rate)
+    yield "series", units[units._nwb_path == paths[0]].unit_id
+
+
+def test_whatever_leaves_some_files_has_its_keys_on_a_cluster(
+    paths: list[str], client: Client, tmp_path: Path
+) -> None:
+    for name, frame in narrowings(paths, tmp_path):
+        wanted = frame.compute(scheduler="sync")
+        got = client.compute(frame).result(timeout=60)
+        assert len(wanted) == len(got), name
+        pd.testing.assert_index_equal(got.index, wanted.index)
+        same = oracle.assert_same if wanted.ndim == 2 else pd.testing.assert_series_equal
+        same(got, wanted)
+    apart = lazynwb_dask.read_nwb(paths, "/units", columns=["unit_id"], blocksize=None)
+    with client.as_current():
+        assert [row.unit_id for _, row in apart.iterrows()] == apart.unit_id.compute().tolist()
 
 
 def test_workers_get_secrets_but_no_graph_does(
