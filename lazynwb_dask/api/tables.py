@@ -248,8 +248,8 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     rows: list[tuple[str, str, str]] = []
     for scan in (scan for node in expr.reads(frame) for scan in file_scans(node.scan)):
         rows += scan.failures
-        rows += failures.told(scan.origin or scan.token)
-    rows += failures.noted({node._name for node in frame.expr.walk()})
+        rows += failures.reported(scan.origin or scan.token)
+    rows += failures.recorded({node._name for node in frame.expr.walk()})
     return pd.DataFrame(list(dict.fromkeys(rows)), columns=["path", "stage", "error"])
 
 
@@ -480,5 +480,5 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _fitting(blocksize: int) -> int:
     """A block size at which a few blocks for each thread fit into the memory of the cluster's workers."""
-    share = cluster.memory_of_a_thread()
+    share = cluster.memory_per_thread()
     return blocksize if share is None else max(min(blocksize, share // BLOCKS), 1)

@@ -68,7 +68,7 @@ def _spill(worker: Any) -> bool:
     return False
 
 
-def memory_of_a_thread() -> int | None:
+def memory_per_thread() -> int | None:
     """Bytes for each thread of the active cluster's workers, of the one that has least; None without."""
     client = active_client()
     if client is None:
@@ -78,7 +78,7 @@ def memory_of_a_thread() -> int | None:
     return min(shares, default=None)
 
 
-def withdrawn() -> Callable[[], bool] | None:
+def cancelled_check() -> Callable[[], bool] | None:
     """Whether the current task was cancelled: a question that may be asked again and again while it runs.
 
     Dask does not interrupt tasks. None where tasks can't be cancelled.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lazynwb_dask.cluster.failures import tell, tell_lacking
+from lazynwb_dask.cluster.failures import report_failures, report_missing
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.read.partition import read_parts
 from lazynwb_dask.scan.scan import Scan
@@ -32,7 +32,7 @@ def execute(
     lacking: list[Failure] = []
     frame = read_parts(scan, columns, predicate, limit, settings, failed, lacking)
     if failed:
-        tell(scan.origin or scan.token, failed)
+        report_failures(scan.origin or scan.token, failed)
     if lacking:
-        tell_lacking(scan.origin or scan.token, lacking)
+        report_missing(scan.origin or scan.token, lacking)
     return frame

@@ -47,7 +47,7 @@ def warn_skipped(failures: list[Failure], count: int) -> None:
         )
 
 
-def note(origin: str, failures: list[Failure]) -> None:
+def record(origin: str, failures: list[Failure]) -> None:
     """Take note of files that a frame lacks, in this process.
 
     Parameters
@@ -60,13 +60,13 @@ def note(origin: str, failures: list[Failure]) -> None:
         _kept.extend((origin, failure) for failure in failures)
 
 
-def noted(origins: Container[str]) -> list[tuple[str, str, str]]:
+def recorded(origins: Container[str]) -> list[tuple[str, str, str]]:
     """What was noted of some frames."""
     with _lock:
         return [(f.path, f.stage, f.error) for origin, f in _kept if origin in origins]
 
 
-def tell(origin: str, failures: list[Failure]) -> None:
+def report_failures(origin: str, failures: list[Failure]) -> None:
     """Take note of files that a read left out, and warn of them.
 
     Parameters
@@ -79,10 +79,10 @@ def tell(origin: str, failures: list[Failure]) -> None:
         f"{failures[0].path} can't be read and is left out: {failures[0].error}; "
         "lazynwb_dask.read_report(frame) lists all"
     )
-    _tell(origin, failures, [message])
+    _report(origin, failures, [message])
 
 
-def tell_lacking(origin: str, lacking: list[Failure]) -> None:
+def report_missing(origin: str, lacking: list[Failure]) -> None:
     """Take note of files that lack a table or a column, and warn once of all of a frame.
 
     Parameters
@@ -96,10 +96,10 @@ def tell_lacking(origin: str, lacking: list[Failure]) -> None:
         new = [one for one in found if one not in _warned]
         _warned.extend(new)
     hint = "lazynwb_dask.read_report(frame) lists them; on_missing='raise' makes this an error"
-    _tell(origin, lacking, [f"in some files there is {what}; {hint}" for _, what in new])
+    _report(origin, lacking, [f"in some files there is {what}; {hint}" for _, what in new])
 
 
-def _tell(origin: str, failures: list[Failure], messages: list[str]) -> None:
+def _report(origin: str, failures: list[Failure], messages: list[str]) -> None:
     worker = this_worker()
     if worker is not None:
         from distributed.worker import warn
@@ -112,7 +112,7 @@ def _tell(origin: str, failures: list[Failure], messages: list[str]) -> None:
         warnings.warn(message, stacklevel=3)
     folder = os.environ.get(FOLDER)
     if folder is None or _own == (os.getpid(), folder):
-        note(origin, failures)
+        record(origin, failures)
         return
     lines = [json.dumps((origin, f.path, f.stage, f.error)) + "\n" for f in failures]
     # the folder may have gone with the process that waited for it
@@ -153,9 +153,9 @@ def _written(origin: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def told(origin: str) -> list[tuple[str, str, str]]:
+def reported(origin: str) -> list[tuple[str, str, str]]:
     """What was told of a frame: in this process, by those it started, by workers of the active cluster."""
-    found = noted({origin}) + _written(origin)
+    found = recorded({origin}) + _written(origin)
     client = active_client()
     if client is not None:
         for _, event in client.get_events(TOPIC):

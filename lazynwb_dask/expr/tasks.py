@@ -35,7 +35,7 @@ def read(
             int(COPIED * expected(scan, columns, predicate, limit)),
             lambda share: execute(scan, columns, predicate, limit, replace(limited, memory=share)),
             _way_out(scan),
-            settings.withdrawn,
+            settings.cancelled,
         )
 
 
