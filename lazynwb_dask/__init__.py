@@ -84,8 +84,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{_NAMES[name]}", __name__), name)
         globals()[name] = value
         return value
-    if name == "deploy":
-        return import_module(".deploy", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -12,7 +12,7 @@ from dask.utils import parse_bytes
 
 from lazynwb_dask import config
 from lazynwb_dask.catalog.catalog import Catalog
-from lazynwb_dask.cluster.client import memory_of_a_thread
+from lazynwb_dask.cluster.client import memory_per_thread
 from lazynwb_dask.model.series_view import Shown
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.tables import table_path
@@ -83,7 +83,7 @@ def _schema(schema: Any) -> int | Mapping[str, Any] | pa.Schema | None:
 
 def _fitting(blocksize: int) -> int:
     """A block size at which a few blocks for each thread fit into the memory of the cluster's workers."""
-    share = memory_of_a_thread()
+    share = memory_per_thread()
     return blocksize if share is None else max(min(blocksize, share // BLOCKS), 1)
 
 

@@ -92,7 +92,7 @@ def read_sessions(
             stacklevel=2,
         )
     frame = _frame(table)
-    failures.note(frame._name, failed)
+    failures.record(frame._name, failed)
     return frame
 
 

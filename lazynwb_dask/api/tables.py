@@ -159,8 +159,9 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row for each failure: ``path``, ``stage`` (``"plan"``, or ``"read"`` for those that only
-        showed while computing, in this process, in those it started, or on the workers of the
-        active cluster), ``error``.
+        showed while computing, in this process or on the workers of the active cluster), ``error``.
+        Those that only show while Dask's multiprocessing scheduler computes are not in it: each is a
+        warning that a process of that scheduler prints.
 
     Raises
     ------
@@ -172,11 +173,10 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
             "a frame that was persisted doesn't know what it was read from; give read_report the frame "
             "that persist was called on: it has the failures that persisting has shown, too"
         )
-    rows: list[tuple[str, str, str]] = []
-    for scan in (scan for node in expr.reads(frame) for scan in file_scans(node.scan)):
-        rows += scan.failures
-        rows += failures.told(scan.origin or scan.token)
-    rows += failures.noted({node._name for node in frame.expr.walk()})
+    scans = [scan for node in expr.reads(frame) for scan in file_scans(node.scan)]
+    rows = [failure for scan in scans for failure in scan.failures]
+    origins = {scan.origin or scan.token for scan in scans}
+    rows += failures.recorded(origins | {node._name for node in frame.expr.walk()})
     return pd.DataFrame(list(dict.fromkeys(rows)), columns=["path", "stage", "error"])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from lazynwb_dask.cluster.failures import tell, tell_lacking
+from lazynwb_dask.cluster.failures import report_failures, report_missing
 from lazynwb_dask.read.partition import LeftOut, read_parts
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
@@ -21,7 +21,7 @@ def execute(scan: Any, selection: Selection, settings: Settings) -> pd.DataFrame
     left_out = LeftOut()
     frame = read_parts(scan, selection, settings, left_out)
     if left_out.failed:
-        tell(scan.origin or scan.token, left_out.failed)
+        report_failures(scan.origin or scan.token, left_out.failed)
     if left_out.lacking:
-        tell_lacking(scan.origin or scan.token, left_out.lacking)
+        report_missing(scan.origin or scan.token, left_out.lacking)
     return frame

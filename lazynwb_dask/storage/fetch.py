@@ -169,11 +169,11 @@ class _Reader:
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
         self.process.run(
-            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.withdrawn
+            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.cancelled
         )
 
     def open(self, nbytes: int) -> tuple[Source, bytes]:
-        return self.process.run(lambda: self._begin(nbytes), self.settings.withdrawn)
+        return self.process.run(lambda: self._begin(nbytes), self.settings.cancelled)
 
     async def _begin(self, nbytes: int) -> tuple[Source, bytes]:
         buffer = memoryview(bytearray(nbytes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
+from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.datasets import make_sessions
 
 
@@ -229,30 +231,96 @@ def test_fused_tasks_hold_few_bytes_for_each_partition(paths: list[str]) -> None
         assert len(pickle.dumps(task)) <= 1000 + 150 * 600 / query.npartitions
 
 
-def _pretend(version: str) -> None:
-    from lazynwb_dask import _version
-
-    _version.__version__ = version
+def _pretend(folder: str) -> None:
+    sys.path.insert(0, folder)
 
 
-def test_other_versions_on_the_cluster_are_one_warning(paths: list[str]) -> None:
+def _installed(folder: Path, version: str) -> str:
+    """A folder in which the package seems to be installed; without a version it seems not to be."""
+    made = folder / f"lazynwb_dask-{version or 0}.dist-info"
+    made.mkdir(parents=True)
+    made.joinpath("METADATA").write_text(f"Version: {version}\n" if version else "")
+    return str(folder)
+
+
+def test_other_versions_on_the_cluster_are_one_warning(
+    paths: list[str], client: Client, tmp_path: Path
+) -> None:
+    frame = lazynwb_dask.read_nwb(paths, "/units")
+    with client.as_current(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        frame.id.sum().compute()
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+        Client(local) as other,
     ):
-        frame = lazynwb_dask.read_nwb(paths, "/units")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            frame.id.sum().compute()
-        worker = next(iter(client.scheduler_info()["workers"]))
-        client.run(_pretend, "0.0.1", workers=[worker])
-        with Client(cluster), pytest.warns(UserWarning, match="same version everywhere") as caught:
+        old, none = other.scheduler_info()["workers"]
+        other.run(_pretend, _installed(tmp_path / "old", "0.0.1"), workers=[old])
+        other.run(_pretend, _installed(tmp_path / "none", ""), workers=[none])
+        with pytest.warns(UserWarning, match="same version everywhere") as caught:
             assert [frame.id.sum().compute() for _ in range(2)]
-        texts = [str(w.message) for w in caught if "same version" in str(w.message)]
-        assert texts == [
-            f"lazynwb_dask is {lazynwb_dask.__version__} here, but 0.0.1 on the worker {worker}: "
-            "install the same version everywhere"
-        ]
+    texts = [str(w.message) for w in caught if "same version" in str(w.message)]
+    assert texts == [
+        f"lazynwb_dask is {lazynwb_dask.__version__} here, but 0.0.1 on the worker {old}, not "
+        f"installed on the worker {none}: install the same version everywhere"
+    ]
+
+
+class OddCluster:
+    """As much of a client as versions are asked of."""
+
+    status = "running"
+
+    def __init__(self, answer: Any) -> None:
+        self.id, self.answer = str(id(self)), answer
+
+    def get_versions(self, packages: list[str]) -> Any:
+        assert packages == ["lazynwb_dask"]
+        return self.answer
+
+    def sync(self, function: Any, *, callback_timeout: float, **keywords: Any) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return function(**keywords)
+
+
+def part(version: str | None) -> dict[str, Any]:
+    return {"host": {}, "packages": {"lazynwb_dask": version}}
+
+
+HERE = part(lazynwb_dask.__version__)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"client": HERE, "scheduler": HERE, "workers": {}}, []),
+        # the client runs from a folder of sources, in which nothing is installed
+        ({"client": part(None), "scheduler": HERE, "workers": {"a": part(None)}}, []),
+        (
+            {"client": HERE, "scheduler": part(None), "workers": {"a": HERE}},
+            ["here, but not installed on the scheduler: install the same version"],
+        ),
+        (
+            {"client": HERE, "scheduler": part("9"), "workers": {w: part("9") for w in "abc"}},
+            ["here, but 9 on the scheduler and 3 more: install the same version"],
+        ),
+        ({"client": HERE, "scheduler": None, "workers": {}}, ["are not known (TypeError: "]),
+        (TimeoutError("timed out"), ["are not known (TimeoutError: timed out)"]),
+    ],
+)
+def test_what_an_odd_cluster_says_of_its_versions_is_a_warning_at_most(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, expected: list[str]
+) -> None:
+    odd = OddCluster(answer)
+    monkeypatch.setattr(cluster, "active_client", lambda: odd)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cluster.compare_versions()
+        cluster.compare_versions()
+    assert len(caught) == len(expected)
+    for warning, text in zip(caught, expected, strict=True):
+        assert text in str(warning.message)
 
 
 def test_tasks_are_named_after_their_table(paths: list[str], client: Client) -> None:
