@@ -77,7 +77,8 @@ class StoredArray:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         source = self.source
-        return "stored", source.url, source.size, source.etag, self.path, self.shape
+        known = source.url, source.size, source.etag, self.path, self.shape
+        return "stored", *known, self.options.token
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """The values that `key` picks, as of a NumPy array; arrays of numbers pick each axis by itself."""

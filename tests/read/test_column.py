@@ -339,6 +339,43 @@ def test_malformed_tables_are_put_right_as_documented(tmp_path: Path) -> None:
     assert got.local_index.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("dtype", ["i1", ">i2", "<i4", "<i8", ">i8", "f4", ">f8"])
+def test_index_values_below_zero_and_beyond_the_data_are_clipped(
+    tmp_path: Path, dtype: str
+) -> None:
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 6, ["x", "deep"])
+        ends = np.array([-3, 2, -1, 5, 100, -128], dtype)
+        ragged(group, "x", ends, np.arange(6))
+        ragged(group, "deep", ends, np.arange(12).reshape(6, 2))
+    frame = lazynwb_dask.read_nwb(tmp_path / "f.nwb", "/units")
+    got = frame.compute()
+    assert got.x.tolist() == [[], [0, 1], [], [0, 1, 2, 3, 4], [5], []]
+    assert got.deep[4] == [[10, 11]]
+    for rows in ([3], [0, 4], [2, 3, 5]):  # an end below zero begins the row after it
+        oracle.assert_same(frame[frame.id.isin(rows)].compute(), got.iloc[rows])
+    catalog = lazynwb_dask.build_catalog(tmp_path / "f.nwb", tmp_path / "catalog")
+    oracle.assert_same(lazynwb_dask.read_nwb(catalog, "/units").compute(), got)
+
+
+@pytest.mark.parametrize("end", [-(2**63), -1, 7, 2**62])
+def test_a_doubly_ragged_columns_indexes_are_clipped_on_each_level(
+    tmp_path: Path, end: int
+) -> None:
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 3, ["x"])
+        ragged(group, "x", np.array([2, end, 4]), np.arange(6))
+        outer = group.create_dataset("x_index_index", data=np.array([2, end, 3]))
+        outer.attrs["target"] = group["x_index"].ref
+    got = lazynwb_dask.read_nwb(tmp_path / "f.nwb", "/units").x.compute().tolist()
+    if end < 0:  # rows of 0..2, 2..0, 0..3 inner rows, which are of 0..2, 2..0, 0..4 values
+        inner: list[list[int]] = [[0, 1], [], [0, 1, 2, 3]]
+        assert got == [inner[:2], [], inner]
+    else:
+        inner = [[0, 1], [2, 3, 4, 5], []]
+        assert got == [inner[:2], inner[2:], []]
+
+
 def test_an_index_that_repeats_values_without_end_is_refused(tmp_path: Path) -> None:
     with nwb(tmp_path / "f.nwb") as file:
         group = table(file, "/units", 4001, ["x"])
