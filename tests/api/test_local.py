@@ -186,7 +186,7 @@ def test_a_local_file_that_changes_during_a_read_is_an_error(
 ) -> None:
     path = tmp_path / "a.nwb"
     path.write_bytes(bytes(40 * MIB))
-    source, _ = open_source(Source(str(path)), 10, PLAIN, QUICK)
+    source, _ = open_source(Source(str(path)), 10, FileAccess(PLAIN, QUICK))
     calls: list[int] = []
 
     def sink(view: memoryview) -> None:
@@ -196,5 +196,5 @@ def test_a_local_file_that_changes_during_a_read_is_an_error(
 
     requests = [Request(i * 4 * MIB, i * 4 * MIB + length, sink) for i in range(10)]
     with pytest.raises(NWBFileChangedError, match=r"a\.nwb: the file changed"):
-        fetch(source, requests, PLAIN, QUICK)
+        fetch(source, requests, FileAccess(PLAIN, QUICK))
     assert len(calls) < 10
