@@ -6,7 +6,6 @@ tells how to use them.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from dask.config import interpret_value
 from dask.utils import parse_bytes, parse_timedelta
 
 from lazynwb_dask.config import _defaults
+from lazynwb_dask.util.suggest import near_or_all
 
 __all__ = ["kube_cluster_spec"]
 
@@ -384,9 +384,8 @@ def _checked(config: Mapping[str, object]) -> dict[str, object]:
         if section in known:
             raise ValueError(f"config: {key!r} is called 'lazynwb-dask.{section}'")
         if section == "lazynwb-dask" and rest not in known:
-            near = difflib.get_close_matches(rest, known, n=1)
-            hint = f"; did you mean 'lazynwb-dask.{near[0]}'?" if near else ""
-            raise ValueError(f"config: lazynwb_dask has no setting {key!r}{hint}")
+            hint = near_or_all(rest, known)
+            raise ValueError(f"config: {key!r}: lazynwb-dask has no setting {rest!r}{hint}")
         if _SECRET_WORDS & set(re.split(r"[-_.]", key)):
             raise ValueError(
                 f"config: {key!r} looks like a secret, and everyone who may see the cluster sees "

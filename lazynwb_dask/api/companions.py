@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from lazynwb_dask import config
@@ -27,6 +26,7 @@ from lazynwb_dask.plan import sessions as room
 from lazynwb_dask.scan.schema import series
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -344,7 +344,8 @@ def open_timeseries(
     >>> lfp.electrodes.table, lfp.rate
     ('/general/extracellular_ephys/electrodes', 11.11111111111111)
     """
-    from lazynwb_dask.timeseries import series as timeseries
+    from lazynwb_dask.timeseries.find import find
+    from lazynwb_dask.timeseries.series import open_series
 
     options = Options(storage_options)
     source, *more = expand(path, options)
@@ -355,13 +356,13 @@ def open_timeseries(
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name={name!r}: the path of a TimeSeries, or a part of it")
     share(options)
-    known, tables = timeseries.find(source, name, match_all, options, config.settings())
+    known, tables = find(source, name, match_all, options, config.settings())
     if not match_all:
-        return timeseries.opened(known, tables[0], options)
+        return open_series(known, tables[0], options)
     found = {}
     for table in tables:
         try:
-            found[table.path] = timeseries.opened(known, table, options)
+            found[table.path] = open_series(known, table, options)
         except (UnsupportedColumnError, NWBReadError) as exc:
             warnings.warn(f"a TimeSeries is left out: {exc}", stacklevel=2)
     return found
@@ -373,13 +374,8 @@ def _check(on_error: str) -> None:
 
 
 def _no_column(name: str, there: Sequence[str]) -> ColumnNotFoundError:
-    near = get_close_matches(str(name), there, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"there are: {', '.join(there)}"
-    )
-    return ColumnNotFoundError(f"with_sessions: the sessions have no column {name!r}; {hint}")
+    hint = near_or_all(name, there)
+    return ColumnNotFoundError(f"with_sessions: the sessions have no column {name!r}{hint}")
 
 
 def _none(failed: list[Failure]) -> NWBError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from lazynwb_dask.read.partition import read_column
 from lazynwb_dask.scan.schema import PROVENANCE, Field, Schema, given_type, unify
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.suggest import did_you_mean, listed, near_or_all
 
 
 def overrides_of(schema: Any) -> Mapping[str, Any]:
@@ -115,10 +115,14 @@ def present(
     return tables
 
 
+def _table_paths(table: Table) -> list[str]:
+    if callable(table):
+        return []
+    return [hdf5.table_path(t) for t in ([table] if isinstance(table, str) else table)]
+
+
 def _table_name(table: Table) -> str:
-    if isinstance(table, str):
-        return hdf5.table_path(table)
-    return "as chosen" if callable(table) else " or ".join(hdf5.table_path(t) for t in table)
+    return " or ".join(_table_paths(table)) or "as chosen"
 
 
 def _no_table(
@@ -132,15 +136,10 @@ def _no_table(
     if len(absent) > 1:
         text += f" and {len(absent) - 1} of the {len(found)} files"
     series = queries.list_series(first, options, settings)
-    near = get_close_matches(name, [*there, *series], n=3, cutoff=0.5)
-    last = name.rsplit("/", 1)[-1]
-    near += [t for t in (*there, *series) if t.rsplit("/", 1)[-1] == last and t not in near]
-    near += [t for t in series if t.startswith(f"{name}/") and t not in near][:3]
-    if near:
-        text += f"; did you mean {' or '.join(near)}?"
+    text += did_you_mean(_table_paths(table), [*there, *series])
     if series:
         text += f" It has {len(series)} TimeSeries, see lazynwb_dask.contents."
-    return f"{text} Its tables: {', '.join(there) or 'none'}"
+    return f"{text} Its tables: {listed(there)}"
 
 
 def schema_of(
@@ -202,13 +201,9 @@ def check_columns(wanted: Sequence[str], unified: Schema) -> None:
 
 def _no_column(name: str, unified: Schema, where: str) -> ColumnNotFoundError:
     there = [*unified.fields, *PROVENANCE]
-    near = get_close_matches(str(name), there, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"there are: {', '.join(there)}"
+    return ColumnNotFoundError(
+        f"{where}: no column {name!r} in any of the files{near_or_all(name, there)}"
     )
-    return ColumnNotFoundError(f"{where}: no column {name!r} in any of the files; {hint}")
 
 
 def warn_left_out(unified: Schema) -> None:

@@ -9,15 +9,8 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_list_like, is_scalar
 
-from lazynwb_dask.predicate.tree import (
-    Column,
-    Constant,
-    Method,
-    Operation,
-    Predicate,
-    parse_query,
-    values_of,
-)
+from lazynwb_dask.predicate.query import parse_query
+from lazynwb_dask.predicate.tree import Column, Constant, Method, Operation, Predicate, values_of
 
 _ALIASES = {"=": "==", "is null": "isna", "is not null": "notna", "is": "isna", "is not": "notna"}
 _FILTERS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in", "is null", "is not null")

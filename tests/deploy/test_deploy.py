@@ -208,7 +208,7 @@ def test_one_s_own_settings_go_before_the_specification_s() -> None:
         ({"service_account": "arn:aws:iam::1:role/x"}, "service_account="),
         ({"secret": "AKIA/SECRET"}, "belong into that object"),
         ({"config": {"retries": 9}}, "is called 'lazynwb-dask.retries'"),
-        ({"config": {"lazynwb-dask.retry": 9}}, "did you mean 'lazynwb-dask.retries'"),
+        ({"config": {"lazynwb-dask.retry": 9}}, "no setting 'retry'; did you mean 'retries'?"),
         ({"config": {"lazynwb-dask": {"retries": 9}}}, "has no setting"),
         ({"config": {"DASK_X": 1}}, "not the name of a setting"),
         ({"config": {"s3.secret": "hush"}}, "looks like a secret"),
