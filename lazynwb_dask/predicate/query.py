@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,15 @@ import pandas as pd
 from pandas.api.types import is_scalar
 
 from lazynwb_dask.predicate.row_wise import ACCESSORS, NotByRow, accessor_method, method
-from lazynwb_dask.predicate.tree import Column, Constant, Index, Method, Operation, Predicate
+from lazynwb_dask.predicate.tree import (
+    Column,
+    Constant,
+    Index,
+    Method,
+    Operation,
+    Predicate,
+    joined,
+)
 
 _FUNCTION_NAMES = "abs arctan2 ceil cos exp expm1 floor log log10 log1p sin sqrt tan tanh"
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
@@ -202,7 +210,7 @@ class _Reader:
                 return self._named(name)
             case ast.BoolOp(op=op, values=parts):
                 symbol = "&" if isinstance(op, ast.And) else "|"
-                return _joined(symbol, map(self.condition, parts))
+                return joined(symbol, map(self.condition, parts))
             case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=part):
                 return Operation("~", (self.condition(part),))
             case ast.UnaryOp(operand=ast.Constant()):
@@ -215,7 +223,7 @@ class _Reader:
                 return self._unjudged(*args)
             case ast.Compare(left=first, ops=ops, comparators=others):
                 sides = [self.condition(first), *map(self._compared_with, ops, others)]
-                return _joined("&", map(_comparison, sides, ops, sides[1:]))
+                return joined("&", map(_comparison, sides, ops, sides[1:]))
             case ast.Call(func=ast.Attribute(value=owner, attr=name), args=args, keywords=named):
                 given = [Constant(self._constant(arg)) for arg in args]
                 by_name = {str(one.arg): self._constant(one.value) for one in named}
@@ -269,10 +277,6 @@ class _Reader:
                 if is_scalar(value) or isinstance(value, _LISTS):
                     return value
         raise NotByRow
-
-
-def _joined(symbol: str, parts: Iterable[Predicate]) -> Predicate:
-    return reduce(lambda left, right: Operation(symbol, (left, right)), parts)
 
 
 def _comparison(left: Predicate, op: ast.cmpop, right: Predicate) -> Predicate:

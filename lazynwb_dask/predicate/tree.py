@@ -11,10 +11,10 @@ import hashlib
 import keyword
 import operator
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, reduce
 from types import NoneType
 from typing import Any, ClassVar, Literal
 
@@ -368,7 +368,7 @@ def values_of(values: Any) -> Any:
     return values
 
 
-# ---------------------------------------------------------------------------------- parts of a tree
+# ---------------------------------------------------------------------------------- parts of a condition
 def steps(predicate: Predicate | None) -> tuple[Predicate, ...]:
     """The conditions that are evaluated one after the other."""
     if predicate is None:
@@ -380,6 +380,11 @@ def then(first: Predicate | None, second: Predicate) -> Predicate:
     """The second condition on the rows that the first one leaves."""
     both = steps(first) + steps(second)
     return both[0] if len(both) == 1 else Then(both)
+
+
+def joined(symbol: str, parts: Iterable[Predicate]) -> Predicate:
+    """Conditions with ``&`` or ``|`` between them."""
+    return reduce(lambda left, right: Operation(symbol, (left, right)), parts)
 
 
 def conjuncts(predicate: Predicate | None) -> list[Predicate]:
