@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -43,6 +42,7 @@ from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.sources.stat import versions
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.suggest import did_you_mean, listed
 from lazynwb_dask.util.threads import at_once
 
 GROUP = 65_536  # rows of a row group of the index
@@ -262,9 +262,8 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], place: Place) -
         there = list_tables(sources[0], place.access)
     except NWBError:
         there = []
-    near = [one for name in lacked for one in get_close_matches(name, there, n=3, cutoff=0.5)]
-    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
-    raise TableNotFoundError(f"{text}{hint} The first one's tables: {', '.join(there) or 'none'}")
+    hint = did_you_mean(lacked, there)
+    raise TableNotFoundError(f"{text}{hint} The first one's tables: {listed(there)}")
 
 
 def _key(source: Source) -> tuple[str, int | None, str]:

@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from lazynwb_dask.scan.fields import Schema
 from lazynwb_dask.scan.records import ABSENT, Files, Records
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.util.suggest import did_you_mean, listed
 
 
 def schema_of(
@@ -300,10 +300,4 @@ def _no_table(catalog: Catalog, names: list[str], absent: np.ndarray) -> str:
     text = f"no table {_or(names)} in {first}"
     if len(absent) > 1:
         text += f" and {len(absent) - 1} more of the {len(catalog)} files"
-    last = {name.rsplit("/", 1)[-1] for name in names}
-    near = [t for name in names for t in get_close_matches(name, there, n=3, cutoff=0.5)]
-    near += [t for t in there if t.rsplit("/", 1)[-1] in last]
-    others = dict.fromkeys(t for t in near if t not in names)
-    if others:
-        text += f"; did you mean {_or(others)}?"
-    return f"{text} The catalog's tables: {', '.join(there) or 'none'}"
+    return f"{text}{did_you_mean(names, there)} The catalog's tables: {listed(there)}"

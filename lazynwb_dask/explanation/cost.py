@@ -21,6 +21,7 @@ from lazynwb_dask.hdf5.object_header import NODE_HEADER
 from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, walk
 from lazynwb_dask.model.source import is_local
+from lazynwb_dask.predicate.intervals import EVERYTHING, bounds
 from lazynwb_dask.read import time_search as seek
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import ChunkMaps, fill_stored, look_elsewhere, run_steps
@@ -237,7 +238,7 @@ class _Count:
                 or layout.computed
                 or layout.foreign
                 or array.rows <= seek.SMALL * page
-                or seek.bounds(predicate, name) == (-math.inf, math.inf)
+                or bounds(predicate, name) == EVERYTHING
             ):
                 continue
             each, largest = 1, page * layout.row_bytes

@@ -111,7 +111,7 @@ def test_opening_and_planning_touch_no_nwb_file(
     opened = lazynwb_dask.open_catalog(tmp_path / "catalog")
     units = lazynwb_dask.read_nwb(opened[opened.sessions.sex == "M"], "/units")
     assert len(units)
-    with pytest.raises(TableNotFoundError, match=r"did you mean /intervals/trials.*tables: "):
+    with pytest.raises(TableNotFoundError, match=r"did you mean '/intervals/trials'.*tables: "):
         lazynwb_dask.read_nwb(opened, "/intervals/behavior_trials", on_missing="raise")
     lazynwb_dask.schema_report(opened, "/units")
     assert not range_server.log
