@@ -310,7 +310,8 @@ def build_catalog(
 
     Files are indexed by the active Dask cluster, else by threads. What is done is kept: after an
     interruption the same call goes on where it was, and called again it indexes new and changed files
-    only. Whoever has the catalog open meanwhile goes on reading the old one.
+    only. Whoever has the catalog open meanwhile goes on reading the old one. One build or refresh of a catalog
+    runs at a time; a second one warns and waits.
 
     Parameters
     ----------
@@ -455,7 +456,7 @@ def open_hdf5(
 def _options(paths: Paths, storage_options: Mapping[str, Any] | None) -> Options:
     """What was given, else what a catalog was opened with."""
     if storage_options is None and isinstance(paths, Catalog):
-        return paths.place.options
+        return paths.folder.options
     return Options(storage_options)
 
 
@@ -468,7 +469,7 @@ def _holds(catalog: Catalog, table: Table, schema: Any, view: Shown | None, link
     if view is not None or links or not (schema is None or isinstance(schema, Mapping)):
         return False
     if callable(table):
-        return catalog.manifest.what.tables is None
+        return catalog.manifest.keeps.tables is None
     names = [table] if isinstance(table, str) else list(table)
     return catalog.holds([hdf5.table_path(name) for name in names])
 

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lazynwb_dask.catalog.catalog import Catalog
-from lazynwb_dask.catalog.layout import COLUMNS, STATISTICS
-from lazynwb_dask.catalog.reader import section, whole
+from lazynwb_dask.catalog.tables_schema import COLUMNS, STATISTICS
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.nwb.tables import Table, table_path
@@ -80,7 +79,7 @@ def find_tables(catalog: Catalog, table: Table, on_error: str = "raise") -> Tabl
     columns = ["file", "rows", "values", "first", "damage", "problem"]
     held = []
     for i, (name, mine) in enumerate(names.items()):
-        rows = section(catalog.place, catalog.manifest, "tables", name, columns)
+        rows = catalog.index.section("tables", name, columns)
         at = where[rows["file"].to_numpy()]
         free = at >= 0
         free[free] = picked[at[free]] < 0
@@ -128,7 +127,7 @@ def _candidates(catalog: Catalog, table: Table) -> dict[str, np.ndarray | None]:
     if not callable(table):
         names = [table] if isinstance(table, str) else list(table)
         return {table_path(name): None for name in names}
-    rows = whole(catalog.place, catalog.manifest, "tables", ["table", "file"])
+    rows = catalog.index.rows("tables", ["table", "file"])
     paths: dict[int, list[str]] = {}
     for file, path in zip(rows["file"].to_pylist(), rows["table"].to_pylist(), strict=True):
         paths.setdefault(file, []).append(path)
@@ -146,7 +145,7 @@ def find_columns(catalog: Catalog, tables: Tables) -> Columns:
     where[tables.number] = np.arange(len(tables.number))
     pieces, ats, extents = [], [], []
     for i, path in enumerate(tables.paths):
-        rows = section(catalog.place, catalog.manifest, "columns", path, _PLANNED)
+        rows = catalog.index.section("columns", path, _PLANNED)
         at = where[rows["file"].to_numpy()]
         mine = at >= 0
         mine[mine] = tables.path[at[mine]] == i
@@ -184,11 +183,11 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
 
     Only row groups that hold any are read: most columns' values are in the catalog itself.
     """
-    place, manifest = catalog.place, catalog.manifest
+    folder, manifest = catalog.folder, catalog.manifest
     start, stop = manifest.sections.get(path, (0, 0, 0, 0))[2:]
-    file = place.parquet(*manifest.index["columns"])
-    groups, first = parquet.groups_of(file, start, stop, place.options, place.settings)
-    footer = parquet.footer(file, place.options, place.settings)
+    file = folder.parquet(*manifest.index["columns"])
+    groups, first = parquet.groups_of(file, start, stop, folder.options, folder.settings)
+    footer = parquet.footer(file, folder.options, folder.settings)
     todo, spans, at = [], [], first
     for group in groups:
         end = at + footer.row_group(group).num_rows
@@ -198,7 +197,7 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
             todo.append(group)
         at = end
     if todo:
-        read = parquet.table(file, ["extents"], todo, place.options, place.settings)["extents"]
+        read = parquet.table(file, ["extents"], todo, folder.options, folder.settings)["extents"]
     pieces, offset = [pa.array([], pa.large_binary())], 0
     for group, (a, b, begin) in zip(groups, spans, strict=True):
         if group not in todo:
