@@ -456,7 +456,7 @@ def open_hdf5(
 def _options(paths: Paths, storage_options: Mapping[str, Any] | None) -> Options:
     """What was given, else what a catalog was opened with."""
     if storage_options is None and isinstance(paths, Catalog):
-        return paths.folder.options
+        return paths.index.folder.options
     return Options(storage_options)
 
 

@@ -33,16 +33,8 @@ def assembled(
 ) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest of a catalog, and the files that are to be written.
 
-    Parameters
-    ----------
-    batches : sequence of Batch
-    where : numpy.ndarray of int64
-        For each file of the catalog its batch, and its row there.
-    folder : Folder
-        It holds the values that the batches refer to.
-    keeps : Keeps
-    paths : tuple of str
-        What the user named.
+    `where` has for each file of the catalog its batch, and its row there. `folder` holds the values that the
+    batches refer to.
     """
     tables, sections = _sorted(_joined(batches, where))
     sizes = {name: size for batch in batches for name, size in batch.values.items()}

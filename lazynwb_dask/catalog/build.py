@@ -49,16 +49,7 @@ LOCAL = 2  # batches at a time by threads: one waits for the network while the o
 
 
 def build(paths: Sequence[str], folder: Folder, keeps: Keeps, *, on_error: str) -> Manifest:
-    """Index files, as far as they aren't yet, and put the catalog in place.
-
-    Parameters
-    ----------
-    paths : sequence of str
-        What the user named.
-    folder : Folder
-    keeps : Keeps
-    on_error : {"raise", "skip"}
-    """
+    """Index files, as far as they aren't yet, and put the catalog in place."""
     with locked(folder) as check_lock:
         before = read_manifest(folder, replaced=True)
         update = _Update(folder, keeps, tuple(paths), before, on_error, check_lock)
@@ -76,15 +67,7 @@ def build(paths: Sequence[str], folder: Folder, keeps: Keeps, *, on_error: str) 
 
 
 def refresh(folder: Folder, *, on_error: str, anew: bool) -> Manifest:
-    """Index new and changed files of a catalog, and drop those that have vanished.
-
-    Parameters
-    ----------
-    folder : Folder
-    on_error : {"raise", "skip"}
-    anew : bool
-        Index all files, whatever is known of them.
-    """
+    """Index new and changed files of a catalog, or all if `anew`, and drop those that have vanished."""
     with locked(folder) as check_lock:
         before = read_manifest(folder)
         if before is None:
@@ -114,15 +97,7 @@ class _Update:
     def made(
         self, sources: Sequence[Source], unfinished: Sequence[Batch], current: Batch | None
     ) -> tuple[Manifest, dict[str, bytes]] | None:
-        """The manifest and the files that are to be written; None if nothing has changed.
-
-        Parameters
-        ----------
-        sources : sequence of Source
-        unfinished : sequence of Batch
-        current : Batch, optional
-            The catalog as it is.
-        """
+        """The manifest and the files that are to be written; None if the current catalog will do."""
         known = [*unfinished] if current is None else [*unfinished, current]
         rows = _rows(known)
         fresh = self._indexed([source for source in sources if _key(source) not in rows])
@@ -336,29 +311,10 @@ def make_batch(
     threads: int,
     stopped: Callable[[], bool] | None = None,
 ) -> _Made:
-    """Survey some files and write what was found.
+    """Survey some files and write the batch.
 
-    Parameters
-    ----------
-    sources : sequence of Source
-    folder : Folder
-    keeps : Keeps
-    threads : int
-    stopped : callable, optional
-        Whether the build was interrupted. Then no other file is begun, and reads that go on end; what was
-        found until then is written, for the build that goes on from there.
-
-    Returns
-    -------
-    str
-        The name of the batch.
-    list of str
-        For each file why it can't be read, empty if it can.
-
-    Raises
-    ------
-    Withdrawn
-        It was stopped.
+    Once the build is `stopped` no other file is begun, and reads that go on end. What was found until then is
+    written, for the build that goes on from there, and `Withdrawn` is raised.
     """
     settings = replace(folder.settings, withdrawn=stopped)
 

@@ -31,8 +31,7 @@ class Catalog:
 
     Parameters
     ----------
-    folder : Folder
-    manifest : Manifest
+    index : IndexReader
     chosen : numpy.ndarray of int64, optional
         Which of its files, in order; all that can be read if not given.
 
@@ -48,19 +47,18 @@ class Catalog:
     True
     """
 
-    folder: Folder
-    manifest: Manifest
+    index: IndexReader
     chosen: np.ndarray | None = None
 
     @property
     def url(self) -> str:
         """The folder that it is in."""
-        return self.folder.url
+        return self.index.folder.url
 
-    @cached_property
-    def index(self) -> IndexReader:
-        """What is known of its files."""
-        return IndexReader(self.folder, self.manifest)
+    @property
+    def manifest(self) -> Manifest:
+        """What it consists of."""
+        return self.index.manifest
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -157,10 +155,10 @@ class Catalog:
             'catalog[catalog.sessions.species == "Mus musculus"], or a slice'
         )
 
-    # What scan.py uses until it takes `folder` and `index`.
+    # What scan.py uses until it takes `index`.
     @property
     def place(self) -> Folder:
-        return self.folder
+        return self.index.folder
 
     @property
     def variants(self) -> list[str]:
@@ -222,13 +220,14 @@ class Catalog:
             raise FileNotFoundError(f"{shown(name)}: not in the catalog at {shown(self.url)}")
         number = int(self.numbers[urls.index(name)])
         found = self.index.contents(number, [tables] if isinstance(tables, str) else tables)
-        source, folder = self.index.source(number), self.folder
+        source, folder = self.index.source(number), self.index.folder
         return to_kerchunk(source, found, columns, folder.options, folder.settings)
 
     def refresh(self, *, on_error: str = "raise", anew: bool = False) -> Catalog:
         """The catalog brought up to date: new and changed files are indexed, vanished ones dropped.
 
-        What was named when it was built is looked up again. Files that haven't changed are not read.
+        The paths that it was built of are looked up again. Files that haven't changed are not read. While
+        another process builds or refreshes this catalog, it waits.
 
         Parameters
         ----------
@@ -243,7 +242,8 @@ class Catalog:
             With all files, whichever this one was narrowed to.
         """
         _check_policy(on_error)
-        return Catalog(self.folder, refresh(self.folder, on_error=on_error, anew=anew))
+        folder = self.index.folder
+        return Catalog(IndexReader(folder, refresh(folder, on_error=on_error, anew=anew)))
 
     def __repr__(self) -> str:
         return (
@@ -263,7 +263,8 @@ def create(
     _check_policy(on_error)
     folder = Folder.of(url, options, config.settings())
     keeps = Keeps.of(tables, values_limit)
-    return Catalog(folder, build(absolute_paths(paths), folder, keeps, on_error=on_error))
+    manifest = build(absolute_paths(paths), folder, keeps, on_error=on_error)
+    return Catalog(IndexReader(folder, manifest))
 
 
 def load(url: Any, options: Options) -> Catalog:
@@ -274,7 +275,7 @@ def load(url: Any, options: Options) -> Catalog:
         raise FileNotFoundError(
             f"{shown(folder.url)}: no catalog is there; build_catalog(paths, url) makes one"
         )
-    return Catalog(folder, manifest)
+    return Catalog(IndexReader(folder, manifest))
 
 
 def _check_policy(on_error: str) -> None:

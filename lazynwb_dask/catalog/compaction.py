@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.values import ROW_GROUP, values_name, written
-from lazynwb_dask.storage import parquet
 
 FILES = 128
 SMALL = 1 << 20
@@ -38,15 +37,7 @@ def compacted(
 ) -> tuple[pa.Table, dict[str, bytes]]:
     """The rows of `tables` with fewer Parquet files of values, and those that are to be written.
 
-    Parameters
-    ----------
-    tables : pyarrow.Table
-        Sorted.
-    sections : dict
-        As in `Manifest`.
-    sizes : dict of str to int
-        The sizes of the Parquet files of values.
-    folder : Folder
+    `sizes` are those of the Parquet files that hold values; `sections` as in `Manifest`.
     """
     names = np.array(tables["values"].to_pylist(), object)
     first, rows = (tables[name].fill_null(0).to_numpy().copy() for name in ("first", "rows"))
@@ -60,7 +51,7 @@ def compacted(
         for old in small:
             at = start + np.flatnonzero(names[start:stop] == old)
             used = [np.arange(f, f + n) for f, n in zip(first[at], rows[at], strict=True)]
-            values = _whole(folder, old, sizes[old]).take(pa.array(np.concatenate(used)))
+            values = folder.table(old, sizes[old]).take(pa.array(np.concatenate(used)))
             _add(groups, values, at)
         for group in groups:
             if len(group.at) > 1:
@@ -87,11 +78,3 @@ def _add(groups: list[_Group], values: pa.Table, at: np.ndarray) -> None:
             group.at.append(at)
             return
     groups.append(_Group(values, [at]))
-
-
-def _whole(folder: Folder, name: str, size: int) -> pa.Table:
-    file = folder.parquet(name, size)
-    footer = parquet.footer(file, folder.options, folder.settings)
-    names = footer.schema.to_arrow_schema().names
-    groups = range(footer.num_row_groups)
-    return parquet.table(file, names, groups, folder.options, folder.settings)

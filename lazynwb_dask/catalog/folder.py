@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
-from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source
+from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source, parquet
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.parquet import ParquetFile
 from lazynwb_dask.util.threads import at_once
@@ -59,7 +61,16 @@ class Folder:
         return f"{self.url}/{name}"
 
     def parquet(self, name: str, size: int) -> ParquetFile:
+        """One of its Parquet files, of a known size."""
         return ParquetFile(self.url_of(name), size)
+
+    def table(self, name: str, size: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a Parquet file."""
+        file = self.parquet(name, size)
+        footer = parquet.footer(file, self.options, self.settings)
+        columns = footer.schema.to_arrow_schema().names if columns is None else columns
+        groups = range(footer.num_row_groups)
+        return parquet.table(file, columns, groups, self.options, self.settings)
 
     def read(self, name: str) -> bytes | None:
         """A whole file; None if there is none."""

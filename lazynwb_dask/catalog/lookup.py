@@ -1,4 +1,4 @@
-"""The tables and columns that a catalog knows under some paths: by columns, with no object for each file."""
+"""The tables and columns of a catalog under some paths, as arrays over all files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lazynwb_dask.catalog.catalog import Catalog
-from lazynwb_dask.catalog.tables_schema import COLUMNS, STATISTICS
+from lazynwb_dask.catalog.tables_schema import COLUMNS, STATISTICS, TABLES
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.nwb.tables import Table, table_path
@@ -19,15 +19,8 @@ from lazynwb_dask.plan.statistics import Columns
 from lazynwb_dask.scan.catalog_slots import NONE
 from lazynwb_dask.storage import parquet
 
-_TABLE = [
-    pa.field("file", pa.int32()),
-    pa.field("rows", pa.int64()),
-    pa.field("values", pa.dictionary(pa.int32(), pa.string())),
-    pa.field("first", pa.int64()),
-    pa.field("damage", pa.string()),
-    pa.field("problem", pa.string()),
-]
-_PLANNED = [
+_OF_TABLES = ["file", "rows", "values", "first", "damage", "problem"]
+_OF_COLUMNS = [
     "column", "file", "position", "variant", "short", "bytes", "values", "index", "problem",
     *STATISTICS.names,
 ]  # fmt: skip
@@ -35,7 +28,7 @@ _PLANNED = [
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The table that was asked for, over the catalog's files.
+    """The requested table, over the catalog's files.
 
     Attributes
     ----------
@@ -65,7 +58,7 @@ class Tables:
 
 
 def find_tables(catalog: Catalog, table: Table, on_error: str = "raise") -> Tables:
-    """Which table each of the catalog's files has of those asked for.
+    """Which of the requested tables each of the catalog's files has.
 
     Parameters
     ----------
@@ -76,10 +69,9 @@ def find_tables(catalog: Catalog, table: Table, on_error: str = "raise") -> Tabl
     where[catalog.numbers] = np.arange(len(catalog))
     picked = np.full(len(catalog), -1, np.int32)
     names = _candidates(catalog, table)
-    columns = ["file", "rows", "values", "first", "damage", "problem"]
     held = []
     for i, (name, mine) in enumerate(names.items()):
-        rows = catalog.index.section("tables", name, columns)
+        rows = catalog.index.section("tables", name, _OF_TABLES)
         at = where[rows["file"].to_numpy()]
         free = at >= 0
         free[free] = picked[at[free]] < 0
@@ -89,9 +81,8 @@ def find_tables(catalog: Catalog, table: Table, on_error: str = "raise") -> Tabl
         held.append((at[free], rows.filter(pa.array(free))))
     at = np.concatenate([np.zeros(0, np.int64), *[a for a, _ in held]])
     order = np.argsort(at, kind="stable")
-    joined = pa.concat_tables(
-        [pa.schema([f for f in _TABLE if f.name in columns]).empty_table(), *[r for _, r in held]]
-    ).unify_dictionaries()
+    empty = pa.schema([TABLES.field(name) for name in _OF_TABLES]).empty_table()
+    joined = pa.concat_tables([empty, *[rows for _, rows in held]]).unify_dictionaries()
     joined, at = joined.take(pa.array(order)).combine_chunks(), at[order]
     bad = joined["problem"].is_valid().to_numpy()
     if on_error == "skip":
@@ -145,7 +136,7 @@ def find_columns(catalog: Catalog, tables: Tables) -> Columns:
     where[tables.number] = np.arange(len(tables.number))
     pieces, ats, extents = [], [], []
     for i, path in enumerate(tables.paths):
-        rows = catalog.index.section("columns", path, _PLANNED)
+        rows = catalog.index.section("columns", path, _OF_COLUMNS)
         at = where[rows["file"].to_numpy()]
         mine = at >= 0
         mine[mine] = tables.path[at[mine]] == i
@@ -157,7 +148,7 @@ def find_columns(catalog: Catalog, tables: Tables) -> Columns:
         pieces.append(rows)
         ats.append(at)
         extents.append(packed)
-    empty = pa.schema([COLUMNS.field(name) for name in _PLANNED]).empty_table()
+    empty = pa.schema([COLUMNS.field(name) for name in _OF_COLUMNS]).empty_table()
     rows = pa.concat_tables([empty, *pieces]).unify_dictionaries().combine_chunks()
     at = np.concatenate([np.zeros(0, np.int64), *ats])
     packed = pa.concat_arrays([pa.array([], pa.large_binary()), *extents])
@@ -183,11 +174,11 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
 
     Only row groups that hold any are read: most columns' values are in the catalog itself.
     """
-    folder, manifest = catalog.folder, catalog.manifest
+    folder, manifest = catalog.index.folder, catalog.manifest
+    file, options, settings = catalog.index.file("columns"), folder.options, folder.settings
     start, stop = manifest.sections.get(path, (0, 0, 0, 0))[2:]
-    file = folder.parquet(*manifest.index["columns"])
-    groups, first = parquet.groups_of(file, start, stop, folder.options, folder.settings)
-    footer = parquet.footer(file, folder.options, folder.settings)
+    groups, first = parquet.groups_of(file, start, stop, options, settings)
+    footer = parquet.footer(file, options, settings)
     todo, spans, at = [], [], first
     for group in groups:
         end = at + footer.row_group(group).num_rows
@@ -197,7 +188,7 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
             todo.append(group)
         at = end
     if todo:
-        read = parquet.table(file, ["extents"], todo, folder.options, folder.settings)["extents"]
+        read = parquet.table(file, ["extents"], todo, options, settings)["extents"]
     pieces, offset = [pa.array([], pa.large_binary())], 0
     for group, (a, b, begin) in zip(groups, spans, strict=True):
         if group not in todo:
@@ -210,7 +201,6 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
     return pa.concat_arrays(pieces)
 
 
-# ------------------------------------------------------------------------------------------------ schema
 def combined(column: pa.ChunkedArray) -> Any:
     """A column in one piece."""
     held = column.unify_dictionaries().combine_chunks()
@@ -221,6 +211,3 @@ def codes_of(values: pa.DictionaryArray) -> np.ndarray:
     """The positions in the dictionary; NONE for nulls."""
     found: np.ndarray = values.indices.fill_null(NONE).to_numpy().astype(np.int32)
     return found
-
-
-# ------------------------------------------------------------------------------------------------- whole

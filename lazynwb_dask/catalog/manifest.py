@@ -86,11 +86,10 @@ class Manifest:
         """The same, keeping the files of earlier states for a while."""
         if before is None:
             return self
-        now = int(time.time())
+        now, names = int(time.time()), self.names
         kept = {name: since for name, since in before.superseded.items() if now - since < GRACE}
         kept |= dict.fromkeys(sorted(before.names), now)
-        left = {name: since for name, since in kept.items() if name not in self.names}
-        return replace(self, superseded=left)
+        return replace(self, superseded={n: since for n, since in kept.items() if n not in names})
 
     def write(self, folder: Folder) -> None:
         """Make this the catalog, all at once."""

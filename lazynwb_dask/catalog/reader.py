@@ -36,10 +36,7 @@ class IndexReader:
 
     def rows(self, kind: str, names: Sequence[str] | None = None) -> pa.Table:
         """All rows of one of the index's files."""
-        file, options, settings = self._file(kind), self.folder.options, self.folder.settings
-        footer = parquet.footer(file, options, settings)
-        names = names if names is not None else footer.schema.to_arrow_schema().names
-        return parquet.table(file, names, range(footer.num_row_groups), options, settings)
+        return self.folder.table(*self.manifest.index[kind], names)
 
     def section(self, kind: str, table: str, names: Sequence[str]) -> pa.Table:
         """The rows of `tables` or `columns` that are about one table."""
@@ -47,12 +44,13 @@ class IndexReader:
         start, stop = at[:2] if kind == "tables" else at[2:]
         if stop <= start:
             return pa.schema([INDEX[kind].field(name) for name in names]).empty_table()
-        file, options, settings = self._file(kind), self.folder.options, self.folder.settings
+        file, options, settings = self.file(kind), self.folder.options, self.folder.settings
         groups, first = parquet.groups_of(file, start, stop, options, settings)
         rows = parquet.table(file, names, groups, options, settings)
         return rows.slice(start - first, stop - start)
 
-    def _file(self, kind: str) -> parquet.ParquetFile:
+    def file(self, kind: str) -> parquet.ParquetFile:
+        """One of the index's files."""
         return self.folder.parquet(*self.manifest.index[kind])
 
     def batch(self) -> Batch:
