@@ -37,17 +37,17 @@ def make_catalog(folder: Path, files: int) -> None:
     from lazynwb_dask.model.source import Source
     from lazynwb_dask.storage.options import Options
 
-    keeps, options, settings = Keeps(None, 4 << 20), Options(), config.settings()
+    keeps, access = Keeps(None, 4 << 20), config.file_access(Options())
     with tempfile.TemporaryDirectory() as where:
         paths = make_sessions(where, n=SEEDS, units=20, mean_spikes=50, trials=20, varied=True)
-        found = [survey(Source(path), options, settings, keeps) for path in paths]
+        found = [survey(Source(path), access, keeps) for path in paths]
     seeds, values = batch_of(found)
     rng = np.random.default_rng(0)
     batches = []
     for at in range(0, files, SEEDS):
         tables = {kind: _varied(table, kind, at, rng) for kind, table in seeds.tables.items()}
         batches.append(Batch(tables, seeds.values))
-    catalog = Folder.of(folder, options, settings)
+    catalog = Folder.of(folder, access)
     rows = np.stack(np.divmod(np.arange(files), SEEDS), axis=1)
     manifest, made = assembled(batches, rows, catalog, keeps, ("s3://made-up/",))
     for name, data in (values | made).items():

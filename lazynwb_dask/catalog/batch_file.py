@@ -17,7 +17,7 @@ from lazynwb_dask.catalog.batch import Batch
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.manifest import Keeps
 from lazynwb_dask.catalog.tables_schema import BATCHES, FORMAT, INDEX
-from lazynwb_dask.plan.index_files import concurrently
+from lazynwb_dask.util.concurrently import concurrently
 
 _DIGEST = 16
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -29,18 +29,18 @@ from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
 from lazynwb_dask.catalog.reader import IndexReader
 from lazynwb_dask.catalog.survey import Surveyed, survey
 from lazynwb_dask.catalog.tables_schema import BATCHES
-from lazynwb_dask.cluster.client import active_client, withdrawn
+from lazynwb_dask.cluster.client import active_client, cancelled_check
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.index_cache import is_identified
-from lazynwb_dask.plan.index_files import concurrently
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.sources.stat import versions
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.options import Options
-from lazynwb_dask.storage.runtime import Withdrawn
+from lazynwb_dask.storage.runtime import ReadCancelled
+from lazynwb_dask.util.concurrently import concurrently
 from lazynwb_dask.util.threads import at_once
 
 SMALLEST, LARGEST = 8, 128  # files of a batch that a worker indexes
@@ -172,12 +172,12 @@ def _rows(batches: Sequence[Batch]) -> dict[_Key | None, tuple[int, int]]:
 
 def _files(paths: Sequence[str], folder: Folder) -> list[Source]:
     """The files, each once, with their versions."""
-    found = list({source.url: source for source in expand(list(paths), folder.options)}.values())
+    found = list({source.url: source for source in expand(list(paths), folder.access)}.values())
     for source in found:
         why = url_problem(source.url)
         if why:
             raise ValueError(why)
-    return versions(found, folder.options, folder.settings, threads=2 * _threads())
+    return versions(found, folder.access, threads=2 * _threads())
 
 
 def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[Source]:
@@ -199,7 +199,7 @@ def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[
 
     def is_gone(source: Source) -> bool:
         try:
-            open_source(source, 1, folder.options, folder.settings)
+            open_source(source, 1, folder.access)
         except NWBFileNotFoundError:
             return True
         except NWBError:
@@ -227,7 +227,7 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder)
         warnings.warn(f"{text}; the catalog is without", stacklevel=5)
         return
     try:
-        there = list_tables(sources[0], folder.options, folder.settings)
+        there = list_tables(sources[0], folder.access)
     except NWBError:
         there = []
     near = [one for name in lacked for one in get_close_matches(name, there, n=3, cutoff=0.5)]
@@ -286,9 +286,9 @@ def _by_cluster(
 ) -> Generator[_Made, None, None]:
     from distributed import as_completed as completed
 
-    share(folder.options)
+    share(folder.access.options)
     running = [
-        client.submit(_make_there, list(part), folder.url, folder.options, keeps, pure=False)
+        client.submit(_make_there, list(part), folder.url, folder.access.options, keeps, pure=False)
         for part in parts
     ]
     try:
@@ -300,8 +300,8 @@ def _by_cluster(
 
 def _make_there(sources: Sequence[Source], url: str, options: Options, keeps: Keeps) -> _Made:
     """On a worker, by its own settings."""
-    folder = Folder(url, options, config.settings())
-    return make_batch(sources, folder, keeps, _threads(), withdrawn())
+    folder = Folder(url, config.file_access(options))
+    return make_batch(sources, folder, keeps, _threads(), cancelled_check())
 
 
 def make_batch(
@@ -314,9 +314,9 @@ def make_batch(
     """Survey some files and write the batch.
 
     Once the build is `stopped` no other file is begun, and reads that go on end. What was found until then is
-    written, for the build that goes on from there, and `Withdrawn` is raised.
+    written, for the build that goes on from there, and `ReadCancelled` is raised.
     """
-    settings = replace(folder.settings, withdrawn=stopped)
+    access = folder.access.with_settings(cancelled=stopped)
 
     def is_over() -> bool:
         return stopped is not None and stopped()
@@ -325,8 +325,8 @@ def make_batch(
         if is_over():
             return None
         try:
-            found = survey(source, folder.options, settings, keeps)
-        except Withdrawn:
+            found = survey(source, access, keeps)
+        except ReadCancelled:
             return None
         return None if is_over() else found  # a read that ended early may lack something
 
@@ -334,7 +334,7 @@ def make_batch(
     files = [file for file in surveyed if file is not None]
     name = write_batch(folder, *batch_of(files), keeps) if files else ""
     if len(files) < len(sources):
-        raise Withdrawn
+        raise ReadCancelled
     return name, [file.problem for file in files]
 
 

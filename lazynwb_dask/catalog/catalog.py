@@ -21,7 +21,8 @@ from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
 from lazynwb_dask.catalog.reader import IndexReader, source_of
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.scan.schema import Field, series
+from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
 
 
@@ -220,8 +221,8 @@ class Catalog:
             raise FileNotFoundError(f"{shown(name)}: not in the catalog at {shown(self.url)}")
         number = int(self.numbers[urls.index(name)])
         found = self.index.contents(number, [tables] if isinstance(tables, str) else tables)
-        source, folder = self.index.source(number), self.index.folder
-        return to_kerchunk(source, found, columns, folder.options, folder.settings)
+        source = self.index.source(number)
+        return to_kerchunk(source, found, columns, self.index.folder.access)
 
     def refresh(self, *, on_error: str = "raise", anew: bool = False) -> Catalog:
         """The catalog brought up to date: new and changed files are indexed, vanished ones dropped.
@@ -261,7 +262,7 @@ def create(
 ) -> Catalog:
     """Build a catalog. See `lazynwb_dask.build_catalog`."""
     _check_policy(on_error)
-    folder = Folder.of(url, options, config.settings())
+    folder = Folder.of(url, config.file_access(options))
     keeps = Keeps.of(tables, values_limit)
     manifest = build(absolute_paths(paths), folder, keeps, on_error=on_error)
     return Catalog(IndexReader(folder, manifest))
@@ -269,7 +270,7 @@ def create(
 
 def load(url: Any, options: Options) -> Catalog:
     """Open a catalog. See `lazynwb_dask.open_catalog`."""
-    folder = Folder.of(url, options, config.settings())
+    folder = Folder.of(url, config.file_access(options))
     manifest = read_manifest(folder)
     if manifest is None:
         raise FileNotFoundError(

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
-from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source, parquet
+from lazynwb_dask.storage import Request, fetch, listed, open_source, parquet
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.parquet import ParquetFile
 from lazynwb_dask.util.threads import at_once
@@ -38,23 +39,25 @@ class Folder:
     ----------
     url : str
         Without a slash at its end.
-    options : Options
-    settings : Settings
+    access : FileAccess
     """
 
     url: str
-    options: Options
-    settings: Settings
+    access: FileAccess
+
+    @property
+    def options(self) -> Options:
+        return self.access.options
 
     @staticmethod
-    def of(url: str | os.PathLike[str], options: Options, settings: Settings) -> Folder:
+    def of(url: str | os.PathLike[str], access: FileAccess) -> Folder:
         """The folder that a user named."""
         text = os.fspath(url)
         if "::" in text or "?" in text.partition("://")[2]:
             raise ValueError(f"a catalog's URL can't be chained or have a query: {shown(text)}")
         if is_local(text):
             text = os.path.abspath(os.path.expanduser(local_path(text))).replace(os.sep, "/")
-        return Folder(text.rstrip("/"), options, settings)
+        return Folder(text.rstrip("/"), access)
 
     def url_of(self, name: str) -> str:
         """The URL of one of its files."""
@@ -67,17 +70,15 @@ class Folder:
     def table(self, name: str, size: int, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows of a Parquet file."""
         file = self.parquet(name, size)
-        footer = parquet.footer(file, self.options, self.settings)
+        footer = parquet.footer(file, self.access)
         columns = footer.schema.to_arrow_schema().names if columns is None else columns
         groups = range(footer.num_row_groups)
-        return parquet.table(file, columns, groups, self.options, self.settings)
+        return parquet.table(file, columns, groups, self.access)
 
     def read(self, name: str) -> bytes | None:
         """A whole file; None if there is none."""
         try:
-            source, head = open_source(
-                Source(self.url_of(name)), FIRST, self.options, self.settings
-            )
+            source, head = open_source(Source(self.url_of(name)), FIRST, self.access)
         except NWBFileNotFoundError:
             return None
         assert source.size is not None
@@ -88,7 +89,7 @@ class Folder:
         def sink(data: memoryview) -> None:
             rest[:] = data
 
-        fetch(source, [Request(len(head), source.size, sink)], self.options, self.settings)
+        fetch(source, [Request(len(head), source.size, sink)], self.access)
         return head + bytes(rest)
 
     def write(self, name: str, data: bytes) -> None:
@@ -109,7 +110,7 @@ class Folder:
 
     def _put(self, name: str, put: Callable[[AbstractFileSystem, str], None]) -> None:
         try:
-            listed(self.url_of(name), self.options, self.settings, put)
+            listed(self.url_of(name), self.access, put)
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
                 f"{shown(self.url)}: a catalog can't be written there: there is no such bucket or "
@@ -122,7 +123,7 @@ class Folder:
             path = self.url_of(folder)
             names = os.listdir(path) if os.path.isdir(path) else []
         else:
-            names = listed(self.url_of(folder), self.options, self.settings, _names)
+            names = listed(self.url_of(folder), self.access, _names)
         return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
 
     def remove(self, names: Iterable[str]) -> None:
@@ -134,7 +135,7 @@ class Folder:
             if is_local(self.url):
                 os.unlink(self.url_of(name))
             else:
-                listed(self.url_of(name), self.options, self.settings, _delete)
+                listed(self.url_of(name), self.access, _delete)
         except (OSError, NWBReadError):
             return
 

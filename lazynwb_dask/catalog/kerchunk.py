@@ -18,9 +18,8 @@ from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.series import SERIES
-from lazynwb_dask.read.partition import read_arrays
-from lazynwb_dask.storage import Settings
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.read.arrays import read_arrays
+from lazynwb_dask.storage.access import FileAccess
 
 # name, column, where it lies, and how many indexes point into it
 _Array = tuple[str, ColumnIndex, ArrayIndex, int]
@@ -33,8 +32,7 @@ def to_kerchunk(
     source: Source,
     tables: Sequence[TableIndex],
     columns: str | Sequence[str] | None,
-    options: Options,
-    settings: Settings,
+    access: FileAccess,
 ) -> dict[str, Any]:
     """The references of one file. See `Catalog.to_kerchunk`."""
     if source.parts:
@@ -46,7 +44,7 @@ def to_kerchunk(
         """With its chunks: a catalog leaves out the longest lists of them, to be read on demand."""
         if array.layout.chunk is None or array.extents.offsets.size or not array.rows:
             return array
-        _, maps = read_arrays(source, [], [array], options, settings)
+        _, maps = read_arrays(source, [], [array], access)
         found = maps.get(array.extents.root)
         if found is None:
             raise UnsupportedColumnError(

@@ -16,7 +16,7 @@ from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.manifest import Manifest
 from lazynwb_dask.catalog.tables_schema import COLUMNS, INDEX
 from lazynwb_dask.errors import NWBReadError, TableNotFoundError
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, Layout, TableIndex
 from lazynwb_dask.model.packing import layout_of, parts_of
 from lazynwb_dask.model.source import Source, shown
@@ -44,9 +44,9 @@ class IndexReader:
         start, stop = at[:2] if kind == "tables" else at[2:]
         if stop <= start:
             return pa.schema([INDEX[kind].field(name) for name in names]).empty_table()
-        file, options, settings = self.file(kind), self.folder.options, self.folder.settings
-        groups, first = parquet.groups_of(file, start, stop, options, settings)
-        rows = parquet.table(file, names, groups, options, settings)
+        file, access = self.file(kind), self.folder.access
+        groups, first = parquet.groups_of(file, start, stop, access)
+        rows = parquet.table(file, names, groups, access)
         return rows.slice(start - first, stop - start)
 
     def file(self, kind: str) -> parquet.ParquetFile:
@@ -131,7 +131,7 @@ class IndexReader:
         ]
 
     def _read_series(self, source: Source, paths: Sequence[str] | None) -> dict[str, TableIndex]:
-        passes = Passes(source, self.folder.options, self.folder.settings)
+        passes = open_file(source, self.folder.access)
         paths = passes.run(ListSeries()) if paths is None else paths
         found = {path: passes.run(IndexTable((path,), details=True)) for path in paths}
         return {path: table for path, table in found.items() if table is not None}

@@ -13,14 +13,14 @@ from lazynwb_dask.catalog.manifest import Keeps
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.hdf5.links import ListTables
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.session import ReadSession
 from lazynwb_dask.nwb.tables import IndexTable
-from lazynwb_dask.read.partition import Wanted, read_arrays
-from lazynwb_dask.storage import Settings, open_source
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.read.arrays import Wanted, read_arrays
+from lazynwb_dask.storage import open_source
+from lazynwb_dask.storage.access import FileAccess
 
 # A chunk map of at most so many chunks is part of the catalog; larger ones are read when they are needed.
 MAX_CHUNKS = 4096
@@ -56,16 +56,16 @@ class Surveyed:
     problem: str = ""
 
 
-def survey(source: Source, options: Options, settings: Settings, keeps: Keeps) -> Surveyed:
+def survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
     """Read what a catalog keeps of one file. If it can't be read that is recorded, not raised."""
     try:
-        return _survey(source, options, settings, keeps)
+        return _survey(source, access, keeps)
     except NWBError as exc:
         return Surveyed(source, problem=f"{type(exc).__name__}: {exc}")
 
 
-def _survey(source: Source, options: Options, settings: Settings, keeps: Keeps) -> Surveyed:
-    passes = Passes(source, options, settings)
+def _survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
+    passes = open_file(source, access)
     found = Surveyed(passes.source)
     for part in found.source.parts:
         if why := url_problem(part.url):
@@ -78,18 +78,16 @@ def _survey(source: Source, options: Options, settings: Settings, keeps: Keeps) 
         try:
             table = passes.run(IndexTable((path,), details=True))
         except NWBError as exc:
-            open_source(
-                found.source, 1, options, settings
-            )  # raises if the whole file is unreachable
+            open_source(found.source, 1, access)  # raises if the whole file is unreachable
             found.problems[path] = f"{type(exc).__name__}: {exc}"
             continue
         if table is not None:
             found.tables.append(table)
-    _read_values(found, options, settings, keeps.values_limit)
+    _read_values(found, access, keeps.values_limit)
     return found
 
 
-def _read_values(found: Surveyed, options: Options, settings: Settings, limit: int) -> None:
+def _read_values(found: Surveyed, access: FileAccess, limit: int) -> None:
     """Read the values of small columns and the maps of chunks, all in a few round trips."""
     todo: list[tuple[Wanted, dict[str, Values], str]] = []
     for table in found.tables:
@@ -112,7 +110,7 @@ def _read_values(found: Surveyed, options: Options, settings: Settings, limit: i
         for array in column.arrays
         if _is_unread(array)
     ]
-    read, maps = read_arrays(found.source, [w for w, _, _ in todo], unread, options, settings)
+    read, maps = read_arrays(found.source, [w for w, _, _ in todo], unread, access)
     for (_, target, name), column_values in zip(todo, read, strict=True):
         if column_values is not None:
             target[name] = column_values

@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def folder_of(url: str | Path, storage_options: dict[str, Any] | None = None) -> Folder:
-    return Folder.of(url, Options(storage_options), config.settings())
+    return Folder.of(url, config.file_access(Options(storage_options)))
 
 
 def held_by_another(where: Path, age: str = "") -> None:
