@@ -19,7 +19,6 @@ from lazynwb_dask.catalog.folder import Folder, absolute_paths
 from lazynwb_dask.catalog.kerchunk import to_kerchunk
 from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
 from lazynwb_dask.catalog.reader import IndexReader, source_of
-from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.scan.fields import Field
 from lazynwb_dask.scan.to_pandas import series
@@ -155,21 +154,6 @@ class Catalog:
             "a catalog takes a condition on its sessions, as in "
             'catalog[catalog.sessions.species == "Mus musculus"], or a slice'
         )
-
-    # What scan.py uses until it takes `index`.
-    @property
-    def place(self) -> Folder:
-        return self.index.folder
-
-    @property
-    def variants(self) -> list[str]:
-        return self.index.variants
-
-    def source(self, number: int) -> Source:
-        return self.index.source(number)
-
-    def indexes(self, table: str, numbers: Sequence[int]) -> list[TableIndex]:
-        return self.index.table_indexes(table, numbers)
 
     def to_kerchunk(
         self,

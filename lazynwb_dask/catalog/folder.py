@@ -21,7 +21,6 @@ from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.storage import Request, fetch, listed, open_source, parquet
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.parquet import ParquetFile
 from lazynwb_dask.util.threads import at_once
 
@@ -44,10 +43,6 @@ class Folder:
 
     url: str
     access: FileAccess
-
-    @property
-    def options(self) -> Options:
-        return self.access.options
 
     @staticmethod
     def of(url: str | os.PathLike[str], access: FileAccess) -> Folder:
