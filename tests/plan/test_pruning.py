@@ -19,10 +19,16 @@ from hypothesis import strategies as st
 
 import lazynwb_dask
 from lazynwb_dask import expr
-from lazynwb_dask.catalog import column_stats as statistics
-from lazynwb_dask.catalog import layout
+from lazynwb_dask.catalog import column_stats, tables_schema
 from lazynwb_dask.predicate.query import parse_query
-from lazynwb_dask.predicate.tree import Column, Constant, Method, Operation, Predicate, then
+from lazynwb_dask.predicate.tree import (
+    Column,
+    Constant,
+    Method,
+    Operation,
+    Predicate,
+    then,
+)
 from lazynwb_dask.scan.scan import Scan
 
 FLOATS = [
@@ -260,11 +266,11 @@ def test_statistics_tell_what_the_schema_promises() -> None:
         np.array([1, 2], np.uint8), np.array([True]), np.array([], float), np.array(["a"], object),
         np.array([2**63], np.uint64), np.array([np.nan], np.float32),
     ):  # fmt: skip
-        found = statistics.statistics(
+        found = column_stats.statistics(
             values if values.dtype != object else pa.array(values.tolist())
         )
-        assert set(found) <= set(layout.STATISTICS.names)
-    assert statistics.statistics(np.array([2**63], np.uint64)) == {}
+        assert set(found) <= set(tables_schema.STATISTICS.names)
+    assert column_stats.statistics(np.array([2**63], np.uint64)) == {}
 
 
 def test_several_conditions_prune_together(scan: Scan) -> None:
