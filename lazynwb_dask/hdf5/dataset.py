@@ -10,9 +10,9 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5z
 
 from lazynwb_dask.errors import UnsupportedColumnError
+from lazynwb_dask.hdf5.dataset_header import Header
 from lazynwb_dask.hdf5.datatypes import element_of
 from lazynwb_dask.hdf5.extensible_array import corrected, grows_inside, is_extensible
-from lazynwb_dask.hdf5.header_forms import Header
 from lazynwb_dask.hdf5.links import has_attribute
 from lazynwb_dask.hdf5.object_header import (
     ChunkTree,

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from io import RawIOBase
 from typing import TYPE_CHECKING, Any
 
-from lazynwb_dask.hdf5.plain import Plain
+from lazynwb_dask.hdf5.json_values import Plain
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.table_json import pack_table, unpack_table
 

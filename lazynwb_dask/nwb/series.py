@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from h5py import h5d, h5g
 
+from lazynwb_dask.hdf5.json_values import plain
 from lazynwb_dask.hdf5.links import Refused, attribute, find, is_table, small, text
-from lazynwb_dask.hdf5.plain import plain
 from lazynwb_dask.hdf5.sparse_file import Miss
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Extents, Layout, TableIndex
 

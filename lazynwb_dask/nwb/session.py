@@ -14,8 +14,8 @@ from h5py import h5a, h5d, h5g, h5t
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.dataset import elsewhere
+from lazynwb_dask.hdf5.json_values import Plain, plain
 from lazynwb_dask.hdf5.links import Refused, attribute, children, find, small
-from lazynwb_dask.hdf5.plain import Plain, plain
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.tables import check_nwb, root_version

@@ -19,7 +19,7 @@ from h5py import h5d, h5g, h5i, h5l, h5o, h5r, h5t
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5 import external as foreign
 from lazynwb_dask.hdf5.dataset import Dataset, Locator, elsewhere, known_form
-from lazynwb_dask.hdf5.header_forms import Header, plain_header
+from lazynwb_dask.hdf5.dataset_header import Header, plain_header
 from lazynwb_dask.hdf5.links import (
     Refused,
     attribute,

@@ -18,7 +18,7 @@ from lazynwb_dask.hdf5 import (
     dataset,
 )
 from lazynwb_dask.hdf5 import (
-    header_forms as headers,
+    dataset_header as headers,
 )
 from lazynwb_dask.hdf5 import (
     links as tree,
