@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from lazynwb_dask.decode.filters import convert_odd
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.model.index import ElementType
+from lazynwb_dask.model.elements import ElementType
 from lazynwb_dask.util.buffers import blank
 
 Values: TypeAlias = np.ndarray[Any, Any] | pa.Array

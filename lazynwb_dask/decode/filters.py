@@ -18,7 +18,8 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t, h5z
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.model.index import ElementType, Filter, Layout, element_bytes
+from lazynwb_dask.model.elements import ElementType, element_bytes
+from lazynwb_dask.model.index import Filter, Layout
 from lazynwb_dask.util.buffers import blank
 from lazynwb_dask.util.locks import Lock
 

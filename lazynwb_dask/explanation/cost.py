@@ -19,7 +19,8 @@ import pyarrow as pa
 from lazynwb_dask.hdf5.global_heap import FIRST
 from lazynwb_dask.hdf5.object_header import NODE_HEADER
 from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, walk
+from lazynwb_dask.model.elements import walk
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex
 from lazynwb_dask.model.source import is_local
 from lazynwb_dask.read import time_search as seek
 from lazynwb_dask.read.column import Reader

@@ -22,16 +22,8 @@ from lazynwb_dask.hdf5.object_header import (
     grid_positions,
 )
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
-from lazynwb_dask.model.index import (
-    UNDEFINED,
-    ArrayIndex,
-    ElementType,
-    Extents,
-    Filter,
-    Layout,
-    element_bytes,
-    walk,
-)
+from lazynwb_dask.model.elements import ElementType, element_bytes, walk
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Filter, Layout
 from lazynwb_dask.model.limits import MAX_ELEMENT, check_extents, check_shape
 
 EAGER_CHUNKS = 16  # a column of up to so many chunks is always indexed whole

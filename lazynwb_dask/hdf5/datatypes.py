@@ -9,7 +9,7 @@ import numpy as np
 from h5py import h5t
 
 from lazynwb_dask.errors import UnsupportedColumnError
-from lazynwb_dask.model.index import ElementType, element_bytes
+from lazynwb_dask.model.elements import ElementType, element_bytes
 
 MAX_FIELDS = 4096  # of a compound
 MAX_LABELS = 1 << 16  # of an enumeration

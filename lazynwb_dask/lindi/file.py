@@ -25,7 +25,8 @@ from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
 from lazynwb_dask.lindi import zarr2
 from lazynwb_dask.lindi.file_image import image
 from lazynwb_dask.lindi.references import Contents, parse
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, walk
+from lazynwb_dask.model.elements import walk
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.nwb.tables import ListChunks

@@ -28,7 +28,8 @@ from lazynwb_dask.decode.filters import (
     undone,
 )
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.model.index import ElementType, Filter, Layout
+from lazynwb_dask.model.elements import ElementType
+from lazynwb_dask.model.index import Filter, Layout
 from lazynwb_dask.model.limits import MAX_CHUNKS, MAX_ELEMENT
 
 MAX_HELD = 256 << 20  # decoded bytes of one array whose values are at hand

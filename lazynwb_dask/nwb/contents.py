@@ -15,7 +15,8 @@ from lazynwb_dask.hdf5.dataset import Dataset
 from lazynwb_dask.hdf5.json_values import Plain
 from lazynwb_dask.hdf5.links import attribute, is_table, text, texts, walk_groups
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
-from lazynwb_dask.model.index import ArrayIndex, TableIndex, element_type
+from lazynwb_dask.model.elements import element_type
+from lazynwb_dask.model.index import ArrayIndex, TableIndex
 from lazynwb_dask.nwb.series import SERIES, index_series, is_series
 from lazynwb_dask.nwb.tables import Indexer, check_nwb
 

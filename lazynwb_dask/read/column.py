@@ -31,15 +31,8 @@ from lazynwb_dask.decode.arrays import (
 )
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.object_header import ChunkTree
-from lazynwb_dask.model.index import (
-    DESCRIPTOR,
-    UNDEFINED,
-    ArrayIndex,
-    ElementType,
-    Extents,
-    Layout,
-    element_bytes,
-)
+from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.read.block import Decoder, shown
 from lazynwb_dask.read.chunk_sinks import Chunk, copy_rows, fill, fill_part, keep_node
