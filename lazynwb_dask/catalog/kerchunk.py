@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lazynwb_dask.decode.filters import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
+from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
 from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
 from lazynwb_dask.metadata.open import Passes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex

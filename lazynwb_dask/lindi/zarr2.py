@@ -18,15 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lazynwb_dask.decode.filters import (
-    BLOSC,
-    DEFLATE,
-    FLETCHER32,
-    SHUFFLE,
-    ZSTD,
-    chunk_bytes,
-    undone,
-)
+from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
+from lazynwb_dask.decode.filters import chunk_bytes, undone
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.elements import ElementType
 from lazynwb_dask.model.index import Filter, Layout

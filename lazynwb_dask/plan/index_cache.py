@@ -25,7 +25,7 @@ from dask.utils import parse_bytes
 
 from lazynwb_dask import config
 from lazynwb_dask._version import __version__
-from lazynwb_dask.decode.available import usable
+from lazynwb_dask.decode.available import mark_undecodable
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import FileIndex
 from lazynwb_dask.model.source import Source, is_lindi, shown
@@ -253,7 +253,7 @@ def index_file(
 
 
 def _usable(found: FileIndex) -> FileIndex:
-    return found if found.table is None else replace(found, table=usable(found.table))
+    return found if found.table is None else replace(found, table=mark_undecodable(found.table))
 
 
 def _keep(held: Store, found: FileIndex, table: Table, details: bool) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb_dask.decode.arrays import Values, merged, numbers, spread
+from lazynwb_dask.decode.arrays import Values, numbers
 from lazynwb_dask.decode.filters import chunk_bytes
+from lazynwb_dask.decode.runs import merged, spread
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.storage import Request

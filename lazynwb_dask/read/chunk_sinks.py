@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lazynwb_dask.decode.arrays import gather, spread
-from lazynwb_dask.decode.filters import before_shuffle, chunk_bytes, unshuffle, unshuffle_part
+from lazynwb_dask.decode.codecs import unshuffle, unshuffle_part
+from lazynwb_dask.decode.filters import before_shuffle, chunk_bytes
+from lazynwb_dask.decode.runs import gather, spread
 from lazynwb_dask.model.index import Layout
 
 FEW = 16  # runs of rows that are taken one by one

@@ -18,17 +18,15 @@ from lazynwb_dask.decode.arrays import (
     Values,
     arrow,
     fixed_text,
-    gather,
     labelled,
     listed,
-    merged,
     nested,
     numbers,
     picked,
     slices,
-    spread,
     utf8,
 )
+from lazynwb_dask.decode.runs import gather, merged, spread
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.object_header import ChunkTree
 from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
