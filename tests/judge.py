@@ -285,14 +285,14 @@ class Reading:
     def series(self) -> list[str]:
         """The paths of the first TimeSeries."""
         from lazynwb_dask.metadata import queries
-        from lazynwb_dask.nwb import contents as inventory
+        from lazynwb_dask.nwb.contents import TIMESERIES
 
         begun = time.monotonic()
         try:
             _, found = queries.take_stock(self.source, self.options, self.settings)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
-        return [f["path"] for f in found if f["kind"] == inventory.TIMESERIES][:3]
+        return [f["path"] for f in found if f["kind"] == TIMESERIES][:3]
 
     def session(self) -> dict[str, Any]:
         """The session's and the subject's fields."""

@@ -22,9 +22,8 @@ from lazynwb_dask.cluster import failures
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.series_view import Shown
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.nwb import tables as hdf5
+from lazynwb_dask.nwb.names import Table, table_path
 from lazynwb_dask.nwb.series_view import show_all
-from lazynwb_dask.nwb.tables import Table
 from lazynwb_dask.plan import partitions as assembly
 from lazynwb_dask.plan.index_files import index_files
 from lazynwb_dask.plan.report import report
@@ -470,7 +469,7 @@ def _holds(catalog: Catalog, table: Table, schema: Any, view: Shown | None, link
     if callable(table):
         return catalog.manifest.what.tables is None
     names = [table] if isinstance(table, str) else list(table)
-    return catalog.holds([hdf5.table_path(name) for name in names])
+    return catalog.holds([table_path(name) for name in names])
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -36,8 +36,8 @@ from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.source import Source, is_local, shown
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import Session
-from lazynwb_dask.nwb.tables import table_path
 from lazynwb_dask.plan.index_cache import is_identified
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.sources.stat import versions

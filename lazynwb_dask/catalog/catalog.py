@@ -23,7 +23,7 @@ from lazynwb_dask.catalog.reader import Variant, section, source_of, table_index
 from lazynwb_dask.errors import NWBReadError, TableNotFoundError
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.tables import table_path
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.scan.schema import Field, series
 from lazynwb_dask.storage.options import Options
 

@@ -18,9 +18,9 @@ from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, Unsuppo
 from lazynwb_dask.metadata.open import Passes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.contents import ListSeries
+from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import SERIES
-from lazynwb_dask.nwb.tables import IndexTable, table_path
 from lazynwb_dask.read.partition import read_arrays
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from lazynwb_dask.catalog.layout import COLUMNS, STATISTICS
 from lazynwb_dask.catalog.reader import section, whole
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.model.source import shown
-from lazynwb_dask.nwb.tables import Table, table_path
+from lazynwb_dask.nwb.names import Table, table_path
 from lazynwb_dask.plan.index_files import damaged
 from lazynwb_dask.plan.statistics import Columns
 from lazynwb_dask.scan.catalog_slots import NONE

@@ -30,7 +30,7 @@ from lazynwb_dask.errors import NWBReadError, TableNotFoundError
 from lazynwb_dask.model.index import ColumnIndex, TableIndex, column_type
 from lazynwb_dask.model.packing import parts_of
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.tables import Table
+from lazynwb_dask.nwb.names import Table
 from lazynwb_dask.plan.partitions import assemble
 from lazynwb_dask.plan.report import report
 from lazynwb_dask.plan.statistics import Columns

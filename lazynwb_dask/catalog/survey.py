@@ -12,12 +12,11 @@ import pyarrow as pa
 from lazynwb_dask.catalog.folder import unkept
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.hdf5.links import ListTables
 from lazynwb_dask.metadata.open import Passes
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, TableIndex
 from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.jobs import IndexTable, ListTables
 from lazynwb_dask.nwb.session import ReadSession
-from lazynwb_dask.nwb.tables import IndexTable
 from lazynwb_dask.read.partition import Wanted, read_arrays
 from lazynwb_dask.storage import Settings, open_source
 from lazynwb_dask.storage.options import Options

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lazynwb_dask.hdf5.chunk_btree import NODE_HEADER
 from lazynwb_dask.hdf5.global_heap import FIRST
-from lazynwb_dask.hdf5.object_header import NODE_HEADER
 from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex

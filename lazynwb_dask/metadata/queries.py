@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lazynwb_dask.hdf5.links import ListTables, NameObjects
+from lazynwb_dask.hdf5.links import NameObjects
 from lazynwb_dask.metadata.open import Passes, run
 from lazynwb_dask.model.index import Extents, FileIndex
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.nwb.contents import ListSeries, TakeStock
+from lazynwb_dask.nwb.contents import ListObjects
+from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListSeries, ListTables
+from lazynwb_dask.nwb.names import Table, table_path
 from lazynwb_dask.nwb.session import ReadSession, Session
-from lazynwb_dask.nwb.tables import IndexTable, ListChunks, Table, table_path
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options
 
@@ -102,7 +103,7 @@ def take_stock(
     NWBReadError
         When the file can't be read or isn't an NWB 2 file.
     """
-    source, found = run(source, options, settings, TakeStock())
+    source, found = run(source, options, settings, ListObjects())
     return source, found.value
 
 

@@ -29,7 +29,7 @@ from lazynwb_dask.decode.available import mark_undecodable
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import FileIndex
 from lazynwb_dask.model.source import Source, is_lindi, shown
-from lazynwb_dask.nwb.tables import Table, table_path
+from lazynwb_dask.nwb.names import Table, table_path
 from lazynwb_dask.plan.index_cache_entry import FORMAT, Entry, dump, load
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options

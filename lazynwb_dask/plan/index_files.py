@@ -9,7 +9,7 @@ from typing import TypeVar
 from lazynwb_dask.errors import Failure, NWBError, NWBReadError
 from lazynwb_dask.model.index import FileIndex
 from lazynwb_dask.model.source import Source, is_local, shown
-from lazynwb_dask.nwb.tables import Table
+from lazynwb_dask.nwb.names import Table
 from lazynwb_dask.plan import index_cache as store
 from lazynwb_dask.sources.stat import versions
 from lazynwb_dask.storage import Settings

@@ -23,9 +23,8 @@ from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import ColumnIndex, FileIndex, TableIndex
 from lazynwb_dask.model.series_view import Shown
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb import tables as hdf5
+from lazynwb_dask.nwb.names import Table, table_path
 from lazynwb_dask.nwb.series_view import show_all
-from lazynwb_dask.nwb.tables import Table
 from lazynwb_dask.plan.index_files import index_files
 from lazynwb_dask.read.partition import read_column
 from lazynwb_dask.scan.schema import PROVENANCE, Field, Schema, given_type, unify
@@ -117,8 +116,8 @@ def present(
 
 def _table_name(table: Table) -> str:
     if isinstance(table, str):
-        return hdf5.table_path(table)
-    return "as chosen" if callable(table) else " or ".join(hdf5.table_path(t) for t in table)
+        return table_path(table)
+    return "as chosen" if callable(table) else " or ".join(table_path(t) for t in table)
 
 
 def _no_table(

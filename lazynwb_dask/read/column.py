@@ -28,7 +28,7 @@ from lazynwb_dask.decode.arrays import (
 )
 from lazynwb_dask.decode.runs import gather, merged, spread
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.object_header import ChunkTree
+from lazynwb_dask.hdf5.chunk_btree import ChunkBTree
 from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
 from lazynwb_dask.model.limits import check_extents, check_shape
@@ -399,7 +399,7 @@ class Reader:
             return held
         shape = (extents.rows, *layout.item)
         check_shape(layout, extents.rows, self.size)
-        tree = ChunkTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
+        tree = ChunkBTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
         while tree.wanted:
             nodes: dict[int, bytes] = {}
             wanted = tree.wanted

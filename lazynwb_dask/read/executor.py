@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.hdf5 import external as foreign
-from lazynwb_dask.lindi import file as lindi
+from lazynwb_dask.hdf5.external import external_rows
+from lazynwb_dask.lindi.file import inlined_rows
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.source import Source, is_lindi
@@ -135,9 +135,9 @@ def look_elsewhere(
     """Read what is neither byte ranges nor in a catalog: by libhdf5, or from the text of a LINDI file."""
     asked = [(one.layout, one.starts, one.stops) for one in wanted]
     if is_lindi(source.url):
-        found = lindi.rows(source, asked, options, settings)
+        found = inlined_rows(source, asked, options, settings)
     else:
-        found = [foreign.rows(source, *one) for one in asked]
+        found = [external_rows(source, *one) for one in asked]
     for one, held in zip(wanted, found, strict=True):
         one.found = held
 

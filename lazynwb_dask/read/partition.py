@@ -31,7 +31,7 @@ from lazynwb_dask.errors import (
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import ArrayIndex, Extents, TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb import tables as hdf5
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series_view import show
 from lazynwb_dask.read import catalog_values as bulk
 from lazynwb_dask.read import time_search as seek
@@ -450,7 +450,7 @@ def _index(part: Part, scan: Scan, settings: Settings, lacking: list[Failure]) -
         )
         source, table = found.source, found.table
         if table is None:
-            none = f"no table {' or '.join(map(hdf5.table_path, names))}"
+            none = f"no table {' or '.join(map(table_path, names))}"
             if scan.on_missing == "skip":
                 lacking.append(Failure(shown(source.url), "read", none))
                 return Part(source, "", 0, 0, 0, {}, facts=part.facts)

@@ -24,10 +24,10 @@ from lazynwb_dask.metadata.open import Passes
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.model.task_names import task_label, words
-from lazynwb_dask.nwb.contents import ListSeries
+from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import REGIONS, SERIES
 from lazynwb_dask.nwb.series_view import check_channels, stored_conversion
-from lazynwb_dask.nwb.tables import IndexTable, table_path
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.timeseries.stored_array import StoredArray

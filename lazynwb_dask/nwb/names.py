@@ -1,0 +1,24 @@
+"""How users name tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Table = str | Sequence[str] | Callable[[list[str]], str | None]
+"""A path or alias, several of which the first that exists counts, or a function that chooses a path."""
+
+ALIASES = {
+    "trials": "/intervals/trials",
+    "epochs": "/intervals/epochs",
+    "invalid_times": "/intervals/invalid_times",
+    "electrodes": "/general/extracellular_ephys/electrodes",
+}
+
+
+def table_path(name: str) -> str:
+    """The path of a table that was named by path or alias.
+
+    >>> table_path("trials"), table_path("/trials"), table_path("units")
+    ('/intervals/trials', '/trials', '/units')
+    """
+    return ALIASES.get(name, "/" + name.strip("/"))
