@@ -124,15 +124,24 @@ class Writer:
         description: str,
         data: Array,
         times: Array | tuple[float, float],
-        unit: str,
-        conversion: float = 1.0,
+        **attributes: Any,
     ) -> h5py.Group:
-        """Write a TimeSeries; `times` are its timestamps, or the first of them and the rate."""
+        """Write a TimeSeries.
+
+        Parameters
+        ----------
+        path, neurodata_type, description : str
+        data : numpy.ndarray
+        times : numpy.ndarray or (float, float)
+            Its timestamps, or the first of them and the rate.
+        **attributes
+            Of `data`: its unit, and a conversion other than 1.
+        """
         series = self.group(path, neurodata_type, comments="no comments", description=description)
         values = self.data(f"{path}/data", data, chunk=self._series_chunk)
-        for name, value in (("conversion", conversion), ("offset", 0.0), ("resolution", -1.0)):
+        defaults = {"conversion": 1.0, "offset": 0.0, "resolution": -1.0}
+        for name, value in (defaults | attributes).items():
             values.attrs[name] = value
-        values.attrs["unit"] = unit
         if isinstance(times, tuple):
             clock = self.file.create_dataset(f"{path}/starting_time", data=times[0])
             clock.attrs["rate"] = times[1]
