@@ -84,7 +84,7 @@ def _table(indexer: ColumnIndexer, group: h5g.GroupID, path: str, kind: str) -> 
 
 
 def _series(table: TableIndex) -> dict[str, Any]:
-    said = table.attributes
+    known = table.attributes
     arrays = [column.arrays[0] for column in table.columns.values() if column.arrays]
     stored = [_stored(array) for array in arrays]
     data = table.columns.get("data")
@@ -92,11 +92,11 @@ def _series(table: TableIndex) -> dict[str, Any]:
     if data is not None and data.arrays:
         layout = data.arrays[0].layout
         shape, dtype = [data.arrays[0].rows, *layout.item], _dtype(data.arrays[0])
-    rate = said.get("rate")
+    rate = known.get("rate")
     return _object(
         table.path,
         TIMESERIES,
-        said[SERIES],
+        known[SERIES],
         rows=table.rows,
         shape=shape,
         dtype=dtype,
@@ -104,9 +104,9 @@ def _series(table: TableIndex) -> dict[str, Any]:
         stored_bytes=None if None in stored else sum(filter(None, stored)),
         decoded_bytes=sum(0 if a.layout.computed else a.nbytes for a in arrays),
         rate=None if rate is None else float(rate),
-        timestamps=said.get("timestamps"),
-        unit=said.get("unit"),
-        description=said.get("description"),
+        timestamps=known.get("timestamps"),
+        unit=known.get("unit"),
+        description=known.get("description"),
         problem="; ".join(f"{c.name}: {c.problem}" for c in table.columns.values() if c.problem),
     )
 
