@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -24,6 +27,8 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
+from lazynwb_dask import hdf5
+from lazynwb_dask import nwb as nwb_package
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.isolation import helpers, wire
@@ -31,6 +36,7 @@ from lazynwb_dask.isolation.helpers import IsolatedSettings
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source
+from lazynwb_dask.nwb import jobs
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options
@@ -351,6 +357,20 @@ def test_no_credentials_of_the_environment_reach_a_helper(
     environment = Path(f"/proc/{pid}/environ").read_text()
     assert "PATH=" in environment
     assert "hush-hush" not in environment
+
+
+def test_every_job_can_be_sent_to_a_helper() -> None:
+    for package in (hdf5, nwb_package):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            for name, kind in vars(importlib.import_module(found.name)).items():
+                if (
+                    isinstance(kind, type)
+                    and hasattr(kind, "visit")
+                    and dataclasses.is_dataclass(kind)
+                ):
+                    assert wire.JOBS[name] is kind
+    job = jobs.IndexTable(("/units", "/trials"), details=True)
+    assert wire.unpack_job(json.loads(json.dumps(wire.pack_job(job)))) == job
 
 
 def test_what_a_helper_says_is_not_believed(tmp_path: Path) -> None:
