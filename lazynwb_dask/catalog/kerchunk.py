@@ -175,7 +175,7 @@ def _metadata(array: ArrayIndex, where: str) -> dict[str, Any]:
     layout = array.layout
     shape = [array.rows, *layout.item]
     chunk = list(layout.chunk) if layout.chunk is not None else shape
-    if layout.foreign:
+    if layout.external:
         raise UnsupportedColumnError(f"{where}: its data are in another file")
     if layout.raw_edges:
         raise UnsupportedColumnError(

@@ -172,7 +172,7 @@ def has_index(column: ColumnIndex) -> bool:
 
 def _is_unread(array: ArrayIndex) -> bool:
     layout = array.layout
-    if layout.chunk is None or layout.foreign or array.extents.offsets.size or not array.rows:
+    if layout.chunk is None or layout.external or array.extents.offsets.size or not array.rows:
         return False
     return layout.chunks(array.rows) <= MAX_CHUNKS
 
@@ -193,7 +193,7 @@ def _mapped(array: ArrayIndex, maps: dict[int, Extents]) -> ArrayIndex:
 def simplest(array: ArrayIndex) -> ArrayIndex:
     """The same bytes by the layout that most files share: one plain chunk is contiguous data."""
     layout, extents = array.layout, array.extents
-    if layout.chunk is None or layout.filters or layout.foreign or extents.offsets.size != 1:
+    if layout.chunk is None or layout.filters or layout.external or extents.offsets.size != 1:
         return array
     if layout.chunk[0] < array.rows or layout.chunk[1:] != layout.item:
         return array

@@ -21,14 +21,14 @@ def numpy_dtype(kind: pa.DataType) -> np.dtype[Any]:
     return found
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
+def frame_type(kind: pa.DataType) -> pa.DataType:
     """The same type with 32-bit offsets, as frames have it."""
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(plain_type(kind.value_type))
+        return pa.list_(frame_type(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([(f.name, plain_type(f.type)) for f in kind])
+        return pa.struct([(f.name, frame_type(f.type)) for f in kind])
     return kind
 
 
@@ -74,7 +74,7 @@ def convert(values: Values, to: pa.DataType) -> Values:
     have = values.type
     if pa.types.is_null(have):
         return pa.nulls(len(values), to)
-    if plain_type(have) == to:
+    if frame_type(have) == to:
         return values if have == to else pc.cast(values, to)
     if pa.types.is_list(to):
         return _lists(values, to) if pa.types.is_list(have) else _one_element(values, to)

@@ -51,7 +51,7 @@ def external_array(source: Source, path: str) -> ArrayIndex:
         raise UnsupportedColumnError(f"the other file can't be read: {exc}") from None
     if element[0] not in _READABLE:
         raise UnsupportedColumnError(f"{element[0]} values in another file")
-    layout = Layout(element, tuple(shape[1:]), foreign=path)
+    layout = Layout(element, tuple(shape[1:]), external=path)
     return ArrayIndex.without_chunks(layout, shape[0])
 
 
@@ -67,13 +67,13 @@ def external_rows(
     """
     try:
         with h5py.File(source.url, "r") as file:
-            dataset = file[layout.foreign]
+            dataset = file[layout.external]
             pieces = [
                 _read(dataset, layout, a, b)
                 for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
             ]
     except (OSError, KeyError) as exc:
-        raise NWBReadError(f"{shown(source.url)}: {layout.foreign}: {exc}") from None
+        raise NWBReadError(f"{shown(source.url)}: {layout.external}: {exc}") from None
     return np.concatenate(pieces)
 
 

@@ -209,7 +209,7 @@ class Lindi:
         else:
             element = zarr2.element_of(array.dtype)
         shape = array.shape or (1,)
-        layout = Layout(element, shape[1:], foreign=path)
+        layout = Layout(element, shape[1:], external=path)
         check_shape(layout, shape[0], self.source.size or 0)
         return ArrayIndex.without_chunks(layout, shape[0])
 
@@ -336,9 +336,9 @@ def inlined_rows(
     found = []
     for layout, starts, stops in wanted:
         try:
-            found.append(_rows(values(source, contents, layout.foreign), layout, starts, stops))
+            found.append(_rows(values(source, contents, layout.external), layout, starts, stops))
         except NWBError as exc:
-            raise type(exc)(f"{shown(source.url)}: {layout.foreign}: {exc}") from None
+            raise type(exc)(f"{shown(source.url)}: {layout.external}: {exc}") from None
     return found
 
 

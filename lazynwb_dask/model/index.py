@@ -80,8 +80,9 @@ class Layout:
         Partial edge chunks are not filtered (a flag of the data layout message, version 4).
     user_block : int
         The base address: bytes before the superblock, from which all addresses count.
-    foreign : str
-        The dataset's path, where its data are in another file and libhdf5 is to read them.
+    external : str
+        The dataset's path, where its data are no byte ranges of this file, but in another file that
+        libhdf5 is to read, or in the JSON of a LINDI file.
     rising : bool
         Values are expected in ascending order: timestamps.
     view : View or None
@@ -97,7 +98,7 @@ class Layout:
     fill: bytes = b""
     raw_edges: bool = False
     user_block: int = 0
-    foreign: str = ""
+    external: str = ""
     rising: bool = False
     view: View | None = None
     unlisted: str = ""

@@ -82,7 +82,7 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     NWBReadError, UnsupportedColumnError
     """
     nbytes = extents.rows * layout.row_bytes
-    if layout.foreign or layout.computed or (layout.unlisted and not extents.offsets.size):
+    if layout.external or layout.computed or (layout.unlisted and not extents.offsets.size):
         return
     if layout.chunk is not None and not extents.offsets.size and layout.chunks(extents.rows):
         if extents.root >= size:

@@ -58,7 +58,7 @@ def layout_json(layout: Layout) -> list[Any]:
         layout.fill.hex(),
         layout.raw_edges,
         layout.user_block,
-        layout.foreign,
+        layout.external,
         layout.rising,
         None if view is None else [view.channel, view.factors, view.offset],
         layout.unlisted,
@@ -66,7 +66,7 @@ def layout_json(layout: Layout) -> list[Any]:
 
 
 def layout_of(data: list[Any]) -> Layout:
-    element, item, chunk, filters, fill, raw_edges, user_block, foreign, rising, view, unlisted = (
+    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted = (
         data
     )
     return Layout(
@@ -77,7 +77,7 @@ def layout_of(data: list[Any]) -> Layout:
         bytes.fromhex(fill),
         raw_edges,
         user_block,
-        foreign,
+        external,
         rising,
         None if view is None else View(view[0], tuple(view[1]), view[2]),
         unlisted,

@@ -94,7 +94,7 @@ def block(
     if stops.size and int(stops[-1]) > array.rows:
         raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
     inside = tuple(slice(a, b) for a, b in box)
-    if layout.foreign or box == whole(layout.item):
+    if layout.external or box == whole(layout.item):
         raw = yield from reader.raw(array, starts, stops)
         if raw.dtype == object:  # texts already
             return raw.reshape(rows, *layout.item)[(slice(None), *inside)]

@@ -277,7 +277,7 @@ class Reader:
         held = self._held.get(id(array))
         if held is not None and not (rows and held[1] <= starts[0] and stops[-1] <= held[2]):
             held = None
-        if layout.foreign and held is None:
+        if layout.external and held is None:
             asked = Elsewhere(layout, starts, stops)
             if rows:
                 yield Wave(elsewhere=[asked])

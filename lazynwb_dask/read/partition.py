@@ -391,7 +391,7 @@ def _ahead(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: str) 
     stop = min(part.stop, outer.rows)
     todo: list[Steps[None]] = []
     if (
-        not outer.layout.foreign
+        not outer.layout.external
         and not outer.layout.computed
         and outer.layout.view is None
         and not (part.held is not None and name in part.held.indexes)

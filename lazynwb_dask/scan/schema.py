@@ -19,7 +19,7 @@ from pandas.api.extensions import ExtensionDtype
 
 from lazynwb_dask import dtypes
 from lazynwb_dask.decode.arrays import Values, arrow
-from lazynwb_dask.decode.convert import is_number, numpy_dtype, plain_type
+from lazynwb_dask.decode.convert import frame_type, is_number, numpy_dtype
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import shown
@@ -295,9 +295,9 @@ def parse_type(kind: Any) -> pa.DataType:
     (DataType(double), DataType(int64), ListType(list<item: double>))
     """
     if isinstance(kind, pa.DataType):
-        return plain_type(kind)
+        return frame_type(kind)
     if isinstance(kind, pd.ArrowDtype):
-        return plain_type(kind.pyarrow_dtype)
+        return frame_type(kind.pyarrow_dtype)
     if kind is str or isinstance(kind, pd.StringDtype):
         return pa.string()
     if isinstance(kind, str):
@@ -305,7 +305,7 @@ def parse_type(kind: Any) -> pa.DataType:
         if name in ("str", "string", "object"):
             return pa.string()
         try:
-            return plain_type(dtypes.parse(name))
+            return frame_type(dtypes.parse(name))
         except ValueError:
             pass
     try:
