@@ -34,14 +34,17 @@ def make_catalog(folder: Path, files: int) -> None:
     from lazynwb_dask.catalog.survey import survey
     from lazynwb_dask.datasets import make_sessions
     from lazynwb_dask.model.source import Source
+    from lazynwb_dask.storage.access import FileAccess
     from lazynwb_dask.storage.options import Options
 
     what, options, settings = What(None, 4 << 20), Options(), config.settings()
     with tempfile.TemporaryDirectory() as where:
         paths = make_sessions(where, n=SEEDS, units=20, mean_spikes=50, trials=20, varied=True)
-        found = [survey(Source(p), options, settings, values_limit=4 << 20) for p in paths]
+        found = [
+            survey(Source(p), FileAccess(options, settings), values_limit=4 << 20) for p in paths
+        ]
     part, values = built(found, what, "made-up")
-    place = Place.of(folder, options, settings)
+    place = Place.of(folder, FileAccess(options, settings))
     for name, data in values.items():
         place.write(name, data)
     rng = np.random.default_rng(0)

@@ -16,6 +16,8 @@ import dask.config
 from dask.utils import parse_bytes, parse_timedelta
 
 from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
 
 
@@ -60,3 +62,8 @@ def settings() -> Settings:
         isolate_memory=parse_bytes(get("isolate-memory")),
         isolate_deadline=float(parse_timedelta(get("isolate-deadline"))),
     )
+
+
+def file_access(options: Options) -> FileAccess:
+    """How files are reached with these options and the configuration as it is now."""
+    return FileAccess(options, settings())

@@ -267,10 +267,11 @@ class Reading:
 
     def __init__(self, path: Path, settings: Any) -> None:
         from lazynwb_dask.sources.expand import expand
+        from lazynwb_dask.storage.access import FileAccess
         from lazynwb_dask.storage.options import Options
 
-        self.settings, self.options = settings, Options(None)
-        (self.source,) = expand(str(path), self.options)
+        self.access = FileAccess(Options(None), settings)
+        (self.source,) = expand(str(path), self.access)
         self.listing = 0.0
 
     def tables(self) -> list[str]:
@@ -278,7 +279,7 @@ class Reading:
 
         begun = time.monotonic()
         try:
-            return queries.list_tables(self.source, self.options, self.settings)
+            return queries.list_tables(self.source, self.access)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
 
@@ -289,7 +290,7 @@ class Reading:
 
         begun = time.monotonic()
         try:
-            _, found = queries.take_stock(self.source, self.options, self.settings)
+            _, found = queries.list_objects(self.source, self.access)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
         return [f["path"] for f in found if f["kind"] == TIMESERIES][:3]
@@ -298,24 +299,25 @@ class Reading:
         """The session's and the subject's fields."""
         from lazynwb_dask.metadata.queries import read_session
 
-        return read_session(self.source, self.options, self.settings).fields
+        return read_session(self.source, self.access).fields
 
     def frame(self, table: str) -> tuple[Any, int, dict[str, str]]:
         """The frame, what the file declares to hold of it, and the columns left out."""
         from lazynwb_dask.errors import TableNotFoundError
         from lazynwb_dask.plan import partitions as assembly
+        from lazynwb_dask.plan import schema
         from lazynwb_dask.plan.index_files import index_files
-        from lazynwb_dask.scan import schema
+        from lazynwb_dask.scan.request import Selection, TableRequest
 
-        (found,), _ = index_files([self.source], table, self.options, self.settings)
+        (found,), _ = index_files([self.source], TableRequest(table), self.access)
         if found.table is None:
             raise TableNotFoundError(f"{self.source.url}: no table {table}")
         pairs = [(found.source, found.table)]
         unified = schema.unify([(s.url, t) for s, t in pairs])
-        plan = assembly.build(pairs, unified, self.options, 1 << 27)
+        plan = assembly.build(pairs, unified, TableRequest(table), self.access.options)
         from lazynwb_dask.cluster.execute import execute
 
-        frame = execute(plan, list(plan.fields), None, None, self.settings)
+        frame = execute(plan, Selection(tuple(plan.fields)), self.access.settings)
         declared = sum(c.nbytes for c in found.table.columns.values())
         problems = {name: conflict.reason for name, conflict in unified.conflicts.items()}
         return frame, declared, problems

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pynwb
-from files import table
+from files import nwb, table
 
 
 def series(
@@ -28,6 +28,17 @@ def series(
             storage |= {"chunks": (chunk[0] if isinstance(chunk, tuple) else chunk,)}
         group.create_dataset("timestamps", data=times, **storage)
     return group
+
+
+def versioned(path: Path, first: int = 0) -> Path:
+    """One of several versions of a file, all of one size, of which planning reads only a part."""
+    with nwb(path) as file:
+        for name in ("before", "after"):
+            table(file, f"/{name}", 100, ["x"]).create_dataset("x", data=np.arange(100) + first)
+            file.create_dataset(f"{name}/noise", data=np.zeros(1_000_000, "u1"))
+        data = np.arange(200_000).reshape(100_000, 2) + first
+        series(file, "/acquisition/s", data, (0.0, 1.0), chunks=(10_000, 1))
+    return path
 
 
 def make_kinds(path: Path) -> Path:

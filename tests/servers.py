@@ -114,6 +114,8 @@ class Behaviour:
         False: HEAD is answered 403, as presigned URLs do.
     forbidden : set
         Names that are answered 403; ``"*"`` for all.
+    authorized : set, optional
+        Values of the header Authorization; requests without one of them are answered 403.
     redirects : dict
         Name to the URL that it redirects to.
     before : callable, optional
@@ -132,6 +134,7 @@ class Behaviour:
     ignore_range: bool = False
     head: bool = True
     forbidden: set[str] = field(default_factory=set)
+    authorized: set[str] | None = None
     redirects: dict[str, str] = field(default_factory=dict)
     before: Callable[[str, int], None] | None = None
     stall: float = 30.0
@@ -334,6 +337,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._empty(403)
         if name in behaviour.forbidden or "*" in behaviour.forbidden:
             return self._empty(403)
+        allowed, shown = behaviour.authorized, self.headers.get("Authorization")
+        if allowed is not None and shown not in allowed:
+            return self._empty(403)
         if name in behaviour.redirects:
             return self._empty(302, {"Location": behaviour.redirects[name]})
         if name == "" or name.endswith("/"):
@@ -455,6 +461,8 @@ class S3Server(_Log):
         For signed access with this server's key; secrets of no value.
     signed_only : bool
         Whether unsigned requests are answered 403.
+    keys : set, optional
+        Access keys; requests that aren't signed with one of them are answered 403.
     """
 
     def __init__(self) -> None:
@@ -463,6 +471,7 @@ class S3Server(_Log):
 
         super().__init__()
         self.signed_only = False
+        self.keys: set[str] | None = None
         self._app = DomainDispatcherApplication(create_backend_app)
 
         class Handler(WSGIRequestHandler):
@@ -520,6 +529,7 @@ class S3Server(_Log):
         """Forget all buckets and the log."""
         self._backend().reset()
         self.signed_only = False
+        self.keys = None
         self.clear_log()
 
     @staticmethod
@@ -546,8 +556,11 @@ class S3Server(_Log):
 
         self.enter(entry)
         try:
-            signed = "HTTP_AUTHORIZATION" in environ or "Signature" in environ["QUERY_STRING"]
-            if self.signed_only and not signed:
+            said = environ.get("HTTP_AUTHORIZATION", "") + environ["QUERY_STRING"]
+            key = re.search(r"Credential=([^/%&]+)", said)
+            refused = self.signed_only and "Signature" not in said
+            refused |= self.keys is not None and (key is None or key[1] not in self.keys)
+            if refused:
                 start("403 Forbidden", [("Content-Length", "0")])
                 return [b""]
             body = b"".join(self._app(environ, start))

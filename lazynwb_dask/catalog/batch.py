@@ -11,7 +11,7 @@ import json
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from lazynwb_dask.catalog.values import Writer, values_name
 from lazynwb_dask.model.index import ColumnIndex, TableIndex
 from lazynwb_dask.model.packing import layout_json, parts_json
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.plan.index_files import concurrently
-from lazynwb_dask.storage.runtime import Withdrawn
+from lazynwb_dask.storage.runtime import ReadCancelled
+from lazynwb_dask.util.concurrently import concurrently
 
 MAGIC = b"nwb-part"
 MAX_VALUES = 256  # tables of a batch whose values are kept, those of most files first
@@ -85,20 +85,20 @@ def make_part(
 
     Raises
     ------
-    Withdrawn
+    ReadCancelled
         It was stopped.
     """
-    settings = replace(place.settings, withdrawn=stopped)
+    access = place.access.with_settings(cancelled=stopped)
 
     def one(source: Source) -> Surveyed | None:
         if stopped is not None and stopped():
             return None
         try:
             made = survey(
-                source, place.options, settings,
+                source, access,
                 chosen=what.tables, values_limit=what.values_limit,
             )  # fmt: skip
-        except Withdrawn:
+        except ReadCancelled:
             return None
         # (what a read that ended early should have given may be missing)
         return None if stopped is not None and stopped() else made
@@ -108,7 +108,7 @@ def make_part(
     if len(found) < len(sources):
         if found:
             _write(found, place, what, build)
-        raise Withdrawn
+        raise ReadCancelled
     return _write(found, place, what, build), [one.problem for one in found]
 
 

@@ -31,7 +31,7 @@ from lazynwb_dask.catalog.leases import Turn, superseded, turn
 from lazynwb_dask.catalog.manifest import Manifest, read_manifest
 from lazynwb_dask.catalog.reader import index_of, whole
 from lazynwb_dask.catalog.values import written
-from lazynwb_dask.cluster.client import active_client, withdrawn
+from lazynwb_dask.cluster.client import active_client, cancelled_check
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
@@ -202,12 +202,12 @@ def _is_same(
 
 def _files(named: Sequence[str], place: Place, threads: int) -> list[Source]:
     """The files, each once, with their versions."""
-    found = list(dict.fromkeys(expand(list(named), place.options)))
+    found = list(dict.fromkeys(expand(list(named), place.access)))
     for source in found:
         why = unkept(source.url)
         if why:
             raise ValueError(why)
-    return versions(found, place.options, place.settings, threads=2 * threads)
+    return versions(found, place.access, threads=2 * threads)
 
 
 def _left(
@@ -231,7 +231,7 @@ def _left(
 
     def is_gone(source: Source) -> bool:
         try:
-            open_source(source, 1, place.options, place.settings)
+            open_source(source, 1, place.access)
         except NWBFileNotFoundError:
             return True
         except NWBError:
@@ -259,7 +259,7 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], place: Place) -
         warnings.warn(f"{text}; the catalog is without", stacklevel=4)
         return
     try:
-        there = list_tables(sources[0], place.options, place.settings)
+        there = list_tables(sources[0], place.access)
     except NWBError:
         there = []
     near = [one for name in lacked for one in get_close_matches(name, there, n=3, cutoff=0.5)]
@@ -370,9 +370,9 @@ def _make_there(
     batch: Sequence[Source], url: str, options: Options, what: What, build: str
 ) -> tuple[str, list[str]]:
     """On a worker, by its own settings."""
-    place = Place(url, options, config.settings())
+    place = Place(url, config.file_access(options))
     threads = int(config.get("index-threads"))
-    return parts.make_part(batch, place, what, threads, build, withdrawn())
+    return parts.make_part(batch, place, what, threads, build, cancelled_check())
 
 
 def _bar(total: int) -> Any:

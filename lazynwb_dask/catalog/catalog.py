@@ -24,7 +24,8 @@ from lazynwb_dask.errors import NWBReadError, TableNotFoundError
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.names import table_path
-from lazynwb_dask.scan.schema import Field, series
+from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
 
 
@@ -317,14 +318,14 @@ def create(
 ) -> Catalog:
     """Build a catalog. See `lazynwb_dask.build_catalog`."""
     _check_policy(on_error)
-    place = Place.of(url, options, config.settings())
+    place = Place.of(url, config.file_access(options))
     made = build(as_named(paths), place, what_of(tables, values_limit), on_error=on_error)
     return Catalog(place, made)
 
 
 def load(url: Any, options: Options) -> Catalog:
     """Open a catalog. See `lazynwb_dask.open_catalog`."""
-    place = Place.of(url, options, config.settings())
+    place = Place.of(url, config.file_access(options))
     manifest = read_manifest(place)
     if manifest is None:
         raise FileNotFoundError(

@@ -58,10 +58,10 @@ def gathered(
 
 def _whole(place: Place, name: str, size: int) -> pa.Table:
     file = place.parquet(name, size)
-    footer = parquet.footer(file, place.options, place.settings)
+    footer = parquet.footer(file, place.access)
     names = footer.schema.to_arrow_schema().names
     groups = range(footer.num_row_groups)
-    return parquet.table(file, names, groups, place.options, place.settings).combine_chunks()
+    return parquet.table(file, names, groups, place.access).combine_chunks()
 
 
 def _groups(rows: pa.Table, sizes: Mapping[str, int]) -> Iterator[list[str]]:

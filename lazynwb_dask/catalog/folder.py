@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.parquet import ParquetFile
 from lazynwb_dask.util.threads import at_once
@@ -39,23 +40,29 @@ class Place:
     ----------
     url : str
         Without a slash at its end.
-    options : Options
-    settings : Settings
+    access : FileAccess
     """
 
     url: str
-    options: Options
-    settings: Settings
+    access: FileAccess
+
+    @property
+    def options(self) -> Options:
+        return self.access.options
+
+    @property
+    def settings(self) -> Settings:
+        return self.access.settings
 
     @staticmethod
-    def of(url: str | os.PathLike[str], options: Options, settings: Settings) -> Place:
+    def of(url: str | os.PathLike[str], access: FileAccess) -> Place:
         """The folder that a user named."""
         text = os.fspath(url)
         if "::" in text or "?" in text.partition("://")[2]:
             raise ValueError(f"a catalog's URL can't be chained or have a query: {shown(text)}")
         if is_local(text):
             text = os.path.abspath(os.path.expanduser(local_path(text))).replace(os.sep, "/")
-        return Place(text.rstrip("/"), options, settings)
+        return Place(text.rstrip("/"), access)
 
     def at(self, name: str) -> str:
         """The URL of one of its files."""
@@ -67,7 +74,7 @@ class Place:
     def read(self, name: str) -> bytes | None:
         """A whole file; None if there is none."""
         try:
-            source, head = open_source(Source(self.at(name)), FIRST, self.options, self.settings)
+            source, head = open_source(Source(self.at(name)), FIRST, self.access)
         except NWBFileNotFoundError:
             return None
         assert source.size is not None
@@ -78,7 +85,7 @@ class Place:
         def sink(data: memoryview) -> None:
             rest[:] = data
 
-        fetch(source, [Request(len(head), source.size, sink)], self.options, self.settings)
+        fetch(source, [Request(len(head), source.size, sink)], self.access)
         return head + bytes(rest)
 
     def write(self, name: str, data: bytes) -> None:
@@ -87,7 +94,7 @@ class Place:
             _write_local(self.at(name), data)
             return
         try:
-            listed(self.at(name), self.options, self.settings, partial(_put, data))
+            listed(self.at(name), self.access, partial(_put, data))
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
                 f"{shown(self.url)}: a catalog can't be written there: there is no such bucket or "
@@ -100,7 +107,7 @@ class Place:
             path = self.at(folder)
             names = os.listdir(path) if os.path.isdir(path) else []
         else:
-            names = listed(self.at(folder), self.options, self.settings, _names)
+            names = listed(self.at(folder), self.access, _names)
         return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
 
     @contextmanager
@@ -135,7 +142,7 @@ class Place:
             if is_local(self.url):
                 os.unlink(self.at(name))
             else:
-                listed(self.at(name), self.options, self.settings, _delete)
+                listed(self.at(name), self.access, _delete)
         except (OSError, NWBReadError):
             return
 

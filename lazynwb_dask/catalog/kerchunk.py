@@ -15,13 +15,13 @@ import numpy as np
 
 from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
 from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import SERIES
-from lazynwb_dask.read.partition import read_arrays
+from lazynwb_dask.read.arrays import read_arrays
 
 if TYPE_CHECKING:
     from lazynwb_dask.catalog.catalog import Catalog
@@ -91,7 +91,7 @@ def _in_file(
     """What the catalog doesn't hold, by path: all TimeSeries, or what is there of these paths."""
     if paths is not None and not paths:
         return {}
-    passes = Passes(source, catalog.place.options, catalog.place.settings)
+    passes = open_file(source, catalog.place.access)
     found = {}
     for path in passes.run(ListSeries()) if paths is None else paths:
         table = passes.run(IndexTable((path,), details=True))
@@ -138,7 +138,7 @@ def _mapped(catalog: Catalog, source: Source, array: ArrayIndex) -> ArrayIndex:
     layout, place = array.layout, catalog.place
     if layout.chunk is None or array.extents.offsets.size or not array.rows:
         return array
-    _, maps = read_arrays(source, [], [array], place.options, place.settings)
+    _, maps = read_arrays(source, [], [array], place.access)
     found = maps.get(array.extents.root)
     if found is None:
         raise UnsupportedColumnError(f"{shown(source.url)}: the list of its chunks can't be read")

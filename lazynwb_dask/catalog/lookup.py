@@ -14,10 +14,11 @@ from lazynwb_dask.catalog.layout import COLUMNS, STATISTICS
 from lazynwb_dask.catalog.reader import section, whole
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.model.source import shown
-from lazynwb_dask.nwb.names import Table, table_path
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.plan.index_files import damaged
 from lazynwb_dask.plan.statistics import Columns
 from lazynwb_dask.scan.catalog_slots import NONE
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage import parquet
 
 _TABLE = [
@@ -65,18 +66,16 @@ class Tables:
     failures: list[Failure]
 
 
-def find_tables(catalog: Catalog, table: Table, on_error: str = "raise") -> Tables:
+def find_tables(catalog: Catalog, request: TableRequest) -> Tables:
     """Which table each of the catalog's files has of those asked for.
 
-    Parameters
-    ----------
-    on_error : {"raise", "skip"}
-        Skip: a file with a column whose metadata can't be right counts as one that can't be read.
+    With ``on_error="skip"`` a file with a column whose metadata can't be right counts as one that can't be
+    read.
     """
     where = np.full(catalog.manifest.files, -1, np.int64)
     where[catalog.numbers] = np.arange(len(catalog))
     picked = np.full(len(catalog), -1, np.int32)
-    names = _candidates(catalog, table)
+    names = _candidates(catalog, request)
     columns = ["file", "rows", "values", "first", "damage", "problem"]
     held = []
     for i, (name, mine) in enumerate(names.items()):
@@ -95,7 +94,7 @@ def find_tables(catalog: Catalog, table: Table, on_error: str = "raise") -> Tabl
     ).unify_dictionaries()
     joined, at = joined.take(pa.array(order)).combine_chunks(), at[order]
     bad = joined["problem"].is_valid().to_numpy()
-    if on_error == "skip":
+    if request.on_error == "skip":
         bad = bad | joined["damage"].is_valid().to_numpy()
     failures = []
     for i in np.flatnonzero(bad).tolist():
@@ -123,18 +122,17 @@ def find_tables(catalog: Catalog, table: Table, on_error: str = "raise") -> Tabl
     )
 
 
-def _candidates(catalog: Catalog, table: Table) -> dict[str, np.ndarray | None]:
+def _candidates(catalog: Catalog, request: TableRequest) -> dict[str, np.ndarray | None]:
     """The tables in question, and for each in which of the files; None for any."""
-    if not callable(table):
-        names = [table] if isinstance(table, str) else list(table)
-        return {table_path(name): None for name in names}
+    if not callable(request.table):
+        return {table_path(name): None for name in request.table_names}
     rows = whole(catalog.place, catalog.manifest, "tables", ["table", "file"])
     paths: dict[int, list[str]] = {}
     for file, path in zip(rows["file"].to_pylist(), rows["table"].to_pylist(), strict=True):
         paths.setdefault(file, []).append(path)
     found: dict[str, list[int]] = {}
     for at, number in enumerate(catalog.numbers.tolist()):
-        choice = table(paths.get(number, []))
+        choice = request.table(paths.get(number, []))
         if choice is not None:
             found.setdefault(table_path(choice), []).append(at)
     return {name: np.array(mine) for name, mine in found.items()}
@@ -187,8 +185,8 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
     place, manifest = catalog.place, catalog.manifest
     start, stop = manifest.sections.get(path, (0, 0, 0, 0))[2:]
     file = place.parquet(*manifest.index["columns"])
-    groups, first = parquet.groups_of(file, start, stop, place.options, place.settings)
-    footer = parquet.footer(file, place.options, place.settings)
+    groups, first = parquet.groups_of(file, start, stop, place.access)
+    footer = parquet.footer(file, place.access)
     todo, spans, at = [], [], first
     for group in groups:
         end = at + footer.row_group(group).num_rows
@@ -198,7 +196,7 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
             todo.append(group)
         at = end
     if todo:
-        read = parquet.table(file, ["extents"], todo, place.options, place.settings)["extents"]
+        read = parquet.table(file, ["extents"], todo, place.access)["extents"]
     pieces, offset = [pa.array([], pa.large_binary())], 0
     for group, (a, b, begin) in zip(groups, spans, strict=True):
         if group not in todo:

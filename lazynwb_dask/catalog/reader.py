@@ -24,10 +24,10 @@ def whole(
 ) -> pa.Table:
     """All rows of one of the index's files."""
     file = place.parquet(*manifest.index[kind])
-    footer = parquet.footer(file, place.options, place.settings)
+    footer = parquet.footer(file, place.access)
     wanted = names if names is not None else footer.schema.to_arrow_schema().names
     groups = range(footer.num_row_groups)
-    return parquet.table(file, wanted, groups, place.options, place.settings)
+    return parquet.table(file, wanted, groups, place.access)
 
 
 def section(
@@ -39,8 +39,8 @@ def section(
     if stop <= start:
         return pa.schema([INDEX[kind].field(name) for name in names]).empty_table()
     file = place.parquet(*manifest.index[kind])
-    groups, first = parquet.groups_of(file, start, stop, place.options, place.settings)
-    rows = parquet.table(file, names, groups, place.options, place.settings)
+    groups, first = parquet.groups_of(file, start, stop, place.access)
+    rows = parquet.table(file, names, groups, place.access)
     return rows.slice(start - first, stop - start)
 
 

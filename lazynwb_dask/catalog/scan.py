@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -23,23 +23,24 @@ from lazynwb_dask.catalog.lookup import (
     find_tables,
 )
 from lazynwb_dask.catalog.reader import Variant, variant_of
-from lazynwb_dask.cluster.failures import warn_skipped
 from lazynwb_dask.decode.available import missing_filter
 from lazynwb_dask.decode.convert import all_null
 from lazynwb_dask.errors import NWBReadError, TableNotFoundError
 from lazynwb_dask.model.index import ColumnIndex, TableIndex, column_type
 from lazynwb_dask.model.packing import parts_of
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.names import Table
+from lazynwb_dask.plan.checks import check_columns, check_overrides, warn_left_out
 from lazynwb_dask.plan.partitions import assemble
 from lazynwb_dask.plan.report import report
+from lazynwb_dask.plan.schema import Found, may_be_null, settle
 from lazynwb_dask.plan.statistics import Columns
-from lazynwb_dask.plan.tables import may_be_null
-from lazynwb_dask.read.partition import read_column
+from lazynwb_dask.plan.table_scan import warn_skipped
+from lazynwb_dask.read.arrays import read_column
 from lazynwb_dask.scan.catalog_slots import NONE, Inlined, Slots
+from lazynwb_dask.scan.fields import Schema
 from lazynwb_dask.scan.records import ABSENT, Files, Records
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
-from lazynwb_dask.scan.schema import Found, Schema, settle
 
 
 def schema_of(
@@ -123,24 +124,23 @@ def _all_null(
     for i, (table, column) in _indexed(catalog, tables, name, unknown).items():
         if may_be_null(column):
             source = catalog.source(int(tables.number[i]))
-            if all_null(read_column(source, table, name, place.options, place.settings)):
+            if all_null(read_column(source, table, name, place.access)):
                 result.add(i)
     return result
 
 
-# -------------------------------------------------------------------------------------------------- scan
-def scan_of(
-    catalog: Catalog,
-    tables: Tables,
-    columns: Columns,
-    unified: Schema,
-    variants: Mapping[int, Variant],
-    blocksize: int | None,
-    *,
-    on_error: str,
-    on_missing: str,
-) -> Scan:
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What a catalog knows of a table."""
+
+    tables: Tables
+    columns: Columns
+    variants: Mapping[int, Variant]
+
+
+def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableRequest) -> Scan:
     """The scan of these tables."""
+    tables, columns = found.tables, found.columns
     count = len(tables.number)
     where = np.full(catalog.manifest.files, -1, np.int64)
     where[catalog.numbers] = np.arange(len(catalog))
@@ -153,7 +153,7 @@ def scan_of(
             continue
         at = columns.at[run]
         part = columns.rows.slice(run.start, run.stop - run.start)
-        records[name] = _records(part, at, columns.extents, run, variants, count)
+        records[name] = _records(part, at, columns.extents, run, found.variants, count)
         for held, kind in ((values, "values"), (indexes, "index")):
             slots = _slots(part[kind], at, count)
             if slots is not None:
@@ -174,10 +174,7 @@ def scan_of(
         inlined,
         parts=_parts(mine["parts"]),
     )
-    built = assemble(
-        files, tables.rows, unified, place.options, blocksize,
-        numbered=on_error == "raise", on_error=on_error, on_missing=on_missing, columns=columns,
-    )  # fmt: skip
+    built = assemble(files, tables.rows, unified, request, place.options, columns)
     failures = tuple((f.path, f.stage, f.error) for f in tables.failures)
     token = _token(catalog, tables, built)
     return replace(built, known_token=token, failures=failures)
@@ -240,33 +237,18 @@ def _token(catalog: Catalog, tables: Tables, scan: Scan) -> str:
     fields = [(f.name, str(f.type), f.nullable) for f in scan.fields.values()]
     rest = (
         catalog.url, tables.paths, fields, scan.blocksize, scan.fusable, scan.numbered,
-        scan.on_error, scan.on_missing, scan.options.token,
+        scan.request.on_error, scan.request.on_missing, scan.options.token,
     )  # fmt: skip
     digest.update(repr(rest).encode())
     return digest.hexdigest()
 
 
-def plan(
-    catalog: Catalog,
-    table: Table,
-    overrides: Mapping[str, Any],
-    blocksize: int | None,
-    check: Callable[[Schema], None],
-    *,
-    on_error: str,
-    on_missing: str,
-) -> tuple[Scan, Schema]:
-    """The scan of a table over a catalog's files, and its schema.
-
-    Parameters
-    ----------
-    check : callable
-        Told the schema before the scan is made.
-    """
-    tables = find_tables(catalog, table, on_error)
-    if tables.failures and on_error == "raise":
+def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
+    """The scan of a table over a catalog's files, with all that was asked of it checked."""
+    tables = find_tables(catalog, request)
+    if tables.failures and request.on_error == "raise":
         raise NWBReadError(tables.failures[0].error)
-    if len(tables.absent) and (on_missing == "raise" or not len(tables.number)):
+    if len(tables.absent) and (request.on_missing == "raise" or not len(tables.number)):
         raise TableNotFoundError(_no_table(catalog, tables.paths, tables.absent))
     if not len(tables.number) and tables.failures:
         failed = tables.failures[0]
@@ -285,18 +267,16 @@ def plan(
             stacklevel=3,
         )
     columns = find_columns(catalog, tables)
-    unified, variants = schema_of(catalog, tables, columns, overrides)
-    check(unified)
-    scan = scan_of(
-        catalog, tables, columns, unified, variants, blocksize,
-        on_error=on_error, on_missing=on_missing,
-    )  # fmt: skip
-    return scan, unified
+    unified, variants = schema_of(catalog, tables, columns, request.overrides)
+    check_overrides(request.overrides, unified)
+    check_columns(request.named_columns, unified)
+    warn_left_out(unified)
+    return _scan_of(catalog, _Known(tables, columns, variants), unified, request)
 
 
-def report_of(catalog: Catalog, table: Table) -> pd.DataFrame:
+def report_of(catalog: Catalog, request: TableRequest) -> pd.DataFrame:
     """What each column is, and in how many files. See `lazynwb_dask.schema_report`."""
-    tables = find_tables(catalog, table)
+    tables = find_tables(catalog, request)
     if not len(tables.number):
         raise TableNotFoundError(_no_table(catalog, tables.paths, tables.absent))
     unified, _ = schema_of(catalog, tables, find_columns(catalog, tables), {})

@@ -12,14 +12,14 @@ import pyarrow as pa
 from lazynwb_dask.catalog.folder import unkept
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.jobs import IndexTable, ListTables
 from lazynwb_dask.nwb.session import ReadSession
-from lazynwb_dask.read.partition import Wanted, read_arrays
-from lazynwb_dask.storage import Settings, open_source
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.read.arrays import Wanted, read_arrays
+from lazynwb_dask.storage import open_source
+from lazynwb_dask.storage.access import FileAccess
 
 # A chunk map of at most so many chunks is part of the catalog; larger ones are read when they are needed.
 MAX_CHUNKS = 4096
@@ -57,8 +57,7 @@ class Surveyed:
 
 def survey(
     source: Source,
-    options: Options,
-    settings: Settings,
+    access: FileAccess,
     *,
     chosen: Sequence[str] | None = None,
     values_limit: int,
@@ -74,19 +73,18 @@ def survey(
         Bytes of the values of one table that are kept.
     """
     try:
-        return _survey(source, options, settings, chosen, values_limit)
+        return _survey(source, access, chosen, values_limit)
     except NWBError as exc:
         return Surveyed(source, problem=f"{type(exc).__name__}: {exc}")
 
 
 def _survey(
     source: Source,
-    options: Options,
-    settings: Settings,
+    access: FileAccess,
     chosen: Sequence[str] | None,
     values_limit: int,
 ) -> Surveyed:
-    passes = Passes(source, options, settings)
+    passes = open_file(source, access)
     found = Surveyed(passes.source)
     for part in found.source.parts:
         if why := unkept(part.url):
@@ -99,16 +97,16 @@ def _survey(
         try:
             table = passes.run(IndexTable((path,), details=True))
         except NWBError as exc:
-            open_source(found.source, 1, options, settings)  # or else the file is out of reach
+            open_source(found.source, 1, access)  # or else the file is out of reach
             found.problems[path] = f"{type(exc).__name__}: {exc}"
             continue
         if table is not None:
             found.tables.append(table)
-    _read_values(found, options, settings, values_limit)
+    _read_values(found, access, values_limit)
     return found
 
 
-def _read_values(found: Surveyed, options: Options, settings: Settings, limit: int) -> None:
+def _read_values(found: Surveyed, access: FileAccess, limit: int) -> None:
     """Take in the values of small columns and the maps of chunks, all in a few round trips."""
     todo: list[tuple[Wanted, Callable[[Values], None]]] = []
     for table in found.tables:
@@ -132,7 +130,7 @@ def _read_values(found: Surveyed, options: Options, settings: Settings, limit: i
         for array in column.arrays
         if _is_unread(array)
     ]
-    values, maps = read_arrays(found.source, [w for w, _ in todo], unread, options, settings)
+    values, maps = read_arrays(found.source, [w for w, _ in todo], unread, access)
     for (_, keep), one in zip(todo, values, strict=True):
         if one is not None:
             keep(one)

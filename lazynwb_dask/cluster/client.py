@@ -10,9 +10,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from lazynwb_dask._version import __version__
 from lazynwb_dask.storage.memory_budget import Bounds
 
 SPILLING = 10.0  # seconds that one result may take on its way to the disk
+COMPARING = 10.0  # seconds that a cluster may take to say which versions it has
+PACKAGE = "lazynwb_dask"
 
 
 def active_client() -> Any:
@@ -68,7 +71,7 @@ def _spill(worker: Any) -> bool:
     return False
 
 
-def memory_of_a_thread() -> int | None:
+def memory_per_thread() -> int | None:
     """Bytes for each thread of the active cluster's workers, of the one that has least; None without."""
     client = active_client()
     if client is None:
@@ -78,7 +81,7 @@ def memory_of_a_thread() -> int | None:
     return min(shares, default=None)
 
 
-def withdrawn() -> Callable[[], bool] | None:
+def cancelled_check() -> Callable[[], bool] | None:
     """Whether the current task was cancelled: a question that may be asked again and again while it runs.
 
     Dask does not interrupt tasks. None where tasks can't be cancelled.
@@ -104,37 +107,34 @@ _compared: set[str] = set()
 
 
 def compare_versions() -> None:
-    """Warn, once for each client, if the cluster has another version of this package, or lacks it."""
+    """Warn, once for each client, of a scheduler or workers with another version of this package."""
     client = active_client()
     if client is None or client.id in _compared or client.status != "running":
         return
     _compared.add(client.id)
-    found: dict[str, list[str]] = {}
-    for address, answer in client.run(_version, on_error="return").items():
-        found.setdefault(_said(answer), []).append(f"the worker {address}")
     try:
-        scheduler = client.run_on_scheduler(_version)
-    except Exception as exc:
-        scheduler = exc
-    found.setdefault(_said(scheduler), []).append("the scheduler")
-    here = _version()
-    others = [
-        f"{version} on {places[0]}" + (f" and {len(places) - 1} more" if len(places) > 1 else "")
-        for version, places in found.items()
-        if version != here
-    ]
-    if others:
+        # awaited in the client's event loop, so that the wait has an end
+        found = client.sync(client.get_versions, packages=[PACKAGE], callback_timeout=COMPARING)
+        parts = {"the scheduler": found["scheduler"]}
+        parts |= {f"the worker {address}": part for address, part in found["workers"].items()}
+        versions = {place: part["packages"].get(PACKAGE) for place, part in parts.items()}
+        installed = found["client"]["packages"].get(PACKAGE)  # None where it runs from its source
+    except Exception as exc:  # what is wrong with the cluster shows in the computation itself
+        problem = f"the cluster's versions of {PACKAGE} are not known ({type(exc).__name__}: {exc})"
+        warnings.warn(problem, stacklevel=4)
+        return
+    differing: dict[str | None, list[str]] = {}
+    for place, version in versions.items():
+        if version not in (__version__, installed):
+            differing.setdefault(version, []).append(place)
+    if differing:
+        others = [
+            f"{version or 'not installed'} on {where[0]}"
+            + (f" and {len(where) - 1} more" if len(where) > 1 else "")
+            for version, where in differing.items()
+        ]
         warnings.warn(
-            f"lazynwb_dask is {here} here, but {', '.join(others)}: install the same version everywhere",
+            f"{PACKAGE} is {__version__} here, but {', '.join(others)}: "
+            "install the same version everywhere",
             stacklevel=4,
         )
-
-
-def _version() -> str:
-    from lazynwb_dask._version import __version__
-
-    return __version__
-
-
-def _said(answer: object) -> str:
-    return answer if isinstance(answer, str) else f"missing ({type(answer).__name__})"

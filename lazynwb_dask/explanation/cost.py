@@ -25,18 +25,21 @@ from lazynwb_dask.model.source import is_local
 from lazynwb_dask.read import time_search as seek
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import ChunkMaps, fill_stored, look_elsewhere, run_steps
-from lazynwb_dask.read.partition import Piece, _ahead, _chosen, _column
+from lazynwb_dask.read.part_columns import ahead_steps, column_steps
+from lazynwb_dask.read.partition import Piece, chosen_rows
 from lazynwb_dask.read.steps import Wave, together
+from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.records import Part
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
-from lazynwb_dask.scan.schema import PROVENANCE
 from lazynwb_dask.storage import Request, Settings, parquet
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.coalesce import FREE_GAP, GAP_ALLOWANCE, plan
 from lazynwb_dask.storage.local import GAP, SPLIT
 from lazynwb_dask.storage.multi_file import by_part
 
 if TYPE_CHECKING:
-    from lazynwb_dask.predicate.tree import Limit, Predicate
+    from lazynwb_dask.predicate.tree import Predicate
 
 NODE = 64  # chunks that a node of a chunk B-tree lists at most, as libhdf5 writes them
 SPARSE = 6  # and at least, when there are several: it leaves no node less than a tenth when it splits one
@@ -67,9 +70,7 @@ class Cost:
 def cost(
     scan: Scan,
     i: int,
-    columns: Sequence[str],
-    predicate: Predicate | None,
-    limit: Limit | None,
+    selection: Selection,
     settings: Settings,
     certain: bool = True,
 ) -> Cost:
@@ -80,10 +81,8 @@ def cost(
     part = scan.part(i)
     count = _Count(scan, part, settings)
     rows = np.arange(part.start, part.stop)
-    first = (predicate.columns if predicate else frozenset()) | (
-        limit.columns if limit else frozenset()
-    )
-    rest = [name for name in columns if name not in first]
+    first, predicate, limit = selection.deciding, selection.predicate, selection.limit
+    rest = [name for name in selection.columns if name not in first]
     ahead: set[str] = set()
     if limit is not None and predicate is None and not limit.columns:
         rows = rows[limit.rows(pd.DataFrame(index=pd.RangeIndex(len(rows))))]
@@ -98,7 +97,7 @@ def cost(
             return count.result(left)
         if part.held is None or not first <= held | set(PROVENANCE):
             ahead = count.ahead(rest)
-        rows = rows[_kept(scan, part, rows, sorted(first), predicate, limit, settings)]
+        rows = rows[_kept(scan, part, rows, selection, settings)]
     if certain:
         count.stage(rest, rows, ahead)
     else:
@@ -124,15 +123,15 @@ def catalog_cost(
             continue
         # (of an index the value before the first row is wanted too)
         start = max(start - 1, held.first)
-        groups, _ = parquet.groups_of(held.parquet, start, stop, scan.options, settings)
+        groups, _ = parquet.groups_of(held.parquet, start, stop, FileAccess(scan.options, settings))
         for group in groups:
             wanted.setdefault(held.parquet, {}).setdefault(group, set()).update(columns)
     requests = size = 0
     for file, by_group in wanted.items():
-        ends = parquet.footer_bytes(file, scan.options, settings)
+        ends = parquet.footer_bytes(file, FileAccess(scan.options, settings))
         requests, size = requests + 1 + (ends > parquet.TAIL), size + ends
         for group, columns_ in by_group.items():
-            ranges = parquet.chunk_ranges(file, group, columns_, scan.options, settings)
+            ranges = parquet.chunk_ranges(file, group, columns_, FileAccess(scan.options, settings))
             total = sum(b - a for a, b in ranges)
             requests += sum(-(-(b - a) // settings.split) for a, b in ranges)
             # what lies between may come along, when the condition's columns are read and the others
@@ -144,17 +143,16 @@ def _kept(
     scan: Scan,
     part: Part,
     rows: np.ndarray,
-    names: list[str],
-    predicate: Predicate | None,
-    limit: Limit | None,
+    selection: Selection,
     settings: Settings,
 ) -> np.ndarray:
     """The positions of the rows that are left, by the catalog's values."""
     reader = Reader(part.source.reach, ChunkMaps(part.source))
-    steps = [_column(reader, part, scan.fields[name], rows) for name in names]
-    values = run_steps(together(steps), part.source, scan.options, settings)
+    names = sorted(selection.deciding)
+    steps = [column_steps(reader, part, scan.fields[name], rows) for name in names]
+    values = run_steps(together(steps), part.source, FileAccess(scan.options, settings))
     piece = Piece(part, rows, dict(zip(names, values, strict=True)))
-    return _chosen(piece, scan, names, predicate, limit)
+    return chosen_rows(piece, scan, selection)
 
 
 class _Count:
@@ -209,7 +207,7 @@ class _Count:
             *inner, outer = self.part.columns[name][0]
             later += [self._map(array) for array in inner]
             located = [replace(a, layout=replace(a.layout, chunk=None)) for a in inner]
-            asked = next(_ahead(self.reader, [*located, outer], self.part, name), None)
+            asked = next(ahead_steps(self.reader, [*located, outer], self.part, name), None)
             if asked is None:
                 continue
             found.add(name)
@@ -293,18 +291,20 @@ class _Count:
 
     def _first(self, name: str, rows: np.ndarray) -> list[Request]:
         """What a column asks of the file at first."""
-        steps = _column(self.reader, self.part, self.scan.fields[name], rows)
+        steps = column_steps(self.reader, self.part, self.scan.fields[name], rows)
         try:
             while True:
                 wave: Wave = next(steps)
                 if wave.stored and not wave.requests:
-                    fill_stored(wave.stored, self.scan.options, self.settings)
+                    fill_stored(wave.stored, FileAccess(self.scan.options, self.settings))
                     continue
                 within = bool(wave.elsewhere and self.part.source.parts)  # a LINDI file
                 self.text |= within
                 if within and not wave.requests:
                     look_elsewhere(
-                        self.part.source, wave.elsewhere, self.scan.options, self.settings
+                        self.part.source,
+                        wave.elsewhere,
+                        FileAccess(self.scan.options, self.settings),
                     )
                     continue
                 return list(wave.requests)

@@ -30,8 +30,8 @@ from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.nwb.jobs import ListChunks
-from lazynwb_dask.storage import Request, Settings, fetch, open_source
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage import Request, fetch, open_source
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import LRU
 
 R = TypeVar("R")
@@ -48,7 +48,7 @@ _values: LRU[np.ndarray] = LRU(64 << 20)
 
 
 # --------------------------------------------------------------------------------------------- the file
-def load(source: Source, options: Options, settings: Settings) -> tuple[Source, Contents]:
+def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     """A LINDI file with its size and version, and its parsed content.
 
     Raises
@@ -60,7 +60,7 @@ def load(source: Source, options: Options, settings: Settings) -> tuple[Source, 
     if cached is not None:
         return source, cached
     source = replace(source, parts=())
-    source, head = open_source(source, FIRST, options, settings)
+    source, head = open_source(source, FIRST, access)
     assert source.size is not None
     if source.size > MAX_FILE:
         raise NWBReadError(
@@ -72,7 +72,7 @@ def load(source: Source, options: Options, settings: Settings) -> tuple[Source, 
         text[len(head) :] = data
 
     if source.size > len(head):
-        fetch(source, [Request(len(head), source.size, sink)], options, settings)
+        fetch(source, [Request(len(head), source.size, sink)], access)
     found = parse(bytes(text), shown(source.url))
     if source.etag is not None:
         _contents.put(_key(source), found, MEMORY * source.size)
@@ -85,13 +85,12 @@ def _key(source: Source) -> tuple[str, int | None, str | None]:
 
 # ------------------------------------------------------------------------------------------------- jobs
 class Lindi:
-    """Runs jobs on a LINDI file, as `Passes` does on an HDF5 file.
+    """Runs jobs on a LINDI file, as `metadata.hdf5_file.HDF5File` does on an HDF5 file.
 
     Parameters
     ----------
     source : Source
-    options : Options
-    settings : Settings
+    access : FileAccess
     allow_external_links : bool
         Let a remote file name local ones.
     open_part : callable
@@ -106,15 +105,14 @@ class Lindi:
     def __init__(
         self,
         source: Source,
-        options: Options,
-        settings: Settings,
+        access: FileAccess,
         allow_external_links: bool,
-        open_part: Callable[[Source, Options, Settings], Any],
+        open_part: Callable[[Source, FileAccess], Any],
     ) -> None:
         self._open_part = open_part
-        source, self.contents = load(source, options, settings)
+        source, self.contents = load(source, access)
         self.name = shown(source.url)
-        self.options, self.settings, self.allow = options, settings, allow_external_links
+        self.access, self.allow = access, allow_external_links
         urls = self.contents.urls
         if len(urls) > MAX_PARTS:
             raise NWBReadError(
@@ -128,7 +126,7 @@ class Lindi:
             where = self._allowed(source.url, url)
             if where is None:
                 continue
-            part, _ = open_source(Source(where), 1, options, settings)
+            part, _ = open_source(Source(where), 1, access)
             parts.append(part)
             self._begins[url] = (begin, len(parts) - 1)
             begin += part.size or 0
@@ -138,7 +136,7 @@ class Lindi:
         self._links: dict[str, ArrayIndex | UnsupportedColumnError] = {}
 
     def run(self, job: Job[R]) -> R:
-        """The result of a job."""
+        """The result of a job. See `metadata.formats.OpenedFile`."""
         paths: tuple[str, ...] | None = getattr(job, "paths", None)
         data = self._whole
         if data is None:
@@ -168,7 +166,7 @@ class Lindi:
             what = "a local file" if local else "a store that such files don't name"
             self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
             return None
-        if self.options.is_loose(url) and urlsplit(url).netloc != urlsplit(here).netloc:
+        if self.access.options.is_loose(url) and urlsplit(url).netloc != urlsplit(here).netloc:
             raise NWBReadError(
                 f"{self.name}: it names {shown(url)}, to which the secrets in storage_options would "
                 "be sent; give them by the beginning of the URL that they are meant for, as in "
@@ -246,7 +244,7 @@ class Lindi:
         begin, number = self._begin(url)
         if number not in self._passes:
             part = self.source.parts[number]
-            self._passes[number] = self._open_part(part, self.options, self.settings)
+            self._passes[number] = self._open_part(part, self.access)
         path = "/" + name.strip("/")
         try:
             found = self._passes[number].run(ListChunks(path)).columns[path].arrays[0]
@@ -314,9 +312,7 @@ class _FileImage(SparseFile):
 Rows = tuple[Layout, np.ndarray, np.ndarray]
 
 
-def inlined_rows(
-    source: Source, wanted: Sequence[Rows], options: Options, settings: Settings
-) -> list[np.ndarray]:
+def inlined_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
     """Row ranges of datasets whose values are in the JSON.
 
     Parameters
@@ -324,15 +320,14 @@ def inlined_rows(
     source : Source
     wanted : sequence of (Layout, numpy.ndarray, numpy.ndarray)
         Of each dataset the starts and stops of the ranges.
-    options : Options
-    settings : Settings
+    access : FileAccess
 
     Returns
     -------
     list of numpy.ndarray
         Of each dataset the ranges one after the other: stored bytes as uint8, or texts as objects.
     """
-    source, contents = load(source, options, settings)
+    source, contents = load(source, access)
     found = []
     for layout, starts, stops in wanted:
         try:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-Table = str | Sequence[str] | Callable[[list[str]], str | None]
-"""A path or alias, several of which the first that exists counts, or a function that chooses a path."""
-
 ALIASES = {
     "trials": "/intervals/trials",
     "epochs": "/intervals/epochs",

@@ -21,7 +21,7 @@ from lazynwb_dask.plan.statistics import ColumnEnds, Ends, of_rows
 from lazynwb_dask.predicate.comparisons import as_operators
 from lazynwb_dask.predicate.query_tree import tree_of
 from lazynwb_dask.predicate.tree import Column, Constant, Method, Operation, Predicate, Query, Then
-from lazynwb_dask.scan.schema import PROVENANCE, Field
+from lazynwb_dask.scan.fields import PROVENANCE, Field
 
 if TYPE_CHECKING:
     from lazynwb_dask.scan.scan import Scan

@@ -22,6 +22,7 @@ from lazynwb_dask.errors import (
 )
 from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import local
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.backends import read
 from lazynwb_dask.storage.coalesce import KIB, Piece, Request, plan, serve
 from lazynwb_dask.storage.counters import Tally, counters, record
@@ -46,9 +47,7 @@ BATCH = 256 * KIB
 SLOWEST = 16 * KIB
 
 
-def fetch(
-    source: Source, requests: Sequence[Request], options: Options, settings: Settings
-) -> None:
+def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> None:
     """Read byte ranges of one file, all at once.
 
     Can be called from many threads, for many files; not from a sink.
@@ -73,7 +72,7 @@ def fetch(
     """
     if source.parts:
         for part, some in by_part(source, requests):
-            fetch(part, some, options, settings)
+            fetch(part, some, access)
         return
     for start, stop, sink in requests:
         _check_bounds(source, start, stop)
@@ -82,6 +81,7 @@ def fetch(
     wanted = [request for request in requests if request.start < request.stop]
     if not wanted:
         return
+    settings = access.settings
     gap, split = settings.gap, settings.split
     if is_local(source.url):
         gap, split = min(gap, local.GAP), min(split, local.SPLIT)
@@ -90,12 +90,10 @@ def fetch(
     if is_local(source.url):
         local.fetch(source, todo.pieces, settings)
     else:
-        _Reader(source, options, settings).fetch(todo.pieces)
+        _Reader(source, access).fetch(todo.pieces)
 
 
-def open_source(
-    source: Source, nbytes: int, options: Options, settings: Settings
-) -> tuple[Source, bytes]:
+def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source, bytes]:
     """Read the beginning of a file and learn its size and version, in one request.
 
     Parameters
@@ -119,28 +117,26 @@ def open_source(
         nbytes = min(nbytes, source.size)
     if is_local(source.url):
         return local.begin(source, nbytes)
-    return _Reader(source, options, settings).open(nbytes)
+    return _Reader(source, access).open(nbytes)
 
 
-def listed(
-    url: str, options: Options, settings: Settings, ask: Callable[[AbstractFileSystem, str], T]
-) -> T:
+def listed(url: str, access: FileAccess, ask: Callable[[AbstractFileSystem, str], T]) -> T:
     """Let ``ask`` list a part of a store, with the same patience and the same errors as reads."""
     begun = time.monotonic()
     attempt = 0
     while True:
         attempt += 1
         try:
-            return ask(*_reach(url, options))
+            return ask(*_reach(url, access.options))
         except NWBReadError:
             raise
         except Exception as error:
             fault = fault_of(error)
         spent = time.monotonic() - begun
-        if fault.kind == "credentials" and options.anonymous(url):
+        if fault.kind == "credentials" and access.options.anonymous(url):
             continue
-        pause = _pause(attempt, fault, settings)
-        late = attempt > settings.retries or spent + pause > settings.deadline
+        pause = _pause(attempt, fault, access.settings)
+        late = attempt > access.settings.retries or spent + pause > access.settings.deadline
         if fault.kind != "transient" or late:
             raise _error(url, "listing", fault, attempt, spent)
         time.sleep(pause)
@@ -162,22 +158,22 @@ def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
 class _Reader:
     """Reads of one file in a store, by one call."""
 
-    def __init__(self, source: Source, options: Options, settings: Settings) -> None:
+    def __init__(self, source: Source, access: FileAccess) -> None:
         self.source = source
         self.name = shown(source.url)
-        self.options = options
-        self.settings = settings
+        self.options = access.options
+        self.settings = access.settings
         self.process = process()
-        self.filesystem, self.path = _reach(source.url, options)
+        self.filesystem, self.path = _reach(source.url, self.options)
         self.process.filesystems[id(self.filesystem)] = self.filesystem
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
         self.process.run(
-            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.withdrawn
+            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.cancelled
         )
 
     def open(self, nbytes: int) -> tuple[Source, bytes]:
-        return self.process.run(lambda: self._begin(nbytes), self.settings.withdrawn)
+        return self.process.run(lambda: self._begin(nbytes), self.settings.cancelled)
 
     async def _begin(self, nbytes: int) -> tuple[Source, bytes]:
         buffer = memoryview(bytearray(nbytes))

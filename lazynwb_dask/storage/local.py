@@ -37,7 +37,7 @@ def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
                 file.serve(piece)
         else:
             process().decode_all(
-                [partial(file.serve, piece) for piece in pieces], settings.withdrawn
+                [partial(file.serve, piece) for piece in pieces], settings.cancelled
             )
 
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from lazynwb_dask.errors import NWBMemoryError
-from lazynwb_dask.storage.runtime import Withdrawn
+from lazynwb_dask.storage.runtime import ReadCancelled
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Share:
         Whether it is to have all there is.
     way_out : str
         What whoever asked for too much can change.
-    withdrawn : callable, optional
+    cancelled : callable, optional
         Whether nobody wants the result any more.
     """
 
@@ -85,14 +85,14 @@ class Share:
         expected: int,
         alone: bool = False,
         way_out: str = "",
-        withdrawn: Callable[[], bool] | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self.bounds, self.alone = bounds, alone
         self.expected, self.taken, self.before = expected, 0, 0
         self.calm = False  # once it has waited for others to be done with results
         self.full = False  # once it is known that there is no more
         self.making = threading.Lock()
-        self._way_out, self._withdrawn = way_out, withdrawn
+        self._way_out, self._cancelled = way_out, cancelled
 
     @property
     def held(self) -> int:
@@ -119,9 +119,9 @@ class Share:
         _room.empty(self)
 
     def check(self) -> None:
-        """Raise `Withdrawn` if nobody waits for the result."""
-        if self._withdrawn is not None and self._withdrawn():
-            raise Withdrawn()
+        """Raise `ReadCancelled` if nobody waits for the result."""
+        if self._cancelled is not None and self._cancelled():
+            raise ReadCancelled()
 
 
 class Room:
@@ -251,7 +251,7 @@ def within(
     expected: int,
     read: Callable[[Share], T],
     way_out: str,
-    withdrawn: Callable[[], bool] | None = None,
+    cancelled: Callable[[], bool] | None = None,
     alone: bool = False,
 ) -> T:
     """What a task reads, once there is room for it; read again if it turns out to need all there is.
@@ -261,11 +261,11 @@ def within(
     NWBMemoryError
         It has no room even by itself.
     """
-    share = Share(bounds, expected, alone, way_out, withdrawn)
+    share = Share(bounds, expected, alone, way_out, cancelled)
     with _room.entered(share):
         try:
             return read(share)
         except NWBMemoryError:
             if share.alone or alone:
                 raise
-    return within(bounds, expected, read, way_out, withdrawn, alone=True)
+    return within(bounds, expected, read, way_out, cancelled, alone=True)

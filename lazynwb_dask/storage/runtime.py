@@ -93,19 +93,19 @@ class Process:
     def run(
         self,
         work: Callable[[], Coroutine[Any, Any, T]],
-        withdrawn: Callable[[], bool] | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> T:
         """Run a coroutine function on the loop and wait for it, from any thread but the loop's own.
 
-        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `withdrawn`, once it says
+        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `cancelled`, once it says
         that nobody wants the result any more.
 
         Raises
         ------
-        Withdrawn
+        ReadCancelled
         """
-        if withdrawn is not None and withdrawn():
-            raise Withdrawn()
+        if cancelled is not None and cancelled():
+            raise ReadCancelled()
         if _role.decoder or _on(self.loop):
             raise _Deadlock()
         result: Future[T] = Future()
@@ -121,7 +121,7 @@ class Process:
 
         self.loop.call_soon_threadsafe(lambda: tasks.append(self.loop.create_task(main())))
         try:
-            _wait([result], withdrawn=withdrawn)
+            _wait([result], cancelled=cancelled)
         except BaseException:
             self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
             wait([result], timeout=GRACE)
@@ -142,14 +142,14 @@ class Process:
             raise
 
     def decode_all(
-        self, work: Sequence[Callable[[], None]], withdrawn: Callable[[], bool] | None = None
+        self, work: Sequence[Callable[[], None]], cancelled: Callable[[], bool] | None = None
     ) -> None:
         """Run all in the decoders and wait. What hasn't begun when one fails never does."""
         if _role.decoder:
             raise _Deadlock()
         futures = [self.decoders.submit(one) for one in work]
         try:
-            _wait(futures, FIRST_EXCEPTION, withdrawn)
+            _wait(futures, FIRST_EXCEPTION, cancelled)
         finally:
             for future in futures:
                 future.cancel()
@@ -167,7 +167,7 @@ class _Deadlock(RuntimeError):
         )
 
 
-class Withdrawn(Exception):
+class ReadCancelled(Exception):
     """Nobody wants the result of a read any more."""
 
     def __init__(self) -> None:
@@ -177,16 +177,16 @@ class Withdrawn(Exception):
 def _wait(
     futures: Sequence[Future[Any]],
     when: str = ALL_COMPLETED,
-    withdrawn: Callable[[], bool] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Wait in steps, since not on every platform does a signal end a wait."""
-    step = 1.0 if withdrawn is None else POLL
+    step = 1.0 if cancelled is None else POLL
     while True:
         done, waiting = wait(futures, timeout=step, return_when=when)
         if not waiting or (when == FIRST_EXCEPTION and any(one.exception() for one in done)):
             return
-        if withdrawn is not None and withdrawn():
-            raise Withdrawn()
+        if cancelled is not None and cancelled():
+            raise ReadCancelled()
 
 
 def _on(loop: asyncio.AbstractEventLoop) -> bool:

@@ -49,9 +49,9 @@ class Settings:
         looked at fall.
     memory : Memory, optional
         Asked before memory is taken, where that is limited.
-    note : callable, optional
+    observer : callable, optional
         Told of what happens to which file, as the counters of the process are.
-    withdrawn : callable, optional
+    cancelled : callable, optional
         Asked a few times a second while a read waits: whether nobody wants its result any more.
     """
 
@@ -67,14 +67,14 @@ class Settings:
     longest_pause: float = 20.0
     sorted_timestamps: bool = True
     memory: Memory | None = None
-    note: Callable[[str, Tally], None] | None = None
-    withdrawn: Callable[[], bool] | None = None
+    observer: Callable[[str, Tally], None] | None = None
+    cancelled: Callable[[], bool] | None = None
 
     def count(self, name: str, tally: Tally) -> None:
         """Count what happened to a file."""
         counters.add(name, tally)
-        if self.note is not None:
-            self.note(name, tally)
+        if self.observer is not None:
+            self.observer(name, tally)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from dask.utils import parse_bytes
 
 from lazynwb_dask.decode.arrays import arrow, nested
 from lazynwb_dask.errors import TableNotFoundError, UnsupportedColumnError
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.model.task_names import task_label, words
@@ -28,7 +28,7 @@ from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import REGIONS, SERIES
 from lazynwb_dask.nwb.series_view import check_channels, stored_conversion
-from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.timeseries.stored_array import StoredArray
 
@@ -202,7 +202,7 @@ class TimeSeries:
 
 # --------------------------------------------------------------------------------------------- finding
 def find(
-    source: Source, name: str | None, match_all: bool, options: Options, settings: Settings
+    source: Source, name: str | None, match_all: bool, access: FileAccess
 ) -> tuple[Source, list[TableIndex]]:
     """The indexes of the series of a file that a name means.
 
@@ -211,25 +211,25 @@ def find(
     TableNotFoundError
         There is none, or more than one where one is wanted.
     """
-    passes = Passes(source, options, settings)
+    file = open_file(source, access)
     where = shown(source.url)
     if name is not None and not match_all:
-        table = passes.run(IndexTable((table_path(name),)))
+        table = file.run(IndexTable((table_path(name),)))
         if table is not None:
             if SERIES not in table.attributes:
                 raise TableNotFoundError(f"{where}: {table.path} is a table; read_nwb reads it")
-            return passes.source, [table]
-    paths = passes.run(ListSeries())
+            return file.source, [table]
+    paths = file.run(ListSeries())
     chosen = matching(paths, name)
     if name is not None and not chosen:
         # links to series are not listed
-        linked = passes.run(IndexTable(tuple(f"/{at}/{name.strip('/')}" for at in _LINKS)))
+        linked = file.run(IndexTable(tuple(f"/{at}/{name.strip('/')}" for at in _LINKS)))
         if linked is not None and SERIES in linked.attributes:
-            return passes.source, [linked]
+            return file.source, [linked]
     if (name is not None and not chosen) or (len(chosen) != 1 and not match_all):
         raise TableNotFoundError(_none(where, name, paths, chosen))
-    found = [passes.run(IndexTable((path,))) for path in chosen]
-    return passes.source, [table for table in found if table is not None]
+    found = [file.run(IndexTable((path,))) for path in chosen]
+    return file.source, [table for table in found if table is not None]
 
 
 def matching(paths: Sequence[str], name: str | None) -> list[str]:
@@ -311,10 +311,11 @@ def _array(source: Source, table: TableIndex, name: str, options: Options) -> da
         return start + numbers / rate
     stored = StoredArray(source, f"{table.path}/{name}", array, table.rows, options)
     label = task_label("read", [*words(table.path), name], [source.url])
+    blocks = _blocks(stored)
     return da.from_array(
         stored,
-        chunks=_blocks(stored),
-        name=f"{label}-{dask.base.tokenize(stored)}",
+        chunks=blocks,
+        name=f"{label}-{dask.base.tokenize(stored, blocks)}",
         meta=np.empty((0,) * stored.ndim, stored.dtype),
     )
 

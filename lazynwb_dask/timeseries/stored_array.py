@@ -13,7 +13,9 @@ from lazynwb_dask.cluster.events import observed
 from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.read.partition import read_block
+from lazynwb_dask.read.arrays import read_block
+from lazynwb_dask.read.block import Block
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 _NUMBERS = ("number", "bool", "odd")
@@ -75,7 +77,8 @@ class StoredArray:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         source = self.source
-        return "stored", source.url, source.size, source.etag, self.path, self.shape
+        known = source.url, source.size, source.etag, self.path, self.shape
+        return "stored", *known, self.options.token
 
     def __getitem__(self, key: Any) -> np.ndarray:
         """The values that `key` picks, as of a NumPy array; arrays of numbers pick each axis by itself."""
@@ -90,7 +93,11 @@ class StoredArray:
         if math.prod(shape):
             with observed() as settings:
                 found = read_block(
-                    self.source, self.path, self.array, starts, stops, box, self.options, settings
+                    self.source,
+                    self.path,
+                    self.array,
+                    Block(starts, stops, box),
+                    FileAccess(self.options, settings),
                 )
         else:
             found = np.empty(shape, self.dtype)

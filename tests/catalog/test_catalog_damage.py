@@ -23,6 +23,7 @@ import lazynwb_dask
 from lazynwb_dask.catalog.values import written
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.storage import Settings, parquet, record
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 KINDS = ("files", "tables", "columns", "variants", "sessions", "values")
@@ -115,7 +116,7 @@ def test_no_flipped_bit_is_taken_for_data(tmp_path: Path) -> None:
     def read(data: bytes, name: str) -> pa.Table:
         (tmp_path / name).write_bytes(data)
         file = parquet.ParquetFile(str(tmp_path / name), len(data))
-        return parquet.table(file, held.column_names, [0, 1], Options(), Settings())
+        return parquet.table(file, held.column_names, [0, 1], FileAccess(Options(), Settings()))
 
     assert read(good, "good").equals(held)
     # the headers of pages and the whole footer, which Parquet has no checksums for; some of the values

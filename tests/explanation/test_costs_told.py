@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.dataframe as dd
 import h5py
 import numpy as np
@@ -206,6 +207,63 @@ def test_an_upper_bound_covers_rows_that_a_join_leaves(server: RangeServer, tmp_
     units = lazynwb_dask.read_nwb(url, "/units")[["k", "image"]]
     trials = lazynwb_dask.read_nwb(url, "trials")[["k"]]
     check(server, lazynwb_dask.merge_by_file(units, trials, on="k"))
+
+
+# ------------------------------------------------------------------------------------- what lies between
+GAP = 30_000  # bytes between two columns: too few for a request of their own
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Two tables whose columns lie far apart, for what they hold."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("apart") / "apart.nwb"
+    names = [f"c{i}" for i in range(8)]
+    with nwb(path) as file:
+        file.create_dataset("scratch/before", data=np.zeros(900_000, np.uint8))
+        for group in [table(file, name, ROWS, names) for name in ("/units", "/intervals/trials")]:
+            for i, name in enumerate(names):
+                how = {"chunks": (150,)} if i > 3 else {}
+                group.create_dataset(name, data=rng.integers(0, 9, ROWS), **how)
+                file.create_dataset(f"scratch{group.name}/{i}", data=np.zeros(GAP, np.uint8))
+            ragged(group, "spikes", np.arange(1, ROWS + 1), np.arange(float(ROWS)))
+        made = series(file, "/acquisition/s", times=(0.0, 1.0))
+        data = made.create_dataset("data", (ROWS, 30), "i2", chunks=(50, 1))
+        data[:] = rng.integers(0, 9, (ROWS, 30))
+        file.create_dataset("scratch/after", data=np.zeros(900_000, np.uint8))
+    return path.read_bytes()
+
+
+def joined_apart(units: dd.DataFrame, trials: dd.DataFrame, url: str) -> Any:
+    left = units[["c1", "c2", "c3"]]
+    return lazynwb_dask.merge_by_file(left, trials[["c1", "c3", "c5"]], on="c1")
+
+
+def channels_apart(units: dd.DataFrame, trials: dd.DataFrame, url: str) -> Any:
+    return lazynwb_dask.read_nwb(url, "/acquisition/s", channels=[0, 29])
+
+
+APART: dict[str, Callable[[dd.DataFrame, dd.DataFrame, str], Any]] = {
+    "columns": lambda u, t, url: u[["c0", "c1", "c2"]],
+    "columns in chunks": lambda u, t, url: u[["c4", "c5", "c7"]],
+    "columns of a condition": lambda u, t, url: u[(u.c1 > 4) & (u.c2 > 4) & (u.c3 > 2)].c1,
+    "columns after a condition": lambda u, t, url: u[u.c0 > 4][["c1", "c2", "c5"]],
+    "ragged columns after a condition": lambda u, t, url: u[u.c0 > 4][["c6", "c7", "spikes"]],
+    "the largest": lambda u, t, url: u[["c1", "c2", "c5"]].nlargest(3, "c1"),
+    "rows that a join leaves": joined_apart,
+    "channels": channels_apart,
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_bytes_between_ranges_that_are_fetched_as_one_are_told(
+    server: RangeServer, apart: bytes, name: str
+) -> None:
+    url = server.put(f"apart{next(_number)}.nwb", apart)
+    with dask.config.set({"lazynwb-dask.keep": 0}):
+        tables = [lazynwb_dask.read_nwb(url, name) for name in ("/units", "trials")]
+        check(server, APART[name](*tables, url))
+    assert server.sent > 2 * 5 * 8 * ROWS, "more than half of it lies between what is wanted"
 
 
 # ------------------------------------------------------------------------------------------ exact, or not

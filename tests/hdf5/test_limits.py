@@ -25,14 +25,15 @@ import lazynwb_dask
 from lazynwb_dask.decode.filters import chunk_bytes
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.hdf5 import chunk_btree, datatypes, global_heap, links, object_header, sparse_file
-from lazynwb_dask.metadata import open as metadata_open
-from lazynwb_dask.metadata import queries
+from lazynwb_dask.metadata import hdf5_file, queries
 from lazynwb_dask.model import limits
 from lazynwb_dask.model.index import Extents, Filter, Layout
 from lazynwb_dask.nwb import columns, tables
 from lazynwb_dask.read import column, vlen
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 OPTIONS, SETTINGS = Options(None), Settings()
@@ -40,8 +41,8 @@ MB = 1 << 20
 
 
 def index(path: Path | str, name: str = "/units") -> dict[str, Any]:
-    (source,) = expand(str(path), OPTIONS)
-    found = queries.index_file(source, name, OPTIONS, SETTINGS)
+    (source,) = expand(str(path), FileAccess(OPTIONS))
+    found = queries.index_file(source, TableRequest(name), FileAccess(OPTIONS, SETTINGS))
     assert found.table is not None
     return found.table.columns
 
@@ -432,11 +433,11 @@ def test_metadata_without_end_are_given_up(tmp_path: Path, monkeypatch: pytest.M
         for i in range(40):
             file.create_dataset(f"data{i}", data=np.zeros(10_000))
             table(file, f"/t{i}", 1, [])
-    monkeypatch.setattr(metadata_open, "MAX_METADATA", 2 * MB)
+    monkeypatch.setattr(hdf5_file, "MAX_METADATA", 2 * MB)
     with pytest.raises(NWBReadError, match=r"f\.nwb: the metadata are spread over more than 2 MiB"):
         lazynwb_dask.list_tables(path)
-    monkeypatch.setattr(metadata_open, "MAX_METADATA", 128 * MB)
-    monkeypatch.setattr(metadata_open, "MAX_WAVES", 1)
+    monkeypatch.setattr(hdf5_file, "MAX_METADATA", 128 * MB)
+    monkeypatch.setattr(hdf5_file, "MAX_WAVES", 1)
     with pytest.raises(NWBReadError, match="or 1 round trips"):
         lazynwb_dask.list_tables(path)
 

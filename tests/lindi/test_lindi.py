@@ -32,7 +32,8 @@ from lazynwb_dask.errors import (
 )
 from lazynwb_dask.lindi import file as lindi_file
 from lazynwb_dask.read import executor as running
-from lazynwb_dask.read import partition as read
+from lazynwb_dask.read import late_index
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import Settings, record
 
 Refs = dict[str, Any]
@@ -46,7 +47,7 @@ def same(ours: pd.DataFrame, theirs: pd.DataFrame, path: str | Path) -> None:
 
 def forget() -> None:
     """As in another process."""
-    for held in (lindi_file._contents, lindi_file._values, running._chunks, read._tables):
+    for held in (lindi_file._contents, lindi_file._values, running._chunks, late_index._tables):
         held.clear()
 
 
@@ -206,7 +207,7 @@ def test_workers_read_the_values_in_the_json_by_themselves(
     assert len(sent) < 2500
     forget()
     range_server.clear_log()
-    ours = execute(pickle.loads(sent), names, None, None, Settings())
+    ours = execute(pickle.loads(sent), Selection(tuple(names), None), Settings())
     theirs = lazynwb_dask.read_nwb(session, "/units")[names].compute()
     oracle.assert_same(ours, theirs)
     assert [entry.path for entry in range_server.log].count(f"/{session.name}.lindi.json") == 1

@@ -21,27 +21,29 @@ from lazynwb_dask.decode import codecs
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.plan import partitions as assembly
-from lazynwb_dask.scan import schema
+from lazynwb_dask.plan import schema
+from lazynwb_dask.scan.request import Selection, TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 OPTIONS, SETTINGS = Options(None), Settings()
 
 
 def planned(path: str | Path, name: str = "/units") -> Scan:
-    (source,) = expand(str(path), OPTIONS)
-    found = queries.index_file(source, name, OPTIONS, SETTINGS)
+    (source,) = expand(str(path), FileAccess(OPTIONS))
+    found = queries.index_file(source, TableRequest(name), FileAccess(OPTIONS, SETTINGS))
     assert found.table is not None
     pairs = [(found.source, found.table)]
     unified = schema.unify([(s.url, t) for s, t in pairs])
-    return assembly.build(pairs, unified, OPTIONS, 1 << 27)
+    return assembly.build(pairs, unified, TableRequest(name), OPTIONS)
 
 
 def read(path: str | Path, name: str = "/units") -> pd.DataFrame:
     plan = planned(path, name)
-    return execute(plan, list(plan.fields), None, None, SETTINGS)
+    return execute(plan, Selection(tuple(plan.fields)), SETTINGS)
 
 
 class Rows:
@@ -60,12 +62,12 @@ def assert_reads(path: str | Path, name: str = "/units") -> pd.DataFrame:
     """The frame is the oracle's, whole and for rows picked here and there."""
     plan = planned(path, name)
     columns = list(plan.fields)
-    got = execute(plan, columns, None, None, SETTINGS)
+    got = execute(plan, Selection(tuple(columns), None), SETTINGS)
     oracle.assert_same(got, oracle.frame(path, name))
     generator = np.random.default_rng(0)
     for share in (0.1, 0.5, 0.9):
         rows = np.flatnonzero(generator.random(len(got)) < share)
-        some = execute(plan, columns, Rows(rows), None, SETTINGS)  # type: ignore[arg-type]
+        some = execute(plan, Selection(tuple(columns), Rows(rows)), SETTINGS)  # type: ignore[arg-type]
         oracle.assert_same(some, got.iloc[rows])
     return got
 
@@ -337,6 +339,43 @@ def test_malformed_tables_are_put_right_as_documented(tmp_path: Path) -> None:
     assert got.local_index.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("dtype", ["i1", ">i2", "<i4", "<i8", ">i8", "f4", ">f8"])
+def test_index_values_below_zero_and_beyond_the_data_are_clipped(
+    tmp_path: Path, dtype: str
+) -> None:
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 6, ["x", "deep"])
+        ends = np.array([-3, 2, -1, 5, 100, -128], dtype)
+        ragged(group, "x", ends, np.arange(6))
+        ragged(group, "deep", ends, np.arange(12).reshape(6, 2))
+    frame = lazynwb_dask.read_nwb(tmp_path / "f.nwb", "/units")
+    got = frame.compute()
+    assert got.x.tolist() == [[], [0, 1], [], [0, 1, 2, 3, 4], [5], []]
+    assert got.deep[4] == [[10, 11]]
+    for rows in ([3], [0, 4], [2, 3, 5]):  # an end below zero begins the row after it
+        oracle.assert_same(frame[frame.id.isin(rows)].compute(), got.iloc[rows])
+    catalog = lazynwb_dask.build_catalog(tmp_path / "f.nwb", tmp_path / "catalog")
+    oracle.assert_same(lazynwb_dask.read_nwb(catalog, "/units").compute(), got)
+
+
+@pytest.mark.parametrize("end", [-(2**63), -1, 7, 2**62])
+def test_a_doubly_ragged_columns_indexes_are_clipped_on_each_level(
+    tmp_path: Path, end: int
+) -> None:
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", 3, ["x"])
+        ragged(group, "x", np.array([2, end, 4]), np.arange(6))
+        outer = group.create_dataset("x_index_index", data=np.array([2, end, 3]))
+        outer.attrs["target"] = group["x_index"].ref
+    got = lazynwb_dask.read_nwb(tmp_path / "f.nwb", "/units").x.compute().tolist()
+    if end < 0:  # rows of 0..2, 2..0, 0..3 inner rows, which are of 0..2, 2..0, 0..4 values
+        inner: list[list[int]] = [[0, 1], [], [0, 1, 2, 3]]
+        assert got == [inner[:2], [], inner]
+    else:
+        inner = [[0, 1], [2, 3, 4, 5], []]
+        assert got == [inner[:2], inner[2:], []]
+
+
 def test_an_index_that_repeats_values_without_end_is_refused(tmp_path: Path) -> None:
     with nwb(tmp_path / "f.nwb") as file:
         group = table(file, "/units", 4001, ["x"])
@@ -361,8 +400,8 @@ def test_what_cannot_be_shown_is_left_out_with_its_reason(tmp_path: Path) -> Non
         group["gone"] = h5py.ExternalLink("other.nwb", "/units/x")
     plan = planned(tmp_path / "f.nwb")
     assert [c for c in plan.fields if not c.startswith("_")] == ["id", "ok"]
-    (source,) = expand(str(tmp_path / "f.nwb"), OPTIONS)
-    found = queries.index_file(source, "/units", OPTIONS, SETTINGS).table
+    (source,) = expand(str(tmp_path / "f.nwb"), FileAccess(OPTIONS))
+    found = queries.index_file(source, TableRequest("/units"), FileAccess(OPTIONS, SETTINGS)).table
     assert found is not None
     reasons = {name: c.problem for name, c in found.columns.items() if c.problem}
     assert set(reasons) == {"region", "opaque", "outside", "virtual", "gone"}
@@ -435,10 +474,10 @@ def test_any_rows_of_any_ragged_column_are_the_same_rows(
         group = table(file, "/units", n, ["x"])
         ragged(group, "x", np.array(ends), np.arange(2.0 * total).reshape(total, 2), **storage)
     plan = planned(path)
-    whole = execute(plan, ["id", "x"], None, None, SETTINGS)
+    whole = execute(plan, Selection(("id", "x")), SETTINGS)
     oracle.assert_same(whole, oracle.frame(path, "/units")[["id", "x"]])
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, n - 1)))), np.int64)
-    some = execute(plan, ["id", "x"], Rows(rows), None, SETTINGS)  # type: ignore[arg-type]
+    some = execute(plan, Selection(("id", "x"), Rows(rows)), SETTINGS)  # type: ignore[arg-type]
     oracle.assert_same(some, whole.iloc[rows])
 
 

@@ -23,6 +23,7 @@ from servers import RangeServer
 
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import open_source, record
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.http_body import SHORT
 from lazynwb_dask.storage.options import Options
 
@@ -67,7 +68,7 @@ def https(tmp_path: Path) -> Iterator[tuple[RangeServer, Options]]:
 def test_bodies_of_all_lengths_arrive_whole_over_http(
     range_server: RangeServer, length: int
 ) -> None:
-    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, PLAIN, QUICK)
+    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK))
     with record() as seen:
         assert read(source, [(5, 5 + length)]) == [DATA[5 : 5 + length]]
     assert (seen.total.requests, seen.total.bytes) == (1, length)
@@ -78,14 +79,14 @@ def test_bodies_of_all_lengths_arrive_whole_over_tls(
     https: tuple[RangeServer, Options], length: int
 ) -> None:
     server, options = https
-    source, _ = open_source(Source(server.url("a.nwb")), 10, options, QUICK)
+    source, _ = open_source(Source(server.url("a.nwb")), 10, FileAccess(options, QUICK))
     with record() as seen:
         assert read(source, [(5, 5 + length)], options) == [DATA[5 : 5 + length]]
     assert (seen.total.requests, seen.total.bytes) == (1, length)
 
 
 def test_one_connection_carries_many_long_bodies(range_server: RangeServer) -> None:
-    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, PLAIN, QUICK)
+    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK))
     range_server.clear_log()
     ranges = [(i * MIB // 4, i * MIB // 4 + 100_000) for i in range(12)]
     how = replace(QUICK, connections=1)
@@ -96,7 +97,7 @@ def test_one_connection_carries_many_long_bodies(range_server: RangeServer) -> N
 
 def test_one_tls_connection_carries_many_long_bodies(https: tuple[RangeServer, Options]) -> None:
     server, options = https
-    source, _ = open_source(Source(server.url("a.nwb")), 10, options, QUICK)
+    source, _ = open_source(Source(server.url("a.nwb")), 10, FileAccess(options, QUICK))
     server.clear_log()
     ranges = [(i * MIB // 4, i * MIB // 4 + 100_000) for i in range(12)]
     how = replace(QUICK, connections=1)
@@ -169,7 +170,7 @@ def test_bytes_behind_a_body_are_not_taken_for_the_next_one() -> None:
 
 
 def test_a_slow_body_is_waited_for_as_long_as_bytes_come(range_server: RangeServer) -> None:
-    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, PLAIN, QUICK)
+    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK))
     range_server.behaviour.bandwidth = 500_000.0
     with record() as seen:
         assert read(source, [(0, 600_000)], how=IMPATIENT) == [DATA[:600_000]]
