@@ -137,8 +137,8 @@ class Judge:
         import mutants
         import oracle
 
-        from lazynwb_dask.isolation.helpers import IsolatedSettings
         from lazynwb_dask.storage import Settings
+        from lazynwb_dask.storage.settings import IsolatedSettings
 
         self.mutants, self.folder, self.deadline = mutants, folder, deadline
         self.settings = IsolatedSettings(isolate_deadline=deadline) if isolate else Settings()
@@ -286,14 +286,14 @@ class Reading:
     def series(self) -> list[str]:
         """The paths of the first TimeSeries."""
         from lazynwb_dask.metadata import queries
-        from lazynwb_dask.nwb import contents as inventory
+        from lazynwb_dask.nwb.contents import TIMESERIES
 
         begun = time.monotonic()
         try:
             _, found = queries.list_objects(self.source, self.access)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
-        return [f["path"] for f in found if f["kind"] == inventory.TIMESERIES][:3]
+        return [f["path"] for f in found if f["kind"] == TIMESERIES][:3]
 
     def session(self) -> dict[str, Any]:
         """The session's and the subject's fields."""

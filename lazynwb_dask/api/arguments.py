@@ -15,7 +15,7 @@ from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.cluster.client import memory_per_thread
 from lazynwb_dask.model.series_view import Shown
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.nwb.tables import table_path
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.predicate.filters_argument import from_filters
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazynwb_dask.cluster.execute import execute
-from lazynwb_dask.decode.arrays import spread
+from lazynwb_dask.decode.runs import spread
 from lazynwb_dask.model.task_names import tables, task_label
 from lazynwb_dask.plan.tasks import Scan, possible
 from lazynwb_dask.predicate.tree import Predicate, then

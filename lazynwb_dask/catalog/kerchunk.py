@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynwb_dask.decode.filters import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
+from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
 from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex
 from lazynwb_dask.model.source import Source, shown
@@ -132,7 +132,7 @@ def _metadata(array: ArrayIndex, where: str) -> dict[str, Any]:
     layout = array.layout
     shape = [array.rows, *layout.item]
     chunk = list(layout.chunk) if layout.chunk is not None else shape
-    if layout.foreign:
+    if layout.external:
         raise UnsupportedColumnError(f"{where}: its data are in another file")
     if layout.raw_edges:
         raise UnsupportedColumnError(

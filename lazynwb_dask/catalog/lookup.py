@@ -13,7 +13,7 @@ from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.catalog.tables_schema import COLUMNS, STATISTICS, TABLES
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.model.source import shown
-from lazynwb_dask.nwb.tables import table_path
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.plan.index_files import damaged
 from lazynwb_dask.plan.statistics import Columns
 from lazynwb_dask.scan.catalog_slots import NONE

@@ -15,7 +15,7 @@ from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.tables_schema import FORMAT, MANIFEST
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.source import shown
-from lazynwb_dask.nwb.tables import table_path
+from lazynwb_dask.nwb.names import table_path
 
 GRACE = 3600  # seconds for which files of an earlier state are kept, at the least
 

@@ -20,8 +20,8 @@ from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, Layout, TableIndex
 from lazynwb_dask.model.packing import layout_of, parts_of
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.contents import ListSeries
-from lazynwb_dask.nwb.tables import IndexTable, table_path
+from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.storage import parquet
 
 Variant = tuple[tuple[Layout, ...], tuple[str, ...] | None, bool]

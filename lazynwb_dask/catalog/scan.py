@@ -22,7 +22,7 @@ from lazynwb_dask.catalog.lookup import (
     find_tables,
 )
 from lazynwb_dask.catalog.reader import Variant, variant_of
-from lazynwb_dask.decode.available import lacking
+from lazynwb_dask.decode.available import missing_filter
 from lazynwb_dask.decode.convert import all_null
 from lazynwb_dask.errors import NWBReadError, TableNotFoundError
 from lazynwb_dask.model.index import ColumnIndex, TableIndex, column_type
@@ -52,7 +52,7 @@ def schema_of(
     texts = catalog.index.variants
     variants = {int(v): variant_of(texts[v]) for v in used.tolist()}
     types = {v: column_type(*one) for v, one in variants.items()}
-    lacked = {v: lacking(layouts) for v, (layouts, _, _) in variants.items()}
+    lacked = {v: missing_filter(layouts) for v, (layouts, _, _) in variants.items()}
     kinds = variant.fill_null(ABSENT).to_numpy()
     outside = columns.rows["values"].is_null().to_numpy()
     unusable = outside & np.isin(kinds, [v for v, reason in lacked.items() if reason])

@@ -12,12 +12,11 @@ from lazynwb_dask.catalog.folder import url_problem
 from lazynwb_dask.catalog.manifest import Keeps
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.hdf5.links import ListTables
 from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, TableIndex
 from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.jobs import IndexTable, ListTables
 from lazynwb_dask.nwb.session import ReadSession
-from lazynwb_dask.nwb.tables import IndexTable
 from lazynwb_dask.read.arrays import Wanted, read_arrays
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
@@ -143,7 +142,7 @@ def has_index(column: ColumnIndex) -> bool:
 
 def _is_unread(array: ArrayIndex) -> bool:
     layout = array.layout
-    if layout.chunk is None or layout.foreign or array.extents.offsets.size or not array.rows:
+    if layout.chunk is None or layout.external or array.extents.offsets.size or not array.rows:
         return False
     return layout.chunks(array.rows) <= MAX_CHUNKS
 
@@ -164,7 +163,7 @@ def _mapped(array: ArrayIndex, maps: dict[int, Extents]) -> ArrayIndex:
 def simplest(array: ArrayIndex) -> ArrayIndex:
     """The same bytes by the layout that most files share: one plain chunk is contiguous data."""
     layout, extents = array.layout, array.extents
-    if layout.chunk is None or layout.filters or layout.foreign or extents.offsets.size != 1:
+    if layout.chunk is None or layout.filters or layout.external or extents.offsets.size != 1:
         return array
     if layout.chunk[0] < array.rows or layout.chunk[1:] != layout.item:
         return array

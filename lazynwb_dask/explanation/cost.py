@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lazynwb_dask.hdf5.chunk_btree import NODE_HEADER
 from lazynwb_dask.hdf5.global_heap import FIRST
-from lazynwb_dask.hdf5.object_header import NODE_HEADER
 from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, walk
+from lazynwb_dask.model.elements import walk
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex
 from lazynwb_dask.model.source import is_local
 from lazynwb_dask.predicate.intervals import EVERYTHING, bounds
 from lazynwb_dask.read import time_search as seek
@@ -236,7 +237,7 @@ class _Count:
                 or self.scan.fields[name].type != pa.float64()
                 or (held is not None and name in held.values)
                 or layout.computed
-                or layout.foreign
+                or layout.external
                 or array.rows <= seek.SMALL * page
                 or bounds(predicate, name) == EVERYTHING
             ):
@@ -322,9 +323,9 @@ class _Count:
         steps = [outer, *inner[::-1]]
         # (libhdf5 reads what lies elsewhere before the wave's requests come)
         known = int(self._is_held(name))
-        while known < len(steps) and steps[known].layout.foreign and self.part.source.parts:
+        while known < len(steps) and steps[known].layout.external and self.part.source.parts:
             known += 1
-        if known == len(steps) or self._is_late(steps[known]) or steps[known].layout.foreign:
+        if known == len(steps) or self._is_late(steps[known]) or steps[known].layout.external:
             return known
         whole = int(np.searchsorted(rows, outer.rows)) == outer.rows
         if not known and whole and len(inner) == 1 and inner[0].nbytes:
@@ -342,7 +343,7 @@ class _Count:
         for level, array in enumerate(reversed(arrays)):
             if level < done or (not level and self._is_held(name)):
                 continue
-            if array.layout.foreign:
+            if array.layout.external:
                 self._elsewhere()
                 continue
             start, stop = 0, array.rows
@@ -355,7 +356,7 @@ class _Count:
                 runs = min(most, (len(rows) + 1) // 2)
             yield from self._dataset(array, start, stop, runs)
         values = arrays[0]
-        if values.layout.foreign and part.source.parts:
+        if values.layout.external and part.source.parts:
             return
         texts = values.rows if len(arrays) > 1 else min(most or len(rows), values.rows)
         yield from self._elements(values, texts)
@@ -451,7 +452,7 @@ class _Count:
 
     def _is_late(self, array: ArrayIndex) -> bool:
         layout = array.layout
-        chunked = layout.chunk is not None and not layout.foreign and array.rows > 0
+        chunked = layout.chunk is not None and not layout.external and array.rows > 0
         return chunked and not array.extents.offsets.size
 
     def _is_held(self, name: str) -> bool:

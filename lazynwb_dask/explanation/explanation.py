@@ -13,7 +13,7 @@ from dask.utils import format_bytes
 from lazynwb_dask import config, expr
 from lazynwb_dask.by_file.alignment import ByFile, Leaf, leaves
 from lazynwb_dask.explanation.cost import Cost, catalog_cost, cost
-from lazynwb_dask.model.index import walk
+from lazynwb_dask.model.elements import walk
 from lazynwb_dask.predicate.tree import conjuncts
 from lazynwb_dask.scan.fields import PROVENANCE
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from lazynwb_dask.hdf5 import external
+from lazynwb_dask.hdf5.external import external_rows
 from lazynwb_dask.hdf5.sparse_file import Job
-from lazynwb_dask.lindi import file as lindi
+from lazynwb_dask.lindi.file import Lindi, inlined_rows
 from lazynwb_dask.metadata.hdf5_file import HDF5File
 from lazynwb_dask.model.index import Layout
 from lazynwb_dask.model.source import Source, is_lindi
@@ -66,14 +66,14 @@ class Format:
 
 
 def _open_lindi(source: Source, access: FileAccess, allow_external_links: bool) -> Any:
-    return lindi.Lindi(source, access, allow_external_links, HDF5File)
+    return Lindi(source, access, allow_external_links, HDF5File)
 
 
 def _external_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
-    return [external.rows(source, *one) for one in wanted]
+    return [external_rows(source, *one) for one in wanted]
 
 
-LINDI = Format(lambda source: is_lindi(source.url), _open_lindi, lindi.rows, is_index=True)
+LINDI = Format(lambda source: is_lindi(source.url), _open_lindi, inlined_rows, is_index=True)
 HDF5 = Format(lambda source: True, lambda s, a, links: HDF5File(s, a), _external_rows)
 FORMATS = (LINDI, HDF5)
 

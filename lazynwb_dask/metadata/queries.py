@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from lazynwb_dask.hdf5.links import ListTables, NameObjects
+from lazynwb_dask.hdf5.links import NameObjects
 from lazynwb_dask.metadata.formats import OpenedFile, Rows, format_of
 from lazynwb_dask.model.index import Extents, FileIndex
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.nwb.contents import ListSeries, TakeStock
+from lazynwb_dask.nwb.contents import ListObjects
+from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListSeries, ListTables
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import ReadSession, Session
-from lazynwb_dask.nwb.tables import IndexTable, ListChunks, table_path
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage.access import FileAccess
 
@@ -104,7 +105,7 @@ def list_objects(source: Source, access: FileAccess) -> tuple[Source, list[dict[
         When the file can't be read or isn't an NWB 2 file.
     """
     file = open_file(source, access)
-    return file.source, file.run(TakeStock()).value
+    return file.source, file.run(ListObjects()).value
 
 
 def list_series(source: Source, access: FileAccess) -> list[str]:

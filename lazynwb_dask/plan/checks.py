@@ -15,7 +15,7 @@ from lazynwb_dask.errors import (
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import FileIndex, TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.tables import table_path
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.scan.fields import PROVENANCE, Schema
 from lazynwb_dask.scan.request import TableRequest

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lazynwb_dask import config
-from lazynwb_dask.decode.available import usable
+from lazynwb_dask.decode.available import mark_undecodable
 from lazynwb_dask.errors import Failure, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import FileIndex
 from lazynwb_dask.model.source import Source, is_local, shown
-from lazynwb_dask.nwb.tables import table_path
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.plan.each_file import each_file
 from lazynwb_dask.plan.index_cache import ALL_TABLES, IndexCache, index_cache
 from lazynwb_dask.scan.request import TableRequest
@@ -47,7 +47,7 @@ def index_file(source: Source, request: TableRequest, access: FileAccess) -> Fil
 
 
 def _usable(found: FileIndex) -> FileIndex:
-    return found if found.table is None else replace(found, table=usable(found.table))
+    return found if found.table is None else replace(found, table=mark_undecodable(found.table))
 
 
 def _keep(cache: IndexCache, found: FileIndex, request: TableRequest) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import dtypes
-from lazynwb_dask.decode.convert import is_number, plain_type
+from lazynwb_dask.decode.convert import frame_type, is_number
 from lazynwb_dask.scan.fields import PROVENANCE, Field
 
 
@@ -20,9 +20,9 @@ def parse_type(kind: Any) -> pa.DataType:
     (DataType(double), DataType(int64), ListType(list<item: double>))
     """
     if isinstance(kind, pa.DataType):
-        return plain_type(kind)
+        return frame_type(kind)
     if isinstance(kind, pd.ArrowDtype):
-        return plain_type(kind.pyarrow_dtype)
+        return frame_type(kind.pyarrow_dtype)
     if kind is str or isinstance(kind, pd.StringDtype):
         return pa.string()
     if isinstance(kind, str):
@@ -30,7 +30,7 @@ def parse_type(kind: Any) -> pa.DataType:
         if name in ("str", "string", "object"):
             return pa.string()
         try:
-            return plain_type(dtypes.parse(name))
+            return frame_type(dtypes.parse(name))
         except ValueError:
             pass
     try:

@@ -14,8 +14,9 @@ from functools import partial
 
 import numpy as np
 
-from lazynwb_dask.decode.arrays import gather, merged, spread
-from lazynwb_dask.decode.filters import before_shuffle, unshuffle, unshuffle_part
+from lazynwb_dask.decode.codecs import unshuffle, unshuffle_part
+from lazynwb_dask.decode.filters import before_shuffle
+from lazynwb_dask.decode.runs import gather, merged, spread
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import UNDEFINED, Extents, Layout
 from lazynwb_dask.storage import Request

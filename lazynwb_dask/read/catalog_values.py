@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lazynwb_dask.decode.arrays import Values, spread
+from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.decode.convert import convert
+from lazynwb_dask.decode.runs import spread
 from lazynwb_dask.scan.catalog_slots import NONE, Inlined, Slots
 from lazynwb_dask.scan.records import ABSENT
 from lazynwb_dask.scan.scan import Scan

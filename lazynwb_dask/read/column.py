@@ -18,29 +18,19 @@ from lazynwb_dask.decode.arrays import (
     Values,
     arrow,
     fixed_text,
-    gather,
     labelled,
     listed,
-    merged,
     nested,
     numbers,
     picked,
     slices,
-    spread,
     utf8,
 )
+from lazynwb_dask.decode.runs import gather, merged, spread
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.hdf5.object_header import ChunkTree
-from lazynwb_dask.model.index import (
-    DESCRIPTOR,
-    UNDEFINED,
-    ArrayIndex,
-    ElementType,
-    Extents,
-    Layout,
-    View,
-    element_bytes,
-)
+from lazynwb_dask.hdf5.chunk_btree import ChunkBTree
+from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.read.block import Block, Box, Decoders, block_requests, copy_runs
 from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
@@ -322,7 +312,7 @@ class Reader:
         held = self._held.get(id(array)) if block.box == whole else None
         if held is not None and not (rows and held[1] <= starts[0] and stops[-1] <= held[2]):
             held = None
-        if layout.foreign and held is None:
+        if layout.external and held is None:
             asked = Elsewhere(layout, starts, stops)
             if rows:
                 yield Wave(elsewhere=[asked])
@@ -352,7 +342,7 @@ class Reader:
             return held
         shape = (extents.rows, *layout.item)
         check_shape(layout, extents.rows, self.size)
-        tree = ChunkTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
+        tree = ChunkBTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
         while tree.wanted:
             nodes: dict[int, bytes] = {}
             wanted = tree.wanted

@@ -6,8 +6,8 @@ from lazynwb_dask.errors import Failure, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series_view import show
-from lazynwb_dask.nwb.tables import table_path
 from lazynwb_dask.read.executor import file_key
 from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.records import Part

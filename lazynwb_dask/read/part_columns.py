@@ -56,7 +56,7 @@ def ahead_steps(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: 
     stop = min(part.stop, outer.rows)
     todo: list[Steps[None]] = []
     if (
-        not outer.layout.foreign
+        not outer.layout.external
         and not outer.layout.computed
         and outer.layout.view is None
         and not (part.held is not None and name in part.held.indexes)

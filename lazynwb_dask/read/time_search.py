@@ -94,7 +94,7 @@ def rows_between(array: ArrayIndex, low: float, high: float, file: File) -> tupl
         _, start, rate = layout.element
         return _by_rate(start, rate, rows, low, high)
     page = _page_rows(array)
-    if layout.foreign or rows <= SMALL * page:
+    if layout.external or rows <= SMALL * page:
         return 0, rows
     search = _Search(array, page, low, high)
     if file.key is None:

@@ -8,9 +8,9 @@ from lazynwb_dask.errors import TableNotFoundError
 from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.contents import ListSeries
+from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import SERIES
-from lazynwb_dask.nwb.tables import IndexTable, table_path
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.suggest import did_you_mean, listed
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -24,19 +27,21 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
+from lazynwb_dask import hdf5
+from lazynwb_dask import nwb as nwb_package
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.isolation import helpers as isolation
-from lazynwb_dask.isolation import wire
-from lazynwb_dask.isolation.helpers import IsolatedSettings
+from lazynwb_dask.isolation import helpers, wire
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source
+from lazynwb_dask.nwb import jobs
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.settings import IsolatedSettings
 
 OPTIONS = Options(None)
 posix = pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX systems")
@@ -48,8 +53,8 @@ def isolated() -> Any:
         yield
 
 
-def helpers() -> list[int]:
-    return [helper._process.pid for helper in isolation._pool._all]
+def pids() -> list[int]:
+    return [helper._process.pid for helper in helpers._pool._all]
 
 
 def source(path: Path | str) -> Source:
@@ -146,7 +151,7 @@ def test_a_helper_that_never_ends_is_killed_and_replaced(tmp_path: Path) -> None
     settings = IsolatedSettings(isolate_deadline=1.0)
     good = source(make_sessions(tmp_path, n=1, units=5)[0])
     queries.list_tables(good, FileAccess(OPTIONS, settings))
-    before = helpers()
+    before = pids()
     begun = time.monotonic()
     with pytest.raises(
         NWBReadError, match=r"bad\.nwb: libhdf5 needs more than 1 s.*isolate-deadline"
@@ -157,7 +162,7 @@ def test_a_helper_that_never_ends_is_killed_and_replaced(tmp_path: Path) -> None
             FileAccess(OPTIONS, settings),
         )
     assert 0.9 < time.monotonic() - begun < 30
-    assert len(set(helpers()) & set(before)) < len(before)
+    assert len(set(pids()) & set(before)) < len(before)
     assert queries.list_tables(good, FileAccess(OPTIONS, settings))[0] == "/units"
 
 
@@ -197,14 +202,14 @@ def test_a_helper_that_crashes_is_an_error_and_no_more(tmp_path: Path) -> None:
         except NWBReadError as exc:
             caught.append(exc)
 
-    isolation._pool.end()
+    helpers._pool.end()
     thread = threading.Thread(target=run)
     thread.start()
     deadline = time.monotonic() + 20
     killed: set[int] = set()
     while thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.2)
-        for pid in set(helpers()) - killed:
+        for pid in set(pids()) - killed:
             os.kill(pid, signal.SIGSEGV)
             killed.add(pid)
     thread.join(20)
@@ -231,7 +236,7 @@ def test_a_helper_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------- the processes
 _LISTING = """
 import sys, time
-from lazynwb_dask.isolation import helpers as isolation
+from lazynwb_dask.isolation import helpers
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.storage.settings import IsolatedSettings
 from lazynwb_dask.storage.options import Options
@@ -239,7 +244,7 @@ from lazynwb_dask.sources.expand import expand
 
 (source,) = expand(sys.argv[1], FileAccess(Options(None)))
 queries.list_tables(source, FileAccess(Options(None), IsolatedSettings()))
-print(*[helper._process.pid for helper in isolation._pool._all], flush=True)
+print(*[helper._process.pid for helper in helpers._pool._all], flush=True)
 if sys.argv[2] == "stay":
     time.sleep(60)
 """
@@ -280,27 +285,27 @@ def test_there_are_never_more_helpers_than_places(tmp_path: Path) -> None:
     with dask.config.set({"lazynwb-dask.isolate": True}):
         frame = lazynwb_dask.read_nwb(paths, "/units")
     assert len(frame) == 150
-    assert 1 <= len(helpers()) <= isolation.HELPERS
+    assert 1 <= len(pids()) <= helpers.HELPERS
 
 
 @posix
 def test_a_forked_process_has_helpers_of_its_own(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5)
     queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
-    before = set(helpers())
+    before = set(pids())
     read, write = os.pipe()
     child = os.fork()
     if not child:  # no test goes on here
         queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
-        os.write(write, json.dumps(helpers()).encode())
-        isolation._pool.end()
+        os.write(write, json.dumps(pids()).encode())
+        helpers._pool.end()
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
     with os.fdopen(read, "rb") as answer:
         assert not before & set(json.load(answer))
     queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
-    assert before & set(helpers()), "the parent's are as they were"
+    assert before & set(pids()), "the parent's are as they were"
 
 
 def test_a_distributed_worker_isolates_too(tmp_path: Path) -> None:
@@ -340,7 +345,7 @@ def test_no_secret_and_no_query_reach_a_helper(
         sent.append(json.dumps(message))
         send(pipe, message, parts)
 
-    monkeypatch.setattr(isolation, "send", recorded)
+    monkeypatch.setattr(helpers, "send", recorded)
     options = {**s3_server.storage_options, "key": "a-key-id", "secret": "hush-hush"}
     url = s3_server.put("bucket", "a.nwb", data)
     with dask.config.set({"lazynwb-dask.isolate": True}):
@@ -358,12 +363,26 @@ def test_no_credentials_of_the_environment_reach_a_helper(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     monkeypatch.setenv("DANDI_API_KEY", "hush-hush")
     (path,) = make_sessions(tmp_path, n=1, units=5)
-    isolation._pool.end()
+    helpers._pool.end()
     queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
-    (pid,) = helpers()
+    (pid,) = pids()
     environment = Path(f"/proc/{pid}/environ").read_text()
     assert "PATH=" in environment
     assert "hush-hush" not in environment
+
+
+def test_every_job_can_be_sent_to_a_helper() -> None:
+    for package in (hdf5, nwb_package):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            for name, kind in vars(importlib.import_module(found.name)).items():
+                if (
+                    isinstance(kind, type)
+                    and hasattr(kind, "visit")
+                    and dataclasses.is_dataclass(kind)
+                ):
+                    assert wire.JOBS[name] is kind
+    job = jobs.IndexTable(("/units", "/trials"), details=True)
+    assert wire.unpack_job(json.loads(json.dumps(wire.pack_job(job)))) == job
 
 
 def test_what_a_helper_says_is_not_believed(tmp_path: Path) -> None:

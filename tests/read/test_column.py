@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import lazynwb_dask
 from lazynwb_dask.cluster.execute import execute
-from lazynwb_dask.decode import filters
+from lazynwb_dask.decode import codecs
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.plan import partitions as assembly
@@ -597,12 +597,12 @@ def test_shuffled_bytes_of_any_width_and_length_come_back(size: int) -> None:
         raw = generator.integers(0, 256, n, "u1")
         whole = n // size * size
         shuffled = raw[:whole].reshape(-1, size).T.reshape(-1).tobytes() + raw[whole:].tobytes()
-        assert bytes(filters.unshuffle(memoryview(shuffled), size)) == raw.tobytes()
+        assert bytes(codecs.unshuffle(memoryview(shuffled), size)) == raw.tobytes()
         for start, stop in ((0, n), (size, n - n % size), (n // 3 // size * size, n // 2), (1, n)):
             if stop < start:
                 continue
             part = np.zeros(stop - start, np.uint8)
-            if filters.unshuffle_part(memoryview(shuffled), size, start, part):
+            if codecs.unshuffle_part(memoryview(shuffled), size, start, part):
                 assert part.tobytes() == raw[start:stop].tobytes()
             else:
                 assert start % size or (stop - start) % size
