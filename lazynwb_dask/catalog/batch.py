@@ -25,8 +25,8 @@ from lazynwb_dask.catalog.values import Writer, values_name
 from lazynwb_dask.model.index import ColumnIndex, TableIndex
 from lazynwb_dask.model.packing import layout_json, parts_json
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.plan.index_files import concurrently
 from lazynwb_dask.storage.runtime import Withdrawn
+from lazynwb_dask.util.concurrently import concurrently
 
 MAGIC = b"nwb-part"
 MAX_VALUES = 256  # tables of a batch whose values are kept, those of most files first

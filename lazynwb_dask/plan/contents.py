@@ -13,9 +13,9 @@ from lazynwb_dask.errors import Failure, NWBError
 from lazynwb_dask.metadata.queries import take_stock
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.contents import OTHER, TABLE, TIMESERIES
-from lazynwb_dask.plan.index_files import concurrently
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.concurrently import concurrently
 
 # Columns with the pandas dtype of each.
 COLUMNS = {

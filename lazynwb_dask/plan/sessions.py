@@ -19,10 +19,10 @@ from lazynwb_dask.errors import Failure, NWBError
 from lazynwb_dask.metadata.queries import read_session
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.session import SUBJECT, Session
-from lazynwb_dask.plan.index_files import concurrently
 from lazynwb_dask.scan.schema import Field, common, parse_type, series
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.concurrently import concurrently
 
 TIME = pa.timestamp("us", "UTC")
 _TEXT, _TEXTS, _TIMES = pa.string(), pa.list_(pa.string()), pa.list_(TIME)
