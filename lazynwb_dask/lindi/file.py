@@ -31,7 +31,7 @@ from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.nwb.tables import ListChunks
 from lazynwb_dask.storage import Request, Settings, fetch, open_source
 from lazynwb_dask.storage.options import Options
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 R = TypeVar("R")
 
@@ -42,8 +42,8 @@ MEMORY = 6  # bytes of parsed JSON for each byte of text, about
 _STORES = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 _POINTERS = ("string", "sequence")
 
-_contents: LRU[Contents] = LRU(256 << 20)
-_values: LRU[np.ndarray] = LRU(64 << 20)
+_contents = Cache[Contents]("LINDI files")
+_values = Cache[np.ndarray]("LINDI values")
 
 
 # --------------------------------------------------------------------------------------------- the file

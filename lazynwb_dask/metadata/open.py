@@ -22,8 +22,7 @@ from lazynwb_dask.hdf5.sparse_file import (
 from lazynwb_dask.isolation.helpers import Attempts
 from lazynwb_dask.lindi.file import Lindi
 from lazynwb_dask.model.source import Source, is_lindi, shown
-from lazynwb_dask.storage import Settings, fetch, open_source
-from lazynwb_dask.storage import block_cache as kept
+from lazynwb_dask.storage import Settings, block_cache, fetch, open_source
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
 
@@ -85,7 +84,7 @@ class Passes:
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
                 if sparse.size > WHOLE:
-                    kept.keep(self.source, sparse.block, sparse.here, self.settings)
+                    block_cache.keep(self.source, sparse.block, sparse.here)
                 return result
             if self._tail is not None:
                 sparse.need(self._tail, sparse.size)

@@ -13,16 +13,15 @@ from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.source import Source, is_lindi
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
-from lazynwb_dask.storage import Request, Settings, fetch, parquet
-from lazynwb_dask.storage import block_cache as kept
+from lazynwb_dask.storage import Request, Settings, block_cache, fetch, parquet
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 FEW = 1 << 20  # bytes that are looked at in a moment
 
-_chunks: LRU[Extents] = LRU(64 << 20)
-_paths: LRU[str] = LRU(16 << 20)
+_chunks = Cache[Extents]("chunk maps")
+_paths = Cache[str]("paths of objects")
 _turn = Lock()
 
 
@@ -117,7 +116,7 @@ class Access:
 
     def _fetch(self, requests: Sequence[Request], spare: bool) -> None:
         self._wanted += sum(request.stop - request.start for request in requests)
-        left = kept.serve(self.source, requests) if spare else requests
+        left = block_cache.serve(self.source, requests) if spare else requests
         self._used |= len(left) < len(requests)
         if left:
             self._asked = True

@@ -46,7 +46,7 @@ from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.scan.schema import PROVENANCE, Field, check_nulls, nothing, series
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.options import Options
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 from lazynwb_dask.util.threads import at_once
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ AHEAD = 64 * 1024  # a column of so few bytes comes along with the predicate's, 
 READERS = 32  # partitions of one task that are read at a time
 _GONE = (NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError)  # no other bytes will come
 
-_tables: LRU[TableIndex] = LRU(64 << 20)
+_tables = Cache[TableIndex]("tables")
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ from lazynwb_dask.predicate.tree import (
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.steps import Steps
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 if TYPE_CHECKING:
     from lazynwb_dask.scan.records import Part
@@ -44,7 +44,7 @@ FEW = 4  # guesses by the even passing of time, before the range is halved each 
 
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
 
-_pages: LRU[np.ndarray] = LRU(32 << 20)
+_pages = Cache[np.ndarray]("timestamps")
 _locks = [Lock() for _ in range(64)]
 
 

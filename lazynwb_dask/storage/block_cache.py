@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lazynwb_dask.model.source import Source, is_local
-from lazynwb_dask.storage import Request, Settings
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.storage import Request
+from lazynwb_dask.util.lru import Cache
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Blocks:
     """Some blocks of a file, by their number."""
 
     block: int
@@ -33,25 +33,24 @@ class Held:
         return whole[start - first * self.block : stop - first * self.block]
 
 
-_held: LRU[Held] = LRU(0)
+_blocks = Cache[Blocks]("blocks")
 
 
-def keep(source: Source, block: int, blocks: Mapping[int, bytes], settings: Settings) -> None:
-    """Keep blocks of a file that has a validator, for as long as there is room."""
+def keep(source: Source, block: int, blocks: Mapping[int, bytes]) -> None:
+    """Keep blocks of a file that has a validator, for as long as the process's caches have room."""
     if source.etag is None or is_local(source.url):
         return
-    _held.limit = settings.keep
-    _held.put(_key(source), Held(block, dict(blocks)), len(blocks) * block)
+    _blocks.put(_key(source), Blocks(block, dict(blocks)), len(blocks) * block)
 
 
 def serve(source: Source, requests: Sequence[Request]) -> list[Request]:
     """Give requests the bytes that are kept; the others are returned."""
-    held = _held.get(_key(source)) if source.etag is not None else None
-    if held is None:
+    blocks = _blocks.get(_key(source)) if source.etag is not None else None
+    if blocks is None:
         return list(requests)
     left = []
     for request in requests:
-        data = held.get(request.start, request.stop) if request.stop > request.start else None
+        data = blocks.get(request.start, request.stop) if request.stop > request.start else None
         if data is None:
             left.append(request)
         else:

@@ -25,14 +25,14 @@ from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage import Request, Settings, fetch
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 TAIL = 64 * 1024  # bytes read of a file's end at first: the footers of most
 SEAL = 16  # bytes before a footer that tell whether it is whole
 _END = 8  # bytes after it: its length, and a mark
 
-_footers: LRU[pq.FileMetaData] = LRU(32 << 20)
-_columns: LRU[pa.ChunkedArray] = LRU(256 << 20)
+_footers = Cache[pq.FileMetaData]("Parquet footers")
+_columns = Cache[pa.ChunkedArray]("Parquet columns")
 _locks: dict[tuple[str, int], Lock] = {}
 _guard = Lock()
 

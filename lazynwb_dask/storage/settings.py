@@ -31,9 +31,6 @@ class Settings:
         Longer ranges are read over several connections, in parts of at most this many bytes.
     in_flight : int
         Bytes that may be on their way or waiting to be decoded, in the whole process.
-    keep : int
-        Bytes that this process keeps of what was fetched while planning, so that filters need not
-        fetch it again.
     timeout : float
         Seconds without a single byte after which an attempt has failed.
     retries : int
@@ -59,7 +56,6 @@ class Settings:
     gap: int = 64 * KIB
     split: int = 4 * MIB
     in_flight: int = 256 * MIB
-    keep: int = 64 * MIB
     timeout: float = 60.0
     retries: int = 5
     deadline: float = 300.0

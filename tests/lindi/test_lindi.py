@@ -30,10 +30,8 @@ from lazynwb_dask.errors import (
     NWBReadError,
     UnsupportedColumnError,
 )
-from lazynwb_dask.lindi import file as lindi
-from lazynwb_dask.read import executor as running
-from lazynwb_dask.read import partition as read
 from lazynwb_dask.storage import Settings, record
+from lazynwb_dask.util import lru
 
 Refs = dict[str, Any]
 
@@ -46,8 +44,7 @@ def same(ours: pd.DataFrame, theirs: pd.DataFrame, path: str | Path) -> None:
 
 def forget() -> None:
     """As in another process."""
-    for held in (lindi._contents, lindi._values, running._chunks, read._tables):
-        held.clear()
+    lru.clear()
 
 
 @pytest.fixture(scope="module")
