@@ -23,7 +23,7 @@ IN_FLIGHT = 16  # bytes on their way may be this part of what a worker has
 def read(
     scan: Scan, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
 ) -> pd.DataFrame:
-    """All partitions of a narrowed scan, once the worker has room for them."""
+    """All partitions of a narrowed scan, once the worker has memory for them."""
     with observed() as settings:
         bounds = cluster.memory()
         if bounds is None:
@@ -33,7 +33,7 @@ def read(
         return memory.within(
             bounds,
             int(COPIED * expected(scan, columns, predicate, limit)),
-            lambda share: execute(scan, columns, predicate, limit, replace(limited, memory=share)),
+            lambda held: execute(scan, columns, predicate, limit, replace(limited, memory=held)),
             _way_out(scan),
             settings.withdrawn,
         )

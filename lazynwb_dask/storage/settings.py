@@ -11,7 +11,7 @@ from lazynwb_dask.storage.counters import Tally, counters
 
 
 class Memory(Protocol):
-    """What a task may take of its process's memory. See `lazynwb_dask.storage.memory_budget.Share`."""
+    """What a task may take of its process's memory. See `lazynwb_dask.storage.memory_budget.Reservation`."""
 
     def take(self, nbytes: int, what: Callable[[], str], /) -> None: ...
     def give_back(self) -> None: ...
