@@ -25,7 +25,7 @@ from lazynwb_dask.catalog.values import Writer, values_name
 from lazynwb_dask.model.index import ColumnIndex, TableIndex
 from lazynwb_dask.model.packing import layout_json, parts_json
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.storage.runtime import Withdrawn
+from lazynwb_dask.storage.runtime import ReadCancelled
 from lazynwb_dask.util.concurrently import concurrently
 
 MAGIC = b"nwb-part"
@@ -85,10 +85,10 @@ def make_part(
 
     Raises
     ------
-    Withdrawn
+    ReadCancelled
         It was stopped.
     """
-    settings = replace(place.settings, withdrawn=stopped)
+    settings = replace(place.settings, is_cancelled=stopped)
 
     def one(source: Source) -> Surveyed | None:
         if stopped is not None and stopped():
@@ -98,7 +98,7 @@ def make_part(
                 source, place.options, settings,
                 chosen=what.tables, values_limit=what.values_limit,
             )  # fmt: skip
-        except Withdrawn:
+        except ReadCancelled:
             return None
         # (what a read that ended early should have given may be missing)
         return None if stopped is not None and stopped() else made
@@ -108,7 +108,7 @@ def make_part(
     if len(found) < len(sources):
         if found:
             _write(found, place, what, build)
-        raise Withdrawn
+        raise ReadCancelled
     return _write(found, place, what, build), [one.problem for one in found]
 
 

@@ -31,7 +31,7 @@ from lazynwb_dask.catalog.leases import Turn, superseded, turn
 from lazynwb_dask.catalog.manifest import Manifest, read_manifest
 from lazynwb_dask.catalog.reader import index_of, whole
 from lazynwb_dask.catalog.values import written
-from lazynwb_dask.cluster.client import active_client, withdrawn
+from lazynwb_dask.cluster.client import active_client, cancellation_check
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
@@ -372,7 +372,7 @@ def _make_there(
     """On a worker, by its own settings."""
     place = Place(url, options, config.settings())
     threads = int(config.get("index-threads"))
-    return parts.make_part(batch, place, what, threads, build, withdrawn())
+    return parts.make_part(batch, place, what, threads, build, cancellation_check())
 
 
 def _bar(total: int) -> Any:

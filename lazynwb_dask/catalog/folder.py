@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
-from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source
+from lazynwb_dask.storage import Request, Settings, fetch, open_source, retried
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.parquet import ParquetFile
 from lazynwb_dask.util.threads import at_once
@@ -87,7 +87,7 @@ class Place:
             _write_local(self.at(name), data)
             return
         try:
-            listed(self.at(name), self.options, self.settings, partial(_put, data))
+            retried(self.at(name), self.options, self.settings, partial(_put, data))
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
                 f"{shown(self.url)}: a catalog can't be written there: there is no such bucket or "
@@ -100,7 +100,7 @@ class Place:
             path = self.at(folder)
             names = os.listdir(path) if os.path.isdir(path) else []
         else:
-            names = listed(self.at(folder), self.options, self.settings, _names)
+            names = retried(self.at(folder), self.options, self.settings, _names)
         return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
 
     @contextmanager
@@ -135,7 +135,7 @@ class Place:
             if is_local(self.url):
                 os.unlink(self.at(name))
             else:
-                listed(self.at(name), self.options, self.settings, _delete)
+                retried(self.at(name), self.options, self.settings, _delete)
         except (OSError, NWBReadError):
             return
 

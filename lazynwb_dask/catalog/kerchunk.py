@@ -15,7 +15,7 @@ import numpy as np
 
 from lazynwb_dask.decode.filters import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
 from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.open import MetadataReader
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.contents import ListSeries
@@ -91,7 +91,7 @@ def _in_file(
     """What the catalog doesn't hold, by path: all TimeSeries, or what is there of these paths."""
     if paths is not None and not paths:
         return {}
-    passes = Passes(source, catalog.place.options, catalog.place.settings)
+    passes = MetadataReader(source, catalog.place.options, catalog.place.settings)
     found = {}
     for path in passes.run(ListSeries()) if paths is None else paths:
         table = passes.run(IndexTable((path,), details=True))

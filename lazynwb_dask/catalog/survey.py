@@ -13,7 +13,7 @@ from lazynwb_dask.catalog.folder import unkept
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.hdf5.links import ListTables
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.open import MetadataReader
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.session import ReadSession
@@ -87,7 +87,7 @@ def _survey(
     chosen: Sequence[str] | None,
     values_limit: int,
 ) -> Surveyed:
-    passes = Passes(source, options, settings)
+    passes = MetadataReader(source, options, settings)
     found = Surveyed(passes.source)
     for part in found.source.parts:
         if why := unkept(part.url):

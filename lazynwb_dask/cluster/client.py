@@ -86,8 +86,8 @@ def memory_of_a_thread() -> int | None:
     return min(shares, default=None)
 
 
-def withdrawn() -> Callable[[], bool] | None:
-    """Whether the current task was cancelled: a question that may be asked again and again while it runs.
+def cancellation_check() -> Callable[[], bool] | None:
+    """A function that returns whether the current task was cancelled, to be called again and again meanwhile.
 
     Dask does not interrupt tasks. None where tasks can't be cancelled.
     """
@@ -101,11 +101,11 @@ def withdrawn() -> Callable[[], bool] | None:
     if key is None or key not in tasks:
         return None
 
-    def ask() -> bool:
+    def is_cancelled() -> bool:
         task = tasks.get(key)
         return task is None or task.state == "cancelled"
 
-    return ask
+    return is_cancelled
 
 
 _compared: set[str] = set()

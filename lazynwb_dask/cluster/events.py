@@ -62,7 +62,7 @@ def observed() -> Iterator[Settings]:
         return
     watch = _Watch()
     try:
-        yield replace(settings, note=watch.note, withdrawn=cluster.withdrawn())
+        yield replace(settings, report=watch.note, is_cancelled=cluster.cancellation_check())
     finally:
         if watch.tallies:
             worker.log_event(TOPIC, watch.events())

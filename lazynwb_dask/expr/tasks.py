@@ -35,7 +35,7 @@ def read(
             int(COPIED * expected(scan, columns, predicate, limit)),
             lambda held: execute(scan, columns, predicate, limit, replace(limited, memory=held)),
             _way_out(scan),
-            settings.withdrawn,
+            settings.is_cancelled,
         )
 
 

@@ -84,7 +84,7 @@ def _key(source: Source) -> tuple[str, int | None, str | None]:
 
 # ------------------------------------------------------------------------------------------------- jobs
 class Lindi:
-    """What `Passes` is for an HDF5 file.
+    """What `MetadataReader` is for an HDF5 file.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class Lindi:
         self._links: dict[str, ArrayIndex | UnsupportedColumnError] = {}
 
     def run(self, job: Job[R]) -> R:
-        """The result of a job. See `Passes.run`."""
+        """The result of a job. See `MetadataReader.run`."""
         paths: tuple[str, ...] | None = getattr(job, "paths", None)
         data = self._whole
         if data is None:
@@ -162,7 +162,7 @@ class Lindi:
             what = "a local file" if local else "a store that such files don't name"
             self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
             return None
-        if self.options.is_loose(url) and urlsplit(url).netloc != urlsplit(here).netloc:
+        if self.options.exposes_secrets(url) and urlsplit(url).netloc != urlsplit(here).netloc:
             raise NWBReadError(
                 f"{self.name}: it names {shown(url)}, to which the secrets in storage_options would "
                 "be sent; give them by the beginning of the URL that they are meant for, as in "

@@ -1,7 +1,7 @@
 """A file's metadata, opened: HDF5 or LINDI, in this process or in a helper.
 
-What is asked of a file is a `Job`. `Passes` runs it over what is here of the file, fetches what was missing,
-and runs it again.
+What is wanted of a file is a `Job`. `MetadataReader` runs it over what is here of the file, fetches what was
+missing, and runs it again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from lazynwb_dask.storage.settings import IsolatedSettings
 R = TypeVar("R")
 
 
-class Passes:
-    """Passes over one file, with the bytes that they need fetched in waves between them.
+class MetadataReader:
+    """Runs jobs on one file's metadata. The bytes that they need are fetched in waves between the runs.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Passes:
     ) -> None:
         self._lindi: Lindi | None = None
         if is_lindi(source.url):
-            self._lindi = Lindi(source, options, settings, allow_external_links, Passes)
+            self._lindi = Lindi(source, options, settings, allow_external_links, MetadataReader)
             self.source = self._lindi.source
             return
         source, head = open_source(source, HEAD, options, settings)
@@ -102,6 +102,6 @@ class Passes:
 
 
 def run(source: Source, options: Options, settings: Settings, job: Job[R]) -> tuple[Source, R]:
-    """The result of one job on one file. See `Passes`."""
-    passes = Passes(source, options, settings)
+    """The result of one job on one file. See `MetadataReader`."""
+    passes = MetadataReader(source, options, settings)
     return passes.source, passes.run(job)

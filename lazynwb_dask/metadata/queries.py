@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lazynwb_dask.hdf5.links import ListTables, NameObjects
-from lazynwb_dask.metadata.open import Passes, run
+from lazynwb_dask.metadata.open import MetadataReader, run
 from lazynwb_dask.model.index import Extents, FileIndex
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.contents import ListSeries, TakeStock
@@ -42,7 +42,7 @@ def index_file(
         When the file can't be read or isn't an NWB 2 file.
     """
 
-    passes = Passes(source, options, settings, allow_external_links)
+    passes = MetadataReader(source, options, settings, allow_external_links)
     if callable(table):
         picked = table(passes.run(ListTables()))
         names = [] if picked is None else [picked]
@@ -54,7 +54,7 @@ def index_file(
 
 def list_chunks(source: Source, path: str, options: Options, settings: Settings) -> Extents:
     """Where the chunks of a dataset lie that were left unlisted when the file was indexed."""
-    found = Passes(source, options, settings).run(ListChunks(path))
+    found = MetadataReader(source, options, settings).run(ListChunks(path))
     return found.columns[path].arrays[0].extents
 
 

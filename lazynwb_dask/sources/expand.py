@@ -18,7 +18,7 @@ from lazynwb_dask.sources.listing import (
     list_store,
     names_many,
 )
-from lazynwb_dask.storage import Settings, listed
+from lazynwb_dask.storage import Settings, retried
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.util.threads import at_once
 
@@ -104,7 +104,7 @@ def _find(named: str, options: Options, settings: Settings) -> list[Source]:
     if is_local(named):
         found = _find_local(named)
     elif names_many(named):
-        found = listed(named, options, settings, partial(list_store, named))
+        found = retried(named, options, settings, partial(list_store, named))
     else:
         return [Source(named.rstrip("/"))]
     if not found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lazynwb_dask.errors import NWBError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.sources.listing import list_keys
-from lazynwb_dask.storage import Settings, listed, open_source
+from lazynwb_dask.storage import Settings, open_source, retried
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import validator_of
 from lazynwb_dask.util.threads import at_once
@@ -80,7 +80,7 @@ def _from_listing(
         }
 
     try:
-        found = listed(start, options, settings, partial(ask))
+        found = retried(start, options, settings, partial(ask))
     except NWBError:
         return {}  # not everyone who may read may list
     known = {}

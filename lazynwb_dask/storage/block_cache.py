@@ -1,8 +1,7 @@
-"""What was fetched of files while planning, for the filters that follow in the same process.
+"""Blocks of files that were fetched while planning, for the filters that follow in the same process.
 
-The blocks that hold a file's metadata often hold its small columns too, those that filters look at, and all
-else waits for. They are told from those of another version by the store's validator; without one nothing is
-kept.
+The blocks with a file's metadata often have its small columns too, which filters look at first. The store's
+validator distinguishes them from those of another version of the file; without one nothing is kept.
 """
 
 from __future__ import annotations

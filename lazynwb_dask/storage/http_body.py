@@ -1,4 +1,4 @@
-"""The body of an HTTP answer, received straight into its place.
+"""The body of an HTTP response, received straight into its place.
 
 aiohttp hands on each piece of a body as bytes of its own, and wakes its reader for each: for large
 bodies that is more work than all the rest. So once the headers have been read, the connection's
@@ -13,27 +13,29 @@ from typing import Any
 
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault
-from lazynwb_dask.storage.responses import Ask, receive
+from lazynwb_dask.storage.responses import RangeRequest, receive
 
 # Bodies that are shorter come as aiohttp hands them on.
 SHORT = 64 * 1024
 
 
-async def receive_body(response: Any, length: int, ask: Ask, clock: asyncio.Timeout) -> None:
+async def receive_body(
+    response: Any, length: int, request: RangeRequest, clock: asyncio.Timeout
+) -> None:
     """Receive the body of an aiohttp.ClientResponse into place."""
-    body = _taken_over(response, length, ask)
+    body = _taken_over(response, length, request)
     if body is None:
-        await receive(response.content.readany, length, ask, clock)
+        await receive(response.content.readany, length, request, clock)
         return
     clock.reschedule(None)  # the body's own clock counts from the last byte
     try:
         await body.done
     finally:
         body.leave()
-        ask.count(Tally(bytes=body.at))
+        request.count(Tally(bytes=body.at))
 
 
-def _taken_over(response: Any, length: int, ask: Ask) -> _Body | None:
+def _taken_over(response: Any, length: int, request: RangeRequest) -> _Body | None:
     """None if the body is short, has come, or isn't sent as it is."""
     headers = response.headers
     plain = (
@@ -52,19 +54,25 @@ def _taken_over(response: Any, length: int, ask: Ask) -> _Body | None:
     if content.total_bytes > content.get_read_buffer_limits()[0]:
         return None  # more may wait within aiohttp's parser
     begun: bytes = content.read_nowait(-1)
-    ask.into[: len(begun)] = begun
-    return _Body(connection.transport, protocol, content, ask, len(begun), length)
+    request.into[: len(begun)] = begun
+    return _Body(connection.transport, protocol, content, request, len(begun), length)
 
 
 class _Body(asyncio.BufferedProtocol):
     """Receives the rest of a body, in aiohttp's place."""
 
     def __init__(
-        self, transport: Any, protocol: Any, content: Any, ask: Ask, at: int, length: int
+        self,
+        transport: Any,
+        protocol: Any,
+        content: Any,
+        request: RangeRequest,
+        at: int,
+        length: int,
     ) -> None:
         self.at = at
         self._transport, self._protocol, self._content = transport, protocol, content
-        self._into, self._timeout = ask.into[:length], ask.timeout
+        self._into, self._timeout = request.into[:length], request.timeout
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self._last = self._loop.time()

@@ -20,7 +20,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from lazynwb_dask.errors import NWBMemoryError
-from lazynwb_dask.storage.runtime import Withdrawn
+from lazynwb_dask.storage.runtime import ReadCancelled
 from lazynwb_dask.util import lru
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Reservation:
     expected: int  # bytes that others must leave to it
     alone: bool  # whether no other task may read meanwhile
     advice: str
-    withdrawn: Callable[[], bool] | None
+    is_cancelled: Callable[[], bool] | None
     taken: int = 0
     before: int = 0  # bytes that were in use without it
 
@@ -92,9 +92,9 @@ class Reservation:
         return self.memory.used() + expected + more <= self.memory.limit * TOGETHER
 
     def check(self) -> None:
-        """Raise `Withdrawn` if nobody wants the result any more."""
-        if self.withdrawn is not None and self.withdrawn():
-            raise Withdrawn()
+        """Raise `ReadCancelled` if the task was cancelled."""
+        if self.is_cancelled is not None and self.is_cancelled():
+            raise ReadCancelled()
 
     def _is_free(self, taken_before: int) -> bool:
         """Whether there is enough for a task that reads alone, once others had time to release theirs."""
@@ -124,7 +124,7 @@ def within(
     expected: int,
     read: Callable[[Reservation], T],
     advice: str,
-    withdrawn: Callable[[], bool] | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
 ) -> T:
     """What a task reads, once the budget has what that is expected to take; read again if it takes more.
 
@@ -134,7 +134,7 @@ def within(
         It takes too much even if no other task reads. The error ends with the advice.
     """
     for alone in (False, True):
-        reservation = Reservation(memory, expected, alone, advice, withdrawn)
+        reservation = Reservation(memory, expected, alone, advice, is_cancelled)
         with _begun(reservation):
             try:
                 return read(reservation)

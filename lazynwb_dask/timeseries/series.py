@@ -20,7 +20,7 @@ from dask.utils import parse_bytes
 
 from lazynwb_dask.decode.arrays import arrow, nested
 from lazynwb_dask.errors import TableNotFoundError, UnsupportedColumnError
-from lazynwb_dask.metadata.open import Passes
+from lazynwb_dask.metadata.open import MetadataReader
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.model.task_names import task_label, words
@@ -211,7 +211,7 @@ def find(
     TableNotFoundError
         There is none, or more than one where one is wanted.
     """
-    passes = Passes(source, options, settings)
+    passes = MetadataReader(source, options, settings)
     where = shown(source.url)
     if name is not None and not match_all:
         table = passes.run(IndexTable((table_path(name),)))

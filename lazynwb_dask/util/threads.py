@@ -31,7 +31,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
-    """What some functions return, called at once, on this thread and on kept ones.
+    """What some functions return, called at once, on this thread and on those of a pool.
 
     This thread makes calls, too, so they may themselves call `at_once`: none ever waits for a thread.
 

@@ -66,7 +66,7 @@ def flipped(good: bytes, at: int) -> bytes:
 
 def footer_of(data: bytes) -> int:
     """Where the checksum and the footer begin."""
-    return len(data) - 8 - int.from_bytes(data[-8:-4], "little") - parquet.SEAL
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little") - parquet.CHECKSUM
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,7 +24,7 @@ from files import nwb, table
 import lazynwb_dask
 from lazynwb_dask.errors import NWBMemoryError
 from lazynwb_dask.storage import memory_budget as memory
-from lazynwb_dask.storage.runtime import Withdrawn
+from lazynwb_dask.storage.runtime import ReadCancelled
 
 MIB = 1 << 20
 ROWS = 64
@@ -247,11 +247,11 @@ def test_a_cancelled_task_waits_no_longer() -> None:
     with ThreadPoolExecutor(1) as pool:
         held = pool.submit(memory.within, limited(), 600 * MIB, reading, "")
         assert begun.wait(30)
-        with pytest.raises(Withdrawn):  # while it waits to begin
+        with pytest.raises(ReadCancelled):  # while it waits to begin
             memory.within(limited(), 600 * MIB, lambda _: None, "", lambda: True)
         other.set()
         held.result(30)
-    with pytest.raises(Withdrawn):  # while it waits for memory
+    with pytest.raises(ReadCancelled):  # while it waits for memory
         memory.within(limited(600), 400 * MIB, alone, "", lambda: True)
 
 
