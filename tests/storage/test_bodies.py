@@ -211,7 +211,7 @@ def test_one_tls_connection_carries_many_long_bodies(https: tuple[RangeServer, O
     server.clear_log()
     ranges = [(i * MIB // 4, i * MIB // 4 + 100_000) for i in range(12)]
     how = replace(QUICK, connections=1)
-    assert read(source, ranges, FileAccess(options, how)) == [DATA[a:b] for a, b in ranges]
+    assert read(source, ranges, options, how) == [DATA[a:b] for a, b in ranges]
     assert len(server.log) == 12
     assert len({entry.client for entry in server.log}) == 1
 

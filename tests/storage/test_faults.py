@@ -177,7 +177,7 @@ def test_s3_attempts_are_retried_and_counted_as_they_are(
     range_server.behaviour.faults = [fault, fault]
     how = IMPATIENT if fault == "stall" else QUICK
     with record() as seen:
-        assert read(source, [(10, stop)], FileAccess(options, how)) == [DATA[10:stop]]
+        assert read(source, [(10, stop)], options, how) == [DATA[10:stop]]
     assert seen.total.retries == 2
     assert seen.total.requests == 3
 

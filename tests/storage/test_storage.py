@@ -145,7 +145,7 @@ def test_every_sink_gets_its_bytes_exactly_once(
     source, options = places[kind]
     how = replace(QUICK, gap=gap, split=200_000)
     with record() as seen:
-        assert read(source, ranges, FileAccess(options, how)) == [DATA[a:b] for a, b in ranges]
+        assert read(source, ranges, options, how) == [DATA[a:b] for a, b in ranges]
     covered = bytearray(len(DATA))
     for a, b in ranges:
         covered[a:b] = b"\x01" * (b - a)
@@ -266,10 +266,7 @@ def test_the_limit_holds_for_all_threads_together(web: tuple[RangeServer, Source
     server.behaviour.latency = 0.02
     ranges = [(i * 100_000, i * 100_000 + 10) for i in range(10)]
     how = replace(QUICK, connections=4)
-    threads = [
-        threading.Thread(target=read, args=(source, ranges, FileAccess(PLAIN, how)))
-        for _ in range(4)
-    ]
+    threads = [threading.Thread(target=read, args=(source, ranges, PLAIN, how)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
