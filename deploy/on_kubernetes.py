@@ -2,34 +2,25 @@
 
     python deploy/on_kubernetes.py s3://bucket/sessions/
 
-`daskcluster.yaml` is the same cluster as a manifest.
+The cluster is described in `daskcluster.yaml`. Edit that file first: the image, the numbers, the
+service account.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+from dask_kubernetes.operator import KubeCluster
 
 import lazynwb_dask
 
-SPEC = lazynwb_dask.deploy.kube_cluster_spec(
-    "nwb",
-    image="registry.example.org/lazynwb-dask:0.1.0",
-    n_workers=4,
-    threads=4,
-    memory="16 GiB",
-    service_account="nwb-reader",
-    spot=True,
-    # nodes take minutes to come: ask for as many as a minute's work wants, not five seconds'
-    config={"distributed.adaptive.target-duration": "60s"},
-    idle_timeout="1 h",
-)
+MANIFEST = Path(__file__).with_name("daskcluster.yaml")
 
 
 def main(paths: list[str]) -> None:
-    from dask_kubernetes.operator import KubeCluster
-
     with KubeCluster(
-        custom_cluster_spec=SPEC, namespace="analysis", resource_timeout=300
+        custom_cluster_spec=str(MANIFEST), namespace="analysis", resource_timeout=300
     ) as cluster:
         cluster.adapt(minimum=1, maximum=40)
         client = cluster.get_client()

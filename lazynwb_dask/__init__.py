@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from lazynwb_dask.api.companions import contents, open_timeseries, read_sessions, with_sessions
+    from lazynwb_dask.api.catalogs import build_catalog, open_catalog
+    from lazynwb_dask.api.contents import contents
+    from lazynwb_dask.api.explain import explain
+    from lazynwb_dask.api.hdf5 import open_hdf5
     from lazynwb_dask.api.joins import map_files, merge_by_file
-    from lazynwb_dask.api.tables import (
-        build_catalog,
-        explain,
-        list_tables,
-        open_catalog,
-        open_hdf5,
-        read_nwb,
-        read_report,
-        schema_report,
-    )
+    from lazynwb_dask.api.series import open_timeseries
+    from lazynwb_dask.api.sessions import read_sessions, with_sessions
+    from lazynwb_dask.api.tables import list_tables, read_nwb, read_report, schema_report
     from lazynwb_dask.catalog.catalog import Catalog
     from lazynwb_dask.errors import (
         ColumnNotFoundError,
@@ -33,19 +29,15 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
-    "api.tables": (
-        "build_catalog",
-        "explain",
-        "list_tables",
-        "open_catalog",
-        "open_hdf5",
-        "read_nwb",
-        "read_report",
-        "schema_report",
-    ),
-    "catalog.catalog": ("Catalog",),
-    "api.companions": ("contents", "open_timeseries", "read_sessions", "with_sessions"),
+    "api.catalogs": ("build_catalog", "open_catalog"),
+    "api.contents": ("contents",),
+    "api.explain": ("explain",),
+    "api.hdf5": ("open_hdf5",),
     "api.joins": ("map_files", "merge_by_file"),
+    "api.series": ("open_timeseries",),
+    "api.sessions": ("read_sessions", "with_sessions"),
+    "api.tables": ("list_tables", "read_nwb", "read_report", "schema_report"),
+    "catalog.catalog": ("Catalog",),
     "errors": (
         "ColumnNotFoundError",
         "NWBError",
@@ -92,8 +84,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(f".{_NAMES[name]}", __name__), name)
         globals()[name] = value
         return value
-    if name == "deploy":
-        return import_module(".deploy", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

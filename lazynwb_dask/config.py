@@ -16,7 +16,10 @@ import dask.config
 from dask.utils import parse_bytes, parse_timedelta
 
 from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
+from lazynwb_dask.util import lru
 
 
 @functools.cache
@@ -41,13 +44,13 @@ def get(key: str) -> Any:
 
 
 def settings() -> Settings:
-    """What reading needs of the configuration."""
+    """What reading needs of the configuration. What this process remembers is limited by it from now on."""
+    lru.set_limit(parse_bytes(get("memory-cache")))
     plain = Settings(
         connections=int(get("connections")),
         gap=parse_bytes(get("gap")),
         split=parse_bytes(get("split")),
         in_flight=parse_bytes(get("in-flight")),
-        keep=parse_bytes(get("keep")),
         timeout=float(parse_timedelta(get("timeout"))),
         retries=int(get("retries")),
         deadline=float(parse_timedelta(get("deadline"))),
@@ -60,3 +63,8 @@ def settings() -> Settings:
         isolate_memory=parse_bytes(get("isolate-memory")),
         isolate_deadline=float(parse_timedelta(get("isolate-deadline"))),
     )
+
+
+def file_access(options: Options) -> FileAccess:
+    """How files are reached with these options and the configuration as it is now."""
+    return FileAccess(options, settings())

@@ -14,6 +14,7 @@ from servers import RangeServer, S3Server
 
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import open_source
+from lazynwb_dask.storage.access import FileAccess
 
 # Set before anything starts, so that worker processes inherit it: no test may meet real
 # credentials, or wait for the metadata service of a cloud.
@@ -60,6 +61,6 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def web(range_server: RangeServer) -> tuple[RangeServer, Source]:
     """A server with one file, ``a.nwb``, already opened, and an empty log."""
-    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), KIB, PLAIN, QUICK)
+    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), KIB, FileAccess(PLAIN, QUICK))
     range_server.clear_log()
     return range_server, source

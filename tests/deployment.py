@@ -1,4 +1,4 @@
-"""Specifications of clusters, and what Kubernetes and the Dask operator say to them."""
+"""The manifests of clusters, and what Kubernetes and the Dask operator say to them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,36 @@ from dask_kubernetes.operator.controller.controller import (
 )
 from jsonschema import Draft7Validator
 
-from lazynwb_dask.deploy import kube_cluster_spec
-
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-IMAGE = "registry.example.org/lazynwb-dask:0.1.0"
 
 
-def specification(**options: Any) -> dict[str, Any]:
-    return kube_cluster_spec("nwb", image=IMAGE, **options)
+def manifest(name: str = "daskcluster.yaml") -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DEPLOY / name).read_text())
+    return found
+
+
+def with_secret() -> dict[str, Any]:
+    """The cluster with the lines that name a Secret, which are comments, in the role's place."""
+    text = (DEPLOY / "daskcluster.yaml").read_text()
+    text, lines = re.subn(r"^( +)# (envFrom:|  - secretRef:)", r"\1\2", text, flags=re.MULTILINE)
+    assert lines == 2
+    found: dict[str, Any] = yaml.safe_load(text)
+    del found["spec"]["worker"]["spec"]["serviceAccountName"]
+    return found
+
+
+def documented() -> dict[str, Any]:
+    """The specification that the documentation makes with `make_cluster_spec`."""
+    names: dict[str, Any] = {}
+    (block,) = [text for text in examples("deploy.md") if "make_cluster_spec" in text]
+    exec(block, names)
+    return names["spec"]
+
+
+def examples(page: str) -> list[str]:
+    """The Python blocks of a page of the documentation."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
 
 
 def pods(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,8 +137,8 @@ class Judge:
         import mutants
         import oracle
 
-        from lazynwb_dask.isolation.helpers import IsolatedSettings
         from lazynwb_dask.storage import Settings
+        from lazynwb_dask.storage.settings import IsolatedSettings
 
         self.mutants, self.folder, self.deadline = mutants, folder, deadline
         self.settings = IsolatedSettings(isolate_deadline=deadline) if isolate else Settings()
@@ -267,10 +267,11 @@ class Reading:
 
     def __init__(self, path: Path, settings: Any) -> None:
         from lazynwb_dask.sources.expand import expand
+        from lazynwb_dask.storage.access import FileAccess
         from lazynwb_dask.storage.options import Options
 
-        self.settings, self.options = settings, Options(None)
-        (self.source,) = expand(str(path), self.options)
+        self.access = FileAccess(Options(None), settings)
+        (self.source,) = expand(str(path), self.access)
         self.listing = 0.0
 
     def tables(self) -> list[str]:
@@ -278,44 +279,45 @@ class Reading:
 
         begun = time.monotonic()
         try:
-            return queries.list_tables(self.source, self.options, self.settings)
+            return queries.list_tables(self.source, self.access)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
 
     def series(self) -> list[str]:
         """The paths of the first TimeSeries."""
         from lazynwb_dask.metadata import queries
-        from lazynwb_dask.nwb import contents as inventory
+        from lazynwb_dask.nwb.contents import TIMESERIES
 
         begun = time.monotonic()
         try:
-            _, found = queries.take_stock(self.source, self.options, self.settings)
+            _, found = queries.list_objects(self.source, self.access)
         finally:
             self.listing = max(self.listing, time.monotonic() - begun)
-        return [f["path"] for f in found if f["kind"] == inventory.TIMESERIES][:3]
+        return [f["path"] for f in found if f["kind"] == TIMESERIES][:3]
 
     def session(self) -> dict[str, Any]:
         """The session's and the subject's fields."""
         from lazynwb_dask.metadata.queries import read_session
 
-        return read_session(self.source, self.options, self.settings).fields
+        return read_session(self.source, self.access).fields
 
     def frame(self, table: str) -> tuple[Any, int, dict[str, str]]:
         """The frame, what the file declares to hold of it, and the columns left out."""
         from lazynwb_dask.errors import TableNotFoundError
         from lazynwb_dask.plan import partitions as assembly
+        from lazynwb_dask.plan import schema
         from lazynwb_dask.plan.index_files import index_files
-        from lazynwb_dask.scan import schema
+        from lazynwb_dask.scan.request import Selection, TableRequest
 
-        (found,), _ = index_files([self.source], table, self.options, self.settings)
+        (found,), _ = index_files([self.source], TableRequest(table), self.access)
         if found.table is None:
             raise TableNotFoundError(f"{self.source.url}: no table {table}")
         pairs = [(found.source, found.table)]
         unified = schema.unify([(s.url, t) for s, t in pairs])
-        plan = assembly.build(pairs, unified, self.options, 1 << 27)
+        plan = assembly.build(pairs, unified, TableRequest(table), self.access.options)
         from lazynwb_dask.cluster.execute import execute
 
-        frame = execute(plan, list(plan.fields), None, None, self.settings)
+        frame = execute(plan, Selection(tuple(plan.fields)), self.access.settings)
         declared = sum(c.nbytes for c in found.table.columns.values())
         problems = {name: conflict.reason for name, conflict in unified.conflicts.items()}
         return frame, declared, problems

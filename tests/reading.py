@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import Request, Settings, fetch
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 KIB, MIB = 1024, 1024 * 1024
@@ -30,6 +31,6 @@ def read(
         Request(a, b, lambda view, i=i: got[i].append(bytes(view)))  # type: ignore[misc]
         for i, (a, b) in enumerate(ranges)
     ]
-    fetch(source, requests, options, how)
+    fetch(source, requests, FileAccess(options, how))
     assert [len(calls) for calls in got] == [1] * len(ranges)
     return [calls[0] for calls in got]

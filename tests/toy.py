@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.predicate.tree import Limit, Predicate
+from lazynwb_dask.scan.request import Selection
 
 SPIKES = pd.ArrowDtype(pa.list_(pa.float64()))
 WIDTH = {"spikes": 4000, "_nwb_path": 16, "_table_path": 8}  # bytes a row; the others have 8
@@ -123,13 +124,8 @@ class ToyScan:
         names = tuple(name for name in self.meta.columns if name in wanted)
         return replace(self, parts=tuple(self._parts[p] for p in parts), names=names)
 
-    def read(
-        self,
-        columns: Sequence[str],
-        predicate: Predicate | None,
-        limit: Limit | None,
-        settings: Any,
-    ) -> pd.DataFrame:
+    def read(self, selection: Selection, settings: Any) -> pd.DataFrame:
+        columns, predicate, limit = selection.columns, selection.predicate, selection.limit
         assert {*columns} <= {*self.meta.columns}, "a column that the task was not given"
         frames = [self._read(p, list(columns), predicate, limit) for p in self._parts]
         return pd.concat(frames)

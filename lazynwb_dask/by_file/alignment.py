@@ -18,10 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazynwb_dask.cluster.execute import execute
-from lazynwb_dask.decode.arrays import spread
+from lazynwb_dask.decode.runs import spread
 from lazynwb_dask.model.task_names import tables, task_label
-from lazynwb_dask.plan.tasks import Scan, columns_of, possible
-from lazynwb_dask.predicate.tree import Limit, Predicate, then
+from lazynwb_dask.plan.tasks import Scan, possible
+from lazynwb_dask.predicate.tree import Predicate, then
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 
 Ints = NDArray[np.int64]
@@ -137,10 +138,10 @@ class Side:
         settings : Settings
         """
         predicate = self.predicate if condition is None else then(self.predicate, condition)
-        needed = self._needed(names, condition)
+        needed, selection = self._needed(names, condition), Selection(tuple(names), predicate)
 
         def read(parts: Sequence[int]) -> pd.DataFrame:
-            return execute(self.scan.narrow(needed, parts), list(names), predicate, None, settings)
+            return execute(self.scan.narrow(needed, parts), selection, settings)
 
         parts = self.parts.tolist()
         if not parts:
@@ -270,9 +271,7 @@ class ByFile:
         """How many labels each file may have."""
         raise NotImplementedError
 
-    def leaves(
-        self, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
-    ) -> Iterator[tuple[Side, Plan]]:
+    def leaves(self, selection: Selection) -> Iterator[tuple[Side, Plan]]:
         """What is read of each side for some columns and rows of the result."""
         raise NotImplementedError
 
@@ -369,43 +368,33 @@ class Leaf(NamedTuple):
     """What a read reads of one table."""
 
     scan: Any
-    columns: Sequence[str]
-    predicate: Predicate | None
-    limit: Limit | None
+    selection: Selection
     buckets: Sequence[Ints]
     certain: bool  # or may turn out to be less
 
 
 def leaves(
-    scan: Any,
-    columns: Sequence[str],
-    predicate: Predicate | None,
-    limit: Limit | None,
-    buckets: Sequence[Ints],
-    certain: bool = True,
+    scan: Any, selection: Selection, buckets: Sequence[Ints], certain: bool = True
 ) -> list[Leaf]:
     """What a read reads of each table; of each task the partitions."""
     if not isinstance(scan, ByFile):
-        return [Leaf(scan, columns, predicate, limit, buckets, certain)]
+        return [Leaf(scan, selection, buckets, certain)]
     found = []
-    for side, plan in scan.leaves(columns, predicate, limit):
+    for side, plan in scan.leaves(selection):
         pieces = [
             np.concatenate([side.parts[side.borders[f] : side.borders[f + 1]] for f in bucket.tolist()]
                            or [np.zeros(0, np.int64)])
             for bucket in buckets
         ]  # fmt: skip
-        found += leaves(
-            plan.scan, plan.columns, plan.predicate, None, pieces, certain and scan.certain
-        )
+        part = Selection(tuple(plan.columns), plan.predicate)
+        found += leaves(plan.scan, part, pieces, certain and scan.certain)
     return found
 
 
-def expected(
-    scan: Any, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
-) -> int:
+def expected(scan: Any, selection: Selection) -> int:
     """Decoded bytes of what a read begins with: where rows are chosen, the columns that decide."""
     found = 0
-    for leaf in leaves(scan, columns, predicate, limit, [np.arange(scan.nparts)]):
-        first = columns_of(leaf.predicate) | columns_of(leaf.limit) or leaf.columns
+    for leaf in leaves(scan, selection, [np.arange(scan.nparts)]):
+        first = leaf.selection.deciding or leaf.selection.columns
         found += int(leaf.scan.nbytes(first)[leaf.buckets[0]].sum())
     return found

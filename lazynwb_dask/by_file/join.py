@@ -22,8 +22,8 @@ from lazynwb_dask.by_file.alignment import LONGEST, ByFile, Ints, Plan, Rows, Si
 from lazynwb_dask.by_file.join_columns import KEY, PATH, Output, outputs_of
 from lazynwb_dask.by_file.row_labels import packed, unpacked
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.predicate.generated import Labelled, Renamed
-from lazynwb_dask.predicate.tree import Limit, Predicate, conjuncts, then
+from lazynwb_dask.predicate.tree import Labelled, Predicate, Renamed, conjuncts, then
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 
 LATE = (
@@ -157,11 +157,10 @@ class Pairs(ByFile):
         narrowed: Pairs = replace(self._of_files(self._sources(kept), parts), outputs=outputs)
         return narrowed
 
-    def leaves(
-        self, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
-    ) -> Iterator[tuple[Side, Plan]]:
-        pushed = self._split(predicate)
-        turns = self._in_turn(columns, *_decisive(pushed, limit))
+    def leaves(self, selection: Selection) -> Iterator[tuple[Side, Plan]]:
+        pushed = self._split(selection.predicate)
+        rest = replace(selection, predicate=pushed.rest)
+        turns = self._in_turn(rest)
         for side, early, late, condition in zip(self.sides, *turns, pushed.sides, strict=True):
             yield side, side.plan(early, condition)
             if late:
@@ -174,45 +173,39 @@ class Pairs(ByFile):
         return "join", self.how, self.keys, self.outputs
 
     # --- what the worker asks
-    def read(
-        self,
-        columns: Sequence[str],
-        predicate: Predicate | None,
-        limit: Limit | None,
-        settings: Any,
-    ) -> pd.DataFrame:
+    def read(self, selection: Selection, settings: Any) -> pd.DataFrame:
         """All files, one after the other."""
         if self.offset is None and self.nparts > 1:
             names = [output.name for output in self.outputs]
             each = [self.narrow(names, [i]) for i in range(self.nparts)]
-            return pd.concat([one.read(columns, predicate, limit, settings) for one in each])
-        pushed = self._split(predicate)
+            return pd.concat([one.read(selection, settings) for one in each])
+        pushed = self._split(selection.predicate)
         try:
-            return self._read(columns, pushed, limit, settings)
+            return self._read(replace(selection, predicate=pushed.rest), pushed.sides, settings)
         except NWBError:
             raise
         except Exception:
             # A condition may fail on rows that the join or an earlier condition would have left out.
             if pushed.sides == (None, None):
                 raise
-        return self._read(columns, _Pushed((None, None), predicate), limit, settings)
+        return self._read(selection, (None, None), settings)
 
     def _read(
-        self, columns: Sequence[str], pushed: _Pushed, limit: Limit | None, settings: Any
+        self, selection: Selection, pushed: Sequence[Predicate | None], settings: Any
     ) -> pd.DataFrame:
-        first, some = _decisive(pushed, limit)
-        early, late = self._in_turn(columns, first, some)
+        """What is selected of the pairs of rows that the sides' own conditions leave."""
+        early, late = self._in_turn(selection)
         rows = at_once(
             [
                 lambda side=side, names=names, condition=condition: (  # type: ignore[misc]
                     side.read(names, condition, settings)
                 )
-                for side, names, condition in zip(self.sides, early, pushed.sides, strict=True)
+                for side, names, condition in zip(self.sides, early, pushed, strict=True)
             ]
         )
         pairs = self._match(*rows)
-        if some:
-            pairs = pairs.take(self._kept(rows, pairs, first, pushed.rest, limit))
+        if _chooses(selection):
+            pairs = pairs.take(self._kept(rows, pairs, selection))
         if any(late):
             completed = at_once(
                 [
@@ -226,14 +219,13 @@ class Pairs(ByFile):
             pairs = pairs._replace(at=at)
         hold(rows, self.urls, len(pairs.labels), settings)
         found = {o.name: o for o in self.outputs}
-        data = {name: self._column(found[name], rows, pairs) for name in columns}
+        data = {name: self._column(found[name], rows, pairs) for name in selection.columns}
         return pd.DataFrame(data, index=pairs.labels, copy=False)
 
-    def _in_turn(
-        self, columns: Sequence[str], first: set[str], some: bool
-    ) -> tuple[list[list[str]], list[list[str]]]:
+    def _in_turn(self, selection: Selection) -> tuple[list[list[str]], list[list[str]]]:
         """Of each side the columns to read before and after it is known which rows are left."""
-        now, whole = self._sources(first), self._sources({*columns, *first})
+        some = _chooses(selection)
+        now, whole = self._sources(selection.deciding), self._sources(selection.used)
         early: list[list[str]] = []
         late: list[list[str]] = []
         for i, side in enumerate(self.sides):
@@ -250,14 +242,10 @@ class Pairs(ByFile):
         return early, late
 
     def _kept(
-        self,
-        rows: Sequence[Rows],
-        pairs: _Matched,
-        names: set[str],
-        rest: Predicate | None,
-        limit: Limit | None,
+        self, rows: Sequence[Rows], pairs: _Matched, selection: Selection
     ) -> NDArray[np.intp]:
         """Which pairs a condition and a limit leave."""
+        rest, limit, names = selection.predicate, selection.limit, selection.deciding
         data = {o.name: self._column(o, rows, pairs) for o in self.outputs if o.name in names}
         frame = pd.DataFrame(data, index=pairs.labels, copy=False)
         keep = np.arange(len(frame)) if rest is None else rest.rows(frame)
@@ -399,10 +387,9 @@ class Pairs(ByFile):
         return [i for i in (0, 1) if places <= {KEY, PATH, i} and self._is_whole(i) and same[i]]
 
 
-def _decisive(pushed: _Pushed, limit: Limit | None) -> tuple[set[str], bool]:
-    """The columns that decide which pairs are left, and whether anything does."""
-    choices = [choice for choice in (pushed.rest, limit) if choice is not None]
-    return {name for choice in choices for name in choice.columns}, bool(choices)
+def _chooses(selection: Selection) -> bool:
+    """Whether not all rows are selected."""
+    return selection.predicate is not None or selection.limit is not None
 
 
 def _apart(side: Side, number: Ints, file: Ints) -> list[Ints]:

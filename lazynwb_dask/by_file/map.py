@@ -15,7 +15,8 @@ from pandas.api.types import is_string_dtype
 
 from lazynwb_dask.by_file.alignment import ByFile, Ints, Plan, Rows, Side, align
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.predicate.tree import Limit, Predicate
+from lazynwb_dask.predicate.tree import Predicate
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 
 ROWS = 1 << 40  # labels of a file, of which there may be four million
@@ -132,9 +133,7 @@ class Mapped(ByFile):
         narrowed: Mapped = replace(of_files, columns=tuple(c for c in self.columns if c in kept))
         return narrowed
 
-    def leaves(
-        self, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
-    ) -> Iterator[tuple[Side, Plan]]:
+    def leaves(self, selection: Selection) -> Iterator[tuple[Side, Plan]]:
         for side in self.sides:
             yield side, side.plan(_given(side), None)
 
@@ -145,13 +144,7 @@ class Mapped(ByFile):
         return "map", tokenize(self.func), self.names, tokenize(self.made), self.columns
 
     # --- what the worker asks
-    def read(
-        self,
-        columns: Sequence[str],
-        predicate: Predicate | None,
-        limit: Limit | None,
-        settings: Any,
-    ) -> pd.DataFrame:
+    def read(self, selection: Selection, settings: Any) -> pd.DataFrame:
         """What the function makes of each file, one after the other."""
         assert self.offset is not None
         rows = at_once(
@@ -169,11 +162,11 @@ class Mapped(ByFile):
         for i, (url, first) in enumerate(zip(self.urls, self.offset.tolist(), strict=True)):
             frame = self._called(str(url), self._of_file(rows, borders, i))
             frame = frame.set_axis(pd.RangeIndex(first, first + len(frame)), axis=0)
-            if predicate is not None:
-                frame = frame.iloc[predicate.rows(frame)]
-            if limit is not None:
-                frame = frame.iloc[limit.rows(frame)]
-            pieces.append(frame[list(columns)])
+            if selection.predicate is not None:
+                frame = frame.iloc[selection.predicate.rows(frame)]
+            if selection.limit is not None:
+                frame = frame.iloc[selection.limit.rows(frame)]
+            pieces.append(frame[list(selection.columns)])
         joined = pd.concat(pieces) if len(pieces) > 1 else pieces[0]
         return joined.set_axis(joined.index.astype("int64"), axis=0)
 

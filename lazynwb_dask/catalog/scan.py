@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,23 +22,25 @@ from lazynwb_dask.catalog.lookup import (
     find_tables,
 )
 from lazynwb_dask.catalog.reader import Variant, variant_of
-from lazynwb_dask.cluster.failures import warn_skipped
-from lazynwb_dask.decode.available import lacking
+from lazynwb_dask.decode.available import missing_filter
 from lazynwb_dask.decode.convert import all_null
 from lazynwb_dask.errors import NWBReadError, TableNotFoundError
 from lazynwb_dask.model.index import ColumnIndex, TableIndex, column_type
 from lazynwb_dask.model.packing import parts_of
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.tables import Table
+from lazynwb_dask.plan.checks import check_columns, check_overrides, warn_left_out
 from lazynwb_dask.plan.partitions import assemble
 from lazynwb_dask.plan.report import report
+from lazynwb_dask.plan.schema import Found, may_be_null, settle
 from lazynwb_dask.plan.statistics import Columns
-from lazynwb_dask.plan.tables import may_be_null
-from lazynwb_dask.read.partition import read_column
+from lazynwb_dask.plan.table_scan import warn_skipped
+from lazynwb_dask.read.arrays import read_column
 from lazynwb_dask.scan.catalog_slots import NONE, Inlined, Slots
+from lazynwb_dask.scan.fields import Schema
 from lazynwb_dask.scan.records import ABSENT, Files, Records
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
-from lazynwb_dask.scan.schema import Found, Schema, settle
+from lazynwb_dask.util.suggest import did_you_mean, listed
 
 
 def schema_of(
@@ -48,10 +49,10 @@ def schema_of(
     """One schema of all files, and the variants that occur."""
     variant = columns.rows["variant"]
     used = np.unique(variant.drop_null().to_numpy())
-    texts = catalog.variants
+    texts = catalog.index.variants
     variants = {int(v): variant_of(texts[v]) for v in used.tolist()}
     types = {v: column_type(*one) for v, one in variants.items()}
-    lacked = {v: lacking(layouts) for v, (layouts, _, _) in variants.items()}
+    lacked = {v: missing_filter(layouts) for v, (layouts, _, _) in variants.items()}
     kinds = variant.fill_null(ABSENT).to_numpy()
     outside = columns.rows["values"].is_null().to_numpy()
     unusable = outside & np.isin(kinds, [v for v, reason in lacked.items() if reason])
@@ -103,7 +104,9 @@ def _indexed(
     found: dict[int, tuple[TableIndex, ColumnIndex]] = {}
     for path in {int(tables.path[i]) for i in where}:
         mine = [i for i in where if tables.path[i] == path]
-        held = catalog.indexes(tables.paths[path], [int(tables.number[i]) for i in mine])
+        held = catalog.index.table_indexes(
+            tables.paths[path], [int(tables.number[i]) for i in mine]
+        )
         found |= {i: (table, table.columns[name]) for i, table in zip(mine, held, strict=True)}
     return found
 
@@ -119,28 +122,27 @@ def _all_null(
     texts = {i for kind, at in found.by_type.items() if pa.types.is_string(kind) for i in at}
     result = {i for i in floats if known[i] == tables.rows[i]}
     unknown = sorted(texts | {i for i in floats if known[i] is None})
-    place = catalog.place
+    folder = catalog.index.folder
     for i, (table, column) in _indexed(catalog, tables, name, unknown).items():
         if may_be_null(column):
-            source = catalog.source(int(tables.number[i]))
-            if all_null(read_column(source, table, name, place.options, place.settings)):
+            source = catalog.index.source(int(tables.number[i]))
+            if all_null(read_column(source, table, name, folder.access)):
                 result.add(i)
     return result
 
 
-# -------------------------------------------------------------------------------------------------- scan
-def scan_of(
-    catalog: Catalog,
-    tables: Tables,
-    columns: Columns,
-    unified: Schema,
-    variants: Mapping[int, Variant],
-    blocksize: int | None,
-    *,
-    on_error: str,
-    on_missing: str,
-) -> Scan:
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What a catalog knows of a table."""
+
+    tables: Tables
+    columns: Columns
+    variants: Mapping[int, Variant]
+
+
+def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableRequest) -> Scan:
     """The scan of these tables."""
+    tables, columns = found.tables, found.columns
     count = len(tables.number)
     where = np.full(catalog.manifest.files, -1, np.int64)
     where[catalog.numbers] = np.arange(len(catalog))
@@ -153,15 +155,15 @@ def scan_of(
             continue
         at = columns.at[run]
         part = columns.rows.slice(run.start, run.stop - run.start)
-        records[name] = _records(part, at, columns.extents, run, variants, count)
+        records[name] = _records(part, at, columns.extents, run, found.variants, count)
         for held, kind in ((values, "values"), (indexes, "index")):
             slots = _slots(part[kind], at, count)
             if slots is not None:
                 held[name] = slots
-    place = catalog.place
+    folder = catalog.index.folder
     sizes = catalog.manifest.values
     inlined = Inlined(
-        tuple(place.parquet(name, sizes[name]) for name in tables.parquets),
+        tuple(folder.parquet(name, sizes[name]) for name in tables.parquets),
         tables.parquet, tables.first, values, indexes,
     )  # fmt: skip
     files = Files(
@@ -174,10 +176,7 @@ def scan_of(
         inlined,
         parts=_parts(mine["parts"]),
     )
-    built = assemble(
-        files, tables.rows, unified, place.options, blocksize,
-        numbered=on_error == "raise", on_error=on_error, on_missing=on_missing, columns=columns,
-    )  # fmt: skip
+    built = assemble(files, tables.rows, unified, request, folder.access.options, columns)
     failures = tuple((f.path, f.stage, f.error) for f in tables.failures)
     token = _token(catalog, tables, built)
     return replace(built, known_token=token, failures=failures)
@@ -240,33 +239,18 @@ def _token(catalog: Catalog, tables: Tables, scan: Scan) -> str:
     fields = [(f.name, str(f.type), f.nullable) for f in scan.fields.values()]
     rest = (
         catalog.url, tables.paths, fields, scan.blocksize, scan.fusable, scan.numbered,
-        scan.on_error, scan.on_missing, scan.options.token,
+        scan.request.on_error, scan.request.on_missing, scan.options.token,
     )  # fmt: skip
     digest.update(repr(rest).encode())
     return digest.hexdigest()
 
 
-def plan(
-    catalog: Catalog,
-    table: Table,
-    overrides: Mapping[str, Any],
-    blocksize: int | None,
-    check: Callable[[Schema], None],
-    *,
-    on_error: str,
-    on_missing: str,
-) -> tuple[Scan, Schema]:
-    """The scan of a table over a catalog's files, and its schema.
-
-    Parameters
-    ----------
-    check : callable
-        Told the schema before the scan is made.
-    """
-    tables = find_tables(catalog, table, on_error)
-    if tables.failures and on_error == "raise":
+def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
+    """The scan of a table over a catalog's files, with all that was asked of it checked."""
+    tables = find_tables(catalog, request)
+    if tables.failures and request.on_error == "raise":
         raise NWBReadError(tables.failures[0].error)
-    if len(tables.absent) and (on_missing == "raise" or not len(tables.number)):
+    if len(tables.absent) and (request.on_missing == "raise" or not len(tables.number)):
         raise TableNotFoundError(_no_table(catalog, tables.paths, tables.absent))
     if not len(tables.number) and tables.failures:
         failed = tables.failures[0]
@@ -278,25 +262,23 @@ def plan(
         raise TableNotFoundError(f"{shown(catalog.url)}: no files are left of the catalog")
     warn_skipped(tables.failures, len(catalog))
     if len(tables.absent):
-        first = shown(catalog.source(int(tables.absent[0])).url)
+        first = shown(catalog.index.source(int(tables.absent[0])).url)
         warnings.warn(
             f"{len(tables.absent)} of {len(catalog)} files have no table {_or(tables.paths)} and are "
             f"left out (the first: {first}); on_missing='raise' makes this an error",
             stacklevel=3,
         )
     columns = find_columns(catalog, tables)
-    unified, variants = schema_of(catalog, tables, columns, overrides)
-    check(unified)
-    scan = scan_of(
-        catalog, tables, columns, unified, variants, blocksize,
-        on_error=on_error, on_missing=on_missing,
-    )  # fmt: skip
-    return scan, unified
+    unified, variants = schema_of(catalog, tables, columns, request.overrides)
+    check_overrides(request.overrides, unified)
+    check_columns(request.named_columns, unified)
+    warn_left_out(unified)
+    return _scan_of(catalog, _Known(tables, columns, variants), unified, request)
 
 
-def report_of(catalog: Catalog, table: Table) -> pd.DataFrame:
+def report_of(catalog: Catalog, request: TableRequest) -> pd.DataFrame:
     """What each column is, and in how many files. See `lazynwb_dask.schema_report`."""
-    tables = find_tables(catalog, table)
+    tables = find_tables(catalog, request)
     if not len(tables.number):
         raise TableNotFoundError(_no_table(catalog, tables.paths, tables.absent))
     unified, _ = schema_of(catalog, tables, find_columns(catalog, tables), {})
@@ -305,7 +287,7 @@ def report_of(catalog: Catalog, table: Table) -> pd.DataFrame:
     urls = dict(zip(catalog.numbers.tolist(), catalog.paths, strict=True))
     for i, path in enumerate(tables.paths):
         mine = [n for n, p in zip(numbers, tables.path.tolist(), strict=True) if p == i]
-        pairs = zip(mine, catalog.indexes(path, mine), strict=True)
+        pairs = zip(mine, catalog.index.table_indexes(path, mine), strict=True)
         found += [(urls[number], index) for number, index in pairs]
     return report(found, unified)
 
@@ -316,14 +298,8 @@ def _or(names: Iterable[str]) -> str:
 
 def _no_table(catalog: Catalog, names: list[str], absent: np.ndarray) -> str:
     there = catalog.tables.index.tolist()
-    first = shown(catalog.source(int(absent[0])).url)
+    first = shown(catalog.index.source(int(absent[0])).url)
     text = f"no table {_or(names)} in {first}"
     if len(absent) > 1:
         text += f" and {len(absent) - 1} more of the {len(catalog)} files"
-    last = {name.rsplit("/", 1)[-1] for name in names}
-    near = [t for name in names for t in get_close_matches(name, there, n=3, cutoff=0.5)]
-    near += [t for t in there if t.rsplit("/", 1)[-1] in last]
-    others = dict.fromkeys(t for t in near if t not in names)
-    if others:
-        text += f"; did you mean {_or(others)}?"
-    return f"{text} The catalog's tables: {', '.join(there) or 'none'}"
+    return f"{text}{did_you_mean(names, there)} The catalog's tables: {listed(there)}"

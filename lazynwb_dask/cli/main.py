@@ -82,7 +82,7 @@ def build(
     PATHS are files, folders, globs or URLs. What was indexed before, also by a build that was interrupted,
     isn't indexed again.
     """
-    from lazynwb_dask.api.tables import build_catalog
+    from lazynwb_dask.api.catalogs import build_catalog
 
     with _told(), _client(scheduler):
         made = build_catalog(
@@ -98,7 +98,7 @@ def build(
 @_CLUSTER
 def refresh(url: str, anew: bool, skip_errors: bool, scheduler: str | None) -> None:
     """Index new and changed files into the catalog at URL, and drop vanished ones."""
-    from lazynwb_dask.api.tables import open_catalog
+    from lazynwb_dask.api.catalogs import open_catalog
 
     with _told(), _client(scheduler):
         _show(open_catalog(url).refresh(on_error=_policy(skip_errors), anew=anew))
@@ -109,7 +109,7 @@ def refresh(url: str, anew: bool, skip_errors: bool, scheduler: str | None) -> N
 @click.option("--sessions", is_flag=True, help="The table of sessions, as CSV.")
 def show(url: str, sessions: bool) -> None:
     """Say what the catalog at URL holds."""
-    from lazynwb_dask.api.tables import open_catalog
+    from lazynwb_dask.api.catalogs import open_catalog
 
     with _told():
         opened = open_catalog(url)

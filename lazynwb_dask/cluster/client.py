@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from lazynwb_dask.storage.memory_budget import Bounds
+from lazynwb_dask._version import __version__
+from lazynwb_dask.storage.memory_budget import ProcessMemory, release
 
-SPILLING = 10.0  # seconds that one result may take on its way to the disk
+COMPARING = 10.0  # seconds that a cluster may take to say which versions it has
+PACKAGE = "lazynwb_dask"
 
 
 def active_client() -> Any:
@@ -40,35 +40,47 @@ def this_worker() -> Any:
         return None
 
 
-def memory() -> Bounds | None:
+def memory() -> ProcessMemory | None:
     """What the worker of the current task may use; None elsewhere, or where there is no limit."""
     worker = this_worker()
     limit = None if worker is None else worker.memory_manager.memory_limit
     if not limit:
         return None
-    return Bounds(limit, worker.monitor.get_process_memory, partial(_spill, worker))
+    _release_while_paused(worker)
+    return ProcessMemory(limit, worker.monitor.get_process_memory, partial(_movable, worker))
 
 
-def _spill(worker: Any) -> bool:
-    """Have one result written to the worker's disk, as Dask does when memory runs short."""
-    data, done = worker.data, Future[bool]()
-    if not hasattr(data, "evict"):
-        return False  # the worker was told to keep all in memory
-
-    def evict() -> None:
-        moved = False
-        try:
-            moved = bool(data.fast) and data.evict() >= 0
-        finally:
-            done.set_result(moved)
-
-    worker.loop.add_callback(evict)
-    with suppress(TimeoutError):
-        return done.result(SPILLING)
-    return False
+def _movable(worker: Any) -> int:
+    """Bytes of results that Dask writes to the worker's disk when its memory runs short."""
+    in_memory = getattr(
+        worker.data, "fast", None
+    )  # absent where the worker is to keep all in memory
+    return int(getattr(in_memory, "total_weight", 0))
 
 
-def memory_of_a_thread() -> int | None:
+def _release_while_paused(worker: Any) -> None:
+    """Have freed memory given back to the system as long as Dask has paused a worker.
+
+    Arrow would not give it back, as nothing asks for more while no task runs, and the worker would stay
+    paused for ever.
+    """
+    from distributed.core import Status
+    from tornado.ioloop import PeriodicCallback
+
+    name = "lazynwb-dask-release"
+    if name in worker.periodic_callbacks:
+        return
+
+    def look() -> None:
+        if worker.status == Status.paused:
+            release()
+
+    callback = PeriodicCallback(look, 1000)
+    if worker.periodic_callbacks.setdefault(name, callback) is callback:
+        worker.loop.add_callback(callback.start)
+
+
+def memory_per_thread() -> int | None:
     """Bytes for each thread of the active cluster's workers, of the one that has least; None without."""
     client = active_client()
     if client is None:
@@ -78,8 +90,8 @@ def memory_of_a_thread() -> int | None:
     return min(shares, default=None)
 
 
-def withdrawn() -> Callable[[], bool] | None:
-    """Whether the current task was cancelled: a question that may be asked again and again while it runs.
+def cancellation_check() -> Callable[[], bool] | None:
+    """A function that returns whether the current task was cancelled, to be called again and again meanwhile.
 
     Dask does not interrupt tasks. None where tasks can't be cancelled.
     """
@@ -93,48 +105,45 @@ def withdrawn() -> Callable[[], bool] | None:
     if key is None or key not in tasks:
         return None
 
-    def ask() -> bool:
+    def is_cancelled() -> bool:
         task = tasks.get(key)
         return task is None or task.state == "cancelled"
 
-    return ask
+    return is_cancelled
 
 
 _compared: set[str] = set()
 
 
 def compare_versions() -> None:
-    """Warn, once for each client, if the cluster has another version of this package, or lacks it."""
+    """Warn, once for each client, of a scheduler or workers with another version of this package."""
     client = active_client()
     if client is None or client.id in _compared or client.status != "running":
         return
     _compared.add(client.id)
-    found: dict[str, list[str]] = {}
-    for address, answer in client.run(_version, on_error="return").items():
-        found.setdefault(_said(answer), []).append(f"the worker {address}")
     try:
-        scheduler = client.run_on_scheduler(_version)
-    except Exception as exc:
-        scheduler = exc
-    found.setdefault(_said(scheduler), []).append("the scheduler")
-    here = _version()
-    others = [
-        f"{version} on {places[0]}" + (f" and {len(places) - 1} more" if len(places) > 1 else "")
-        for version, places in found.items()
-        if version != here
-    ]
-    if others:
+        # awaited in the client's event loop, so that the wait has an end
+        found = client.sync(client.get_versions, packages=[PACKAGE], callback_timeout=COMPARING)
+        parts = {"the scheduler": found["scheduler"]}
+        parts |= {f"the worker {address}": part for address, part in found["workers"].items()}
+        versions = {place: part["packages"].get(PACKAGE) for place, part in parts.items()}
+        installed = found["client"]["packages"].get(PACKAGE)  # None where it runs from its source
+    except Exception as exc:  # what is wrong with the cluster shows in the computation itself
+        problem = f"the cluster's versions of {PACKAGE} are not known ({type(exc).__name__}: {exc})"
+        warnings.warn(problem, stacklevel=4)
+        return
+    differing: dict[str | None, list[str]] = {}
+    for place, version in versions.items():
+        if version not in (__version__, installed):
+            differing.setdefault(version, []).append(place)
+    if differing:
+        others = [
+            f"{version or 'not installed'} on {where[0]}"
+            + (f" and {len(where) - 1} more" if len(where) > 1 else "")
+            for version, where in differing.items()
+        ]
         warnings.warn(
-            f"lazynwb_dask is {here} here, but {', '.join(others)}: install the same version everywhere",
+            f"{PACKAGE} is {__version__} here, but {', '.join(others)}: "
+            "install the same version everywhere",
             stacklevel=4,
         )
-
-
-def _version() -> str:
-    from lazynwb_dask._version import __version__
-
-    return __version__
-
-
-def _said(answer: object) -> str:
-    return answer if isinstance(answer, str) else f"missing ({type(answer).__name__})"

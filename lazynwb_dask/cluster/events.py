@@ -27,7 +27,7 @@ class _Watch:
     ended: dict[str, float] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, name: str, tally: Tally) -> None:
+    def count(self, name: str, tally: Tally) -> None:
         now = time.monotonic()
         with self.lock:
             self.tallies.setdefault(name, Tally()).add(tally)
@@ -62,7 +62,7 @@ def observed() -> Iterator[Settings]:
         return
     watch = _Watch()
     try:
-        yield replace(settings, note=watch.note, withdrawn=cluster.withdrawn())
+        yield replace(settings, report=watch.count, is_cancelled=cluster.cancellation_check())
     finally:
         if watch.tallies:
             worker.log_event(TOPIC, watch.events())

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from lazynwb_dask.cluster.failures import tell, tell_lacking
-from lazynwb_dask.errors import Failure
-from lazynwb_dask.read.partition import read_parts
+from lazynwb_dask.cluster.failures import report_failures, report_missing
+from lazynwb_dask.read.partition import LeftOut, read_parts
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.storage import Settings
 
-if TYPE_CHECKING:
-    from lazynwb_dask.predicate.tree import Limit, Predicate
 
-
-def execute(
-    scan: Any,
-    columns: Sequence[str],
-    predicate: Predicate | None,
-    limit: Limit | None,
-    settings: Settings,
-) -> pd.DataFrame:
-    """All partitions of a scan, one after the other, as a frame. Files that are left out are told of."""
+def execute(scan: Any, selection: Selection, settings: Settings) -> pd.DataFrame:
+    """All partitions of a scan, one after the other, as a frame. Files that are left out are reported."""
     if not isinstance(scan, Scan):
-        frame: pd.DataFrame = scan.read(columns, predicate, limit, settings)
+        frame: pd.DataFrame = scan.read(selection, settings)
         return frame
-    failed: list[Failure] = []
-    lacking: list[Failure] = []
-    frame = read_parts(scan, columns, predicate, limit, settings, failed, lacking)
-    if failed:
-        tell(scan.origin or scan.token, failed)
-    if lacking:
-        tell_lacking(scan.origin or scan.token, lacking)
+    left_out = LeftOut()
+    frame = read_parts(scan, selection, settings, left_out)
+    if left_out.failed:
+        report_failures(scan.origin or scan.token, left_out.failed)
+    if left_out.lacking:
+        report_missing(scan.origin or scan.token, left_out.lacking)
     return frame

@@ -78,8 +78,8 @@ def write_lfp(session: Session, shape: tuple[int, ...]) -> None:
     out, recipe = session.out, session.recipe
     volts = session.rng.normal(0, 300, shape).astype(np.int16)
     path, clock = "acquisition/lfp", (0.0, shape[0] / recipe.duration)
-    about = "local field potential"
-    out.series(path, "ElectricalSeries", about, volts, clock, "volts", conversion=1.95e-7)
+    scale: dict[str, Any] = {"unit": "volts", "conversion": 1.95e-7}
+    out.series(path, "ElectricalSeries", "local field potential", volts, clock, **scale)
     rows = np.arange(shape[1]) % (recipe.probes * recipe.channels)
     region = out.file.create_dataset(f"{path}/electrodes", data=rows)
     target = out.file[_ELECTRODES].ref

@@ -69,13 +69,13 @@ def _write_series(session: Session) -> h5py.Group:
     rate = max(1, samples) / session.recipe.duration
     licks = rng.normal(0, 20, samples) + 900 * (rng.random(samples) < 0.02)
     path, volts, clock = "acquisition/lick_sensor", licks.astype(np.int16), (0.25, rate)
-    out.series(path, "TimeSeries", "lick spout", volts, clock, "volts", conversion=0.001)
+    out.series(path, "TimeSeries", "lick spout", volts, clock, unit="volts", conversion=0.001)
     noise = rng.normal(0, 1, samples + 63)
     speed = np.abs(30 * np.convolve(noise, np.hanning(64) / 8, mode="valid"))[:samples]
     frames = (np.arange(samples) + rng.uniform(0, 0.2, samples)) / rate
     out.group("processing/behavior", "ProcessingModule", description="behavior of the subject")
     path = "processing/behavior/running_speed"
-    return out.series(path, "TimeSeries", "speed on the wheel", speed, frames, "cm/s")
+    return out.series(path, "TimeSeries", "speed on the wheel", speed, frames, unit="cm/s")
 
 
 def _write_events(session: Session, onsets: Array) -> None:

@@ -23,10 +23,10 @@ class Column:
 
     values: Array
     description: str
-    ends: Array | None = None  # of the rows, where the column is ragged
+    ends: Array | None = None  # the VectorIndex, if there is one
     type: str = "VectorData"
     namespace: str = "hdmf-common"
-    dtype: Any = None  # of the dataset, where the values don't tell
+    dtype: Any = None  # of the dataset, if not that of the values
     chunk: int | None = None  # values in a chunk
     attributes: dict[str, Any] = field(default_factory=dict)
 
@@ -46,11 +46,11 @@ class Writer:
         self._series_chunk = series_chunk
 
     def uuid(self) -> str:
-        """Return a random identifier that follows from the seed."""
+        """A random identifier that depends on the seed."""
         return str(uuid.UUID(bytes=self._rng.bytes(16), version=4))
 
     def typed(self, obj: Any, neurodata_type: str, namespace: str, **attributes: Any) -> Any:
-        """Make an object one of the schema's types."""
+        """Give an object a neurodata_type."""
         for name, value in attributes.items():
             obj.attrs[name] = value
         obj.attrs["namespace"] = namespace
@@ -59,11 +59,11 @@ class Writer:
         return obj
 
     def group(self, path: str, neurodata_type: str, **attributes: Any) -> h5py.Group:
-        """Make a group of one of the core types."""
+        """Create a group with one of the core types."""
         return self.typed(self.file.create_group(path), neurodata_type, "core", **attributes)
 
     def texts(self, path: str, **texts: str | Iterable[str]) -> None:
-        """Write fields of a session or a subject: small objects, one for each."""
+        """Write text fields of a session or a subject, one dataset for each."""
         for name, text in texts.items():
             data = text if isinstance(text, str) else list(text)
             self.file.create_dataset(f"{path}/{name}", data=data, dtype=h5py.string_dtype())
@@ -71,7 +71,7 @@ class Writer:
     def data(
         self, path: str, values: Array, dtype: Any = None, chunk: int | None = None
     ) -> h5py.Dataset:
-        """Write an array in the layout that was asked for."""
+        """Write an array in the layout of this file."""
         if values.dtype.kind in "OU" and dtype is None:
             dtype, values = h5py.string_dtype(), values.astype(object)
         options: dict[str, Any] = {}
@@ -92,7 +92,7 @@ class Writer:
         columns: Mapping[str, Column],
         early: Iterable[str] = (),
     ) -> None:
-        """Write a table; `early` columns, as those that the schema names, come before `id`."""
+        """Write a DynamicTable. The columns in `early`, as those that the schema names, precede `id`."""
         table = self.group(path, neurodata_type, description=description)
         table.attrs.create("colnames", list(columns), dtype=h5py.string_dtype())
         first = list(early)
@@ -124,15 +124,24 @@ class Writer:
         description: str,
         data: Array,
         times: Array | tuple[float, float],
-        unit: str,
-        conversion: float = 1.0,
+        **attributes: Any,
     ) -> h5py.Group:
-        """Write a TimeSeries; `times` are its timestamps, or the first of them and the rate."""
+        """Write a TimeSeries.
+
+        Parameters
+        ----------
+        path, neurodata_type, description : str
+        data : numpy.ndarray
+        times : numpy.ndarray or (float, float)
+            Its timestamps, or the first of them and the rate.
+        **attributes
+            Of `data`: its unit, and a conversion other than 1.
+        """
         series = self.group(path, neurodata_type, comments="no comments", description=description)
         values = self.data(f"{path}/data", data, chunk=self._series_chunk)
-        for name, value in (("conversion", conversion), ("offset", 0.0), ("resolution", -1.0)):
+        defaults = {"conversion": 1.0, "offset": 0.0, "resolution": -1.0}
+        for name, value in (defaults | attributes).items():
             values.attrs[name] = value
-        values.attrs["unit"] = unit
         if isinstance(times, tuple):
             clock = self.file.create_dataset(f"{path}/starting_time", data=times[0])
             clock.attrs["rate"] = times[1]

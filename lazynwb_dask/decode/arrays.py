@@ -1,6 +1,6 @@
-"""Decoded bytes to values: gathers, and NumPy or Arrow arrays. No I/O, no loop over rows.
+"""Decoded bytes as NumPy or Arrow arrays. No I/O, no loop over rows.
 
-Sizes that a file declares are checked against what its bytes hold before memory is taken.
+Sizes that a file declares are checked against what its bytes hold before memory is allocated.
 """
 
 from __future__ import annotations
@@ -13,58 +13,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lazynwb_dask.decode.filters import convert_odd
+from lazynwb_dask.decode.hdf5_filters import convert_odd
+from lazynwb_dask.decode.runs import gather, spread
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.model.index import ElementType
+from lazynwb_dask.model.elements import ElementType
 from lazynwb_dask.util.buffers import blank
 
 Values: TypeAlias = np.ndarray[Any, Any] | pa.Array
 
-POSITIONS = 1 << 20  # computed at a time
-TEXTS = 1 << 16  # looked at one by one at a time, where some are not UTF-8
+TEXTS = 1 << 16  # decoded one by one at a time, where some are not UTF-8
 
 
-# --------------------------------------------------------------------------------------------- gathers
-def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The positions of many runs, one after the other: ``[2, 7], [3, 1] -> [2, 3, 4, 7]``.
-
-    >>> spread(np.array([2, 7]), np.array([3, 1])).tolist()
-    [2, 3, 4, 7]
-    """
-    ends = np.cumsum(counts)
-    positions: np.ndarray = np.repeat(starts - (ends - counts), counts)
-    positions += np.arange(positions.size, dtype=positions.dtype)
-    return positions
-
-
-def gather(source: np.ndarray, starts: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
-    """Copy many runs, one after the other. Takes little memory besides, however short the items.
-
-    >>> out = np.empty(3, int)
-    >>> gather(np.arange(10) * 10, np.array([2, 7]), np.array([1, 2]), out)
-    >>> out.tolist()
-    [20, 70, 80]
-    """
-    ends = np.cumsum(counts)
-    first = done = 0
-    while done < len(out):
-        last = max(int(np.searchsorted(ends, done + POSITIONS, "right")), first + 1)
-        stop = int(ends[last - 1])
-        if last == first + 1:
-            out[done:stop] = source[starts[first] : starts[first] + counts[first]]
-        else:
-            where = spread(starts[first:last], counts[first:last])
-            np.take(source, where, axis=0, out=out[done:stop])
-        first, done = last, stop
-
-
+# --------------------------------------------------------------------------------------- runs of values
 def picked(values: Values, starts: np.ndarray, counts: np.ndarray, slack: int) -> Values:
     """Many runs of values, one after the other, in any order.
 
     Raises
     ------
     NWBReadError
-        If they take more memory than all values and `slack` bytes: the same values over and over.
+        If they take more memory than all values and `slack` bytes: the same values are repeated.
     """
     reach = _sizes(values)
     taken = int((reach(starts + counts) - reach(starts)).sum())
@@ -81,7 +48,7 @@ def picked(values: Values, starts: np.ndarray, counts: np.ndarray, slack: int) -
 
 
 def _sizes(values: Values) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that says for numbers of values how many bytes so many of them take, from the first."""
+    """A function that gives for each number n the bytes that the first n values take."""
     if isinstance(values, pa.StructArray):
         parts = [_sizes(part) for part in values.flatten()]
         return lambda count: sum((part(count) for part in parts), np.zeros(len(count), np.int64))
@@ -97,27 +64,9 @@ def _sizes(values: Values) -> Callable[[np.ndarray], np.ndarray]:
     return lambda count: count * width
 
 
-def merged(starts: np.ndarray, stops: np.ndarray, gap: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The union of intervals as sorted, disjoint ones; those less than `gap` apart are joined.
-
-    >>> merged(np.array([5, 0, 9]), np.array([7, 6, 10]))
-    (array([0, 9]), array([ 7, 10]))
-    """
-    keep = stops > starts
-    starts, stops = starts[keep], stops[keep]
-    if not starts.size:
-        return starts.astype(np.int64), stops.astype(np.int64)
-    if (starts[1:] < starts[:-1]).any():
-        order = np.argsort(starts, kind="stable")
-        starts, stops = starts[order], stops[order]
-    reach = np.maximum.accumulate(stops)
-    first = np.flatnonzero(np.concatenate([[True], starts[1:] > reach[:-1] + gap]))
-    last = np.concatenate([first[1:] - 1, [starts.size - 1]])
-    return starts[first].astype(np.int64), reach[last].astype(np.int64)
-
-
+# ---------------------------------------------------------------------------------------------- strings
 def slices(buffer: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> pa.Array:
-    """Byte strings out of one buffer, as an Arrow array of large binaries."""
+    """Byte strings at positions of one buffer, as an Arrow array of large binaries."""
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     data = blank(int(offsets[-1]))
@@ -133,10 +82,10 @@ def utf8(binary: pa.Array) -> pa.Array:
         return pc.cast(binary, pa.large_string())
     except pa.ArrowInvalid:
         pieces = [binary.slice(at, TEXTS) for at in range(0, len(binary), TEXTS)]
-        return pa.concat_arrays([_replaced(piece) for piece in pieces])
+        return pa.concat_arrays([_with_replacements(piece) for piece in pieces])
 
 
-def _replaced(binary: pa.Array) -> pa.Array:
+def _with_replacements(binary: pa.Array) -> pa.Array:
     try:
         return pc.cast(binary, pa.large_string())
     except pa.ArrowInvalid:
@@ -148,7 +97,16 @@ def _replaced(binary: pa.Array) -> pa.Array:
 
 
 def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
-    """Strings of fixed size, stripped by their padding type."""
+    """Fixed-length strings without their padding.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray of uint8
+    size : int
+        Bytes of one string.
+    padding : {"term", "null", "space"}
+        The padding type: null terminated, null padded, or space padded.
+    """
     if size == 0:
         return pa.array([""] * len(raw), pa.large_string())
     table = raw.reshape(-1, size)
@@ -163,7 +121,15 @@ def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
 
 
 def labelled(values: np.ndarray, labels: Sequence[str], codes: Sequence[int] | None) -> pa.Array:
-    """Labels for numbers; a number without one is null."""
+    """The labels of numbers; a number without one is null.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of integers
+    labels : sequence of str
+    codes : sequence of int or None
+        The number that each label stands for; None: its position.
+    """
     if not len(labels):
         return pa.nulls(len(values), pa.large_string())
     if codes is None:
@@ -179,9 +145,9 @@ def labelled(values: np.ndarray, labels: Sequence[str], codes: Sequence[int] | N
     return pa.array(list(labels), pa.large_string()).take(pa.array(positions, mask=missing))
 
 
-# ---------------------------------------------------------------------------------------------- values
+# ---------------------------------------------------------------------------------- numbers and lists
 def numbers(raw: np.ndarray, element: ElementType) -> np.ndarray:
-    """Plain elements as a NumPy array in native byte order."""
+    """Numbers and booleans as a NumPy array in native byte order."""
     kind = element[0]
     if kind == "bool":
         truth: np.ndarray = raw.view(np.uint8) != 0
@@ -207,7 +173,7 @@ def nested(values: Values, item: Sequence[int], rows: int) -> Values:
 
 
 def listed(offsets: np.ndarray, values: Values) -> pa.Array:
-    """A list array by offsets."""
+    """A list array with these offsets."""
     if offsets[-1] > np.iinfo(np.int32).max:
         raise NWBReadError(
             f"{int(offsets[-1])} values of a list column in one partition; the limit is 2**31 - 1: "

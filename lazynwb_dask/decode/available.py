@@ -1,7 +1,7 @@
 """Columns whose chunks can't be decoded in this process.
 
-That is no part of an index, which is kept, and used where other filters are installed: it is asked anew of
-each index that a read is planned with.
+This is no part of an index, since an index is kept and may be used where other filters are installed. It is
+determined again for each index that a read is planned with.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, Layout, TableIndex
 
 
-def usable(table: TableIndex) -> TableIndex:
-    """A table, its columns whose chunks can't be decoded here marked as unreadable."""
+def mark_undecodable(table: TableIndex) -> TableIndex:
+    """A table in which columns whose chunks can't be decoded here have a `problem`."""
     marked = {}
     for name, column in table.columns.items():
-        reason = "" if column.problem else _reason(steps for a in column.arrays for steps in _of(a))
-        if reason:
-            marked[name] = ColumnIndex(name, rows=column.rows, problem=reason)
+        if not column.problem:
+            reason = _problem(steps for array in column.arrays for steps in _pipelines(array))
+            if reason:
+                marked[name] = ColumnIndex(name, rows=column.rows, problem=reason)
     return replace(table, columns=table.columns | marked) if marked else table
 
 
-def lacking(layouts: Iterable[Layout]) -> str:
+def missing_filter(layouts: Iterable[Layout]) -> str:
     """Why chunks of such layouts can't be decoded here; empty if they can."""
-    return _reason(layout.filters for layout in layouts)
+    return _problem(layout.filters for layout in layouts)
 
 
-def _reason(pipelines: Iterable[tuple[Filter, ...]]) -> str:
+def _problem(pipelines: Iterable[tuple[Filter, ...]]) -> str:
     try:
         for steps in pipelines:
             check_filters(steps)
@@ -40,8 +41,8 @@ def _reason(pipelines: Iterable[tuple[Filter, ...]]) -> str:
     return ""
 
 
-def _of(array: ArrayIndex) -> Iterator[tuple[Filter, ...]]:
-    """What was applied to the chunks of a dataset, as far as the index tells."""
+def _pipelines(array: ArrayIndex) -> Iterator[tuple[Filter, ...]]:
+    """The different filter pipelines of a dataset's chunks; the dataset's own if no chunk is known."""
     layout, extents = array.layout, array.extents
     if not layout.filters or not array.rows:
         return

@@ -1,6 +1,6 @@
-"""Values of one file as the type that all files have in common: the same values, or an error.
+"""Values of one file as the type that was unified over all files: the same values, or an error.
 
-Each value is looked at by itself, so that it becomes the same whatever other rows are read along with it.
+Each value is converted independently, so that the result doesn't depend on which rows are read together.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from lazynwb_dask.errors import NWBReadError, SchemaConflictError
 
 
 def numpy_dtype(kind: pa.DataType) -> np.dtype[Any]:
-    """The NumPy dtype of a plain type."""
+    """The NumPy dtype of a type of numbers or booleans."""
     found: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
     return found
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """The same with 32-bit offsets, as the frames have it."""
+def frame_type(kind: pa.DataType) -> pa.DataType:
+    """The same type with 32-bit offsets, as frames have it."""
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(plain_type(kind.value_type))
+        return pa.list_(frame_type(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([(f.name, plain_type(f.type)) for f in kind])
+        return pa.struct([(f.name, frame_type(f.type)) for f in kind])
     return kind
 
 
@@ -39,31 +39,31 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def all_null(values: Values) -> bool:
-    """Whether there is nothing but null and NaN.
+    """Whether all values are null or NaN.
 
     >>> all_null(np.array([np.nan])), all_null(pa.array([None, "a"]))
     (True, False)
     """
-    held = arrow(values)
-    if held.null_count == len(held):
+    array = arrow(values)
+    if array.null_count == len(array):
         return True
-    if not pa.types.is_floating(held.type):
+    if not pa.types.is_floating(array.type):
         return False
-    there: int = pc.is_nan(held).false_count
-    return there == 0
+    numbers: int = pc.is_nan(array).false_count
+    return numbers == 0
 
 
 def convert(values: Values, to: pa.DataType) -> Values:
     """Values of one file as the unified type.
 
-    Null stays null in every type, and so does NaN in those that can't hold it.
+    Null stays null, and NaN becomes null in types that don't have it.
 
     Raises
     ------
     NWBReadError
-        When a value would not be the same as the new type.
+        The new type can't represent a value exactly.
     SchemaConflictError
-        When values of their type can't be of the new one.
+        There is no conversion between the types.
     """
     if isinstance(values, np.ndarray):
         if is_number(to):
@@ -74,7 +74,7 @@ def convert(values: Values, to: pa.DataType) -> Values:
     have = values.type
     if pa.types.is_null(have):
         return pa.nulls(len(values), to)
-    if plain_type(have) == to:
+    if frame_type(have) == to:
         return values if have == to else pc.cast(values, to)
     if pa.types.is_list(to):
         return _lists(values, to) if pa.types.is_list(have) else _one_element(values, to)
@@ -105,7 +105,7 @@ def _numbers(values: np.ndarray, to: pa.DataType) -> Values:
 
 
 def _exact(values: np.ndarray, to: pa.DataType) -> np.ndarray:
-    """Numbers as another type that holds each of them."""
+    """Numbers as another type, which has to represent each exactly."""
     want = numpy_dtype(to)
     with np.errstate(invalid="ignore", over="ignore"):
         converted = values.astype(want)
@@ -121,13 +121,13 @@ def _exact(values: np.ndarray, to: pa.DataType) -> np.ndarray:
 
 
 def _lost(values: np.ndarray, converted: np.ndarray) -> np.ndarray:
-    """Where a value is another one after its conversion."""
+    """Where a value was changed by its conversion."""
     lost: np.ndarray = converted.astype(values.dtype) != values
     if values.dtype.kind == "f":
         if converted.dtype.kind == "f":
             lost &= ~np.isnan(values)
     elif converted.dtype.kind == "f":
-        # the way back from 2**63 or 2**64 is not defined
+        # to convert 2**63 or 2**64 back is undefined
         lost |= converted >= 2.0 ** (63 if values.dtype.kind == "i" else 64)
     else:
         lost |= (converted < 0) != (values < 0)
@@ -138,7 +138,7 @@ def _numbers_or_null(values: pa.Array, to: pa.DataType) -> pa.Array:
     if not values.null_count:
         return arrow(_numbers(values.to_numpy(zero_copy_only=False), to))
     absent = values.is_null().to_numpy(zero_copy_only=False)
-    # Arrow makes NaN of null, but of integers it would make floats then
+    # Arrow converts null to NaN, and integers with null to floats
     floating = pa.types.is_floating(values.type)
     whole = values if floating else values.fill_null(pa.scalar(0).cast(values.type))
     found = _numbers(whole.to_numpy(zero_copy_only=False), to)
@@ -178,9 +178,9 @@ def _structs(values: pa.Array, to: pa.DataType) -> pa.Array:
     return pa.StructArray.from_arrays(inner, names=[f.name for f in to], mask=mask)
 
 
-# ------------------------------------------------------------------------------------------- what is left
+# ---------------------------------------------------------------------------------------- other types
 def _nulls(values: pa.Array, to: pa.DataType) -> pa.Array:
-    """As many nulls, where there is nothing else."""
+    """Nulls of another type, if there are no other values."""
     if not all_null(values):
         raise SchemaConflictError(
             f"{values.type} can't become {to}; give schema= a type that it can become"

@@ -16,26 +16,31 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lazynwb_dask.hdf5.chunk_btree import NODE_HEADER
 from lazynwb_dask.hdf5.global_heap import FIRST
-from lazynwb_dask.hdf5.object_header import NODE_HEADER
 from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, walk
+from lazynwb_dask.model.elements import walk
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex
 from lazynwb_dask.model.source import is_local
+from lazynwb_dask.predicate.intervals import EVERYTHING, bounds
 from lazynwb_dask.read import time_search as seek
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import ChunkMaps, fill_stored, look_elsewhere, run_steps
-from lazynwb_dask.read.partition import Piece, _ahead, _chosen, _column
+from lazynwb_dask.read.part_columns import ahead_steps, column_steps
+from lazynwb_dask.read.partition import Piece, chosen_rows
 from lazynwb_dask.read.steps import Wave, together
+from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.records import Part
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
-from lazynwb_dask.scan.schema import PROVENANCE
 from lazynwb_dask.storage import Request, Settings, parquet
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.coalesce import FREE_GAP, GAP_ALLOWANCE, plan
 from lazynwb_dask.storage.local import GAP, SPLIT
 from lazynwb_dask.storage.multi_file import by_part
 
 if TYPE_CHECKING:
-    from lazynwb_dask.predicate.tree import Limit, Predicate
+    from lazynwb_dask.predicate.tree import Predicate
 
 NODE = 64  # chunks that a node of a chunk B-tree lists at most, as libhdf5 writes them
 SPARSE = 6  # and at least, when there are several: it leaves no node less than a tenth when it splits one
@@ -66,9 +71,7 @@ class Cost:
 def cost(
     scan: Scan,
     i: int,
-    columns: Sequence[str],
-    predicate: Predicate | None,
-    limit: Limit | None,
+    selection: Selection,
     settings: Settings,
     certain: bool = True,
 ) -> Cost:
@@ -79,10 +82,8 @@ def cost(
     part = scan.part(i)
     count = _Count(scan, part, settings)
     rows = np.arange(part.start, part.stop)
-    first = (predicate.columns if predicate else frozenset()) | (
-        limit.columns if limit else frozenset()
-    )
-    rest = [name for name in columns if name not in first]
+    first, predicate, limit = selection.deciding, selection.predicate, selection.limit
+    rest = [name for name in selection.columns if name not in first]
     ahead: set[str] = set()
     if limit is not None and predicate is None and not limit.columns:
         rows = rows[limit.rows(pd.DataFrame(index=pd.RangeIndex(len(rows))))]
@@ -97,7 +98,7 @@ def cost(
             return count.result(left)
         if part.held is None or not first <= held | set(PROVENANCE):
             ahead = count.ahead(rest)
-        rows = rows[_kept(scan, part, rows, sorted(first), predicate, limit, settings)]
+        rows = rows[_kept(scan, part, rows, selection, settings)]
     if certain:
         count.stage(rest, rows, ahead)
     else:
@@ -123,15 +124,15 @@ def catalog_cost(
             continue
         # (of an index the value before the first row is wanted too)
         start = max(start - 1, held.first)
-        groups, _ = parquet.groups_of(held.parquet, start, stop, scan.options, settings)
+        groups, _ = parquet.groups_of(held.parquet, start, stop, FileAccess(scan.options, settings))
         for group in groups:
             wanted.setdefault(held.parquet, {}).setdefault(group, set()).update(columns)
     requests = size = 0
     for file, by_group in wanted.items():
-        ends = parquet.footer_bytes(file, scan.options, settings)
+        ends = parquet.footer_bytes(file, FileAccess(scan.options, settings))
         requests, size = requests + 1 + (ends > parquet.TAIL), size + ends
         for group, columns_ in by_group.items():
-            ranges = parquet.chunk_ranges(file, group, columns_, scan.options, settings)
+            ranges = parquet.chunk_ranges(file, group, columns_, FileAccess(scan.options, settings))
             total = sum(b - a for a, b in ranges)
             requests += sum(-(-(b - a) // settings.split) for a, b in ranges)
             # what lies between may come along, when the condition's columns are read and the others
@@ -143,17 +144,16 @@ def _kept(
     scan: Scan,
     part: Part,
     rows: np.ndarray,
-    names: list[str],
-    predicate: Predicate | None,
-    limit: Limit | None,
+    selection: Selection,
     settings: Settings,
 ) -> np.ndarray:
     """The positions of the rows that are left, by the catalog's values."""
     reader = Reader(part.source.reach, ChunkMaps(part.source))
-    steps = [_column(reader, part, scan.fields[name], rows) for name in names]
-    values = run_steps(together(steps), part.source, scan.options, settings)
+    names = sorted(selection.deciding)
+    steps = [column_steps(reader, part, scan.fields[name], rows) for name in names]
+    values = run_steps(together(steps), part.source, FileAccess(scan.options, settings))
     piece = Piece(part, rows, dict(zip(names, values, strict=True)))
-    return _chosen(piece, scan, names, predicate, limit)
+    return chosen_rows(piece, scan, selection)
 
 
 class _Count:
@@ -208,7 +208,7 @@ class _Count:
             *inner, outer = self.part.columns[name][0]
             later += [self._map(array) for array in inner]
             located = [replace(a, layout=replace(a.layout, chunk=None)) for a in inner]
-            asked = next(_ahead(self.reader, [*located, outer], self.part, name), None)
+            asked = next(ahead_steps(self.reader, [*located, outer], self.part, name), None)
             if asked is None:
                 continue
             found.add(name)
@@ -237,9 +237,9 @@ class _Count:
                 or self.scan.fields[name].type != pa.float64()
                 or (held is not None and name in held.values)
                 or layout.computed
-                or layout.foreign
+                or layout.external
                 or array.rows <= seek.SMALL * page
-                or seek.bounds(predicate, name) == (-math.inf, math.inf)
+                or bounds(predicate, name) == EVERYTHING
             ):
                 continue
             each, largest = 1, page * layout.row_bytes
@@ -292,18 +292,20 @@ class _Count:
 
     def _first(self, name: str, rows: np.ndarray) -> list[Request]:
         """What a column asks of the file at first."""
-        steps = _column(self.reader, self.part, self.scan.fields[name], rows)
+        steps = column_steps(self.reader, self.part, self.scan.fields[name], rows)
         try:
             while True:
                 wave: Wave = next(steps)
                 if wave.stored and not wave.requests:
-                    fill_stored(wave.stored, self.scan.options, self.settings)
+                    fill_stored(wave.stored, FileAccess(self.scan.options, self.settings))
                     continue
                 within = bool(wave.elsewhere and self.part.source.parts)  # a LINDI file
                 self.text |= within
                 if within and not wave.requests:
                     look_elsewhere(
-                        self.part.source, wave.elsewhere, self.scan.options, self.settings
+                        self.part.source,
+                        wave.elsewhere,
+                        FileAccess(self.scan.options, self.settings),
                     )
                     continue
                 return list(wave.requests)
@@ -321,9 +323,9 @@ class _Count:
         steps = [outer, *inner[::-1]]
         # (libhdf5 reads what lies elsewhere before the wave's requests come)
         known = int(self._is_held(name))
-        while known < len(steps) and steps[known].layout.foreign and self.part.source.parts:
+        while known < len(steps) and steps[known].layout.external and self.part.source.parts:
             known += 1
-        if known == len(steps) or self._is_late(steps[known]) or steps[known].layout.foreign:
+        if known == len(steps) or self._is_late(steps[known]) or steps[known].layout.external:
             return known
         whole = int(np.searchsorted(rows, outer.rows)) == outer.rows
         if not known and whole and len(inner) == 1 and inner[0].nbytes:
@@ -341,7 +343,7 @@ class _Count:
         for level, array in enumerate(reversed(arrays)):
             if level < done or (not level and self._is_held(name)):
                 continue
-            if array.layout.foreign:
+            if array.layout.external:
                 self._elsewhere()
                 continue
             start, stop = 0, array.rows
@@ -354,7 +356,7 @@ class _Count:
                 runs = min(most, (len(rows) + 1) // 2)
             yield from self._dataset(array, start, stop, runs)
         values = arrays[0]
-        if values.layout.foreign and part.source.parts:
+        if values.layout.external and part.source.parts:
             return
         texts = values.rows if len(arrays) > 1 else min(most or len(rows), values.rows)
         yield from self._elements(values, texts)
@@ -450,7 +452,7 @@ class _Count:
 
     def _is_late(self, array: ArrayIndex) -> bool:
         layout = array.layout
-        chunked = layout.chunk is not None and not layout.foreign and array.rows > 0
+        chunked = layout.chunk is not None and not layout.external and array.rows > 0
         return chunked and not array.extents.offsets.size
 
     def _is_held(self, name: str) -> bool:

@@ -13,9 +13,9 @@ from dask.utils import format_bytes
 from lazynwb_dask import config, expr
 from lazynwb_dask.by_file.alignment import ByFile, Leaf, leaves
 from lazynwb_dask.explanation.cost import Cost, catalog_cost, cost
-from lazynwb_dask.model.index import walk
+from lazynwb_dask.model.elements import walk
 from lazynwb_dask.predicate.tree import conjuncts
-from lazynwb_dask.scan.schema import PROVENANCE
+from lazynwb_dask.scan.fields import PROVENANCE
 
 if TYPE_CHECKING:
     from lazynwb_dask.scan.scan import Scan
@@ -186,7 +186,7 @@ def explain(frame: Any) -> Explanation:
 
 def _leaves(node: Any) -> list[Leaf]:
     buckets = [node.parts(int(task)) for task in node._tasks]
-    return leaves(node.scan, node.columns, node.predicate, node.limit, buckets)
+    return leaves(node.scan, node.selection, buckets)
 
 
 def _plan(leaf: Leaf) -> ReadPlan:
@@ -194,15 +194,17 @@ def _plan(leaf: Leaf) -> ReadPlan:
     buckets = leaf.buckets
     left = np.concatenate([np.zeros(0, np.int64), *buckets])
     settings = config.settings()
-    predicate, limit = leaf.predicate, leaf.limit
-    decided = set(predicate.columns if predicate else ()) | set(limit.columns if limit else ())
-    used = [name for name in scan.fields if name in {*leaf.columns, *decided}]
+    selection = leaf.selection
+    predicate, limit = selection.predicate, selection.limit
+    used = [name for name in scan.fields if name in selection.used]
     if scan.indexed:
-        costs = [
-            cost(scan, int(i), leaf.columns, predicate, limit, settings, leaf.certain) for i in left
-        ]
+        costs = [cost(scan, int(i), selection, settings, leaf.certain) for i in left]
         known = all(one.known for one in costs)
-        why = _why(scan, used, decided) if known else ["values of columns lie in other files"]
+        why = (
+            _why(scan, used, selection.deciding)
+            if known
+            else ["values of columns lie in other files"]
+        )
     else:
         known = False
         costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
@@ -221,7 +223,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
         partitions=scan.nparts,
         partitions_left=len(left),
         tasks=len(buckets),
-        columns=tuple(leaf.columns),
+        columns=selection.columns,
         from_catalog=_held(scan, used),
         condition=condition,
         limit="" if limit is None else repr(limit),
@@ -250,7 +252,7 @@ def _held(scan: Scan, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in here)
 
 
-def _why(scan: Scan, used: Sequence[str], decided: set[str]) -> list[str]:
+def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
     held = {*_held(scan, used), *PROVENANCE, *scan.files.facts}
     found = []
     unknown = [name for name in used if name in decided - held]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lazynwb_dask.by_file.alignment import ByFile, file_scans
 from lazynwb_dask.expr import Loc, ReadNWB, ex, new_collection
-from lazynwb_dask.scan.schema import Field
+from lazynwb_dask.scan.fields import Field
 
 # What passes further columns of its frame, its first operand, on as they are.
 _PASSING = (ex.Filter, ex.Assign, ex.Query, ex.Head, ex.Tail, ex.Partitions, ex.Drop)

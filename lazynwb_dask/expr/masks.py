@@ -8,7 +8,8 @@ from pandas.api.types import is_bool_dtype
 
 from lazynwb_dask.expr.internals import DataNode, FunctionMap, PropertyMap, ex, methodcaller
 from lazynwb_dask.expr.node import Read, read_of
-from lazynwb_dask.expr.siblings import kin
+from lazynwb_dask.expr.siblings import partitions_key
+from lazynwb_dask.predicate.query import parse_query
 from lazynwb_dask.predicate.row_wise import (
     NotByRow,
     accessor_attribute,
@@ -16,15 +17,7 @@ from lazynwb_dask.predicate.row_wise import (
     method,
     operation,
 )
-from lazynwb_dask.predicate.tree import (
-    Column,
-    Constant,
-    Index,
-    Predicate,
-    parse_query,
-    steps,
-    values_of,
-)
+from lazynwb_dask.predicate.tree import Column, Constant, Index, Predicate, steps, values_of
 
 
 def pushed_condition(view: Any, mask: Any) -> Predicate | None:
@@ -51,7 +44,11 @@ def _translated(node: Any, read: Read, bases: list[Predicate | None]) -> Predica
         return Constant(node)
     if isinstance(node, (ex.Projection, ex.Index)):
         source = read_of(node.frame)
-        if source is None or source.limit is not None or kin(source) != kin(read):
+        if (
+            source is None
+            or source.limit is not None
+            or partitions_key(source) != partitions_key(read)
+        ):
             raise NotByRow
         bases.append(source.predicate)
         if isinstance(node, ex.Index):

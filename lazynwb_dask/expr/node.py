@@ -16,8 +16,9 @@ from lazynwb_dask import config
 from lazynwb_dask.expr import tasks
 from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, _tokenize_deterministic, ex
 from lazynwb_dask.expr.prepare import prepare
-from lazynwb_dask.plan.tasks import ONE_EACH, Family, Layout, columns_of, lay_out, possible
+from lazynwb_dask.plan.tasks import ONE_EACH, Siblings, TaskLayout, lay_out, possible
 from lazynwb_dask.predicate.tree import Predicate
+from lazynwb_dask.scan.request import Selection
 
 # A few tasks for each thread, so that all have work until the end.
 MIN_TASKS = max(4, 2 * CPU_COUNT)
@@ -28,7 +29,7 @@ class Pushed:
     """What changes a read's rows and cost, but not what it is aligned with."""
 
     predicate: Predicate | None = None
-    family: Family | None = None
+    siblings: Siblings | None = None
 
     def __dask_tokenize__(self) -> str:
         # Dask compares operands to tell whether two reads are aligned: filtered or not, they are.
@@ -53,7 +54,9 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         if not self._determ_token:
             pushed = self.operand("pushed")
             parts = [self.operand(name) for name in self._parameters if name != "pushed"]
-            token: str = _tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.family)
+            token: str = _tokenize_deterministic(
+                "ReadNWB", parts, pushed.predicate, pushed.siblings
+            )
             self._determ_token = token
         return self._determ_token
 
@@ -77,12 +80,17 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         found: Predicate | None = self.operand("pushed").predicate
         return found
 
+    @property
+    def selection(self) -> Selection:
+        """The columns and rows that are read."""
+        return Selection(tuple(self.columns), self.predicate, self.limit)
+
     @functools.cached_property
     def _meta(self) -> Any:
         return self.scan.meta[self.columns]
 
     @property
-    def _cut(self) -> Layout:
+    def _cut(self) -> TaskLayout:
         return self.layout or ONE_EACH
 
     @property
@@ -120,7 +128,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     @functools.cached_property
     def _inputs(self) -> list[str]:
         """All columns that reading looks at, in the scan's order."""
-        used = {*self.columns, *columns_of(self.predicate), *columns_of(self.limit)}
+        used = self.selection.used
         return [name for name in self.scan.meta.columns if name in used]
 
     @functools.cached_property
@@ -137,21 +145,20 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         if not len(parts):
             return Task(name, tasks.nothing, self._meta, _data_producer=True)
         scan = self.scan.narrow(self._inputs, parts)
-        given = scan, tuple(self.columns), self.predicate, self.limit
-        return Task(name, tasks.read, *given, _data_producer=True)
+        return Task(name, tasks.read, scan, self.selection, _data_producer=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        name = self._funcname, self.deterministic_token
         if self.layout is None:  # may still be compared with other reads of the whole scan
-            return super().__reduce__()  # type: ignore[no-any-return]
+            return _unpickled, (type(self), tuple(self.operands), name, None)
         parts, layout = self._cut.take(self._tasks)
         scan = self.scan.narrow(self._inputs, parts)
         operands = (scan, self.columns, Pushed(self.predicate), self.limit, layout, None)
-        name = self._funcname, self.deterministic_token
-        return _unpickled, (type(self), operands, name, self.divisions[-1])
+        return _unpickled, (type(self), operands, name, self.divisions[-1:])
 
     # --- rewriting
     def _with(self, **changes: Any) -> Read:
-        pushed = {k: changes.pop(k) for k in ("predicate", "family") if k in changes}
+        pushed = {k: changes.pop(k) for k in ("predicate", "siblings") if k in changes}
         if pushed:
             changes["pushed"] = replace(self.operand("pushed"), **pushed)
         changed: Read = self.substitute_parameters(changes)
@@ -167,21 +174,23 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         prepare(self.scan)
 
     def _laid_out(self) -> Read:
-        family = self.operand("pushed").family or Family.of([self])
-        family = replace(family, fuse=family.fuse and bool(config.get("fuse")))
-        layout = lay_out(self.scan, self._tasks, family, MIN_TASKS)
+        siblings = self.operand("pushed").siblings or Siblings.of([self])
+        siblings = replace(siblings, fuse=siblings.fuse and bool(config.get("fuse")))
+        layout = lay_out(self.scan, self._tasks, siblings, MIN_TASKS)
         if layout == ONE_EACH:
-            return self._with(layout=layout, family=None)
-        return self._with(layout=layout, family=None, _partitions=None)
+            return self._with(layout=layout, siblings=None)
+        return self._with(layout=layout, siblings=None, _partitions=None)
 
 
 def _unpickled(
-    kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: int | None
+    kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: tuple[Any] | None
 ) -> Any:
-    # Past the registry of expressions by name: what was pickled is narrower than its namesake here.
+    # Past the registry of expressions by name: what was pickled is narrower than its namesake here. Its tasks
+    # have the keys that they had: a name made anew would be of the files that are left.
     read = AnyExpr.__new__(kind, *operands, _determ_token=name[1])
-    read.__dict__["_funcname"] = name[0]
-    read.__dict__["divisions"] = (*read._divisions()[:-1], end)
+    read.__dict__.update(_funcname=name[0], _name="-".join(name))
+    if end is not None:
+        read.__dict__["divisions"] = (*read._divisions()[:-1], *end)
     return read
 
 

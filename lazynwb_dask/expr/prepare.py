@@ -6,18 +6,15 @@ from typing import Any
 
 from lazynwb_dask.by_file.alignment import file_scans
 from lazynwb_dask.cluster.client import compare_versions
-from lazynwb_dask.cluster.failures import listen
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.scan.scan import Scan
 
 
 def prepare(scan: Any) -> None:
-    """Secrets go to the workers, versions are compared, and failures will be heard."""
+    """Send secrets to the workers, and compare versions."""
     for one in file_scans(scan):
         if isinstance(one, Scan):
             share(one.options)
             compare_versions()
-            if one.tells:
-                listen()
         elif hasattr(one, "before_compute"):
             one.before_compute()

@@ -13,7 +13,7 @@ from lazynwb_dask.expr.internals import BlockwiseIO, Len, Loc, NLargest, NSmalle
 from lazynwb_dask.expr.masks import pushed_condition, pushed_query
 from lazynwb_dask.expr.node import Read, View, listed, read_of
 from lazynwb_dask.expr.siblings import join
-from lazynwb_dask.plan.tasks import Family
+from lazynwb_dask.plan.tasks import Siblings
 from lazynwb_dask.predicate.tree import Limit, then
 
 
@@ -79,7 +79,7 @@ def _pushed_top(view: Any, read: ReadNWB, parent: Any) -> Any:
     # the columns that decide stay, also where Dask has dropped them already
     columns = list(dict.fromkeys([*shown, *by]))
     limit = Limit(kind, parent.n, tuple(by or shown))
-    limited = read._with(limit=limit, columns=columns, family=None)
+    limited = read._with(limit=limit, columns=columns, siblings=None)
     if not by:
         return TopRows(ex.Projection(limited, view.name), *parent.operands[1:], kind)
     top = TopRows(limited, *parent.operands[1:], kind)
@@ -102,10 +102,10 @@ def _push_head(read: ReadNWB, parent: Any, dependents: Any) -> Any:
         enough = int(np.searchsorted(np.cumsum(lengths), parent.n)) + 1
         tasks = list(read._tasks[:enough])
     limited = read._with(
-        limit=Limit("first" if first else "last", parent.n), _partitions=tasks, family=None
+        limit=Limit("first" if first else "last", parent.n), _partitions=tasks, siblings=None
     )
     # one partition is what was asked for, not one task's worth of them
-    limited = limited._with(family=replace(Family.of([limited]), fuse=asked < 0))
+    limited = limited._with(siblings=replace(Siblings.of([limited]), fuse=asked < 0))
     return (ReadHead if first else ReadTail)(limited, *parent.operands[1:])
 
 

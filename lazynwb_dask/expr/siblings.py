@@ -9,7 +9,7 @@ import numpy as np
 
 from lazynwb_dask.expr.internals import M, SetIndexBlockwise, ex
 from lazynwb_dask.expr.node import Read
-from lazynwb_dask.plan.tasks import Family
+from lazynwb_dask.plan.tasks import Siblings
 
 # Nodes that hold something for each partition or count them: below them partitions aren't fused.
 _COUNTING = (
@@ -18,8 +18,8 @@ _COUNTING = (
 )  # fmt: skip
 # The same for functions of each partition from which Dask makes facts about partitions.
 _STATISTICS = (len, M.min, M.max)
-# Where the families of an expression's reads are kept during one pass; not the name of any node.
-_FAMILIES = "families of ReadNWB"
+# Where the siblings of an expression's reads are kept during one pass; not the name of any node.
+_SIBLINGS = "siblings of ReadNWB"
 
 
 def join(read: Read, parent: Any, dependents: Any) -> Any:
@@ -28,46 +28,48 @@ def join(read: Read, parent: Any, dependents: Any) -> Any:
     What is noted depends on nothing that is noted, so one pass after all other rewriting has
     ended each read knows the same.
     """
-    families = _families(dependents)
-    if _joined(read, families) is read:
+    siblings = _siblings_by_partitions(dependents)
+    if _knowing(read, siblings) is read:
         return None
     # Only here, not further down as well: Dask's rules go by the names of the nodes below, of
     # which it has taken stock before this pass.
-    return type(parent)(*[_joined(operand, families) for operand in parent.operands])
+    return type(parent)(*[_knowing(operand, siblings) for operand in parent.operands])
 
 
-def kin(read: Read) -> tuple[Any, ...]:
+def partitions_key(read: Read) -> tuple[Any, ...]:
     """The same for reads of the same partitions."""
     tasks = read.operand("_partitions")
     return read.scan.token, read.layout, None if tasks is None else tuple(tasks)
 
 
-def _families(dependents: Any) -> Mapping[tuple[Any, ...], Family]:
-    """The families of all reads in an expression, by kinship; found once in each pass."""
-    if _FAMILIES not in dependents:
+def _siblings_by_partitions(dependents: Any) -> Mapping[tuple[Any, ...], Siblings]:
+    """The siblings of all reads in an expression, by the partitions that they read; found once in each pass."""
+    if _SIBLINGS not in dependents:
         members: dict[tuple[Any, ...], dict[str, Read]] = {}
         for references in list(dependents.values()):
             for node in _alive(references):
                 for read in node.dependencies():
                     if isinstance(read, Read) and read.layout is None and read.limit is None:
-                        members.setdefault(kin(read), {})[read._name] = read
-        dependents[_FAMILIES] = [
+                        members.setdefault(partitions_key(read), {})[read._name] = read
+        dependents[_SIBLINGS] = [
             {
-                key: Family.of(found.values(), any(_counted(r, dependents) for r in found.values()))
+                key: Siblings.of(
+                    found.values(), any(_counted(r, dependents) for r in found.values())
+                )
                 for key, found in members.items()
             }
         ]
-    families: Mapping[tuple[Any, ...], Family] = dependents[_FAMILIES][0]
-    return families
+    siblings: Mapping[tuple[Any, ...], Siblings] = dependents[_SIBLINGS][0]
+    return siblings
 
 
-def _joined(operand: Any, families: Mapping[tuple[Any, ...], Family]) -> Any:
-    """The same, if it is a read that knows its family already, or nothing of the kind."""
+def _knowing(operand: Any, found: Mapping[tuple[Any, ...], Siblings]) -> Any:
+    """The same, if it is a read that knows its siblings already, or nothing of the kind."""
     if not isinstance(operand, Read) or operand.layout is not None or operand.limit is not None:
         return operand
-    family = families.get(kin(operand))
-    known = operand.operand("pushed").family
-    return operand if family is None or family == known else operand._with(family=family)
+    siblings = found.get(partitions_key(operand))
+    known = operand.operand("pushed").siblings
+    return operand if siblings is None or siblings == known else operand._with(siblings=siblings)
 
 
 def _alive(references: Iterable[Any]) -> list[Any]:

@@ -13,29 +13,28 @@ from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.cluster.events import observed
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.plan.tasks import Scan
-from lazynwb_dask.predicate.tree import Limit, Predicate
+from lazynwb_dask.predicate.tree import Limit
 from lazynwb_dask.read.memory_need import COPIED
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import memory_budget as memory
 
 IN_FLIGHT = 16  # bytes on their way may be this part of what a worker has
 
 
-def read(
-    scan: Scan, columns: Sequence[str], predicate: Predicate | None, limit: Limit | None
-) -> pd.DataFrame:
+def read(scan: Scan, selection: Selection) -> pd.DataFrame:
     """All partitions of a narrowed scan, once the worker has room for them."""
     with observed() as settings:
         bounds = cluster.memory()
         if bounds is None:
-            return execute(scan, columns, predicate, limit, settings)
+            return execute(scan, selection, settings)
         # What is on its way comes on top of what is decoded.
         limited = replace(settings, in_flight=min(settings.in_flight, bounds.limit // IN_FLIGHT))
         return memory.within(
             bounds,
-            int(COPIED * expected(scan, columns, predicate, limit)),
-            lambda share: execute(scan, columns, predicate, limit, replace(limited, memory=share)),
+            int(COPIED * expected(scan, selection)),
+            lambda share: execute(scan, selection, replace(limited, memory=share)),
             _way_out(scan),
-            settings.withdrawn,
+            settings.is_cancelled,
         )
 
 

@@ -1,4 +1,4 @@
-"""HDF5 datatypes as the element types of the index."""
+"""HDF5 datatypes as element types of the index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from h5py import h5t
 
 from lazynwb_dask.errors import UnsupportedColumnError
-from lazynwb_dask.model.index import ElementType, element_bytes
+from lazynwb_dask.model.elements import ElementType, element_bytes
 
 MAX_FIELDS = 4096  # of a compound
 MAX_LABELS = 1 << 16  # of an enumeration
@@ -26,13 +26,13 @@ def element_of(kind: h5t.TypeID, depth: int = 0) -> ElementType:
     Raises
     ------
     UnsupportedColumnError
-        For what has no value that a table could show.
+        Its values can't be shown in a table.
     """
     if depth > MAX_NESTING:
         raise UnsupportedColumnError("datatypes nested too deeply")
     found = _element_of(kind, depth)
-    size = kind.get_size() + _longer(found)
-    # (the size of a descriptor depends on that of the file's addresses, which is checked elsewhere)
+    size = kind.get_size() + _extra_bytes(found)
+    # (the stored size of heap IDs and references depends on the size of offsets, see `Locator`)
     if found[0] not in ("string", "sequence", "reference") and element_bytes(found) != size:
         raise UnsupportedColumnError(
             f"damaged: a datatype of {size} bytes whose parts take {element_bytes(found)}"
@@ -40,17 +40,17 @@ def element_of(kind: h5t.TypeID, depth: int = 0) -> ElementType:
     return found
 
 
-def _longer(element: ElementType) -> int:
-    """The bytes that an element takes in the file beyond what libhdf5 says.
+def _extra_bytes(element: ElementType) -> int:
+    """The difference between an element's size in the file and in libhdf5's datatype.
 
-    It tells of datatypes as they are in memory, where a variable-length string is a pointer.
+    libhdf5 reports datatypes as they are in memory, where a variable-length string is a pointer.
     """
     if element[0] == "string":
         return element_bytes(element) - _POINTER
     if element[0] == "array":
-        return math.prod(element[1]) * _longer(element[2])
+        return math.prod(element[1]) * _extra_bytes(element[2])
     if element[0] == "compound":
-        return sum(_longer(inner) for _, _, inner in element[2])
+        return sum(_extra_bytes(inner) for _, _, inner in element[2])
     return 0
 
 
@@ -108,8 +108,8 @@ def _integer(kind: h5t.TypeIntegerID) -> ElementType:
 def _float(kind: h5t.TypeFloatID) -> ElementType:
     size = kind.get_size()
     sign, exponent_at, exponent, mantissa_at, mantissa = kind.get_fields()
-    plain = (mantissa, exponent) == _IEEE.get(size)
-    if plain and (sign, exponent_at, mantissa_at) == (8 * size - 1, mantissa, 0):
+    is_ieee = (mantissa, exponent) == _IEEE.get(size)
+    if is_ieee and (sign, exponent_at, mantissa_at) == (8 * size - 1, mantissa, 0):
         order = kind.get_order()
         if order in (h5t.ORDER_LE, h5t.ORDER_BE):
             return ("number", np.dtype(f"{'>' if order == h5t.ORDER_BE else '<'}f{size}").str)
@@ -139,11 +139,11 @@ def _compound(kind: h5t.TypeCompoundID, depth: int) -> ElementType:
         raise UnsupportedColumnError(f"a compound of {count} fields")
     found = [element_of(kind.get_member_type(i), depth + 1) for i in range(count)]
     starts = [int(kind.get_member_offset(i)) for i in range(count)]
-    longer = 0
+    extra = 0
     for i in sorted(range(count), key=starts.__getitem__):
-        starts[i] += longer
-        longer += _longer(found[i])
-    size = kind.get_size() + longer
+        starts[i] += extra
+        extra += _extra_bytes(found[i])
+    size = kind.get_size() + extra
     names = [kind.get_member_name(i).decode("utf-8", "replace") for i in range(count)]
     fields = tuple(zip(names, starts, found, strict=True))
     for name, offset, inner in fields:

@@ -1,7 +1,8 @@
 """Chunks in an extensible array, the index of datasets with one unlimited dimension (HDF5 1.10 and later).
 
-It numbers chunks as if the unlimited dimension came first. libhdf5 reads them so, but where it lists them
-it counts as if that dimension stood in its place, and names chunks that aren't the ones.
+Chunks are numbered as if the unlimited dimension came first. libhdf5 reads them so, but `H5Dchunk_iter`
+decodes these numbers as if the dimensions were in their own order, and reports other chunks. See the HDF5
+File Format Specification, version 3.0, section VII.D "The Extensible Array Index".
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from h5py import h5d, h5p, h5s, h5t
 from lazynwb_dask.hdf5.object_header import DATA_LAYOUT, FormatError, messages
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 
-EXTENSIBLE = 4  # the type of the index, in a data layout message
-_VERSION = 4  # of that message, from which on it tells the type
+EXTENSIBLE = 4  # the chunk indexing type in a data layout message
+_VERSION = 4  # the first one of that message that has the type
 
 
 def grows_inside(dataset: h5d.DatasetID) -> bool:
@@ -26,7 +27,7 @@ def grows_inside(dataset: h5d.DatasetID) -> bool:
 
 
 def is_extensible(sparse: SparseFile, address: int, base: int) -> bool:
-    """Whether the chunks of the dataset whose object header is at an address are in such an index."""
+    """Whether the dataset whose object header is at an address has such an index."""
     for kind, _, body in messages(sparse, address, base):
         if kind == DATA_LAYOUT:
             at = 5 + body[3] * body[4] if body[0] >= _VERSION else len(body)
@@ -35,18 +36,19 @@ def is_extensible(sparse: SparseFile, address: int, base: int) -> bool:
 
 
 def corrected(dataset: h5d.DatasetID, start: np.ndarray, chunk: tuple[int, ...]) -> np.ndarray:
-    """Where the chunks begin that libhdf5 lists as beginning at `start`: the numbers that it took apart,
-    taken apart as the index has them.
+    """The first elements of chunks that libhdf5 reports as beginning at `start`.
+
+    Its offsets are turned back into the numbers that it decoded, and decoded again as the index has them.
 
     Parameters
     ----------
     dataset : h5py.h5d.DatasetID
-        In such an index, with an unlimited dimension that is not the first.
+        With such an index, and an unlimited dimension that is not the first.
     start : numpy.ndarray of uint64
         A row for each chunk.
     chunk : tuple of int
     """
-    if not _lists_wrongly():
+    if not lists_wrongly():
         return start
     most = dataset.get_space().get_simple_extent_dims(True)
     step = np.array(chunk, np.uint64)
@@ -63,8 +65,8 @@ def corrected(dataset: h5d.DatasetID, start: np.ndarray, chunk: tuple[int, ...])
 
 
 @cache
-def _lists_wrongly() -> bool:
-    """Whether this libhdf5 does: asked of a dataset in memory that has nothing but its chunk (1, 0)."""
+def lists_wrongly() -> bool:
+    """Whether this libhdf5 reports other chunks: tried on a dataset that has only the chunk (1, 0)."""
     with h5py.File.in_memory(libver="latest") as file:
         plist = h5p.create(h5p.DATASET_CREATE)
         plist.set_chunk((1, 1))

@@ -1,8 +1,8 @@
 """Columns whose data are in another file, read by libhdf5, for those who have allowed it.
 
 External links, external storage and virtual datasets name other files. They are refused unless the user asks
-for them (`allow_external_links=True`), and then only from local disk: libhdf5 finds and opens the other files
-as it always does. Nothing else in this package lets it open a file.
+for them (`allow_external_links=True`), and then only from local disk: libhdf5 finds and opens the other
+files. Nothing else in this package lets it open a file.
 """
 
 from __future__ import annotations
@@ -12,19 +12,32 @@ import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.datatypes import element_of
-from lazynwb_dask.model.index import ArrayIndex, Extents, Layout
+from lazynwb_dask.model.index import ArrayIndex, Layout
 from lazynwb_dask.model.source import Source, shown
 
 REFUSED = "links into other files are not followed; allow_external_links=True follows them"
-GROUP = (
+GROUP_REFUSED = (
     "an external link to a table or TimeSeries, or to a group that holds it, which is not followed: with "
     "allow_external_links=True links to datasets are. Read it from the file that it is in"
 )
-_PLAIN = ("number", "bool", "enum", "text", "complex", "string")
+_READABLE = ("number", "bool", "enum", "text", "complex", "string")
 
 
-def array_of(source: Source, path: str) -> ArrayIndex:
-    """The index of a dataset that is, or lies, in another file."""
+def external_array(source: Source, path: str) -> ArrayIndex:
+    """The index of a dataset that is, or whose data are, in another file.
+
+    Parameters
+    ----------
+    source : Source
+        The file that leads there.
+    path : str
+        The dataset's path in it.
+
+    Raises
+    ------
+    UnsupportedColumnError
+        It can't be read.
+    """
     if "://" in source.url:
         raise UnsupportedColumnError("data in other files can be read from local disk only")
     try:
@@ -36,24 +49,31 @@ def array_of(source: Source, path: str) -> ArrayIndex:
             shape = dataset.shape or (1,)
     except (OSError, KeyError) as exc:
         raise UnsupportedColumnError(f"the other file can't be read: {exc}") from None
-    if element[0] not in _PLAIN:
+    if element[0] not in _READABLE:
         raise UnsupportedColumnError(f"{element[0]} values in another file")
-    layout = Layout(element, tuple(shape[1:]), foreign=path)
-    nothing = np.zeros(0, "<u8")
-    return ArrayIndex(layout, Extents(shape[0], nothing, nothing))
+    layout = Layout(element, tuple(shape[1:]), external=path)
+    return ArrayIndex.without_chunks(layout, shape[0])
 
 
-def rows(source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Row ranges of such a dataset: the stored bytes, or for variable-length strings their texts."""
+def external_rows(
+    source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray
+) -> np.ndarray:
+    """Row ranges of such a dataset, one after the other.
+
+    Returns
+    -------
+    numpy.ndarray
+        The stored bytes as uint8; of variable-length strings their texts as objects.
+    """
     try:
         with h5py.File(source.url, "r") as file:
-            dataset = file[layout.foreign]
+            dataset = file[layout.external]
             pieces = [
                 _read(dataset, layout, a, b)
                 for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
             ]
     except (OSError, KeyError) as exc:
-        raise NWBReadError(f"{shown(source.url)}: {layout.foreign}: {exc}") from None
+        raise NWBReadError(f"{shown(source.url)}: {layout.external}: {exc}") from None
     return np.concatenate(pieces)
 
 

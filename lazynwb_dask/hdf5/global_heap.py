@@ -1,4 +1,7 @@
-"""Variable-length values: descriptors into the global heap (HDF5 specification, section III.E)."""
+"""Collections of the global heap, where variable-length values are stored.
+
+See the HDF5 File Format Specification, version 3.0, section III.E "Disk Format: Level 1E - Global Heap".
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import numpy as np
 
 from lazynwb_dask.errors import NWBReadError
 
-HEADER = 16  # "GCOL", version, three reserved bytes, the collection's size
-OBJECT = 16  # number, reference count, four reserved bytes, the object's size
-FIRST = 4096  # collections are at least so large
+HEADER = 16  # bytes: "GCOL", version, three reserved bytes, collection size
+OBJECT = 16  # bytes: heap object index, reference count, four reserved bytes, object size
+FIRST = 4096  # bytes: the smallest collection
 MAX_COLLECTION = 1 << 30  # bytes of one collection
-MAX_OBJECTS = 1 << 16  # of one collection: their numbers have two bytes
-_object = Struct("<H6xQ").unpack_from  # its number and its size
+MAX_OBJECTS = 1 << 16  # of one collection: an index has two bytes
+_object = Struct("<H6xQ").unpack_from  # index and size
 
 
 def collection_size(data: bytes | memoryview) -> int:
@@ -27,9 +30,15 @@ def collection_size(data: bytes | memoryview) -> int:
 
 
 def objects(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
-    """The start and the size of each object of a whole collection, by its number.
+    """The objects of a whole collection.
 
-    The one loop over stored items in this package: the objects' sizes chain them together.
+    This is the one loop over stored items in this package, since each object's size tells where the next
+    one begins.
+
+    Returns
+    -------
+    starts, sizes : numpy.ndarray of int64
+        In bytes, by the heap object index. A start of -1: there is no such object.
     """
     end = len(data)
     numbers: list[int] = []
@@ -38,7 +47,7 @@ def objects(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
     at = HEADER
     while at + OBJECT <= end:
         number, size = _object(data, at)
-        if number == 0:  # the free space at the end
+        if number == 0:  # free space
             break
         at += OBJECT
         numbers.append(number)

@@ -1,6 +1,6 @@
-"""The tree of an HDF5 file: links, groups, attributes, and what is where.
+"""Groups, links and attributes of an HDF5 file.
 
-Links are resolved here, one component at a time, so that libhdf5 never opens a second file.
+Links are resolved here, one path component at a time, so that libhdf5 never opens a second file.
 """
 
 from __future__ import annotations
@@ -24,32 +24,50 @@ MAX_NAMED = 200_000  # links looked at to find what references point to
 MAX_CHILDREN = 100_000  # links of one group
 MAX_SMALL = 16 << 20  # bytes of an attribute, or of a dataset that is read while indexing
 
+_SPECIFICATIONS = ("/specifications", "/.specloc")  # of namespaces: they hold no data
+
 
 class Refused(Exception):
     """A link that is not followed.
 
     Parameters
     ----------
-    foreign : bool
+    external : bool
         Because it leads out of the file.
     """
 
-    def __init__(self, reason: str, foreign: bool = False) -> None:
+    def __init__(self, reason: str, external: bool = False) -> None:
         super().__init__(reason)
-        self.foreign = foreign
+        self.external = external
+
+
+def components(path: str) -> list[str]:
+    """The components of a path, without those that stand for the same group.
+
+    >>> components("/a/./b//..")
+    ['a', 'b', '..']
+    """
+    return [p for p in path.split("/") if p and p != "."]
 
 
 def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str] | None:
-    """The object at an absolute path and its path after soft links; None if there is none."""
-    todo = [p for p in path.split("/") if p and p != "."]
+    """The object at an absolute path, and its path with soft links resolved; None if there is none.
+
+    Raises
+    ------
+    Refused
+        An external link, or too many soft links.
+    """
+    todo = components(path)
     here, followed = root, 0
     walked: list[str] = []
     while todo:
         name = todo.pop(0)
         if name == "..":
-            if walked:
-                walked.pop()
-            here = _open(root, walked)
+            here = root
+            walked = walked[:-1]
+            for component in walked:
+                here = h5o.open(here, component.encode())
             continue
         if not isinstance(here, h5g.GroupID):
             return None
@@ -62,46 +80,41 @@ def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str
             if followed > MAX_LINKS:
                 raise Refused(f"more than {MAX_LINKS} soft links one after another")
             target = here.links.get_val(key).decode("utf-8", "replace")
-            parts = [p for p in target.split("/") if p and p != "."]
-            todo = parts + todo
+            todo = components(target) + todo
             if target.startswith("/"):
                 here, walked = root, []
         elif info.type == h5l.TYPE_HARD:
             here = h5o.open(here, key)
             walked.append(name)
         else:
-            raise Refused(f"an external link; {REFUSED}", foreign=True)
+            raise Refused(f"an external link; {REFUSED}", external=True)
     return here, "/" + "/".join(walked)
 
 
-def _open(root: h5g.GroupID, names: list[str]) -> h5g.GroupID:
-    here = root
-    for name in names:
-        here = h5o.open(here, name.encode())
-    return here
-
-
+# ------------------------------------------------------------------------------------------- attributes
 def has_attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> bool:
     return bool(h5a.exists(obj, name.encode()))
 
 
 def attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> object:
-    """An attribute's value by h5py, or None."""
+    """An attribute's value as h5py gives it; None if there is none."""
     if not has_attribute(obj, name):
         return None
-    held = h5a.open(obj, name.encode())
-    _check_small(held.shape, held.get_type(), f"the attribute {name}")
+    opened = h5a.open(obj, name.encode())
+    _check_small(opened.shape, opened.get_type(), f"the attribute {name}")
     holder = h5py.Group(obj) if isinstance(obj, h5g.GroupID) else h5py.Dataset(obj)
     return holder.attrs[name]
 
 
 def small(dataset: h5d.DatasetID) -> np.ndarray:
-    """The values of a dataset that is read while indexing, by h5py, as a flat array.
+    """The values of a dataset that is read while indexing, as a flat array of h5py's values.
 
     Raises
     ------
     UnsupportedColumnError
-        When its data are in another file.
+        Its data are in another file.
+    NWBReadError
+        It is too large.
     """
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
@@ -114,15 +127,15 @@ def small(dataset: h5d.DatasetID) -> np.ndarray:
 
 
 def _check_small(shape: tuple[int, ...] | None, kind: h5t.TypeID, what: str) -> None:
-    """Raise before h5py takes memory for what no attribute holds."""
-    # 64 bytes is about what a Python object takes
+    """Raise before h5py allocates more than `MAX_SMALL` bytes."""
+    # a Python object takes about 64 bytes
     nbytes = math.prod(shape or ()) * max(kind.get_size(), 64 if kind.get_class() > 2 else 1)
     if nbytes > MAX_SMALL:
         raise NWBReadError(f"damaged: {what} of the shape {shape}")
 
 
 def text(value: object) -> str:
-    """An attribute as text, as far as it is text."""
+    """An attribute's value as text; empty if there is none."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace").rstrip("\0 ")
     if isinstance(value, np.ndarray):
@@ -133,7 +146,7 @@ def text(value: object) -> str:
 
 
 def texts(value: object) -> list[str]:
-    """`colnames` as writers have written it: strings, bytes, padded, one string, empty, a number."""
+    """`colnames` in all the forms that writers use: an array, one string, bytes, padded, or empty."""
     if value is None or isinstance(value, h5py.Empty):
         return []
     if isinstance(value, (str, bytes)):
@@ -143,11 +156,7 @@ def texts(value: object) -> list[str]:
     return []
 
 
-def is_table(group: h5g.GroupID) -> bool:
-    """A table is a group with `colnames` and `id`."""
-    return has_attribute(group, "colnames") and group.links.exists(b"id")
-
-
+# ----------------------------------------------------------------------------------------------- groups
 def children(group: h5g.GroupID) -> Iterator[tuple[str, h5l.LinkInfo]]:
     """The names in a group and their links, in storage order."""
     count = group.get_num_objs()
@@ -159,62 +168,50 @@ def children(group: h5g.GroupID) -> Iterator[tuple[str, h5l.LinkInfo]]:
 
 
 def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5g.GroupID]]:
-    """Every group that hard links reach, breadth first, `/specifications` left out."""
-    specs = ".specloc"
+    """Every group that hard links reach, and its path, breadth first; `/specifications` is left out."""
     level: list[tuple[str, h5g.GroupID]] = [("", root)]
     seen: set[int] = set()
     for _ in range(MAX_DEPTH):
         below: list[tuple[str, h5g.GroupID]] = []
         for path, group in level:
             yield path or "/", group
-            try:
-                links = list(children(group))
-            except Exception:
-                if sparse.missing:
+            for name, address in _hard_links(group, sparse):
+                where = f"{path}/{name}"
+                if where in _SPECIFICATIONS or address in seen:
                     continue
-                raise
-            for name, info in links:
-                if info.type != h5l.TYPE_HARD or (not path and name in (specs, "specifications")):
+                child = _opened_group(group, name)
+                if child is None:
                     continue
-                try:
-                    child = h5o.open(group, name.encode())
-                except Exception:
-                    continue  # not here yet, or damaged
-                if not isinstance(child, h5g.GroupID):
-                    continue
-                if info.u in seen:
-                    continue
-                seen.add(info.u)
+                seen.add(address)
                 if len(seen) > MAX_GROUPS:
                     return
-                below.append((f"{path}/{name}", child))
+                below.append((where, child))
         level = below
 
 
-def table_paths(root: h5g.GroupID, sparse: SparseFile) -> list[str]:
-    """The paths of all tables of a file."""
-    found = []
-    for path, group in walk_groups(root, sparse):
-        try:
-            if is_table(group):
-                found.append(path)
-        except Exception:
-            if not sparse.missing:
-                raise
-    return found
+def _hard_links(group: h5g.GroupID, sparse: SparseFile) -> list[tuple[str, int]]:
+    """The hard links of a group, and the addresses of their objects; none if bytes are missing."""
+    try:
+        links = list(children(group))
+    except Exception:
+        if sparse.missing:
+            return []
+        raise
+    return [(name, int(info.u)) for name, info in links if info.type == h5l.TYPE_HARD]
 
 
-@dataclass(frozen=True)
-class ListTables:
-    """The job of `list_tables`."""
-
-    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> list[str]:
-        return table_paths(file.id, sparse)
+def _opened_group(group: h5g.GroupID, name: str) -> h5g.GroupID | None:
+    """A group in a group; None if it is another object, absent, or damaged."""
+    try:
+        child = h5o.open(group, name.encode())
+    except Exception:
+        return None
+    return child if isinstance(child, h5g.GroupID) else None
 
 
 @dataclass(frozen=True)
 class NameObjects:
-    """The job of `names_of`."""
+    """The job of `names_of`: the paths of objects by the addresses of their object headers."""
 
     addresses: tuple[int, ...]
 
@@ -222,39 +219,30 @@ class NameObjects:
         addresses = set(self.addresses)
         found: dict[int, str] = {}
         level: list[tuple[str, h5g.GroupID]] = [("", file.id)]
-        seen = {int(h5o.get_info(file.id).addr)}
-        if seen & addresses:
-            found[seen.copy().pop()] = "/"
+        root = int(h5o.get_info(file.id).addr)
+        seen = {root}
+        if root in addresses:
+            found[root] = "/"
         for _ in range(MAX_DEPTH):
-            below: list[tuple[str, bytes, h5g.GroupID]] = []
+            below: list[tuple[str, str, h5g.GroupID]] = []
             for path, group in level:
-                try:
-                    links = list(children(group))
-                except Exception:
-                    if sparse.missing:
+                for child, address in _hard_links(group, sparse):
+                    if address in seen:
                         continue
-                    raise
-                for child, info in links:
-                    if info.type != h5l.TYPE_HARD or info.u in seen:
-                        continue
-                    seen.add(info.u)
-                    if info.u in addresses:
-                        found[info.u] = f"{path}/{child}"
-                    below.append((f"{path}/{child}", child.encode(), group))
+                    seen.add(address)
+                    if address in addresses:
+                        found[address] = f"{path}/{child}"
+                    below.append((f"{path}/{child}", child, group))
             if sparse.missing:
                 raise Miss(level[0][0])
             if len(found) == len(addresses) or len(seen) > MAX_NAMED:
                 break
-            level = []
-            for path, key, group in below:
-                if path in ("/specifications", "/.specloc"):
-                    continue
-                try:
-                    opened = h5o.open(group, key)
-                except Exception:
-                    continue  # not here yet, or damaged
-                if isinstance(opened, h5g.GroupID):
-                    level.append((path, opened))
+            level = [
+                (path, opened)
+                for path, child, group in below
+                if path not in _SPECIFICATIONS
+                and (opened := _opened_group(group, child)) is not None
+            ]
             if sparse.missing:
                 raise Miss("")
         return found

@@ -1,9 +1,10 @@
-"""Run h5py over a file of which only some blocks are here.
+"""h5py over a file of which only some blocks are present.
 
 h5py holds one lock per process, also while a Python file object waits for the network. So this file object
-never waits: it serves the blocks that are there; a read of any other is recorded and raises. After a pass,
-all missing blocks are fetched at once, outside HDF5's lock, and the pass starts again on a fresh
-`h5py.File`. A pass counts only if nothing was missing, since libhdf5 swallows some errors of file objects.
+never waits: it serves the blocks that are present, and records and raises `Miss` for all others. After a
+pass, all missing blocks are fetched at once, outside HDF5's lock, and the pass is repeated on a new
+`h5py.File`. The result of a pass is valid only if nothing was missing, since libhdf5 ignores some errors of
+file objects.
 """
 
 from __future__ import annotations
@@ -30,25 +31,38 @@ MAX_METADATA = 128 * 1024 * 1024  # bytes held of one file while it is indexed
 
 
 class Miss(OSError):
-    """A block that is not here was read."""
+    """A block that is not present was read."""
 
 
 class SparseFile(io.RawIOBase):
-    """The file object that h5py reads: blocks by position, no input or output of its own."""
+    """The file object that h5py reads: blocks by number, without any input or output.
 
-    is_skeleton = False
-    """Whether values lie elsewhere, and `array` tells where."""
+    Parameters
+    ----------
+    size : int
+        Of the file, in bytes.
+    block : int
+        Of a block, in bytes.
+
+    Attributes
+    ----------
+    parsed : dict
+        What a pass has parsed without libhdf5, for the next pass.
+    """
+
+    metadata_only = False
+    """Whether the file holds no values; `array` then tells where they lie."""
 
     def __init__(self, size: int, block: int = BLOCK) -> None:
         self.size, self.block = size, block
         self._blocks: dict[int, bytes] = {}
         self._missing: set[int] = set()
-        self.known: dict[Any, Any] = {}  # what a pass found out without libhdf5, for the next pass
+        self.parsed: dict[Any, Any] = {}
         self._at = 0
 
-    # --- the filling side
+    # --- filling it
     def need(self, start: int, stop: int) -> bool:
-        """Record the absent blocks of a byte range; whether there were any."""
+        """Record the absent blocks of a byte range. Returns whether there are any."""
         start, stop = max(start, 0), min(stop, self.size)
         if stop <= start:
             return False
@@ -63,32 +77,32 @@ class SparseFile(io.RawIOBase):
 
     @property
     def here(self) -> Mapping[int, bytes]:
-        """The blocks that are here, by their number."""
+        """The blocks that are present, by number."""
         return self._blocks
 
     @property
     def held(self) -> int:
-        """The bytes that are here, near enough."""
+        """The bytes that are present, in whole blocks."""
         return len(self._blocks) * self.block
 
     @property
     def wanted(self) -> int:
-        """The bytes that are missing, near enough."""
+        """The bytes that are missing, in whole blocks."""
         return len(self._missing) * self.block
 
     def missing_ranges(self) -> list[tuple[int, int]]:
-        """The byte ranges of missing blocks, those side by side as one."""
+        """The byte ranges of missing blocks, adjacent ones joined."""
         runs = _runs(self._missing)
         return [(a * self.block, min(b * self.block, self.size)) for a, b in runs]
 
     def requests(self) -> list[Request]:
-        """A request for each missing range; to be sent, whereupon nothing is missing."""
+        """A request for each missing range. They count as missing no more."""
         ranges = self.missing_ranges()
         self._missing = set()
         return [self._request(start, stop) for start, stop in ranges]
 
     def runs(self) -> list[tuple[int, list[bytes]]]:
-        """The blocks that are here, as (start, blocks side by side)."""
+        """The blocks that are present, adjacent ones together, as (start, blocks)."""
         runs = _runs(self._blocks)
         return [(a * self.block, [self._blocks[i] for i in range(a, b)]) for a, b in runs]
 
@@ -96,20 +110,20 @@ class SparseFile(io.RawIOBase):
         return Request(start, stop, lambda data: self.put(start, data))
 
     def put(self, start: int, data: bytes | memoryview) -> None:
-        """Bytes from a block's border on; a last block that is not whole counts at the file's end only."""
+        """Store bytes that begin with a block. An incomplete last block is stored at the file's end only."""
         for at in range(0, len(data), self.block):
             piece = bytes(data[at : at + self.block])
             if len(piece) == self.block or start + at + len(piece) == self.size:
                 self._blocks[(start + at) // self.block] = piece
 
-    # --- what our own parsers call
+    # --- for this package's parsers
     def has(self, start: int, stop: int) -> bool:
-        """Whether a byte range is here."""
+        """Whether a byte range is present."""
         blocks = range(start // self.block, (min(stop, self.size) - 1) // self.block + 1)
         return all(i in self._blocks for i in blocks)
 
     def peek(self, start: int, stop: int) -> bytes:
-        """A byte range, cut at the file's end. Raises `Miss` where it is not here."""
+        """A byte range, cut at the file's end. Raises `Miss` where it is not present."""
         stop = min(stop, self.size)
         if start < 0 or start >= stop:
             raise ValueError(f"address {start} lies outside the file of {self.size} bytes")
@@ -120,10 +134,10 @@ class SparseFile(io.RawIOBase):
         return data[start - first * self.block : stop - first * self.block]
 
     def array(self, path: str) -> ArrayIndex | None:
-        """Where the values of a dataset lie, if they are not in this file."""
+        """Where the values of a dataset lie, if this file doesn't tell."""
         return None
 
-    # --- what h5py calls
+    # --- for h5py
     def seekable(self) -> bool:
         return True
 
@@ -155,7 +169,7 @@ class SparseFile(io.RawIOBase):
 
 
 def _runs(blocks: Iterable[int]) -> list[tuple[int, int]]:
-    """Numbers that follow one another as ranges."""
+    """Consecutive numbers as half-open ranges."""
     runs: list[tuple[int, int]] = []
     for i in sorted(blocks):
         if runs and runs[-1][1] == i:
@@ -166,27 +180,30 @@ def _runs(blocks: Iterable[int]) -> list[tuple[int, int]]:
 
 
 class Job(Protocol[R_co]):
-    """What is wanted of a file's metadata."""
+    """What is to be read of a file's metadata."""
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> R_co:
-        """One pass over the file. It should go on past objects that miss a block, so that one wave
-        fetches what all of them need."""
+        """One pass over the file.
+
+        It should go on past objects that miss a block, so that one wave of requests fetches what all of
+        them need.
+        """
 
 
-# h5py lets one thread in at a time. Waiting for a whole pass is cheaper than fighting for each call of it
-_turn = Lock()
+# h5py runs one thread at a time. To wait for a whole pass is cheaper than to contend for each call
+_lock = Lock()
 
 
 def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
-    """One pass. Its result counts only if nothing is missing afterwards.
+    """One pass. Its result is valid only if nothing is missing afterwards.
 
     Raises
     ------
     NWBReadError
-        When nothing is missing, and the file can't be read, or isn't HDF5, or is damaged.
+        Nothing is missing, and the file can't be read, isn't HDF5, or is damaged.
     """
     try:
-        with _turn, h5py.File(sparse, "r") as file:
+        with _lock, h5py.File(sparse, "r") as file:
             return job.visit(file, sparse, name)
     except NWBReadError as exc:
         if not sparse.missing:
@@ -198,7 +215,7 @@ def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
 
 
 def unreadable(name: str, sparse: SparseFile, error: Exception) -> NWBReadError:
-    """What to tell of a file that h5py refused."""
+    """The error for a file that h5py can't read."""
     if sparse.size == 0:
         return NWBReadError(f"{name}: the file is empty")
     head = sparse.peek(0, 4104)

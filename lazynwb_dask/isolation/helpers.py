@@ -1,16 +1,16 @@
-"""libhdf5 at arm's length: passes over a file's metadata in helper processes.
+"""Passes over a file's metadata in helper processes.
 
-libhdf5 was not made for files that mean harm: damaged metadata can make it loop, take gigabytes, or
-crash, and it can't be interrupted within a process. With the setting `lazynwb-dask.isolate`, each pass
-over a file (see `formats.sparse`) is made by a helper with a limit on its memory and a deadline. A helper
-that overruns is killed and replaced, and the file can't be read.
+libhdf5 was not made for malicious files: damaged metadata can make it loop, take gigabytes, or crash, and it
+can't be interrupted within a process. With the setting `lazynwb-dask.isolate`, each pass over a file (see
+`lazynwb_dask.hdf5.sparse_file`) is made by a helper with a limit on its memory and a deadline. A helper that
+exceeds the deadline is killed and replaced, and the file counts as unreadable.
 
-A helper has no secrets and does no input or output of its own. It is handed the blocks of the file that
-are here, and answers with the result, an error, or the blocks that are missing; fetching them is up to its
-parent. It keeps nothing from one pass to the next, so a few helpers serve many files that wait for bytes.
+A helper has no secrets and does no input or output of its own. It gets the blocks of the file that are
+present, and responds with the result, an error, or the blocks that are missing, which its parent fetches. It
+keeps nothing from one pass to the next, so that a few helpers serve many files that wait for bytes.
 
-Messages are JSON and raw bytes, never pickles, and what a helper says is believed no more than the file
-that it has read: every address and size in its answers is checked again (see `wire`).
+Messages are JSON and raw bytes, never pickles. A response is trusted no more than the file that was read:
+every address and size in it is checked again (see `wire`).
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ import time
 from contextlib import suppress
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.hdf5.sparse_file import Job, SparseFile, attempt
 from lazynwb_dask.isolation.wire import (
     WireError,
     pack_job,
@@ -40,22 +41,16 @@ from lazynwb_dask.isolation.wire import (
 )
 from lazynwb_dask.storage.settings import IsolatedSettings
 
-if TYPE_CHECKING:
-    from lazynwb_dask.hdf5.sparse_file import Job, SparseFile
-
-HELPERS = max(2, min(8, os.cpu_count() or 2))  # at most so many of one process
-GRACE = 5.0  # seconds by which a helper outlives its deadline if its parent is no more
-START = 60.0  # seconds that a helper may take to begin
+HELPERS = max(2, min(8, os.cpu_count() or 2))  # the most that one process has
+GRACE = 5.0  # seconds after its deadline at which a helper without a parent ends itself
+START = 60.0  # seconds that a helper may take to start
 _SECRET = re.compile(
     "^(AWS|AZURE|GOOGLE|GCS|S3|DASK)_|KEY|SECRET|TOKEN|PASSW|CREDENTIAL|SIGNATURE", re.IGNORECASE
 )
 
 
 class Attempts:
-    """Passes over one file, each made by whichever helper is free.
-
-    Called like `formats.sparse.attempt`, of which this is the remote side.
-    """
+    """Passes over one file, each made by any free helper. Called like `sparse_file.attempt`."""
 
     def __init__(self, settings: IsolatedSettings) -> None:
         self._settings = settings
@@ -63,57 +58,57 @@ class Attempts:
         self._job: object = None
 
     def __call__(self, sparse: SparseFile, name: str, job: Job[Any]) -> Any:
-        if job is not self._job:  # each job of its own
+        if job is not self._job:  # each job has the whole time
             self._job, self._left = job, self._settings.isolate_deadline
         request = {"job": pack_job(job), "name": name, "size": sparse.size, "seconds": self._left}
         try:
             try:
-                answer, payload = self._asked(request, sparse)
-            except _GoneError as exc:
-                if exc.overran:
+                response, payload = self._exchange(request, sparse)
+            except _HelperEnded as exc:
+                if exc.timed_out:
                     raise
-                # it may have been ended by somebody else, before it was asked
-                answer, payload = self._asked(request, sparse)
-        except _GoneError as exc:
-            raise NWBReadError(f"{name}: {self._why(exc)}") from None
+                # something else may have ended it before the request
+                response, payload = self._exchange(request, sparse)
+        except _HelperEnded as exc:
+            raise NWBReadError(f"{name}: {self._reason(exc)}") from None
         try:
-            return self._taken(answer, payload, sparse)
+            return self._result(response, payload, sparse)
         except NWBReadError:
             raise
-        except Exception as exc:  # a helper that a file has taken over may say anything
+        except Exception as exc:  # a helper that a file has taken over may send anything
             raise NWBReadError(
                 f"{name}: damaged: the helper process that read its metadata gave a senseless "
                 f"answer ({type(exc).__name__})"
             ) from None
 
-    def _asked(
+    def _exchange(
         self, request: dict[str, Any], sparse: SparseFile
     ) -> tuple[dict[str, Any], memoryview]:
         helper = _pool.take(self._settings.isolate_memory)
         begun = time.monotonic()
         try:
-            return helper.ask(request, sparse.runs(), self._left)
+            return helper.request(request, sparse.runs(), self._left)
         finally:
             self._left -= time.monotonic() - begun
             _pool.give_back(helper)
 
     @staticmethod
-    def _taken(answer: dict[str, Any], payload: memoryview, sparse: SparseFile) -> Any:
-        if "error" in answer:
-            raise NWBReadError(str(answer["error"])[:2000])
-        if "missing" in answer:
-            for start, stop in answer["missing"]:
+    def _result(response: dict[str, Any], payload: memoryview, sparse: SparseFile) -> Any:
+        if "error" in response:
+            raise NWBReadError(str(response["error"])[:2000])
+        if "missing" in response:
+            for start, stop in response["missing"]:
                 if not 0 <= start < stop <= sparse.size:
                     raise WireError("bytes outside the file")
                 sparse.need(start, stop)
             if not sparse.missing:
                 raise WireError("nothing is missing")
             return None
-        return unpack_result(answer["result"], payload, sparse.size)
+        return unpack_result(response["result"], payload, sparse.size)
 
-    def _why(self, exc: _GoneError) -> str:
+    def _reason(self, exc: _HelperEnded) -> str:
         limit = self._settings
-        if exc.overran:
+        if exc.timed_out:
             return (
                 f"libhdf5 needs more than {limit.isolate_deadline:g} s for its metadata: the file is "
                 "damaged, or lazynwb-dask.isolate-deadline too short"
@@ -125,23 +120,23 @@ class Attempts:
         )
 
 
-class _GoneError(Exception):
-    """A helper ended before it had answered."""
+class _HelperEnded(Exception):
+    """A helper ended before it had responded."""
 
-    def __init__(self, code: int | None, overran: bool = False) -> None:
+    def __init__(self, code: int | None, timed_out: bool = False) -> None:
         super().__init__(code)
-        self.code, self.overran = code, overran
+        self.code, self.timed_out = code, timed_out
 
 
 class _Helper:
-    """One helper process, seen from its parent."""
+    """One helper process, as its parent has it."""
 
     def __init__(self, memory: int) -> None:
         self.memory = memory
         self.alive = True
         package = str(Path(__file__).parents[2])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # one thread of each library is all that a pass needs; stacks count towards the limit
+        # a pass needs no threads of libraries, and their stacks count towards the limit
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(memory)],
@@ -149,80 +144,88 @@ class _Helper:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env={**_harmless(), **threads, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**_environment(), **threads, "PYTHONPATH": os.pathsep.join(paths)},
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in = cast(RawIOBase, self._process.stdin)
         self._out = cast(RawIOBase, self._process.stdout)
-        self._overran = False
+        self._timed_out = False
         self._exchanging: object = None
-        self._exchange({}, [], START)  # an empty request: is it there?
+        self._exchange({}, [], START)  # an empty request, to which it responds once it has started
 
-    def ask(
+    def request(
         self, request: dict[str, Any], runs: list[tuple[int, list[bytes]]], seconds: float
     ) -> tuple[dict[str, Any], memoryview]:
-        """The answer to one request, if it comes within so many seconds.
+        """The response to one request.
+
+        Parameters
+        ----------
+        request : dict
+        runs : list of (int, list of bytes)
+            The blocks that are present: the position of each run, and its blocks.
+        seconds : float
+            After which the helper is killed.
 
         Raises
         ------
-        _GoneError
-            The helper has crashed, or was killed because it took too long.
+        _HelperEnded
+            The helper has crashed, or was killed.
         """
-        places = [(start, sum(map(len, blocks))) for start, blocks in runs]
-        blocks = [block for _, held in runs for block in held]
-        return self._exchange({**request, "runs": places}, blocks, seconds)
+        spans = [(start, sum(map(len, blocks))) for start, blocks in runs]
+        parts = [block for _, blocks in runs for block in blocks]
+        return self._exchange({**request, "runs": spans}, parts, seconds)
 
     def _exchange(
         self, request: dict[str, Any], parts: list[bytes], seconds: float
     ) -> tuple[dict[str, Any], memoryview]:
         exchange = self._exchanging = object()
-        self._overran = False
-        timer = threading.Timer(max(seconds, 0.0), self._overrun, [exchange])
+        self._timed_out = False
+        timer = threading.Timer(max(seconds, 0.0), self._time_out, [exchange])
         timer.daemon = True
         timer.start()
         try:
             send(self._in, request, parts)
-            answer, payload = receive(self._out)
+            response, payload = receive(self._out)
         except (OSError, EOFError, ValueError, WireError):
             self.end()
-            raise _GoneError(self._process.returncode, self._overran) from None
-        except BaseException:  # an interrupt leaves the rest of the answer in the pipe
+            raise _HelperEnded(self._process.returncode, self._timed_out) from None
+        except BaseException:  # an interrupt leaves the rest of the response in the pipe
             self.end()
             raise
         finally:
             self._exchanging = None
             timer.cancel()
-        if answer.get("last"):
+        if response.get("last"):
             self.end()
-        return answer, payload
+        return response, payload
 
-    def _overrun(self, exchange: object) -> None:
-        if exchange is self._exchanging:  # not one that has ended meanwhile
-            self._overran = True
+    def _time_out(self, exchange: object) -> None:
+        if exchange is self._exchanging:  # not if it has ended meanwhile
+            self._timed_out = True
             self._process.kill()
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self.alive = False
         self._process.kill()
         self.forget()
         self._process.wait()
 
     def forget(self) -> None:
-        """Let go of the process."""
+        """Close this side of the pipes."""
         for pipe in (self._in, self._out):
             with suppress(OSError):
                 pipe.close()
 
 
-def _harmless() -> dict[str, str]:
-    """The environment without what sounds like credentials."""
+def _environment() -> dict[str, str]:
+    """The environment without variables that may hold credentials."""
     return {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
 
 
 class _Pool:
-    """The helpers of this process: started when they are needed, at most `HELPERS`."""
+    """The helpers of this process: at most `HELPERS`, started when they are needed."""
 
     def __init__(self) -> None:
         self._places = threading.BoundedSemaphore(HELPERS)
@@ -231,7 +234,7 @@ class _Pool:
         self._all: set[_Helper] = set()
 
     def take(self, memory: int) -> _Helper:
-        """A helper that nobody else uses; waits for one if need be."""
+        """A helper with this memory limit for exclusive use. Waits until one is free."""
         self._places.acquire()
         try:
             with self._lock:
@@ -239,13 +242,13 @@ class _Pool:
                 unfit = [h for h in self._idle if h.memory != memory]
                 self._idle = fitting[:-1]
                 self._all -= set(unfit)
-            for helper in unfit:  # another limit was set since
+            for helper in unfit:  # the limit was changed meanwhile
                 helper.end()
             if fitting:
                 return fitting[-1]
             try:
                 helper = _Helper(memory)
-            except (OSError, _GoneError) as exc:
+            except (OSError, _HelperEnded) as exc:
                 raise NWBReadError(
                     f"no helper process can be started to read metadata in ({exc}): "
                     "lazynwb-dask.isolate needs one; isolate-memory may be too small"
@@ -266,7 +269,7 @@ class _Pool:
         self._places.release()
 
     def end(self) -> None:
-        """End all helpers."""
+        """Kill all helpers."""
         with self._lock:
             helpers, self._idle, self._all = self._all, [], set()
         for helper in helpers:
@@ -278,7 +281,7 @@ atexit.register(lambda: _pool.end())
 
 
 def _after_fork() -> None:
-    """A forked process has its parent's helpers no more: they answer to one only."""
+    """Give a forked process a pool of its own: a helper's pipes serve one process only."""
     global _pool
     for helper in list(_pool._all):
         helper.forget()
@@ -292,11 +295,9 @@ if hasattr(os, "register_at_fork"):
 # ------------------------------------------------------------------------------------- the helper's side
 def main(memory: int) -> None:
     """Serve requests from standard input until it ends."""
-    from lazynwb_dask.nwb import tables as hdf5  # noqa: F401  (before the limit is set: libraries don't count)
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent
-    requests, answers = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
-    # what a library prints must not get between the answers
+    requests, responses = os.fdopen(os.dup(0), "rb", 0), os.fdopen(os.dup(1), "wb", 0)
+    # what a library prints must not get between the responses
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     at_first = _address_space()
     _limit(at_first + memory)
@@ -306,19 +307,17 @@ def main(memory: int) -> None:
         except EOFError:
             return
         if not request:
-            send(answers, {}, [])
+            send(responses, {}, [])
             continue
-        answer, parts = _answer(request, payload)
-        # a pass that went wrong may leave memory behind for good
+        response, parts = _respond(request, payload)
+        # a pass that failed may have leaked memory
         last = _address_space() - at_first > memory // 4
-        send(answers, {**answer, "last": last}, parts)
+        send(responses, {**response, "last": last}, parts)
         if last:
             return
 
 
-def _answer(request: dict[str, Any], payload: memoryview) -> tuple[dict[str, Any], list[bytes]]:
-    from lazynwb_dask.hdf5.sparse_file import SparseFile, attempt
-
+def _respond(request: dict[str, Any], payload: memoryview) -> tuple[dict[str, Any], list[bytes]]:
     sparse = SparseFile(int(request["size"]))
     at = 0
     for start, length in request["runs"]:
@@ -338,14 +337,14 @@ def _answer(request: dict[str, Any], payload: memoryview) -> tuple[dict[str, Any
 
 
 def _alarm(seconds: float) -> None:
-    """End this process in so many seconds, even within libhdf5, should its parent not do so."""
+    """End this process after so many seconds, even within libhdf5, should its parent not do so."""
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _address_space() -> int:
-    """The address space in use; 0 where the system doesn't tell."""
+    """The address space in use, in bytes; 0 where the system doesn't tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (OSError, ValueError):
@@ -354,7 +353,7 @@ def _address_space() -> int:
 
 
 def _limit(nbytes: int) -> None:
-    """Let this process take no more address space than so many bytes, where the system can see to that."""
+    """Limit the address space of this process to so many bytes, where the system supports that."""
     try:
         import resource
 

@@ -1,8 +1,8 @@
-"""What passes between a process and its helpers: JSON and raw bytes.
+"""Messages between a process and its helpers: JSON and raw bytes.
 
-A message is the lengths of its JSON text and of its payload, the text, the payload. Pipes are not buffered: a
-process that is forked meanwhile would send a buffer's content once more. Results are unpacked with the
-same mistrust as a file: see `unpack_result`.
+A message is the lengths of its JSON text and of its payload, the text, and the payload. Pipes are not
+buffered: a process that is forked meanwhile would send a buffer's content once more. Results are checked as
+a file is: see `unpack_result`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,36 @@ import struct
 from collections.abc import Sequence
 from dataclasses import asdict
 from io import RawIOBase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lazynwb_dask.hdf5.plain import Plain
+from lazynwb_dask.hdf5.json_values import JSONValue
+from lazynwb_dask.hdf5.links import NameObjects
+from lazynwb_dask.hdf5.sparse_file import Job
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.table_json import pack_table, unpack_table
-
-if TYPE_CHECKING:
-    from lazynwb_dask.hdf5.sparse_file import Job
+from lazynwb_dask.nwb.contents import ListObjects
+from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListSeries, ListTables
+from lazynwb_dask.nwb.session import ReadSession
 
 MAX_TEXT = 256 << 20  # bytes of a message's JSON
 MAX_PAYLOAD = 1 << 30
+JOBS: dict[str, type] = {
+    job.__name__: job
+    for job in (
+        IndexTable,
+        ListChunks,
+        ListObjects,
+        ListSeries,
+        ListTables,
+        NameObjects,
+        ReadSession,
+    )
+}
 _HEAD = struct.Struct("<QQ")
 
 
 class WireError(Exception):
-    """A message that can't be right."""
+    """An invalid message."""
 
 
 def send(pipe: RawIOBase, message: dict[str, Any], parts: Sequence[bytes | memoryview]) -> None:
@@ -46,9 +60,9 @@ def receive(pipe: RawIOBase) -> tuple[dict[str, Any], memoryview]:
     Raises
     ------
     EOFError
-        There is none any more.
+        The pipe was closed.
     WireError
-        It is longer than any could be.
+        The message is too long, or no JSON object.
     """
     size, more = _HEAD.unpack(_exactly(pipe, _HEAD.size))
     if size > MAX_TEXT or more > MAX_PAYLOAD:
@@ -76,32 +90,26 @@ def pack_job(job: Job[Any]) -> list[Any]:
 
 
 def unpack_job(packed: list[Any]) -> Job[Any]:
-    from lazynwb_dask.hdf5.links import ListTables, NameObjects
-    from lazynwb_dask.nwb.contents import ListSeries, TakeStock
-    from lazynwb_dask.nwb.session import ReadSession
-    from lazynwb_dask.nwb.tables import IndexTable, ListChunks
-
-    known: tuple[type, ...] = (
-        IndexTable, ListChunks, ListSeries, ListTables, NameObjects, ReadSession, TakeStock,
-    )  # fmt: skip
-    kinds = {kind.__name__: kind for kind in known}
     name, arguments = packed
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-    made: Job[Any] = kinds[name](**arguments)
-    return made
+    job: Job[Any] = JOBS[name](**arguments)
+    return job
 
 
 # --------------------------------------------------------------------------------------------- results
 def pack_result(result: Any) -> tuple[list[Any], list[bytes]]:
-    """The result of a job: the paths of tables, the names of objects, values, or a table's index."""
+    """The result of a job as JSON and raw bytes.
+
+    It is a table's index, a `JSONValue`, a mapping of addresses to paths, a list of paths, or None.
+    """
     parts: list[bytes] = []
     if isinstance(result, TableIndex):
         return ["table", pack_table(result, parts)], parts
-    if isinstance(result, Plain):
+    if isinstance(result, JSONValue):
         return ["values", result.value], parts
     if isinstance(result, dict):
         return ["names", list(result.items())], parts
-    return ["plain", result], parts
+    return ["paths", result], parts
 
 
 def unpack_result(packed: list[Any], payload: memoryview, size: int) -> Any:
@@ -110,13 +118,13 @@ def unpack_result(packed: list[Any], payload: memoryview, size: int) -> Any:
     Raises
     ------
     WireError, KeyError, TypeError, ValueError, OverflowError, NWBReadError
-        It is not one, or says what no such file can hold.
+        It is no result, or one that no such file can have.
     """
     kind, data = packed
     if kind == "table":
         return unpack_table(data, payload, size)
     if kind == "values":
-        return Plain(data)
+        return JSONValue(data)
     if kind == "names":
         return {int(address): _text(path) for address, path in data}
     if data is not None:

@@ -1,11 +1,11 @@
-"""LINDI files: JSON that says, in the manner of Zarr, what an HDF5 file holds and where its chunks lie.
+"""LINDI files: JSON that describes, in the manner of Zarr, what an HDF5 file holds and where its chunks lie.
 
-Small values are in the JSON itself, others are byte ranges of the HDF5 file; of datasets of very many chunks
-it only says which they are. What it tells of groups, attributes and types is written to a file in memory
-that has no values to speak of (`skeleton`): every job that understands HDF5 files then understands LINDI
-files too. Where values lie is told by `Lindi.array`.
+Small datasets are inlined in the JSON. Others are byte ranges of the HDF5 file, and datasets of very many
+chunks are links to it (external array links). Groups, attributes, types and shapes are written to an HDF5
+file image in memory, so that every job that reads HDF5 files reads LINDI files too. `Lindi.array` tells where
+values lie.
 
-A LINDI file names other files. One that comes from the net may not name local ones, unless the user says so.
+A LINDI file names other files. A remote one may not name local ones, unless the user allows it.
 """
 
 from __future__ import annotations
@@ -23,43 +23,44 @@ from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.external import REFUSED
 from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
 from lazynwb_dask.lindi import zarr2
+from lazynwb_dask.lindi.file_image import file_image
 from lazynwb_dask.lindi.references import Contents, parse
-from lazynwb_dask.lindi.skeleton import image
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, walk
+from lazynwb_dask.model.elements import walk
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
-from lazynwb_dask.nwb.tables import ListChunks
-from lazynwb_dask.storage import Request, Settings, fetch, open_source
-from lazynwb_dask.storage.options import Options
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.nwb.jobs import ListChunks
+from lazynwb_dask.storage import Request, fetch, open_source
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.util.lru import Cache
 
 R = TypeVar("R")
 
-FIRST = 1 << 20  # bytes that are asked for at once
+FIRST = 1 << 20  # bytes of the first request
 MAX_FILE = 256 << 20  # bytes of a LINDI file
 MAX_PARTS = 64  # files that one refers to
 MEMORY = 6  # bytes of parsed JSON for each byte of text, about
 _STORES = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 _POINTERS = ("string", "sequence")
 
-_contents: LRU[Contents] = LRU(256 << 20)
-_values: LRU[np.ndarray] = LRU(64 << 20)
+_contents = Cache[Contents]("LINDI files")
+_values = Cache[np.ndarray]("LINDI values")
 
 
 # --------------------------------------------------------------------------------------------- the file
-def load(source: Source, options: Options, settings: Settings) -> tuple[Source, Contents]:
-    """A LINDI file, read and checked for its form; and its size and version.
+def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
+    """A LINDI file with its size and version, and its parsed content.
 
     Raises
     ------
     NWBReadError
-        It can't be read, or isn't one.
+        It can't be read, or is no LINDI file.
     """
-    held = _contents.get(_key(source)) if source.etag is not None else None
-    if held is not None:
-        return source, held
+    cached = _contents.get(_key(source)) if source.etag is not None else None
+    if cached is not None:
+        return source, cached
     source = replace(source, parts=())
-    source, head = open_source(source, FIRST, options, settings)
+    source, head = open_source(source, FIRST, access)
     assert source.size is not None
     if source.size > MAX_FILE:
         raise NWBReadError(
@@ -71,7 +72,7 @@ def load(source: Source, options: Options, settings: Settings) -> tuple[Source, 
         text[len(head) :] = data
 
     if source.size > len(head):
-        fetch(source, [Request(len(head), source.size, sink)], options, settings)
+        fetch(source, [Request(len(head), source.size, sink)], access)
     found = parse(bytes(text), shown(source.url))
     if source.etag is not None:
         _contents.put(_key(source), found, MEMORY * source.size)
@@ -84,15 +85,16 @@ def _key(source: Source) -> tuple[str, int | None, str | None]:
 
 # ------------------------------------------------------------------------------------------------- jobs
 class Lindi:
-    """What `Passes` is for an HDF5 file.
+    """Runs jobs on a LINDI file, as `metadata.hdf5_file.HDF5File` does on an HDF5 file.
 
     Parameters
     ----------
     source : Source
-    options : Options
-    settings : Settings
+    access : FileAccess
     allow_external_links : bool
-        Let a file from the net name local ones.
+        Let a remote file name local ones.
+    open_part : callable
+        Opens an HDF5 file to run jobs on.
 
     Attributes
     ----------
@@ -103,15 +105,14 @@ class Lindi:
     def __init__(
         self,
         source: Source,
-        options: Options,
-        settings: Settings,
+        access: FileAccess,
         allow_external_links: bool,
-        open_part: Callable[[Source, Options, Settings], Any],
+        open_part: Callable[[Source, FileAccess], Any],
     ) -> None:
         self._open_part = open_part
-        source, self.contents = load(source, options, settings)
+        source, self.contents = load(source, access)
         self.name = shown(source.url)
-        self.options, self.settings, self.allow = options, settings, allow_external_links
+        self.access, self.allow = access, allow_external_links
         urls = self.contents.urls
         if len(urls) > MAX_PARTS:
             raise NWBReadError(
@@ -125,7 +126,7 @@ class Lindi:
             where = self._allowed(source.url, url)
             if where is None:
                 continue
-            part, _ = open_source(Source(where), 1, options, settings)
+            part, _ = open_source(Source(where), 1, access)
             parts.append(part)
             self._begins[url] = (begin, len(parts) - 1)
             begin += part.size or 0
@@ -135,24 +136,27 @@ class Lindi:
         self._links: dict[str, ArrayIndex | UnsupportedColumnError] = {}
 
     def run(self, job: Job[R]) -> R:
-        """The result of a job. See `Passes.run`."""
+        """The result of a job. See `metadata.formats.OpenedFile`."""
         paths: tuple[str, ...] | None = getattr(job, "paths", None)
         data = self._whole
         if data is None:
-            data = image(self.contents, paths)
+            data = file_image(self.contents, paths)
             if paths is None:
                 self._whole = data
         while True:
-            sparse = _Skeleton(data, self)
+            sparse = _FileImage(data, self)
             result = attempt(sparse, self.name, job)
             if not sparse.missing:
                 return result  # type: ignore[return-value]
-            for path in sparse.links:
-                self._links[path] = self._linked(*sparse.links[path])
+            for path, (url, name) in sparse.links.items():
+                try:
+                    self._links[path] = self._linked_array(url, name)
+                except UnsupportedColumnError as exc:
+                    self._links[path] = exc
 
     # --- other files
     def _allowed(self, here: str, url: str) -> str | None:
-        """Where a file is that this one names; None where it may not be read."""
+        """The URL of a file that this one names; None if it may not be read."""
         local = "::" not in url and is_local(url)
         if local and is_local(here):
             return os.path.join(os.path.dirname(local_path(here)), local_path(url))
@@ -162,7 +166,10 @@ class Lindi:
             what = "a local file" if local else "a store that such files don't name"
             self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
             return None
-        if self.options.is_loose(url) and urlsplit(url).netloc != urlsplit(here).netloc:
+        if (
+            self.access.options.exposes_secrets(url)
+            and urlsplit(url).netloc != urlsplit(here).netloc
+        ):
             raise NWBReadError(
                 f"{self.name}: it names {shown(url)}, to which the secrets in storage_options would "
                 "be sent; give them by the beginning of the URL that they are meant for, as in "
@@ -172,7 +179,7 @@ class Lindi:
 
     # --- arrays
     def knows(self, path: str) -> bool:
-        """Whether a dataset that was left in its HDF5 file has been looked up there."""
+        """Whether a linked dataset has been looked up in its HDF5 file."""
         return path in self._links
 
     def array(self, path: str) -> ArrayIndex:
@@ -191,11 +198,11 @@ class Lindi:
         array = self.contents.array(path)
         if self.contents.is_inlined(path, array):
             return self._inlined(path, array)
-        return self._referred(path, array)
+        return self._chunked(path, array)
 
     def _inlined(self, path: str, array: zarr2.Array) -> ArrayIndex:
-        """Of values in the JSON. They are read as if libhdf5 had to: by their path."""
-        zarr2.filters_of(array)  # raises where one isn't known
+        """The index of values in the JSON. They are read by their path."""
+        zarr2.filters_of(array)  # raises for an unknown codec
         if array.fields is not None:
             element = zarr2.element_of_values(values(self.source, self.contents, path))
         elif array.is_object or array.dtype[1] == "U":
@@ -203,13 +210,12 @@ class Lindi:
         else:
             element = zarr2.element_of(array.dtype)
         shape = array.shape or (1,)
-        layout = Layout(element, shape[1:], foreign=path)
+        layout = Layout(element, shape[1:], external=path)
         check_shape(layout, shape[0], self.source.size or 0)
-        nothing = np.zeros(0, "<u8")
-        return ArrayIndex(layout, Extents(shape[0], nothing, nothing))
+        return ArrayIndex.without_chunks(layout, shape[0])
 
-    def _referred(self, path: str, array: zarr2.Array) -> ArrayIndex:
-        """Of chunks that are byte ranges of other files."""
+    def _chunked(self, path: str, array: zarr2.Array) -> ArrayIndex:
+        """The index of chunks that are byte ranges of other files."""
         layout = zarr2.layout_of(array)
         rows = array.shape[0]
         check_shape(layout, rows, self.source.reach)
@@ -226,34 +232,28 @@ class Lindi:
                 )
             offsets[i], sizes[i] = begin + offset, size
         found = Extents(rows, offsets, sizes)
-        joined = _joined(layout, found)
-        check_extents(joined.layout, joined.extents, self.source.reach)
-        return joined
+        index = _contiguous(layout, found)
+        check_extents(index.layout, index.extents, self.source.reach)
+        return index
 
     def _begin(self, url: str) -> tuple[int, int]:
-        """Where the bytes of a file begin, and its number."""
+        """The byte position at which a file begins (see `Source.parts`), and its number."""
         if url not in self._begins:
             raise UnsupportedColumnError(self._refused[url])
         return self._begins[url]
 
-    def _linked(self, url: str, name: str) -> ArrayIndex | UnsupportedColumnError:
-        """Of a dataset that was left in its HDF5 file; or why it can't be read."""
-        try:
-            return self._left(url, name)
-        except UnsupportedColumnError as exc:
-            return exc
-
-    def _left(self, url: str, name: str) -> ArrayIndex:
+    def _linked_array(self, url: str, name: str) -> ArrayIndex:
+        """The index of a dataset by an external array link."""
         begin, number = self._begin(url)
         if number not in self._passes:
             part = self.source.parts[number]
-            self._passes[number] = self._open_part(part, self.options, self.settings)
+            self._passes[number] = self._open_part(part, self.access)
         path = "/" + name.strip("/")
         try:
             found = self._passes[number].run(ListChunks(path)).columns[path].arrays[0]
         except NWBReadError as exc:
             if type(exc) is not NWBReadError:
-                raise  # the file is out of reach
+                raise  # the file can't be reached
             raise UnsupportedColumnError(str(exc)) from None
         layout, extents = found.layout, found.extents
         kinds = {element[0] for element in walk(layout.element)}
@@ -267,8 +267,8 @@ class Lindi:
         return ArrayIndex(replace(layout, user_block=layout.user_block + begin), moved)
 
 
-def _joined(layout: Layout, extents: Extents) -> ArrayIndex:
-    """As contiguous data, where chunks follow one another without filters."""
+def _contiguous(layout: Layout, extents: Extents) -> ArrayIndex:
+    """An index of contiguous data, where chunks follow one another and have no filters."""
     assert layout.chunk is not None
     offsets, sizes = extents.offsets, extents.sizes
     step = np.uint64(math.prod(layout.chunk) * layout.element_bytes)
@@ -286,17 +286,17 @@ def _joined(layout: Layout, extents: Extents) -> ArrayIndex:
     return ArrayIndex(layout, extents)
 
 
-class _Skeleton(SparseFile):
-    """A skeleton, all of which is here, and where the values are that it lacks."""
+class _FileImage(SparseFile):
+    """A file image, all of which is present, and where the values lie that it lacks."""
 
-    is_skeleton = True
+    metadata_only = True
 
     def __init__(self, data: bytes, lindi: Lindi) -> None:
         super().__init__(len(data))
         self.put(0, data)
         self._lindi = lindi
         self.links: dict[str, tuple[str, str]] = {}
-        """By path, the datasets that another file must be asked for before the next pass."""
+        """By path, the datasets to look up in other files before the next pass."""
 
     @property
     def missing(self) -> bool:
@@ -315,23 +315,34 @@ class _Skeleton(SparseFile):
 Rows = tuple[Layout, np.ndarray, np.ndarray]
 
 
-def rows(
-    source: Source, wanted: Sequence[Rows], options: Options, settings: Settings
-) -> list[np.ndarray]:
-    """Row ranges of datasets whose values are in the JSON: stored bytes, or texts as objects."""
-    source, contents = load(source, options, settings)
+def inlined_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
+    """Row ranges of datasets whose values are in the JSON.
+
+    Parameters
+    ----------
+    source : Source
+    wanted : sequence of (Layout, numpy.ndarray, numpy.ndarray)
+        Of each dataset the starts and stops of the ranges.
+    access : FileAccess
+
+    Returns
+    -------
+    list of numpy.ndarray
+        Of each dataset the ranges one after the other: stored bytes as uint8, or texts as objects.
+    """
+    source, contents = load(source, access)
     found = []
     for layout, starts, stops in wanted:
         try:
-            found.append(_rows(values(source, contents, layout.foreign), layout, starts, stops))
+            found.append(_rows(values(source, contents, layout.external), layout, starts, stops))
         except NWBError as exc:
-            raise type(exc)(f"{shown(source.url)}: {layout.foreign}: {exc}") from None
+            raise type(exc)(f"{shown(source.url)}: {layout.external}: {exc}") from None
     return found
 
 
-def _rows(held: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+def _rows(whole: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     pairs = zip(starts.tolist(), stops.tolist(), strict=True)
-    flat = np.concatenate([held[a:b].reshape(-1) for a, b in pairs])
+    flat = np.concatenate([whole[a:b].reshape(-1) for a, b in pairs])
     if flat.dtype == object:
         return flat
     raw = np.ascontiguousarray(flat).view(np.uint8)
@@ -341,11 +352,11 @@ def _rows(held: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarra
 
 
 def values(source: Source, contents: Contents, path: str) -> np.ndarray:
-    """All values of a dataset within the JSON."""
+    """All values of a dataset whose values are in the JSON."""
     key = (_key(source), path)
-    held = _values.get(key) if source.etag is not None else None
-    if held is None:
-        held = contents.values(path)
+    found = _values.get(key) if source.etag is not None else None
+    if found is None:
+        found = contents.values(path)
         if source.etag is not None:
-            _values.put(key, held, held.nbytes * (8 if held.dtype == object else 1) + 100)
-    return held
+            _values.put(key, found, found.nbytes * (8 if found.dtype == object else 1) + 100)
+    return found

@@ -1,7 +1,7 @@
-"""The JSON of a LINDI file: its objects, their attributes, and the references to where their chunks are.
+"""The JSON of a LINDI file: its objects, their attributes, and the references to their chunks.
 
-Keys are those of a Zarr store, values JSON, text, or a range of bytes ``[url, offset, length]``. Nothing in it
-is evaluated: templates are names that stand for the beginning of a URL, and nothing else.
+Keys are those of a Zarr store. Values are JSON, text, or a byte range ``[url, offset, length]``. Nothing in it
+is evaluated: a template is a name that stands for the beginning of a URL.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
+from lazynwb_dask.hdf5.links import components
 from lazynwb_dask.lindi import zarr2
 
 MAX_OBJECTS = 100_000
@@ -42,7 +43,7 @@ class Contents:
     Parameters
     ----------
     name : str
-        What messages call the file.
+        The file, for messages.
     refs : dict
     templates : dict
     """
@@ -86,16 +87,16 @@ class Contents:
         return self._json(path, ".zattrs")
 
     def target(self, path: str) -> str:
-        """Where a link leads to, as a path from the root."""
-        held = self.attributes(path).get(SOFT_LINK)
-        text = held.get("path") if isinstance(held, dict) else None
+        """The target of a soft link, as a path from the root."""
+        link = self.attributes(path).get(SOFT_LINK)
+        text = link.get("path") if isinstance(link, dict) else None
         if not isinstance(text, str):
             return "/"
         return text if text.startswith("/") else f"{path.rpartition('/')[0]}/{text}"
 
     def resolved(self, path: str) -> str:
-        """A path with its links followed."""
-        todo = [p for p in path.split("/") if p and p != "."]
+        """A path with its links resolved."""
+        todo = components(path)
         done: list[str] = []
         followed = 0
         while todo:
@@ -108,7 +109,7 @@ class Contents:
                 followed += 1
                 if followed > MAX_LINKS:
                     raise UnsupportedColumnError(f"more than {MAX_LINKS} links one after another")
-                todo = [p for p in self.target(here).split("/") if p and p != "."] + todo
+                todo = components(self.target(here)) + todo
                 done = []
             else:
                 done.append(name)
@@ -127,21 +128,21 @@ class Contents:
 
     # --- datasets
     def array(self, path: str) -> zarr2.Array:
-        """What is said of a dataset's type and shape."""
+        """The description of a dataset."""
         if self.objects.get(path) != "dataset":
             raise UnsupportedColumnError("a link that leads nowhere")
         return zarr2.array_of(self._json(path, ".zarray"), self.attributes(path).get(FIELDS))
 
     def link(self, path: str) -> tuple[str, str] | None:
-        """The file and the path of a dataset that was left in HDF5."""
-        held = self.attributes(path).get(EXTERNAL)
-        if held is None:
+        """The file and the path in it of an external array link; None if the dataset is none."""
+        link = self.attributes(path).get(EXTERNAL)
+        if link is None:
             return None
-        url, name = (held.get("url"), held.get("name")) if isinstance(held, dict) else (None, None)
+        url, name = (link.get("url"), link.get("name")) if isinstance(link, dict) else (None, None)
         if not isinstance(url, str) or not isinstance(name, str):
             raise UnsupportedColumnError("damaged: a link to an HDF5 dataset without its URL")
-        if held.get("link_type") != "hdf5_dataset":
-            raise UnsupportedColumnError(f"a link of the type {str(held.get('link_type'))[:40]!r}")
+        if link.get("link_type") != "hdf5_dataset":
+            raise UnsupportedColumnError(f"a link of the type {str(link.get('link_type'))[:40]!r}")
         return self._expanded(url), name
 
     def is_inlined(self, path: str, array: zarr2.Array) -> bool:
@@ -152,7 +153,7 @@ class Contents:
         return list not in kinds and (bool(kinds) or array.dtype[1] in "OUS")
 
     def ranges(self, path: str, array: zarr2.Array) -> Iterator[tuple[int, tuple[str, int, int]]]:
-        """The number of each chunk that is in another file, and where it lies there."""
+        """Of each chunk in another file its position in the grid, and its URL, offset and size."""
         for i, held in self._chunks(path, array):
             if not isinstance(held, list) or len(held) != 3 or not isinstance(held[0], str):
                 raise UnsupportedColumnError("damaged: a reference that is no range of bytes")
@@ -189,12 +190,12 @@ class Contents:
     # --- other files
     @cached_property
     def urls(self) -> list[str]:
-        """The files that it refers to, in the order of their names."""
+        """The URLs of the files that it refers to, sorted."""
         found = {held[0] for held in self.refs.values() if isinstance(held, list) and held}
         whole = {self._expanded(url) for url in found if isinstance(url, str)}
         for path, kind in self.objects.items():
             if kind == "dataset":
-                with contextlib.suppress(UnsupportedColumnError):  # told when its values are wanted
+                with contextlib.suppress(UnsupportedColumnError):  # raised when it is indexed
                     link = self.link(path)
                     whole |= {link[0]} if link else set()
         return sorted(whole)
@@ -218,16 +219,16 @@ def parse(text: bytes, name: str) -> Contents:
     Raises
     ------
     NWBReadError
-        It is not one.
+        It is none.
     """
     try:
-        held = json.loads(text)
-        refs, templates = held["refs"], held.get("templates") or {}
+        content = json.loads(text)
+        refs, templates = content["refs"], content.get("templates") or {}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise NWBReadError(f"{name}: not a LINDI file: no JSON object with 'refs'") from None
     if not isinstance(refs, dict) or not isinstance(templates, dict):
         raise NWBReadError(f"{name}: not a LINDI file: its 'refs' are no JSON object")
-    if held.get("gen"):
+    if content.get("gen"):
         raise NWBReadError(f"{name}: a Kerchunk file with generated references, which aren't read")
     if not all(isinstance(value, str) for value in templates.values()):
         raise NWBReadError(f"{name}: damaged: a template that is no text")

@@ -1,7 +1,7 @@
-"""Arrays as Zarr (version 2) describes them in JSON: how they are stored, and values that are at hand.
+"""Arrays as Zarr version 2 describes them in JSON: how they are stored, and values that are inlined.
 
-What a description says is a claim: types, shapes and sizes are checked before memory is taken. Objects are
-JSON or nothing; pickled ones are refused.
+Types, shapes and sizes are checked before memory is allocated. Objects are decoded from JSON only; pickled
+ones are refused.
 """
 
 from __future__ import annotations
@@ -18,21 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lazynwb_dask.decode.filters import (
-    BLOSC,
-    DEFLATE,
-    FLETCHER32,
-    SHUFFLE,
-    ZSTD,
-    chunk_bytes,
-    undone,
-)
+from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
+from lazynwb_dask.decode.filters import chunk_bytes, undone
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.model.index import ElementType, Filter, Layout
+from lazynwb_dask.model.elements import ElementType
+from lazynwb_dask.model.index import Filter, Layout
 from lazynwb_dask.model.limits import MAX_CHUNKS, MAX_ELEMENT
 
-MAX_HELD = 256 << 20  # decoded bytes of one array whose values are at hand
-MAX_TEXTS = 4 << 20  # elements of one such array of texts
+MAX_HELD = 256 << 20  # decoded bytes of one inlined array
+MAX_TEXTS = 4 << 20  # elements of one inlined array of texts
 MAX_DIMENSIONS = 32
 _DTYPE = re.compile(r"[<>|=][biufcSU]\d{1,9}|\|O")
 _NAME = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|bool")
@@ -52,7 +46,7 @@ Fields = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Array:
-    """What a ``.zarray`` says, checked.
+    """A checked ``.zarray``.
 
     Parameters
     ----------
@@ -82,7 +76,7 @@ class Array:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """How many chunks there are in each dimension."""
+        """The number of chunks in each dimension."""
         return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
 
     @property
@@ -90,7 +84,7 @@ class Array:
         return self.dtype == "|O"
 
     def name(self, place: tuple[int, ...]) -> str:
-        """What the chunk at a place of the grid is called."""
+        """The key of the chunk at a place of the grid."""
         return self.separator.join(map(str, place))
 
 
@@ -100,7 +94,7 @@ def array_of(meta: Any, fields: Any = None) -> Array:
     Raises
     ------
     UnsupportedColumnError
-        It describes none, or one of a kind that isn't read.
+        It describes none, or one that isn't supported.
     """
     try:
         shape, chunks = _whole(meta["shape"]), _whole(meta["chunks"])
@@ -158,7 +152,7 @@ def element_of(dtype: str) -> ElementType:
 
 
 def layout_of(array: Array) -> Layout:
-    """How chunks are stored that lie in other files, as HDF5 wrote them."""
+    """The layout of chunks in other files, as HDF5 wrote them."""
     if not array.shape:
         raise UnsupportedColumnError("a Zarr array without dimensions")
     element = element_of(array.dtype)
@@ -186,12 +180,12 @@ def _filled(array: Array) -> np.ndarray:
 
 
 def filters_of(array: Array) -> tuple[Filter, ...]:
-    """The codecs as HDF5's filters; of objects those that come after JSON.
+    """The codecs as filters of HDF5; of objects those after JSON.
 
     Raises
     ------
     UnsupportedColumnError
-        One of them is not known here.
+        One of them is unknown.
     """
     codecs = array.codecs
     if array.is_object:
@@ -212,19 +206,19 @@ def _filter(codec: Mapping[str, Any]) -> Filter:
 
 # ----------------------------------------------------------------------------------------------- values
 def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) -> np.ndarray:
-    """All values of an array whose chunks are at hand.
+    """All values of an array whose chunks are inlined.
 
     Parameters
     ----------
     array : Array
     chunk : callable
-        Gives a chunk by its place in the grid; None where it was never written.
+        Gives a chunk by its place in the grid; None if it was never written.
 
     Returns
     -------
     numpy.ndarray
         Of the array's shape: numbers, booleans or bytes as stored, structured for compounds, texts as
-        objects. References are the paths of what they refer to.
+        objects, references as the paths of their targets.
     """
     texts = array.is_object or array.dtype[1] == "U"
     if texts and array.count > MAX_TEXTS:
@@ -233,7 +227,7 @@ def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) ->
     each = math.prod(array.chunks) * width
     if max(array.count * width, each) > MAX_HELD:
         raise UnsupportedColumnError(f"{array.count * width} bytes; the limit is {MAX_HELD}")
-    decode = _objects if array.is_object else _plain
+    decode = _objects if array.is_object else _numbers
     out: np.ndarray | None = None
     for place in np.ndindex(*array.grid):
         data = chunk(place)
@@ -241,7 +235,7 @@ def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) ->
             continue
         found = decode(array, data, each)
         if array.grid == (1,) * len(array.shape) and array.chunks == array.shape:
-            return _shown(array, found)
+            return _as_objects(array, found)
         if out is None:
             out = _empty(array, found.dtype)
         elif out.dtype != found.dtype:
@@ -254,7 +248,7 @@ def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) ->
         if array.fields is not None:
             kind = np.dtype([(name, field_type(of) or "S1") for name, of in array.fields])
         out = _empty(array, kind)
-    return _shown(array, out)
+    return _as_objects(array, out)
 
 
 def _empty(array: Array, kind: np.dtype[Any]) -> np.ndarray:
@@ -265,12 +259,12 @@ def _empty(array: Array, kind: np.dtype[Any]) -> np.ndarray:
     return np.full(array.shape, _filled(array), kind)
 
 
-def _shown(array: Array, values: np.ndarray) -> np.ndarray:
-    """Texts of fixed size in Unicode as objects: no HDF5 type has them."""
+def _as_objects(array: Array, values: np.ndarray) -> np.ndarray:
+    """Fixed-length Unicode texts as objects, since HDF5 has no such type."""
     return values.astype(object) if array.dtype[1] == "U" else values
 
 
-def _plain(array: Array, data: bytes, nbytes: int) -> np.ndarray:
+def _numbers(array: Array, data: bytes, nbytes: int) -> np.ndarray:
     kind = np.dtype(array.dtype)
     element = ("text", kind.itemsize, "null") if kind.kind == "U" else element_of(array.dtype)
     layout = Layout(element, array.chunks[1:], array.chunks, filters_of(array))
@@ -300,17 +294,17 @@ def _objects(array: Array, data: bytes, _: int) -> np.ndarray:
 
 
 def _texts(values: list[Any]) -> np.ndarray:
-    """Texts; of references the paths."""
+    """Texts, or the paths of references."""
     if any(isinstance(value, dict) for value in values[:1]):
-        held = pc.struct_field(pa.array(values, _TARGET), [0, 0])
+        texts = pc.struct_field(pa.array(values, _TARGET), [0, 0])
     else:
-        held = pa.array(values, pa.string())
-    found: np.ndarray = held.to_numpy(zero_copy_only=False)
+        texts = pa.array(values, pa.string())
+    found: np.ndarray = texts.to_numpy(zero_copy_only=False)
     return found
 
 
 def field_type(kind: str) -> np.dtype[Any] | None:
-    """The type of a compound's field, in numpy's spellings; None for references."""
+    """The dtype of a compound's field; None for references."""
     if kind == REFERENCE:
         return None
     if not _DTYPE.fullmatch(kind) and not _NAME.fullmatch(kind):
@@ -330,8 +324,8 @@ def _compounds(values: list[Any], fields: Fields) -> np.ndarray:
         given = field_type(kind)
         if given is None:
             encoded = pc.cast(pa.array(_texts(list(column)), pa.string()), pa.binary())
-            held = np.array(encoded.fill_null(b"").to_pylist(), "S")
-            made.append(held if held.dtype.itemsize else held.astype("S1"))
+            paths = np.array(encoded.fill_null(b"").to_pylist(), "S")
+            made.append(paths if paths.dtype.itemsize else paths.astype("S1"))
         elif given.kind == "S":
             encoded = pc.cast(pa.array(column, pa.string()), pa.binary())
             made.append(np.array(encoded.to_pylist(), given))
@@ -348,7 +342,7 @@ def _compounds(values: list[Any], fields: Fields) -> np.ndarray:
 
 
 def element_of_values(values: np.ndarray) -> ElementType:
-    """The element type of values that are at hand."""
+    """The element type of inlined values."""
     kind = values.dtype
     if kind.hasobject:
         return ("string",)

@@ -1,1 +1,1 @@
-"""Questions to a file's metadata, whatever its format: opened here and nowhere else."""
+"""What may be asked of a file, and the formats that files have: the one door to these."""

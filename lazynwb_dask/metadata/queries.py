@@ -1,80 +1,84 @@
-"""What may be asked of one file's metadata: one function for each question."""
+"""What may be asked of one file, whatever its format: one function for each question."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from lazynwb_dask.hdf5.links import ListTables, NameObjects
-from lazynwb_dask.metadata.open import Passes, run
+import numpy as np
+
+from lazynwb_dask.hdf5.links import NameObjects
+from lazynwb_dask.metadata.formats import OpenedFile, Rows, format_of
 from lazynwb_dask.model.index import Extents, FileIndex
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.nwb.contents import ListSeries, TakeStock
+from lazynwb_dask.nwb.contents import ListObjects
+from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListSeries, ListTables
+from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import ReadSession, Session
-from lazynwb_dask.nwb.tables import IndexTable, ListChunks, Table, table_path
-from lazynwb_dask.storage import Settings
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.storage.access import FileAccess
 
 
-def index_file(
-    source: Source,
-    table: Table,
-    options: Options,
-    settings: Settings,
-    *,
-    details: bool = False,
-    allow_external_links: bool = False,
-) -> FileIndex:
-    """The index of the table that a file has under a name.
+def open_file(source: Source, access: FileAccess, allow_external_links: bool = False) -> OpenedFile:
+    """A file of which several things are asked.
 
-    Parameters
-    ----------
-    source : Source
-    table : str, sequence of str or callable
-        As in `read_nwb`.
-    details : bool
-        Also descriptions, units and the targets of regions: more bytes to fetch.
-    allow_external_links : bool
-        Let libhdf5 open other files that this one names.
+    Raises
+    ------
+    NWBReadError
+        When it can't be read.
+    """
+    return format_of(source).open(source, access, allow_external_links)
+
+
+def is_index(source: Source) -> bool:
+    """Whether a file is but an index of what lies elsewhere."""
+    return format_of(source).is_index
+
+
+def read_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
+    """Row ranges of datasets whose values are no byte ranges of the file: stored bytes, or texts as objects."""
+    return format_of(source).read_rows(source, wanted, access)
+
+
+def index_file(source: Source, request: TableRequest, access: FileAccess) -> FileIndex:
+    """The index of the table that is asked for, of one file.
 
     Raises
     ------
     NWBReadError
         When the file can't be read or isn't an NWB 2 file.
     """
-
-    passes = Passes(source, options, settings, allow_external_links)
-    if callable(table):
-        picked = table(passes.run(ListTables()))
+    links = request.allow_external_links
+    file = open_file(source, access, links)
+    names = request.table_names
+    if callable(request.table):
+        picked = request.table(file.run(ListTables()))
         names = [] if picked is None else [picked]
-    else:
-        names = [table] if isinstance(table, str) else list(table)
     paths = tuple(table_path(name) for name in names)
-    return FileIndex(passes.source, passes.run(IndexTable(paths, details, allow_external_links)))
+    return FileIndex(file.source, file.run(IndexTable(paths, request.details, links)))
 
 
-def list_chunks(source: Source, path: str, options: Options, settings: Settings) -> Extents:
+def list_chunks(source: Source, path: str, access: FileAccess) -> Extents:
     """Where the chunks of a dataset lie that were left unlisted when the file was indexed."""
-    found = Passes(source, options, settings).run(ListChunks(path))
+    found = open_file(source, access).run(ListChunks(path))
     return found.columns[path].arrays[0].extents
 
 
-def list_tables(source: Source, options: Options, settings: Settings) -> list[str]:
+def list_tables(source: Source, access: FileAccess) -> list[str]:
     """The paths of all tables of a file."""
-    return run(source, options, settings, ListTables())[1]
+    return open_file(source, access).run(ListTables())
 
 
-def names_of(
-    source: Source, addresses: set[int], options: Options, settings: Settings
-) -> dict[int, str]:
+def names_of(source: Source, addresses: set[int], access: FileAccess) -> dict[int, str]:
     """The paths of the objects whose headers are at addresses; those that no link reaches are left out.
 
     Of several hard links the one nearest the root counts, then the first. Groups are read level by level,
     only as deep as it takes.
     """
-    return run(source, options, settings, NameObjects(tuple(addresses)))[1]
+    return open_file(source, access).run(NameObjects(tuple(addresses)))
 
 
-def read_session(source: Source, options: Options, settings: Settings) -> Session:
+def read_session(source: Source, access: FileAccess) -> Session:
     """The session and subject fields of one file.
 
     Raises
@@ -82,13 +86,11 @@ def read_session(source: Source, options: Options, settings: Settings) -> Sessio
     NWBReadError
         When the file can't be read or isn't an NWB 2 file.
     """
-    source, found = run(source, options, settings, ReadSession())
-    return Session(source, found.value)
+    file = open_file(source, access)
+    return Session(file.source, file.run(ReadSession()).value)
 
 
-def take_stock(
-    source: Source, options: Options, settings: Settings
-) -> tuple[Source, list[dict[str, Any]]]:
+def list_objects(source: Source, access: FileAccess) -> tuple[Source, list[dict[str, Any]]]:
     """What a file holds, in the order of the paths.
 
     Returns
@@ -102,10 +104,10 @@ def take_stock(
     NWBReadError
         When the file can't be read or isn't an NWB 2 file.
     """
-    source, found = run(source, options, settings, TakeStock())
-    return source, found.value
+    file = open_file(source, access)
+    return file.source, file.run(ListObjects()).value
 
 
-def list_series(source: Source, options: Options, settings: Settings) -> list[str]:
+def list_series(source: Source, access: FileAccess) -> list[str]:
     """The paths of all TimeSeries of a file."""
-    return run(source, options, settings, ListSeries())[1]
+    return open_file(source, access).run(ListSeries())

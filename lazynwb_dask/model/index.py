@@ -1,52 +1,39 @@
 """The data model: what a file holds and where its bytes lie.
 
-`FileIndex > TableIndex > ColumnIndex > ArrayIndex > chunks`. Everything is frozen, knows no file format's
-library and no filesystem, and says nothing of values except where a format needs them to be understood
-(the labels of an enumeration). What many datasets have in common is a `Layout`: a hashable object that is
-stored once, however many files share it. What differs from file to file, the `Extents`, is a few integers.
-
-Element types are nested tuples, so that they are hashable and travel as JSON:
-
-========================================  ==========================================================
-``("number", "<f8")``                     a number, in numpy's spelling of the stored bytes
-``("bool",)``                             an HDF5 enumeration of FALSE and TRUE, one byte
-``("enum", "<i1", labels, values)``       any other enumeration
-``("text", size, padding)``               a string of fixed size; padding ``null``, ``term`` or ``space``
-``("string",)``                           a variable-length string: a descriptor into the global heap
-``("sequence", element)``                 a variable-length sequence: likewise
-``("reference",)``                        an object reference: the address of an object's header
-``("complex", "<f4")``                    real and imaginary part
-``("compound", size, fields)``            fields as ``(name, offset, element)``
-``("array", shape, element)``             an array as one element
-``("odd", encoded, "<f4", size)``         what numpy can't name; libhdf5 converts it to the given dtype
-``("ramp", start, rate)``                 a float64, ``start + row / rate``: nothing is stored
-========================================  ==========================================================
+`FileIndex > TableIndex > ColumnIndex > ArrayIndex > chunks`. All classes are frozen. None depends on the
+library of a file format or on a filesystem. They hold no values, except those without which others can't be
+understood (the labels of an enumeration). What many datasets have in common is their `Layout`: a hashable
+object that is stored once, however many files share it. What differs between files are the `Extents`, a few
+integers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from lazynwb_dask.model.elements import ElementType, element_bytes, element_type
 from lazynwb_dask.model.source import Source
 
 UNDEFINED = 2**64 - 1
-"""The address of what was never written."""
-
-ElementType = tuple[Any, ...]
-
-DESCRIPTOR = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
-"""A variable-length element as stored: its length, its collection in the global heap, its number there."""
+"""The undefined address of HDF5: nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One step of a dataset's filter pipeline, with the client data that HDF5 keeps of it."""
+    """One filter of a dataset's pipeline, as in HDF5's filter pipeline message.
+
+    Parameters
+    ----------
+    id : int
+        The filter identification value.
+    values : tuple of int
+        The client data.
+    name : str
+    """
 
     id: int
     values: tuple[int, ...] = ()
@@ -55,17 +42,17 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What of a dataset's values is shown, and how.
+    """Which of a dataset's values are shown, and in which unit.
 
     Parameters
     ----------
     channel : int or None
-        Only this one of the second dimension.
+        Only this position of the second dimension.
     factors : tuple of float
-        What values are multiplied with, as float64: one for all, or one for each channel. Empty: they
-        are shown as they are stored.
+        The values are multiplied by these, as float64: one for all channels, or one for each. Empty: the
+        stored values are shown.
     offset : float
-        What is added then.
+        Added after the multiplication.
     """
 
     channel: int | None = None
@@ -80,7 +67,7 @@ class Layout:
     Parameters
     ----------
     element : tuple
-        The element type, see the module's table.
+        The element type, see `lazynwb_dask.model.elements`.
     item : tuple of int
         The shape of one row: the dataset's shape without its first dimension.
     chunk : tuple of int or None
@@ -90,13 +77,14 @@ class Layout:
     fill : bytes
         The fill value of one element as stored; empty for zeros.
     raw_edges : bool
-        Chunks that reach beyond the dataset's edge are stored without filters (HDF5 layout version 4).
+        Partial edge chunks are not filtered (a flag of the data layout message, version 4).
     user_block : int
-        Bytes before the HDF5 file proper, which addresses within it don't count.
-    foreign : str
-        The dataset's path, where its data are in another file and libhdf5 is to read them.
+        The base address: bytes before the superblock, from which all addresses count.
+    external : str
+        The dataset's path, where its data are no byte ranges of this file, but in another file that
+        libhdf5 is to read, or in the JSON of a LINDI file.
     rising : bool
-        Values follow one another in order, as far as the standard goes: times of samples.
+        Values are expected in ascending order: timestamps.
     view : View or None
         Values are shown otherwise than they are stored.
     unlisted : str
@@ -110,14 +98,14 @@ class Layout:
     fill: bytes = b""
     raw_edges: bool = False
     user_block: int = 0
-    foreign: str = ""
+    external: str = ""
     rising: bool = False
     view: View | None = None
     unlisted: str = ""
 
     @property
     def computed(self) -> bool:
-        """Whether values follow from the layout, and none are stored."""
+        """Whether values are computed from the layout alone, and none are stored."""
         return bool(self.element[0] == "ramp")
 
     @property
@@ -137,13 +125,11 @@ class Layout:
         return count * (8 if self.view.factors else self.element_bytes)
 
     def chunks(self, rows: int) -> int:
-        """The number of chunks of a dataset of so many rows, absent ones included."""
+        """The number of chunks in a dataset of so many rows, those never written included."""
         if self.chunk is None:
             return 1
-        grid = math.ceil(rows / self.chunk[0])
-        for size, step in zip(self.item, self.chunk[1:], strict=True):
-            grid *= math.ceil(size / step)
-        return grid
+        shape = (rows, *self.item)
+        return math.prod(-(-n // c) for n, c in zip(shape, self.chunk, strict=True))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -159,9 +145,9 @@ class Extents:
     sizes : numpy.ndarray of uint64
         Stored bytes of each chunk.
     masks : numpy.ndarray of uint32 or None
-        Bit i set: filter i was left out for this chunk. None: no bits anywhere.
+        The filter mask of each chunk. Bit i set: filter i was skipped. None: no bits anywhere.
     root : int
-        Where `offsets` is empty: the byte offset of the B-tree (version 1) that lists the chunks.
+        Where `offsets` is empty: the byte offset of the version 1 B-tree that lists the chunks.
     """
 
     rows: int
@@ -171,7 +157,10 @@ class Extents:
     root: int = UNDEFINED
 
     def pack(self) -> bytes:
-        """As bytes: three integers, then 12 bytes a chunk (16 where a filter is masked, 20 where huge)."""
+        """As bytes: three integers, then 12 bytes for each chunk.
+
+        They are 4 more where there are filter masks, and 4 more where a chunk takes 4 GiB.
+        """
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
         head = np.array([self.rows, self.offsets.size << 2 | flags, self.root], "<u8")
@@ -204,6 +193,12 @@ class ArrayIndex:
     layout: Layout
     extents: Extents
 
+    @staticmethod
+    def without_chunks(layout: Layout, rows: int) -> ArrayIndex:
+        """A dataset of which no chunk is known, or none is stored."""
+        nothing = np.zeros(0, "<u8")
+        return ArrayIndex(layout, Extents(rows, nothing, nothing))
+
     @property
     def rows(self) -> int:
         return self.extents.rows
@@ -221,26 +216,26 @@ class ArrayIndex:
 
 @dataclass(frozen=True, eq=False)
 class ColumnIndex:
-    """One column of a table: the values, and for ragged columns the indexes into them.
+    """One column of a table: the values, and the VectorIndex datasets that point into them.
 
     Parameters
     ----------
     name : str
-        As in the frame; ``category/column`` for the categories of an aligned table.
+        As in the frame; ``category/column`` for the categories of an AlignedDynamicTable.
     arrays : tuple of ArrayIndex
-        The values, then the `VectorIndex` datasets from the innermost outward.
+        The values, then the VectorIndex datasets from the innermost outward.
     rows : int
-        The rows that the table has; those that the column doesn't have are null.
+        The number of rows of the table. Rows that the column lacks are null.
     labels : tuple of str or None
-        The labels that an `EnumData` column's numbers stand for.
+        The labels that the numbers of an EnumData column stand for.
     region : bool
-        Whether it is a `DynamicTableRegion`: row numbers of another table, always int64 in the frame.
+        Whether it is a DynamicTableRegion: row numbers of another table, always int64 in the frame.
     problem : str
         Why the column can't be read; empty when it can.
     notes : tuple of str
-        What was odd about it, and was put right.
+        What was unusual about it and was corrected.
     attributes : dict
-        ``description``, ``unit``, ``table`` (a region's target), where they were asked for.
+        ``description``, ``unit`` and ``table`` (the target of a region), where they were requested.
     """
 
     name: str
@@ -268,10 +263,10 @@ class ColumnIndex:
 
     @property
     def nbytes(self) -> int:
-        """Decoded bytes: what the column takes in memory, near enough to plan with."""
+        """Decoded bytes in memory, estimated for variable-length elements."""
         total = 0
         for array in self.arrays:
-            # a variable-length element is 16 bytes of descriptor; its text is guessed at 16 more
+            # a variable-length element is 16 bytes of descriptor; its text is taken to be 16 more
             per = 32 if array.layout.element[0] in ("string", "sequence") else 0
             total += array.rows * array.layout.shown_bytes
             total += per * array.rows * math.prod(array.layout.item)
@@ -288,12 +283,12 @@ class TableIndex:
     rows : int
     columns : dict of str to ColumnIndex
     notes : tuple of str
-        What was odd about it, and was put right.
+        What was unusual about it and was corrected.
     attributes : dict
-        ``description``, where it was asked for; of a TimeSeries all that tells how to show it.
+        ``description``, where it was requested; of a TimeSeries all that tells how to show it.
     damage : str
-        The first column whose metadata can't be right, and how; empty if all are. Such a column has a
-        `problem`, as has one of a form that can't be shown: but here the file is to blame.
+        The first column whose metadata are damaged, and how; empty if none are. Such a column has a
+        `problem`. So has a column of a form that can't be shown, but that is no damage to the file.
     """
 
     path: str
@@ -306,68 +301,25 @@ class TableIndex:
 
 @dataclass(frozen=True, eq=False)
 class FileIndex:
-    """What is known of one file: the one table that was asked for, or None where it has none."""
+    """What is known of one file: the one table that was requested, or None where the file has none."""
 
     source: Source
     table: TableIndex | None
 
 
-def element_bytes(element: ElementType) -> int:
-    """The stored size of one element."""
-    kind = element[0]
-    if kind in ("number", "enum"):
-        return np.dtype(element[1]).itemsize
-    if kind == "bool":
-        return 1
-    if kind in ("text", "compound"):
-        return int(element[1])
-    if kind in ("string", "sequence"):
-        return DESCRIPTOR.itemsize
-    if kind == "reference":
-        return 8
-    if kind == "complex":
-        return 2 * np.dtype(element[1]).itemsize
-    if kind == "ramp":
-        return 8
-    if kind == "array":
-        return math.prod(element[1]) * element_bytes(element[2])
-    if kind == "odd":
-        return int(element[3])
-    raise ValueError(f"unknown element type {element!r}")
-
-
-def element_type(element: ElementType) -> pa.DataType:
-    """The Arrow type of one element's value."""
-    kind = element[0]
-    if kind == "ramp":
-        return pa.float64()
-    if kind == "number":
-        return pa.from_numpy_dtype(np.dtype(element[1]).newbyteorder("="))
-    if kind == "bool":
-        return pa.bool_()
-    if kind in ("enum", "text", "string", "reference"):
-        return pa.string()
-    if kind == "sequence":
-        return pa.list_(element_type(element[1]))
-    if kind == "complex":
-        part = pa.from_numpy_dtype(np.dtype(element[1]).newbyteorder("="))
-        return pa.struct([("r", part), ("i", part)])
-    if kind == "compound":
-        return pa.struct([(name, element_type(inner)) for name, _, inner in element[2]])
-    if kind == "array":
-        inner = element_type(element[2])
-        for _ in element[1]:
-            inner = pa.list_(inner)
-        return inner
-    if kind == "odd":
-        return pa.from_numpy_dtype(np.dtype(element[2]))
-    raise ValueError(f"unknown element type {element!r}")
-
-
 def column_type(
     layouts: tuple[Layout, ...], labels: tuple[str, ...] | None, region: bool = False
 ) -> pa.DataType:
-    """The Arrow type of one row of a column."""
+    """The Arrow type of one row of a column.
+
+    Parameters
+    ----------
+    layouts : tuple of Layout
+        Of the values, then of the VectorIndex datasets.
+    labels : tuple of str or None
+    region : bool
+        Whether it is a DynamicTableRegion.
+    """
     values = layouts[0]
     found = pa.string() if labels is not None else element_type(values.element)
     if region and pa.types.is_integer(found):
@@ -379,15 +331,3 @@ def column_type(
     for _ in range(len(item) + len(layouts) - 1):
         found = pa.list_(found)
     return found
-
-
-def walk(element: ElementType) -> Iterator[ElementType]:
-    """An element type and those within it."""
-    yield element
-    if element[0] in ("sequence",):
-        yield from walk(element[1])
-    elif element[0] == "array":
-        yield from walk(element[2])
-    elif element[0] == "compound":
-        for _, _, inner in element[2]:
-            yield from walk(inner)

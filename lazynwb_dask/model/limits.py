@@ -1,8 +1,7 @@
-"""What a file may declare, checked against what its bytes can hold before any memory is taken.
+"""Limits on what a file may declare, checked before any memory is allocated.
 
-Sizes in a file are claims. A contiguous dataset has to lie within the file. So have the chunks that were
-written: side by side, and as long as what they are said to hold needs at least. What was never written
-takes no bytes, and is therefore limited.
+A contiguous dataset has to lie within the file. So have chunks, which may not overlap, and need as many bytes
+as their filters can't do without. What was never written takes no bytes, and has limits of its own.
 """
 
 from __future__ import annotations
@@ -15,27 +14,27 @@ from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.index import UNDEFINED, ColumnIndex, Extents, Layout
 
 MAX_ELEMENT = 16 << 20
-"""Bytes of one element, such as a string of fixed size."""
+"""Bytes of one element, such as a fixed-length string."""
 MAX_CHUNK = 1 << 30
 """Decoded bytes of one chunk."""
 MAX_SPARE = 64 << 20
 """Bytes by which one chunk may be larger than its whole dataset."""
 MAX_CHUNKS = 1 << 20
-"""Chunks of one dataset, absent ones included."""
+"""Chunks of one dataset, those never written included."""
 MAX_FILL = 1 << 30
 """Bytes of one dataset that were never written."""
 MAX_MISSING = 1 << 22
 """Rows that a column may be shorter than its table."""
 MAX_EXPANSION = 1 << 16
-"""Decoded bytes for each stored one, of any filter."""
+"""Decoded bytes for each stored one, with any filter."""
 DEFLATE_EXPANSION = 1032
-"""Decoded bytes for each stored one, that deflate can reach."""
+"""Decoded bytes for each stored one, with deflate."""
 
-_DEFLATE, _SAME_SIZE = 1, frozenset({2, 3})  # shuffle; fletcher32, but for its 4 bytes
+_DEFLATE, _SAME_SIZE = 1, frozenset({2, 3})  # shuffle, and fletcher32 with 4 more bytes
 
 
 def check_shape(layout: Layout, rows: int, size: int) -> None:
-    """Raise if no file of `size` bytes can hold a dataset of such a layout.
+    """Raise if no file of `size` bytes can hold a dataset of this layout and so many rows.
 
     Raises
     ------
@@ -76,14 +75,14 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
         With the chunks, or only with the root of their B-tree.
     size : int
     name : str
-        What messages call the dataset.
+        The dataset, for messages.
 
     Raises
     ------
     NWBReadError, UnsupportedColumnError
     """
     nbytes = extents.rows * layout.row_bytes
-    if layout.foreign or layout.computed or (layout.unlisted and not extents.offsets.size):
+    if layout.external or layout.computed or (layout.unlisted and not extents.offsets.size):
         return
     if layout.chunk is not None and not extents.offsets.size and layout.chunks(extents.rows):
         if extents.root >= size:
@@ -93,12 +92,12 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     if extents.offsets.size != expected or extents.sizes.size != expected:
         raise NWBReadError(f"damaged: {extents.offsets.size} chunks of {name}, not {expected}")
     chunk = nbytes if layout.chunk is None else math.prod(layout.chunk) * layout.element_bytes
-    if expected == 1 and extents.masks is None:  # most columns, in a tenth of the time
+    if expected == 1 and extents.masks is None:  # most columns; this is ten times faster
         start, stored = int(extents.offsets[0]), int(extents.sizes[0])
         if start + stored <= size and stored * _expansion(layout) >= chunk >= nbytes:
             return
-    there = extents.offsets != UNDEFINED
-    starts, sizes = extents.offsets[there], extents.sizes[there]
+    written = extents.offsets != UNDEFINED
+    starts, sizes = extents.offsets[written], extents.sizes[written]
     ends = starts + sizes
     if (ends > size).any() or (ends < starts).any():
         raise NWBReadError(
@@ -111,9 +110,10 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
             raise NWBReadError(f"damaged: chunks of {name} overlap")
     expansion = np.full(len(sizes), _expansion(layout))
     if extents.masks is not None:
-        left_out = extents.masks[there] & (1 << len(layout.filters)) - 1
-        expansion[left_out > 0] = MAX_EXPANSION  # who knows what was left out
-        expansion[left_out == (1 << len(layout.filters)) - 1] = 1
+        every = (1 << len(layout.filters)) - 1
+        skipped = extents.masks[written] & every
+        expansion[skipped > 0] = MAX_EXPANSION
+        expansion[skipped == every] = 1
     if (sizes.astype(np.float64) * expansion < chunk).any():
         raise NWBReadError(f"damaged: fewer bytes of {name} are stored than its shape declares")
     fill = nbytes - min(nbytes, len(starts) * chunk)
@@ -124,7 +124,7 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
 
 
 def check_missing(column: ColumnIndex) -> None:
-    """Raise if a column is too short for its table to be filled up with nulls."""
+    """Raise if a column lacks too many of its table's rows to be filled up with nulls."""
     have = column.arrays[-1].rows
     if column.rows - have > MAX_MISSING:
         raise NWBReadError(
@@ -133,7 +133,7 @@ def check_missing(column: ColumnIndex) -> None:
 
 
 def _expansion(layout: Layout) -> int:
-    """The decoded bytes for each stored one that a dataset's filters can reach."""
+    """The most decoded bytes for each stored one with the filters of a layout."""
     applied = {f.id for f in layout.filters} - _SAME_SIZE
     if not applied:
         return 1

@@ -1,4 +1,4 @@
-"""Small pieces of a scan as bytes and JSON."""
+"""Parts of scans and catalogs as bytes and JSON."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def thin(values: np.ndarray) -> bytes:
 
 
 def wide(data: bytes) -> np.ndarray:
+    """The integers that `thin` packed."""
     return np.frombuffer(data, f"<i{data[:1].decode()}", offset=1).astype(np.int64)
 
 
 def front(urls: Sequence[str]) -> list[Any]:
-    """URLs without the prefix that they share."""
+    """URLs as their common prefix and the rest of each."""
     if not urls:
         return ["", []]
     low, high = min(urls), max(urls)
@@ -57,7 +58,7 @@ def layout_json(layout: Layout) -> list[Any]:
         layout.fill.hex(),
         layout.raw_edges,
         layout.user_block,
-        layout.foreign,
+        layout.external,
         layout.rising,
         None if view is None else [view.channel, view.factors, view.offset],
         layout.unlisted,
@@ -65,7 +66,7 @@ def layout_json(layout: Layout) -> list[Any]:
 
 
 def layout_of(data: list[Any]) -> Layout:
-    element, item, chunk, filters, fill, raw_edges, user_block, foreign, rising, view, unlisted = (
+    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted = (
         data
     )
     return Layout(
@@ -76,7 +77,7 @@ def layout_of(data: list[Any]) -> Layout:
         bytes.fromhex(fill),
         raw_edges,
         user_block,
-        foreign,
+        external,
         rising,
         None if view is None else View(view[0], tuple(view[1]), view[2]),
         unlisted,
@@ -84,7 +85,7 @@ def layout_of(data: list[Any]) -> Layout:
 
 
 def pack_arrays(arrays: Mapping[str, pa.Array]) -> bytes:
-    """Arrow arrays of one length as bytes, of slices only what they show."""
+    """Arrow arrays of one length as bytes. Of a slice only its values are written."""
     batch = pa.record_batch(list(arrays.values()), names=list(arrays))
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:

@@ -25,12 +25,12 @@ class Shown:
 
     @staticmethod
     def of(channels: object, scaled: bool) -> Shown | None:
-        """What the user asked for; None for data as they are stored.
+        """From the arguments of `read_nwb`; None for data as they are stored.
 
         Raises
         ------
         TypeError, ValueError
-            Channels that can't be told apart by number.
+            `channels` is no selection of channels by number.
         """
         if channels is None:
             return Shown(scaled=True) if scaled else None

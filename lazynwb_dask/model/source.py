@@ -1,4 +1,4 @@
-"""What a file is called: its place, its size and version, and the name that may be shown."""
+"""Files: their URL, size and version, and the name that messages show."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-# In these, what stands before the @ is a container or a user's name without which the URL means
-# something else, and never a password.
+# In URLs of these schemes, the part before the @ is a container or a user name that the URL needs, and never
+# a password.
 _ACCOUNT_BEFORE_AT = frozenset({"abfs", "abfss", "az", "adl", "wasb", "wasbs"})
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
@@ -22,13 +22,13 @@ class Source:
     url : str
         Absolute POSIX path of a local file, or the URL as given.
     size : int, optional
-        Bytes, where a listing or an answer has told.
+        Bytes, if known from a listing or a response.
     etag : str, optional
-        What tells this version from others: a strong ETag as the store gives it, quotes kept, or a
-        Last-Modified date; for a local file ``<mtime_ns>-<inode>``. None if unknown or weak.
+        Identifies this version: a strong ETag as the store gives it, with its quotes, or a Last-Modified
+        date; of a local file ``<mtime_ns>-<inode>``. None if unknown or weak.
     parts : tuple of Source
-        Of a LINDI file, the files that its values lie in, with their sizes. Byte positions count
-        through them as if one followed the other.
+        Of a LINDI file, the files with its values, and their sizes. Byte positions refer to their
+        concatenation.
     """
 
     url: str
@@ -38,12 +38,12 @@ class Source:
 
     @property
     def reach(self) -> int:
-        """The first byte position behind all values."""
+        """The first byte position after all values."""
         return sum(part.size or 0 for part in self.parts) if self.parts else self.size or 0
 
 
 def is_local(url: str) -> bool:
-    """Whether a source is a file of this machine, read without any filesystem in between."""
+    """Whether a source is a file of this machine that is read without fsspec."""
     return "::" not in url and not _SCHEME.match(local_path(url))
 
 
@@ -57,7 +57,7 @@ def is_lindi(url: str) -> bool:
 
 
 def local_path(url: str) -> str:
-    """A local file's path, also if it was given as ``file://``."""
+    """A local file's path, without ``file://``."""
     return url.removeprefix("file://").removeprefix("local://")
 
 
@@ -67,7 +67,7 @@ def local_version(stat: os.stat_result) -> str:
 
 
 def shown(url: str) -> str:
-    """A URL as messages show it: without query, fragment and password, where secrets hide.
+    """A URL as messages show it: without query, fragment and password, which may be secret.
 
     Examples
     --------

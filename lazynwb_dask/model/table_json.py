@@ -1,4 +1,4 @@
-"""A table's index as JSON and bytes, and back: for the cache on disk, and between processes."""
+"""A table's index as JSON and bytes: for the cache on disk, and between processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lazynwb_dask.model.packing import layout_json, layout_of
 MAX_ROWS = 1 << 40  # of a table
 
 
-class FormError(ValueError):
-    """Something that can't be a table's index."""
+class InvalidIndexError(ValueError):
+    """No packed index of a table."""
 
 
 def pack_table(table: TableIndex, parts: list[bytes]) -> dict[str, Any]:
-    """An index as JSON; where chunks lie is appended to `parts`."""
+    """An index as JSON. The packed extents are appended to `parts`."""
     layouts: dict[Layout, int] = {}
     columns = []
     for column in table.columns.values():
@@ -50,13 +50,13 @@ def unpack_table(
     payload : bytes or memoryview
         The parts, one after the other.
     size : int, optional
-        Of the file. With it, what the index says is checked as if the file said it, since whoever
-        packed it may have been led astray.
+        Of the file. With it, the index is checked as a file is, since the process that packed it may
+        have been compromised.
 
     Raises
     ------
-    FormError, KeyError, TypeError, ValueError, OverflowError, NWBReadError
-        It is not one, or says what no file of that size can hold.
+    InvalidIndexError, KeyError, TypeError, ValueError, OverflowError, NWBReadError
+        It is no index, or one that no file of that size can have.
     """
     layouts = [layout_of(packed) for packed in data["layouts"]]
     columns: dict[str, ColumnIndex] = {}
@@ -81,10 +81,10 @@ def unpack_table(
         )
         if size is not None and not column.problem:
             check_missing(column)
-            _ = column.type  # raises for an element type that there isn't
+            _ = column.type  # raises for an unknown element type
         columns[column.name] = column
     if at != len(payload):
-        raise FormError("more bytes than extents")
+        raise InvalidIndexError("more bytes than extents")
     notes = tuple(map(_text, data["notes"]))
     attributes = {_text(k): _text(v) for k, v in data["attributes"].items()}
     damage = _text(data["damage"])
@@ -93,11 +93,11 @@ def unpack_table(
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise FormError("not a text")
+        raise InvalidIndexError("not a text")
     return value
 
 
 def _count(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value <= MAX_ROWS:
-        raise FormError("not a count")
+        raise InvalidIndexError("not a count")
     return value

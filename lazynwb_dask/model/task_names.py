@@ -1,4 +1,4 @@
-"""What tasks are called where Dask shows them."""
+"""Names of tasks, as Dask shows them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from itertools import takewhile
 
 from lazynwb_dask.model.source import shown
 
-LONGEST = 60  # characters of either part: workers that spill to disk make file names of task names
+LONGEST = (
+    60  # characters of either part, since workers that spill to disk use task names as file names
+)
 
 
 def words(path: str) -> list[str]:
@@ -21,7 +23,7 @@ def words(path: str) -> list[str]:
 
 
 def tables(label: str) -> list[str]:
-    """The words that a label has after the first, as far as Dask groups tasks by them.
+    """The words of a label after the first, as far as Dask groups tasks by them.
 
     >>> tables("read-units-@sub-01")
     ['units']
@@ -30,10 +32,10 @@ def tables(label: str) -> list[str]:
 
 
 def task_label(kind: str, about: Sequence[str], urls: Sequence[str]) -> str:
-    """What is done with which tables, by which Dask groups tasks, and with which file, if it is one.
+    """The name of a task: what it does, the tables, and the file if it is a single one.
 
-    Dask groups by words of nothing but letters up to the first other one. So one that begins with ``@``
-    keeps tasks of several files in one group, while each is called by its own name.
+    Dask groups tasks by the words of a name up to the first with other characters than letters. So the
+    ``@`` keeps the tasks of several files in one group.
 
     >>> task_label("read", ["units"], ["https://host/sub-01.nwb?secret=1"])
     'read-units-@sub-01'

@@ -1,7 +1,8 @@
 """TimeSeries in HDF5 files as tables of two columns, `timestamps` and `data`.
 
-Timestamps are stored, often by way of a link to another series', or follow from a start and a rate. What
-turns stored values into physical ones is kept as attributes of the table: see `lazynwb_dask.nwb.series_view`.
+Timestamps are stored, often as a link to those of another series, or computed from `starting_time` and its
+`rate`. How stored values become physical ones is kept in the attributes of the table: see
+`lazynwb_dask.nwb.series_view`.
 """
 
 from __future__ import annotations
@@ -9,25 +10,23 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from h5py import h5d, h5g
 
-from lazynwb_dask.hdf5.links import Refused, attribute, find, is_table, small, text
-from lazynwb_dask.hdf5.plain import plain
+from lazynwb_dask.hdf5.dataset import Dataset
+from lazynwb_dask.hdf5.json_values import json_value
+from lazynwb_dask.hdf5.links import Refused, attribute, find, small, text
 from lazynwb_dask.hdf5.sparse_file import Miss
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Extents, Layout, TableIndex
-
-if TYPE_CHECKING:
-    from lazynwb_dask.hdf5.dataset import Dataset
-    from lazynwb_dask.nwb.tables import Indexer
+from lazynwb_dask.nwb.columns import ColumnIndexer, Members
+from lazynwb_dask.nwb.tables import is_table
 
 SERIES = "series"
-"""The attribute of a `TableIndex` that says it is of a TimeSeries: its neurodata_type."""
+"""The attribute of a `TableIndex` of a TimeSeries that holds its neurodata_type."""
 REGIONS = ("electrodes", "rois")
 MAX_REGION = 1 << 16  # rows of a region that are part of the index
-_EXACT = (("number", "<f8"), ("number", ">f8"))  # what conditions are compared as
+_FLOAT64 = (("number", "<f8"), ("number", ">f8"))  # predicates are compared as such
 _PARTS = ("timestamps", "starting_time", "data", "external_file")
 _OF_GROUP = ("neurodata_type", "description", "comments")
 _OF_DATA = ("unit", "conversion", "offset", "resolution")
@@ -36,68 +35,62 @@ _OF_DATA = ("unit", "conversion", "offset", "resolution")
 def is_series(root: h5g.GroupID, group: h5g.GroupID, path: str) -> bool:
     """Whether a group that is no table is a TimeSeries.
 
-    It has times, or data under a type whose name says so. (Events of older extensions have times only.)
+    It has times, or data and a neurodata_type that ends in "Series". (Events of older extensions have times
+    only.)
     """
     if is_table(group):
         return False
     here = {name for name in _PARTS if group.links.exists(name.encode())}
     if here & {"timestamps", "starting_time"}:
         return any(_is_dataset(root, f"{path}/{name}") for name in here)
-    named = text(attribute(group, "neurodata_type")) if here else ""
-    return named.endswith("Series") and _is_dataset(root, f"{path}/{min(here)}")
+    kind = text(attribute(group, "neurodata_type")) if here else ""
+    return kind.endswith("Series") and _is_dataset(root, f"{path}/{min(here)}")
 
 
 def _is_dataset(root: h5g.GroupID, path: str) -> bool:
     try:
         found = find(root, path)
     except Refused as exc:
-        return exc.foreign
+        return exc.external
     return found is not None and isinstance(found[0], h5d.DatasetID)
 
 
-def index_series(indexer: Indexer, group: h5g.GroupID, path: str) -> TableIndex:
+def index_series(indexer: ColumnIndexer, group: h5g.GroupID, path: str) -> TableIndex:
     """The index of a TimeSeries."""
-    datasets, problems = indexer.datasets(group, path)
-    data, times = datasets.get("data"), datasets.get("timestamps")
-    external = "external_file" in datasets and (data is None or data.rows == 0)
-    lengths = [
-        d.rows for d in (times, None if external else data) if d is not None and not d.problem
-    ]
+    members = indexer.members(group, path)
+    data, times = members.datasets.get("data"), members.datasets.get("timestamps")
+    in_files = "external_file" in members.datasets and (data is None or data.rows == 0)
+    stored = (times, None if in_files else data)
+    lengths = [d.rows for d in stored if d is not None and not d.problem]
     rows = min(lengths) if lengths else 0
-    if times is None and "timestamps" not in problems and (data is None or external):
+    if times is None and "timestamps" not in members.problems and (data is None or in_files):
         rows = 0  # a rate alone doesn't tell how many samples there are
-    attributes = _attributes(indexer, group, datasets)
-    if external:
-        attributes |= _values("external_file", datasets["external_file"])
-    columns = {}
-    for column in (
-        _times(indexer, datasets, problems, rows, attributes),
-        _data(indexer, datasets, problems, rows, external),
-    ):
-        if column is not None:
-            columns[column.name] = column
+    attributes = _attributes(indexer, group, members.datasets)
+    if in_files:
+        attributes |= _values("external_file", members.datasets["external_file"])
+    found = (
+        _times(indexer, members, rows, attributes),
+        _data(indexer, members, rows, in_files),
+    )
     if indexer.sparse.missing:
         raise Miss(path)
+    columns = {column.name: column for column in found if column is not None}
     return TableIndex(path, rows, columns, attributes=attributes)
 
 
 def _times(
-    indexer: Indexer,
-    datasets: dict[str, Dataset],
-    problems: dict[str, str],
-    rows: int,
-    attributes: dict[str, str],
+    indexer: ColumnIndexer, members: Members, rows: int, attributes: dict[str, str]
 ) -> ColumnIndex | None:
     name = "timestamps"
-    if name in datasets or name in problems:
-        column = _column(indexer, name, datasets, problems, rows)
+    if name in members.datasets or name in members.problems:
+        column = indexer.column(name, name, members, rows)
         if column.problem:
             return column
         array = column.arrays[0]
-        if array.layout.item or array.layout.element not in _EXACT:
+        if array.layout.item or array.layout.element not in _FLOAT64:
             return column
         return replace(column, arrays=(replace(array, layout=replace(array.layout, rising=True)),))
-    if "starting_time" not in datasets:
+    if "starting_time" not in members.datasets:
         return None
     start, rate = _number(attributes.get("starting_time")), _number(attributes.get("rate"))
     if not (math.isfinite(start) and math.isfinite(rate) and rate > 0):
@@ -113,74 +106,60 @@ def _number(text: str | None) -> float:
 
 
 def ramp(start: float, rate: float, rows: int) -> ArrayIndex:
-    """Times by a regular clock: nothing of them is stored."""
-    nothing = np.zeros(0, "<u8")
-    layout = Layout(("ramp", start, rate), rising=True)
-    return ArrayIndex(layout, Extents(rows, nothing, nothing))
+    """Times at a constant rate, of which nothing is stored.
+
+    Parameters
+    ----------
+    start : float
+        In seconds.
+    rate : float
+        In Hz.
+    rows : int
+    """
+    return ArrayIndex.without_chunks(Layout(("ramp", start, rate), rising=True), rows)
 
 
 def _data(
-    indexer: Indexer,
-    datasets: dict[str, Dataset],
-    problems: dict[str, str],
-    rows: int,
-    external: bool,
+    indexer: ColumnIndexer, members: Members, rows: int, in_files: bool
 ) -> ColumnIndex | None:
-    if "data" in datasets or "data" in problems:
-        return _column(indexer, "data", datasets, problems, rows)
-    if not external:
+    name = "data"
+    if name in members.datasets or name in members.problems:
+        return indexer.column(name, name, members, rows)
+    if not in_files:
         return None
     absent = Extents(0, np.full(1, UNDEFINED, "<u8"), np.zeros(1, "<u8"))
-    note = "its values are in external files"
-    return ColumnIndex(
-        "data", (ArrayIndex(Layout(("number", "<f8")), absent),), rows, notes=(note,)
-    )
-
-
-def _column(
-    indexer: Indexer,
-    name: str,
-    datasets: dict[str, Dataset],
-    problems: dict[str, str],
-    rows: int,
-) -> ColumnIndex:
-    if name in problems:
-        return ColumnIndex(name, rows=rows, problem=problems[name])
-    return indexer.column(name, name, datasets, {}, rows)
+    array = ArrayIndex(Layout(("number", "<f8")), absent)
+    return ColumnIndex(name, (array,), rows, notes=("its values are in external files",))
 
 
 def _attributes(
-    indexer: Indexer, group: h5g.GroupID, datasets: dict[str, Dataset]
+    indexer: ColumnIndexer, group: h5g.GroupID, datasets: dict[str, Dataset]
 ) -> dict[str, str]:
-    """What is said of a series, as text; numbers so that they can be read again."""
+    """What is said of a series, as text; of numbers a text from which they can be read again."""
     found = indexer.attributes(group, list(_OF_GROUP))
     found[SERIES] = found.pop("neurodata_type", "")
     data, times = datasets.get("data"), datasets.get("timestamps")
-    if data is not None and data.here:
+    if data is not None and data.in_file:
         found |= indexer.attributes(data.id, list(_OF_DATA))
     if times is not None:
         found["timestamps"] = times.path
     start = datasets.get("starting_time")
-    if start is not None and start.here and times is None:
+    if start is not None and start.in_file and times is None:
         found |= indexer.attributes(start.id, ["rate"])
         values = json.loads(_values("", start)[""])
         if values:
             found["starting_time"] = str(values[0])
     if "channel_conversion" in datasets:
-        held = datasets["channel_conversion"]
-        found |= _values("channel_conversion", held)
-        if held.here:
-            found |= {
-                f"channel_{name}": value
-                for name, value in indexer.attributes(held.id, ["axis"]).items()
-            }
+        factors = datasets["channel_conversion"]
+        found |= _values("channel_conversion", factors)
+        if factors.in_file:
+            axis = indexer.attributes(factors.id, ["axis"])
+            found |= {f"channel_{name}": value for name, value in axis.items()}
     for name in REGIONS:
         region = datasets.get(name)
-        if region is not None and region.here and not region.problem:
-            found |= {
-                f"{name}_table": value
-                for value in indexer.attributes(region.id, ["table"]).values()
-            }
+        if region is not None and region.in_file and not region.problem:
+            target = indexer.attributes(region.id, ["table"])
+            found |= {f"{name}_table": value for value in target.values()}
             found |= _values(name, region)
     return found
 
@@ -190,6 +169,6 @@ def _values(name: str, dataset: Dataset) -> dict[str, str]:
     try:
         if dataset.id is None or dataset.problem or not 0 < dataset.rows <= MAX_REGION:
             return {name: "[]"}
-        return {name: json.dumps(plain(small(dataset.id)))}
+        return {name: json.dumps(json_value(small(dataset.id)))}
     except Exception:
-        return {name: "[]"}  # or not here yet: then another pass follows
+        return {name: "[]"}  # if blocks are missing, another pass follows

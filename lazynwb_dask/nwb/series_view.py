@@ -1,6 +1,6 @@
-"""How a TimeSeries is shown: one column for each channel, and values in their unit.
+"""Views of a TimeSeries: one column for each channel, and values in their unit.
 
-Both are views of the stored `data`: nothing of them is in a file's index, so the same index serves all.
+The stored `data` are indexed once. Views are applied afterwards, so that a file's index doesn't depend on them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lazynwb_dask.nwb.series import SERIES
 
 
 def show(table: TableIndex, how: Shown | None, name: str) -> TableIndex:
-    """A TimeSeries' index with `data` shown as asked for.
+    """The index of a TimeSeries with a view of `data`.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def show(table: TableIndex, how: Shown | None, name: str) -> TableIndex:
     Raises
     ------
     NWBReadError
-        It isn't a TimeSeries, or its data have no channels, or are no numbers.
+        It is no TimeSeries, or its data have no channels or are no numbers.
     """
     if how is None:
         return table
@@ -54,14 +54,14 @@ def show(table: TableIndex, how: Shown | None, name: str) -> TableIndex:
     return replace(table, columns=columns)
 
 
-def _channels(asked: Sequence[int], array: ArrayIndex, where: str) -> Sequence[int]:
+def _channels(wanted: Sequence[int], array: ArrayIndex, where: str) -> Sequence[int]:
     item = array.layout.item
     if len(item) != 1:
         raise NWBReadError(
             f"{where}: channels= needs data of two dimensions, time and channel; these have "
             f"{1 + len(item)}"
         )
-    return [n for n in asked if n < item[0]] if asked else range(item[0])
+    return [n for n in wanted if n < item[0]] if wanted else range(item[0])
 
 
 def _viewed(data: ColumnIndex, name: str, view: View) -> ColumnIndex:
@@ -71,15 +71,25 @@ def _viewed(data: ColumnIndex, name: str, view: View) -> ColumnIndex:
 
 
 def stored_conversion(table: TableIndex) -> tuple[float, float, tuple[float, ...] | None]:
-    """The factor and the offset of a series' data, and the factors of its channels if it has such."""
-    said = table.attributes
-    factor, offset = (_number(said.get(k), d) for k, d in (("conversion", 1.0), ("offset", 0.0)))
-    text = said.get("channel_conversion")
+    """The conversion and the offset of a series' data, and its channel_conversion if there is one."""
+    known = table.attributes
+    factor, offset = (_number(known.get(k), d) for k, d in (("conversion", 1.0), ("offset", 0.0)))
+    text = known.get("channel_conversion")
     return factor, offset, None if text is None else tuple(float(v) for v in json.loads(text))
 
 
 def check_channels(where: str, factors: int, item: Sequence[int]) -> None:
-    """Raise unless there is a factor for each channel of a sample; one of no dimension has one."""
+    """Raise unless there is a factor for each channel. A scalar sample has one channel.
+
+    Parameters
+    ----------
+    where : str
+        The series, for messages.
+    factors : int
+        The length of channel_conversion.
+    item : sequence of int
+        The shape of a sample.
+    """
     channels = item[0] if item else 1
     if factors != channels:
         raise NWBReadError(
@@ -89,13 +99,7 @@ def check_channels(where: str, factors: int, item: Sequence[int]) -> None:
 
 
 def _factors(table: TableIndex, where: str) -> tuple[tuple[float, ...], float]:
-    """What stored values are multiplied with, one for all or one for each channel, and what is added.
-
-    Raises
-    ------
-    NWBReadError
-        There are not as many factors as channels.
-    """
+    """The factors of a `View`, one for all channels or one for each, and its offset."""
     factor, offset, each = stored_conversion(table)
     if each is None:
         return (factor,), offset
@@ -111,7 +115,7 @@ def _number(text: str | None, default: float) -> float:
 
 
 def show_all(found: Sequence[FileIndex], how: Shown | None) -> list[FileIndex]:
-    """Many files' TimeSeries, shown as asked for. A file that lacks a channel lacks that column.
+    """Views of many files' TimeSeries. A file that lacks a channel lacks that column.
 
     Raises
     ------

@@ -1,10 +1,11 @@
-"""The session and subject fields of NWB files in HDF5: the small datasets of three groups, as plain values.
+"""The session and subject fields of NWB files in HDF5: the small datasets of three groups.
 
-Values are data: text stays text, whatever it says.
+Values are data and never evaluated: text stays text.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,32 +14,31 @@ import h5py
 from h5py import h5a, h5d, h5g, h5t
 
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.dataset import elsewhere
+from lazynwb_dask.hdf5.dataset import external_data
+from lazynwb_dask.hdf5.json_values import JSONValue, json_value
 from lazynwb_dask.hdf5.links import Refused, attribute, children, find, small
-from lazynwb_dask.hdf5.plain import Plain, plain
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.nwb.tables import check_nwb, root_version
+from lazynwb_dask.nwb.version import check_nwb, nwb_version
 
 SUBJECT = "/general/subject"
 GROUPS = ("/", "/general", SUBJECT)
-MAX_BYTES = 1 << 20  # of a field as stored: what is larger is data, not a field
+MAX_BYTES = 1 << 20  # of a field as stored; a larger dataset is no field
 MAX_FIELDS = 2_000
-# Attributes that say what an object is, rather than something about the subject.
+# Attributes of the format, which say nothing about the subject.
 _OF_THE_FORMAT = frozenset({".specloc", "help", "namespace", "neurodata_type", "object_id"})
 _KINDS = (h5t.TypeStringID, h5t.TypeIntegerID, h5t.TypeFloatID, h5t.TypeEnumID)
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """What a file says of its session.
+    """The session and subject fields of one file.
 
     Parameters
     ----------
     source : Source
     fields : dict
-        By group, then name: text, numbers, booleans, or (nested) lists of them. Nothing that JSON
-        doesn't know.
+        By the path of the group, then by name: values that JSON has, or (nested) lists of them.
     """
 
     source: Source
@@ -47,13 +47,13 @@ class Session:
 
 @dataclass(frozen=True)
 class ReadSession:
-    """The job of `read_session`."""
+    """The job of `read_session`: the fields of a `Session`."""
 
-    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> Plain:
+    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> JSONValue:
         fields: dict[str, dict[str, Any]] = {}
         try:
             check_nwb(file.id, name)
-            fields["/"] = {"nwb_version": root_version(file.id)}
+            fields["/"] = {"nwb_version": nwb_version(file.id)}
         except Exception:
             if not sparse.missing:
                 raise
@@ -72,11 +72,11 @@ class ReadSession:
             raise Miss("/")
         if sum(map(len, fields.values())) > MAX_FIELDS:
             raise NWBReadError(f"damaged: more than {MAX_FIELDS} fields of a session")
-        return Plain(fields)
+        return JSONValue(fields)
 
 
 def _fields(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
-    """A group's fields. One that is not here yet, not allowed or damaged costs none of the others."""
+    """A group's fields. One that is not present, refused or damaged is left out."""
     for name, _ in children(group):
         try:
             found = find(root, f"{path}/{name}")
@@ -84,14 +84,16 @@ def _fields(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[
                 continue
             dataset = found[0]
             kind = dataset.get_type()
-            if not isinstance(kind, _KINDS) or elsewhere(dataset):
+            if not isinstance(kind, _KINDS) or external_data(dataset):
                 continue
             shape = dataset.shape
-            if shape is None or len(shape) > 2 or _bytes(shape, kind) > MAX_BYTES:
+            if shape is None or len(shape) > 2:
                 continue
-            yield name, _stripped(plain(small(dataset).reshape(shape)), kind)
+            if math.prod(shape) * int(kind.get_size()) > MAX_BYTES:
+                continue
+            yield name, _stripped(json_value(small(dataset).reshape(shape)), kind)
             if path == SUBJECT and name == "age":
-                yield "age_reference", plain(attribute(dataset, "reference"))
+                yield "age_reference", json_value(attribute(dataset, "reference"))
         except Exception:
             continue
     if path == SUBJECT:
@@ -99,25 +101,18 @@ def _fields(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[
 
 
 def _attributes(group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
-    """What extensions store as attributes."""
+    """The attributes of a group, where extensions store fields."""
     for i in range(min(h5a.get_num_attrs(group), MAX_FIELDS)):
         try:
             name = h5a.open(group, index=i).name.decode("utf-8", "replace")
             if name not in _OF_THE_FORMAT:
-                yield name, plain(attribute(group, name))
+                yield name, json_value(attribute(group, name))
         except Exception:
             continue
 
 
-def _bytes(shape: tuple[int, ...], kind: h5t.TypeID) -> int:
-    size = int(kind.get_size())
-    for n in shape:
-        size *= n
-    return size
-
-
 def _stripped(value: Any, kind: h5t.TypeID) -> Any:
-    """Text without the blanks that only pad it."""
+    """Space-padded text without its padding."""
     if isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str():
         if isinstance(value, list):
             return [_stripped(v, kind) for v in value]

@@ -1,4 +1,4 @@
-"""Which dataset of a table is the VectorIndex of which."""
+"""VectorIndex: which dataset of a table points into the rows of which."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from lazynwb_dask.hdf5.links import MAX_SMALL, attribute, text
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 
 
-def indexes_of(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[str, str]:
-    """The name of the VectorIndex of each dataset that has one."""
+def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[str, str]:
+    """The name of the VectorIndex of each dataset that has one.
+
+    A VectorIndex refers to its dataset by the attribute `target`, or else by its name, ``<dataset>_index``.
+    """
     found: dict[str, str] = {}
     addresses = {dataset.address: name for name, dataset in datasets.items()}
     for name, dataset in datasets.items():
         try:
-            if dataset.elsewhere is not None:
-                layout = dataset.elsewhere.layout
-                typed = not layout.item and layout.element[0] == "number"
-            elif not dataset.here or dataset.problem or dataset.rank != 1:
+            if dataset.array is not None:
+                layout = dataset.array.layout
+                is_index = not layout.item and layout.element[0] == "number"
+            elif not dataset.in_file or dataset.problem or dataset.rank != 1:
                 continue
             else:
-                typed = dataset.kind in (h5t.INTEGER, h5t.FLOAT)
-                typed = typed or (name.endswith("_index") and _is_typed(dataset))
-            known = typed and dataset.here
-            target = _target(dataset, addresses, sparse) if known else None
+                is_index = dataset.type_class in (h5t.INTEGER, h5t.FLOAT)
+                is_index = is_index or (name.endswith("_index") and _is_typed(dataset))
+            if not is_index:
+                continue
+            target = _target(dataset, addresses, sparse) if dataset.in_file else None
         except Exception:
             continue
-        if typed and target is None and name.endswith("_index"):
+        if target is None and name.endswith("_index"):
             sibling = name.removesuffix("_index")
             target = sibling if sibling in datasets else None
         if target is not None and target != name and target not in found:
@@ -40,30 +44,30 @@ def indexes_of(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[str,
 
 
 def _target(dataset: Dataset, addresses: Mapping[int, str], sparse: SparseFile) -> str | None:
-    """The sibling that a VectorIndex's `target` refers to; None for none, a dead one, or itself."""
+    """The sibling that `target` refers to; None for none, and for a dangling reference."""
     try:
         if not dataset.has("target"):
             return None
-        plain = dataset.header.reference("target") if dataset.header else None
-        if plain is not None:
-            return addresses.get(plain)
-        held = h5a.open(dataset.id, b"target")
-        kind = held.get_type()
+        address = dataset.header.reference("target") if dataset.header else None
+        if address is not None:
+            return addresses.get(address)
+        opened = h5a.open(dataset.id, b"target")
+        kind = opened.get_type()
         if kind.get_class() != h5t.REFERENCE or kind.get_size() != 8:
             return None
-        if math.prod(held.shape) > MAX_SMALL:
+        if math.prod(opened.shape) > MAX_SMALL:
             return None
-        raw = np.zeros(held.shape, "<u8")
-        held.read(raw, kind)
+        raw = np.zeros(opened.shape, "<u8")
+        opened.read(raw, kind)
     except Exception:
         if sparse.missing:
             raise
-        return None  # damaged: as good as dead
+        return None  # damaged
     return addresses.get(int(raw.reshape(-1)[0])) if raw.size else None
 
 
 def _is_typed(dataset: Dataset) -> bool:
-    """Whether a dataset says that it is a VectorIndex, whatever it holds."""
+    """Whether the neurodata_type of a dataset is VectorIndex, whatever it holds."""
     return (
         dataset.has("neurodata_type")
         and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"

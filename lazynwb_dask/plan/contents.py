@@ -5,17 +5,17 @@ from __future__ import annotations
 import html
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from lazynwb_dask.errors import Failure, NWBError
-from lazynwb_dask.metadata.queries import take_stock
+from lazynwb_dask.errors import Failure
+from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.contents import OTHER, TABLE, TIMESERIES
-from lazynwb_dask.plan.index_files import concurrently
-from lazynwb_dask.storage import Settings
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.plan.each_file import each_file
+from lazynwb_dask.storage.access import FileAccess
 
 # Columns with the pandas dtype of each.
 COLUMNS = {
@@ -49,30 +49,12 @@ class Contents(pd.DataFrame):
         return f"<div><strong>{name}</strong>{_list(_tree(self))}</div>"
 
 
-def stock(
-    sources: Sequence[Source],
-    options: Options,
-    settings: Settings,
-    *,
-    threads: int = 32,
-    on_error: str = "raise",
-    progress: bool = False,
+def list_objects(
+    sources: Sequence[Source], access: FileAccess, on_error: str
 ) -> tuple[list[tuple[Source, list[dict[str, Any]]]], list[Failure]]:
     """What each of many files holds, in source order, and the files that can't be read."""
-
-    def take(source: Source) -> tuple[Source, list[dict[str, Any]]] | Failure:
-        try:
-            return take_stock(source, options, settings)
-        except NWBError as exc:
-            if on_error == "raise":
-                raise
-            return Failure.of(shown(source.url), "plan", exc)
-
-    results = list(concurrently(list(dict.fromkeys(sources)), take, threads, progress))
-    return (
-        [r for r in results if not isinstance(r, Failure)],
-        [r for r in results if isinstance(r, Failure)],
-    )
+    distinct = list(dict.fromkeys(sources))
+    return each_file(distinct, partial(queries.list_objects, access=access), on_error)
 
 
 def of_one(source: Source, objects: Sequence[dict[str, Any]]) -> Contents:

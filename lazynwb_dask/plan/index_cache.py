@@ -15,7 +15,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -25,14 +25,9 @@ from dask.utils import parse_bytes
 
 from lazynwb_dask import config
 from lazynwb_dask._version import __version__
-from lazynwb_dask.decode.available import usable
-from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import FileIndex
-from lazynwb_dask.model.source import Source, is_lindi, shown
-from lazynwb_dask.nwb.tables import Table, table_path
+from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.index_cache_entry import FORMAT, Entry, dump, load
-from lazynwb_dask.storage import Settings
-from lazynwb_dask.storage.options import Options
 from lazynwb_dask.util.locks import Lock
 
 ALL_TABLES = "*"  # in place of a table's path: the paths of all
@@ -70,7 +65,7 @@ def is_identified(source: Source) -> bool:
 
 
 @dataclass(frozen=True)
-class Store:
+class IndexCache:
     """A folder of entries.
 
     Parameters
@@ -197,101 +192,14 @@ def _held(folder: Path) -> Iterator[tuple[str, float, int]]:
                         yield file.path, status.st_mtime, status.st_size
 
 
-def store() -> Store | None:
+def index_cache() -> IndexCache | None:
     """The store that the configuration names; None where it is switched off."""
     if not config.get("cache"):
         return None
     folder = config.get("cache-directory") or _default()
-    return Store(Path(folder).expanduser(), parse_bytes(config.get("cache-size")))
+    return IndexCache(Path(folder).expanduser(), parse_bytes(config.get("cache-size")))
 
 
 @lru_cache(maxsize=1)
 def _default() -> str:
     return platformdirs.user_cache_dir("lazynwb-dask", appauthor=False)
-
-
-# --------------------------------------------------------------------------------------------- indexing
-def index_file(
-    source: Source,
-    table: Table,
-    options: Options,
-    settings: Settings,
-    *,
-    details: bool = False,
-    allow_external_links: bool = False,
-) -> FileIndex:
-    """The index of the table that a file has under a name: from the store, else from the file.
-
-    As `metadata.queries.index_file`, but columns whose chunks can't be decoded here are marked. What files
-    that were let to name others say isn't kept, since nothing tells when the others change. A LINDI file
-    is an index itself.
-    """
-    held = None if allow_external_links or is_lindi(source.url) else store()
-    if held is not None:
-        known = _known(held, source, table, details)
-        if known is not None:
-            return _usable(known)
-    listed: list[str] = []
-
-    def choose(paths: list[str]) -> str | None:
-        listed.extend(paths)
-        return table(paths) if callable(table) else None
-
-    found = queries.index_file(
-        source,
-        choose if callable(table) else table,
-        options,
-        settings,
-        details=details,
-        allow_external_links=allow_external_links,
-    )
-    if held is not None:
-        if callable(table):
-            held.put(found.source, ALL_TABLES, paths=listed)
-        _keep(held, found, table, details)
-    return _usable(found)
-
-
-def _usable(found: FileIndex) -> FileIndex:
-    return found if found.table is None else replace(found, table=usable(found.table))
-
-
-def _keep(held: Store, found: FileIndex, table: Table, details: bool) -> None:
-    there = found.table.path if found.table is not None else None
-    if there is not None:
-        held.put(found.source, there, found, details=details)
-    for name in [] if callable(table) else _names(table):
-        if table_path(name) == there:
-            break
-        held.put(found.source, table_path(name), details=details)
-
-
-def _known(held: Store, source: Source, table: Table, details: bool) -> FileIndex | None:
-    if callable(table):
-        entry = held.get(source, ALL_TABLES)
-        if entry is None or entry.paths is None:
-            return None
-        picked = table(list(entry.paths))
-        names = [] if picked is None else [picked]
-    else:
-        names = _names(table)
-    for name in names:
-        entry = held.get(source, table_path(name), details)
-        if entry is None:
-            return None
-        if entry.table is not None:
-            return FileIndex(source, entry.table)
-    return FileIndex(source, None)
-
-
-def _names(table: Table) -> list[str]:
-    assert not callable(table)
-    return [table] if isinstance(table, str) else list(table)
-
-
-def first_asked(table: Table) -> str:
-    """What is looked up first in the store for a table."""
-    if callable(table):
-        return ALL_TABLES
-    names = _names(table)
-    return table_path(names[0]) if names else ALL_TABLES

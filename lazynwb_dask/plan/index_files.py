@@ -1,89 +1,104 @@
-"""Many files' indexes: made concurrently, in source order, with one failure policy for all."""
+"""Many files' indexes of one table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
-from typing import TypeVar
+from collections.abc import Sequence
+from dataclasses import replace
 
-from lazynwb_dask.errors import Failure, NWBError, NWBReadError
+from lazynwb_dask import config
+from lazynwb_dask.decode.available import mark_undecodable
+from lazynwb_dask.errors import Failure, NWBReadError
+from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import FileIndex
 from lazynwb_dask.model.source import Source, is_local, shown
-from lazynwb_dask.nwb.tables import Table
-from lazynwb_dask.plan import index_cache as store
+from lazynwb_dask.nwb.names import table_path
+from lazynwb_dask.plan.each_file import each_file
+from lazynwb_dask.plan.index_cache import ALL_TABLES, IndexCache, index_cache
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.stat import versions
-from lazynwb_dask.storage import Settings
-from lazynwb_dask.storage.options import Options
-from lazynwb_dask.util.threads import kept
+from lazynwb_dask.storage.access import FileAccess
 
-A = TypeVar("A")
-B = TypeVar("B")
+
+def index_file(source: Source, request: TableRequest, access: FileAccess) -> FileIndex:
+    """The index of the table that is asked for, of one file: from the cache on disk, else from the file.
+
+    Columns whose chunks can't be decoded in this process are marked. What files that may follow links into
+    others hold isn't kept, since nothing tells when the others change. A LINDI file is an index itself.
+    """
+    no_cache = request.allow_external_links or queries.is_index(source)
+    cache = None if no_cache else index_cache()
+    if cache is None:
+        return _usable(queries.index_file(source, request, access))
+    known = _known(cache, source, request)
+    if known is not None:
+        return _usable(known)
+    listed: list[str] = []
+
+    def choose(paths: list[str]) -> str | None:
+        listed.extend(paths)
+        return request.table(paths) if callable(request.table) else None
+
+    asked = replace(request, table=choose) if callable(request.table) else request
+    found = queries.index_file(source, asked, access)
+    if callable(request.table):
+        cache.put(found.source, ALL_TABLES, paths=listed)
+    _keep(cache, found, request)
+    return _usable(found)
+
+
+def _usable(found: FileIndex) -> FileIndex:
+    return found if found.table is None else replace(found, table=mark_undecodable(found.table))
+
+
+def _keep(cache: IndexCache, found: FileIndex, request: TableRequest) -> None:
+    there = found.table.path if found.table is not None else None
+    if there is not None:
+        cache.put(found.source, there, found, details=request.details)
+    for path in map(table_path, request.table_names):
+        if path == there:
+            break
+        cache.put(found.source, path, details=request.details)
+
+
+def _known(cache: IndexCache, source: Source, request: TableRequest) -> FileIndex | None:
+    names = request.table_names
+    if callable(request.table):
+        entry = cache.get(source, ALL_TABLES)
+        if entry is None or entry.paths is None:
+            return None
+        picked = request.table(list(entry.paths))
+        names = [] if picked is None else [picked]
+    for path in map(table_path, names):
+        entry = cache.get(source, path, request.details)
+        if entry is None:
+            return None
+        if entry.table is not None:
+            return FileIndex(source, entry.table)
+    return FileIndex(source, None)
 
 
 def index_files(
-    sources: Sequence[Source],
-    table: Table,
-    options: Options,
-    settings: Settings,
-    *,
-    threads: int = 32,
-    on_error: str = "raise",
-    details: bool = False,
-    progress: bool = False,
-    allow_external_links: bool = False,
+    sources: Sequence[Source], request: TableRequest, access: FileAccess
 ) -> tuple[list[FileIndex], list[Failure]]:
     """The index of one table of many files, and the files that can't be read.
-
-    Parameters
-    ----------
-    sources : sequence of Source
-        A file that is named more than once is read once.
-    threads : int
-        Files that are read at a time.
-    on_error : {"raise", "skip"}
-        Raise the error of the first such file in source order, or leave such files out, and those
-        with a column whose metadata can't be right.
-    details : bool
-        Descriptions and units too.
-    progress : bool
-        Show a progress bar if it takes long.
-    allow_external_links : bool
-        Let libhdf5 open other files that these name.
 
     Returns
     -------
     list of FileIndex
-        In source order, files that failed left out.
+        In source order. With ``on_error="skip"`` files that fail are left out, and so are those with a
+        column whose metadata can't be right.
     list of Failure
     """
 
     def index(source: Source) -> FileIndex | Failure:
-        try:
-            found = store.index_file(
-                source,
-                table,
-                options,
-                settings,
-                details=details,
-                allow_external_links=allow_external_links,
-            )
-        except NWBError as exc:
-            if on_error == "raise":
-                raise
-            return Failure.of(shown(source.url), "plan", exc)
-        if on_error == "skip" and found.table is not None and found.table.damage:
+        found = index_file(source, request, access)
+        if request.on_error == "skip" and found.table is not None and found.table.damage:
             return damaged(source.url, found.table.path, found.table.damage)
         return found
 
-    if not allow_external_links:
-        sources = _identified(sources, table, options, settings, threads, details)
-    distinct = list(dict.fromkeys(sources))
-    results = dict(zip(distinct, concurrently(distinct, index, threads, progress), strict=True))
-    ordered = [results[s] for s in sources]
-    return (
-        [r for r in ordered if isinstance(r, FileIndex)],
-        [r for r in ordered if isinstance(r, Failure)],
-    )
+    if not request.allow_external_links:
+        sources = _identified(sources, request, access)
+    return each_file(sources, index, request.on_error)
 
 
 def damaged(url: str, table: str, damage: str) -> Failure:
@@ -95,56 +110,16 @@ def damaged(url: str, table: str, damage: str) -> Failure:
 
 
 def _identified(
-    sources: Sequence[Source],
-    table: Table,
-    options: Options,
-    settings: Settings,
-    threads: int,
-    details: bool,
+    sources: Sequence[Source], request: TableRequest, access: FileAccess
 ) -> list[Source]:
     """The sources with the versions of those of which something is kept from earlier."""
-    held = store.store()
-    if held is None:
+    cache = index_cache()
+    if cache is None:
         return list(sources)
-    what = store.first_asked(table)
+    first = next(map(table_path, request.table_names), ALL_TABLES)
 
-    def asked(source: Source) -> bool:
-        return not is_local(source.url) and held.has(source.url, what, details)
+    def has_entry(source: Source) -> bool:
+        return not is_local(source.url) and cache.has(source.url, first, request.details)
 
-    return versions(sources, options, settings, threads=threads, asked=asked)
-
-
-def concurrently(
-    items: Sequence[A], work: Callable[[A], B], threads: int, progress: bool
-) -> Iterator[B]:
-    """The results of work on each item, in the items' order.
-
-    The first error in that order is raised, whichever came first in time; what has not begun by then is
-    not begun.
-    """
-    if not items:
-        return
-    if len(items) == 1:
-        yield work(items[0])
-        return
-    pool = kept("lazynwb-dask-index", threads)
-    futures = [pool.submit(work, item) for item in items]
-    try:
-        bar = _bar(len(items)) if progress else None
-        for future in futures:
-            yield future.result()
-            if bar is not None:
-                bar.update()
-        if bar is not None:
-            bar.close()
-    finally:
-        wait([future for future in futures if not future.cancel()])
-
-
-def _bar(total: int):  # type: ignore[no-untyped-def]
-    """A progress bar that appears only if the work takes a while, and only where somebody looks."""
-    from tqdm.auto import tqdm
-
-    return tqdm(
-        total=total, desc="Indexing NWB files", unit="file", delay=2, disable=None, leave=False
-    )
+    threads = int(config.get("index-threads"))
+    return versions(sources, access, threads=threads, asked=has_entry)

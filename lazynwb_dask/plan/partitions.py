@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import Layout, TableIndex
-from lazynwb_dask.model.series_view import Shown
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.plan.pruning import FileStatistics
+from lazynwb_dask.scan.fields import PROVENANCE, PROVENANCE_FIELDS, Schema
 from lazynwb_dask.scan.records import Files, Records
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
-from lazynwb_dask.scan.schema import PROVENANCE, PROVENANCE_FIELDS, Schema
 from lazynwb_dask.storage.options import Options
 
 if TYPE_CHECKING:
@@ -24,12 +25,8 @@ if TYPE_CHECKING:
 def build(
     tables: Sequence[tuple[Source, TableIndex]],
     schema: Schema,
+    request: TableRequest,
     options: Options,
-    blocksize: int | None,
-    *,
-    numbered: bool = True,
-    on_error: str = "raise",
-    on_missing: str = "skip",
 ) -> Scan:
     """The scan of tables that have been indexed, split by rows where they are large.
 
@@ -37,8 +34,6 @@ def build(
     ----------
     tables : sequence of (Source, TableIndex)
         In source order.
-    blocksize : int or None
-        Decoded bytes of a partition at most, as far as a row fits; None: one partition for each table.
     """
     names = [name for name in schema.fields if name not in PROVENANCE]
     records = {name: Records.of([t.columns.get(name) for _, t in tables]) for name in names}
@@ -54,22 +49,15 @@ def build(
         parts=tuple(s.parts for s, _ in tables) if any(s.parts for s, _ in tables) else (),
     )
     rows = np.array([t.rows for _, t in tables], np.int64)
-    return assemble(
-        files, rows, schema, options, blocksize,
-        numbered=numbered, on_error=on_error, on_missing=on_missing,
-    )  # fmt: skip
+    return assemble(files, rows, schema, request, options)
 
 
 def assemble(
     files: Files,
     rows: np.ndarray,
     schema: Schema,
+    request: TableRequest,
     options: Options,
-    blocksize: int | None,
-    *,
-    numbered: bool = True,
-    on_error: str = "raise",
-    on_missing: str = "skip",
     columns: Columns | None = None,
 ) -> Scan:
     """The scan of files whose tables have so many rows, split by rows where they are large.
@@ -79,6 +67,7 @@ def assemble(
     columns : Columns, optional
         What a catalog holds of their columns.
     """
+    blocksize = request.blocksize
     lengths = np.fromiter(map(len, files.urls), np.float64, len(files.urls))
     per_row = lengths + 24 + max(map(len, files.tables), default=0)
     for held in files.records.values():
@@ -97,6 +86,7 @@ def assemble(
     start = np.where(at > 0, nth * at, total * nth // pieces[file])
     stop = np.where(at > 0, np.minimum((nth + 1) * at, total), total * (nth + 1) // pieces[file])
     names = [name for name in schema.fields if name not in PROVENANCE]
+    numbered = request.on_error == "raise"  # else rows may be missing that planning has counted
     return Scan(
         files,
         {name: schema.fields[name] for name in names} | PROVENANCE_FIELDS,
@@ -105,11 +95,9 @@ def assemble(
         stop,
         np.cumsum(stop - start) - (stop - start),
         options,
-        blocksize or 0,
+        request.for_scan(indexed=True),
         fusable=blocksize is not None and numbered,
         numbered=numbered,
-        on_error=on_error,
-        on_missing=on_missing,
         statistics=FileStatistics(columns, rows, files),
     )
 
@@ -135,17 +123,15 @@ def _chunk_rows(layouts: tuple[Layout, ...]) -> int:
 
 
 def unindexed(
-    sources: Sequence[Source],
-    table: Any,
-    schema: Schema,
-    options: Options,
-    on_error: str,
-    on_missing: str,
-    allow_external_links: bool,
-    shown: Shown | None = None,
+    sources: Sequence[Source], schema: Schema, request: TableRequest, options: Options
 ) -> Scan:
     """The scan of files that workers will index: one partition for each, of unknown length."""
+    if callable(request.table):
+        raise NWBReadError(
+            "a callable table can't be combined with a pyarrow schema; name the table"
+        )
     count = len(sources)
+    zeros = np.zeros(count, np.int64)
     files = Files(
         tuple(s.url for s in sources),
         np.array([-1 if s.size is None else s.size for s in sources], np.int64),
@@ -154,14 +140,16 @@ def unindexed(
         np.zeros(count, np.int32),
         {},
     )
-    if callable(table):
-        raise NWBReadError(
-            "a callable table can't be combined with a pyarrow schema; name the table"
-        )
-    zeros = np.zeros(count, np.int64)
     return Scan(
-        files, dict(schema.fields) | PROVENANCE_FIELDS, np.arange(count), zeros, zeros, zeros, options, 0,
-        fusable=False, indexed=False, numbered=False, on_error=on_error, on_missing=on_missing,
-        table=table if isinstance(table, str) else list(table),
-        allow_external_links=allow_external_links, shown=shown,
-    )  # fmt: skip
+        files,
+        dict(schema.fields) | PROVENANCE_FIELDS,
+        np.arange(count),
+        zeros,
+        zeros,
+        zeros,
+        options,
+        replace(request.for_scan(indexed=False), blocksize=None),
+        fusable=False,
+        indexed=False,
+        numbered=False,
+    )

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.model.index import ColumnIndex, TableIndex
-from lazynwb_dask.scan.schema import EXAMPLES, Schema
+from lazynwb_dask.plan.schema import EXAMPLES
+from lazynwb_dask.scan.fields import Schema
 
 WIDTH = 40  # characters of a cell, in a terminal
 HTML_WIDTH = 100  # in a notebook

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lazynwb_dask import config
 from lazynwb_dask.decode.convert import convert
-from lazynwb_dask.errors import Failure, NWBError
+from lazynwb_dask.errors import Failure
 from lazynwb_dask.metadata.queries import read_session
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.session import SUBJECT, Session
-from lazynwb_dask.plan.index_files import concurrently
-from lazynwb_dask.scan.schema import Field, common, parse_type, series
-from lazynwb_dask.storage import Settings
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.plan.each_file import each_file
+from lazynwb_dask.plan.schema import common
+from lazynwb_dask.plan.user_types import parse_type
+from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.scan.to_pandas import series
+from lazynwb_dask.storage.access import FileAccess
 
 TIME = pa.timestamp("us", "UTC")
 _TEXT, _TEXTS, _TIMES = pa.string(), pa.list_(pa.string()), pa.list_(TIME)
@@ -70,49 +75,10 @@ _STANDARD = {**_OF_SESSION, **_OF_SUBJECT}
 
 
 def read_sessions(
-    sources: Sequence[Source],
-    options: Options,
-    settings: Settings,
-    *,
-    threads: int = 32,
-    on_error: str = "raise",
-    progress: bool = False,
+    sources: Sequence[Source], access: FileAccess, on_error: str = "raise"
 ) -> tuple[list[Session], list[Failure]]:
-    """The sessions of many files, and the files that can't be read.
-
-    Parameters
-    ----------
-    sources : sequence of Source
-        A file that is named more than once is read once.
-    threads : int
-        Files that are read at a time.
-    on_error : {"raise", "skip"}
-        Raise the error of the first such file in source order, or leave such files out.
-    progress : bool
-        Show a progress bar if it takes long.
-
-    Returns
-    -------
-    list of Session
-        In source order, files that failed left out.
-    list of Failure
-    """
-
-    def read(source: Source) -> Session | Failure:
-        try:
-            return read_session(source, options, settings)
-        except NWBError as exc:
-            if on_error == "raise":
-                raise
-            return Failure.of(shown(source.url), "plan", exc)
-
-    distinct = list(dict.fromkeys(sources))
-    results = dict(zip(distinct, concurrently(distinct, read, threads, progress), strict=True))
-    ordered = [results[s] for s in sources]
-    return (
-        [r for r in ordered if isinstance(r, Session)],
-        [r for r in ordered if isinstance(r, Failure)],
-    )
+    """The sessions of many files in source order, and the files that can't be read. See `each_file`."""
+    return each_file(sources, partial(read_session, access=access), on_error)
 
 
 def fields_of(sessions: Sequence[Session]) -> dict[tuple[str, str], Field]:
@@ -251,3 +217,16 @@ def facts(
         fields.append(field)
         values.append(convert(held.take(picks), field.type))
     return fields, values
+
+
+def session_table(scans: Sequence[Scan]) -> pd.DataFrame:
+    """The table of sessions of the files of some scans, each file once."""
+    found: list[Session] = []
+    seen: set[str] = set()
+    for scan in scans:
+        new = [i for i, url in enumerate(scan.files.urls) if url not in seen]
+        seen.update(scan.files.urls)
+        sources = [scan.files.source(i) for i in new]
+        access = config.file_access(scan.options)
+        found += read_sessions(sources, access, scan.request.on_error)[0]
+    return table(found)[0]

@@ -12,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lazynwb_dask.scan.schema import Field, series
+from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.scan.to_pandas import series
 
 if TYPE_CHECKING:
     from lazynwb_dask.scan.records import Files

@@ -1,8 +1,8 @@
 """Which partitions are read at all, and which of them together in one task. Knows no Dask.
 
 Reads of one table in one expression may be combined row by row, so all of them must be cut in the same
-places, though each knows only its own columns. What they have in common is a `Family`; from that alone
-the `Layout` follows, the same for each of them.
+places, though each knows only its own columns. What they have in common is a `Siblings`; from that alone
+the `TaskLayout` follows, the same for each of them.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def columns_of(choice: Predicate | Limit | None) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class Family:
+class Siblings:
     """What the reads of one table's partitions in one expression have in common.
 
     Parameters
@@ -86,8 +86,8 @@ class Family:
     fuse: bool = True
 
     @classmethod
-    def of(cls, reads: Iterable[Read], counted: bool = False) -> Family:
-        """The family of some reads of the same partitions.
+    def of(cls, reads: Iterable[Read], counted: bool = False) -> Siblings:
+        """What some reads of the same partitions have in common.
 
         If partitions are counted by something in the expression, they stay as they are.
         """
@@ -98,7 +98,7 @@ class Family:
             columns |= columns_of(read.predicate) | columns_of(read.limit)
             if read.limit is None:  # else the others weigh nothing: a few rows are read of them
                 columns |= set(read.columns)
-            if read.predicate is not None and _tells(read.scan, read.predicate):
+            if read.predicate is not None and _can_prune(read.scan, read.predicate):
                 conditions.add(read.predicate)
             else:
                 pruned = False
@@ -106,11 +106,11 @@ class Family:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         conditions = sorted(repr(c.key) for c in self.conditions)
-        return "family", sorted(self.columns), conditions, self.fuse
+        return "siblings", sorted(self.columns), conditions, self.fuse
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class TaskLayout:
     """Which of a scan's partitions each task reads.
 
     Parameters
@@ -154,13 +154,13 @@ class Layout:
             start, stop = int(self.borders[task]), int(self.borders[task + 1])
         return np.arange(start, stop) if self.parts is None else self.parts[start:stop]
 
-    def take(self, tasks: Sequence[int]) -> tuple[NDArray[np.int64], Layout]:
+    def take(self, tasks: Sequence[int]) -> tuple[NDArray[np.int64], TaskLayout]:
         """The partitions of some tasks, and the layout once these are all there are."""
         buckets = [self.bucket(task) for task in tasks]
         parts = np.concatenate(buckets)
         if self.borders is None:
-            return parts, Layout()
-        return parts, Layout(None, np.cumsum([0, *map(len, buckets)]))
+            return parts, TaskLayout()
+        return parts, TaskLayout(None, np.cumsum([0, *map(len, buckets)]))
 
     @cached_property
     def key(self) -> str:
@@ -171,7 +171,7 @@ class Layout:
         return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Layout) and self.key == other.key
+        return isinstance(other, TaskLayout) and self.key == other.key
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -183,7 +183,7 @@ class Layout:
         return type(self), (self.parts, self.borders)
 
 
-ONE_EACH = Layout()
+ONE_EACH = TaskLayout()
 
 
 def possible(scan: Scan, predicate: Predicate | None) -> NDArray[np.bool_] | None:
@@ -206,7 +206,7 @@ def possible(scan: Scan, predicate: Predicate | None) -> NDArray[np.bool_] | Non
     return found
 
 
-def _tells(scan: Scan, predicate: Predicate) -> bool:
+def _can_prune(scan: Scan, predicate: Predicate) -> bool:
     return bool(decidable(scan, predicate)) or _has_statistics(scan)
 
 
@@ -219,31 +219,31 @@ def decidable(scan: Scan, predicate: Predicate | None) -> list[Predicate]:
     return [t for t in conjuncts(predicate) if t.inputs and t.inputs <= scan.constants]
 
 
-def lay_out(scan: Scan, parts: Sequence[int], family: Family, min_tasks: int) -> Layout:
-    """Which partitions to read in which task, for all reads of a family alike.
+def lay_out(scan: Scan, parts: Sequence[int], siblings: Siblings, min_tasks: int) -> TaskLayout:
+    """Which partitions to read in which task, for all siblings alike.
 
     Parameters
     ----------
     scan : Scan
     parts : sequence of int
         The partitions selected.
-    family : Family
+    siblings : Siblings
     min_tasks : int
         Not fewer tasks than this, as long as there are partitions: so that all threads have work.
     """
     chosen = np.asarray(parts, dtype=np.int64)
-    needed = _needed(scan, family)
+    needed = _needed(scan, siblings)
     kept = chosen if needed is None else chosen[needed[chosen]]
     if not len(kept):
         kept = chosen[:1]  # a frame has at least one partition
-    borders = _borders(scan, kept, family, min_tasks)
+    borders = _borders(scan, kept, siblings, min_tasks)
     whole = len(kept) == scan.nparts and bool((kept == np.arange(scan.nparts)).all())
-    return Layout(None if whole else kept, borders)
+    return TaskLayout(None if whole else kept, borders)
 
 
-def _needed(scan: Scan, family: Family) -> NDArray[np.bool_] | None:
+def _needed(scan: Scan, siblings: Siblings) -> NDArray[np.bool_] | None:
     needed: NDArray[np.bool_] | None = None
-    for condition in family.conditions:
+    for condition in siblings.conditions:
         hit = possible(scan, condition)
         if hit is None:
             return None
@@ -252,15 +252,15 @@ def _needed(scan: Scan, family: Family) -> NDArray[np.bool_] | None:
 
 
 def _borders(
-    scan: Scan, parts: NDArray[np.int64], family: Family, min_tasks: int
+    scan: Scan, parts: NDArray[np.int64], siblings: Siblings, min_tasks: int
 ) -> NDArray[np.int64] | None:
     """Where to cut a row of partitions so that each task has about as many bytes as it should."""
-    if not (family.fuse and scan.fusable) or len(parts) <= min_tasks:
+    if not (siblings.fuse and scan.fusable) or len(parts) <= min_tasks:
         return None
     if not (np.diff(parts) > 0).all():
         return None  # picked in an order of their own: there are no divisions to keep
     weights = np.maximum(
-        scan.nbytes(sorted(family.columns))[parts], max(scan.blocksize // SHARE, 1)
+        scan.nbytes(sorted(siblings.columns))[parts], max(scan.blocksize // SHARE, 1)
     )
     ends = np.cumsum(weights)
     target = max(1, min(scan.blocksize, -(-int(ends[-1]) // min_tasks)))

@@ -1,149 +1,122 @@
-"""Blocks of n-dimensional datasets: some rows, and of these only some of the other dimensions.
+"""Blocks of n-dimensional datasets: which bytes of which chunks they take, and where these go.
 
-Of a chunked dataset only the chunks that a block touches are fetched. Columns that show one channel each
-of the same dataset share what is fetched and decoded for them.
+Of a chunked dataset only the chunks that a block touches are fetched. What lies as it is, without filters, is
+fetched by rows. A chunk that several columns take something of is fetched and decoded once for all.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 
-from lazynwb_dask.decode.arrays import Values, merged, numbers, spread
-from lazynwb_dask.decode.filters import chunk_bytes
-from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
+from lazynwb_dask.decode.codecs import unshuffle, unshuffle_part
+from lazynwb_dask.decode.filters import before_shuffle
+from lazynwb_dask.decode.runs import gather, merged, spread
+from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.model.index import UNDEFINED, Extents, Layout
 from lazynwb_dask.storage import Request
 
-if TYPE_CHECKING:
-    from lazynwb_dask.read.column import Reader
-    from lazynwb_dask.read.steps import Steps
+NEAR = 4096  # rows closer than this many bytes are fetched as one range
+FEW = 16  # runs of rows that are taken one by one out of a shuffled chunk
 
 Box = tuple[tuple[int, int], ...]
 """A range of each dimension but the first."""
 
-NEAR = 4096  # rows closer than this many bytes are fetched as one range
+Decoders = MutableMapping[tuple[int, int], "ChunkDecoder"]
+"""The decoders of chunks that are being fetched, by offset and size."""
 
 
-def whole(item: Sequence[int]) -> Box:
-    """The box that is all of a row."""
-    return tuple((0, n) for n in item)
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Row ranges of a dataset, and of each row a box.
+
+    Attributes
+    ----------
+    starts, stops : numpy.ndarray of int64
+        Sorted and disjoint.
+    box : tuple of (int, int)
+    """
+
+    starts: np.ndarray
+    stops: np.ndarray
+    box: Box
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (int((self.stops - self.starts).sum()), *[b - a for a, b in self.box])
 
 
-def shown(
-    reader: Reader, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray
-) -> Steps[tuple[Values, tuple[int, ...]]]:
-    """The flat values of row ranges as the layout's view has them, and the shape of a row."""
-    layout, rows = array.layout, int((stops - starts).sum())
-    view = layout.view or View()
-    if layout.computed:
-        _, start, rate = layout.element
-        return start + spread(starts, stops - starts) / rate, ()
-    box = whole(layout.item)
-    if view.channel is not None:
-        box = ((view.channel, view.channel + 1), *box[1:])
-    raw = yield from block(reader, array, starts, stops, box)
-    count = rows * math.prod(b - a for a, b in box)
-    flat = yield from reader.elements(raw.reshape(-1), layout.element, count, layout.user_block)
-    if view.factors:
-        flat = scaled(flat, view, rows)
-    return flat, layout.item if view.channel is None else ()
-
-
-def scaled(flat: Values, view: View, rows: int) -> np.ndarray:
-    """Stored values, flat or not, in units."""
-    if not isinstance(flat, np.ndarray):
-        raise UnsupportedColumnError("scaled=True is for numbers only")
-    factors = np.asarray(view.factors)
-    if len(factors) == 1:
-        found: np.ndarray = flat * factors[0]
-    elif view.channel is not None:
-        found = flat * factors[view.channel]
-    else:
-        found = (flat.reshape(rows, len(factors), -1) * factors[:, None]).reshape(flat.shape)
-    return found + view.offset
-
-
-def block(
-    reader: Reader, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray, box: Box
-) -> Steps[np.ndarray]:
-    """The stored bytes of row ranges within a box, filters undone.
+def block_requests(
+    layout: Layout, extents: Extents, block: Block, out: np.ndarray, decoders: Decoders
+) -> list[Request] | None:
+    """The requests that fill a block.
 
     Parameters
     ----------
-    reader : Reader
-    array : ArrayIndex
-    starts, stops : numpy.ndarray of int64
-        Row ranges, sorted and disjoint.
-    box : tuple of (int, int)
+    layout : Layout
+    extents : Extents
+        With the chunks listed.
+    block : Block
+    out : numpy.ndarray of uint8
+        Of the block's shape, with the bytes of an element as last dimension.
+    decoders : mapping
+        Shared by all blocks that are read at the same time.
 
     Returns
     -------
-    numpy.ndarray of uint8
-        Of the shape (rows, lengths of the box, bytes of an element).
+    list of Request or None
+        None if nothing has to be waited for. The list is empty if all that is needed is fetched for others.
     """
-    from lazynwb_dask.read.steps import Wave
-
-    layout, rows = array.layout, int((stops - starts).sum())
-    if stops.size and int(stops[-1]) > array.rows:
-        raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
-    inside = tuple(slice(a, b) for a, b in box)
-    if layout.foreign or box == whole(layout.item):
-        raw = yield from reader.raw(array, starts, stops)
-        if raw.dtype == object:  # texts already
-            return raw.reshape(rows, *layout.item)[(slice(None), *inside)]
-        return raw.reshape(rows, *layout.item, layout.element_bytes)[(slice(None), *inside)]
-    extents = (yield from reader.extents(array)) if rows else array.extents
-    out = np.empty((rows, *[b - a for a, b in box], layout.element_bytes), np.uint8)
-    if not out.size:
-        return out
     requests: list[Request] = []
-    waiting = False
-    for piece in _pieces(layout, extents, starts, stops, box):
-        take = _Take(out, piece)
-        if piece.offset == UNDEFINED:
-            out[piece.target] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
-        elif piece.bare:
-            requests += _plain(layout, piece, take)
+    shared = False
+    for part in _chunk_parts(layout, extents, block):
+        copy = _CopyRows(out[part.target], part)
+        if part.offset == UNDEFINED:
+            out[part.target] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
+        elif part.is_plain:
+            requests += _plain_requests(layout, part, copy)
         else:
-            waiting = True
-            key = piece.offset, piece.size
-            decoder = reader.decoders.get(key)
-            if decoder is None:
-                decoder = Decoder(layout, piece.mask, lambda key=key: reader.decoders.pop(key))  # type: ignore[misc]
-                reader.decoders[key] = decoder
-                requests.append(Request(piece.offset, piece.offset + piece.size, decoder))
-            decoder.takers.append(take)
-    if requests or waiting:
-        yield Wave(requests)
-    return out
+            key = part.offset, part.size
+            if key in decoders:
+                shared = True
+            else:
+                decoders[key] = ChunkDecoder(layout, part.mask, partial(decoders.pop, key))
+                requests.append(Request(part.offset, part.offset + part.size, decoders[key]))
+            decoders[key].copies.append(copy)
+    return requests if requests or shared else None
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """What a block takes of one chunk, or of contiguous data."""
+class _ChunkPart:
+    """What a block takes of one chunk. Contiguous data are one chunk without filters."""
 
     offset: int
     size: int
     mask: int
-    bare: bool
+    is_plain: bool  # stored without filters
     shape: tuple[int, ...]  # of the chunk
     starts: np.ndarray  # rows within the chunk
     counts: np.ndarray
-    source: tuple[slice, ...]  # within the chunk, without its rows
+    inside: tuple[slice, ...]  # of each row, within the chunk
     target: tuple[slice, ...]  # within the block
 
+    @property
+    def whole_rows(self) -> bool:
+        """Whether all of each of the chunk's rows is taken."""
+        return all(
+            s.start == 0 and s.stop == n for s, n in zip(self.inside, self.shape[1:], strict=True)
+        )
 
-def _pieces(
-    layout: Layout, extents: Extents, starts: np.ndarray, stops: np.ndarray, box: Box
-) -> Iterator[_Piece]:
+
+def _chunk_parts(layout: Layout, extents: Extents, block: Block) -> Iterator[_ChunkPart]:
     chunk = layout.chunk or (max(extents.rows, 1), *layout.item)
     step = chunk[0]
+    starts, stops, box = block.starts, block.stops, block.box
     grid = [-(-n // c) for n, c in zip(layout.item, chunk[1:], strict=True)]
     across = math.prod(grid)
     places = [range(a // c, -(-b // c)) for (a, b), c in zip(box, chunk[1:], strict=True)]
@@ -169,82 +142,124 @@ def _pieces(
                 o + c > m for o, c, m in zip(corner, chunk[1:], layout.item, strict=True)
             )
             mask = 0 if extents.masks is None else int(extents.masks[n])
-            bare = not layout.filters or (layout.raw_edges and edge)
-            bare = bare or all(mask >> f & 1 for f in range(len(layout.filters)))
-            yield _Piece(
-                int(extents.offsets[n]), int(extents.sizes[n]), mask, bare, chunk,
+            plain = not layout.filters or (layout.raw_edges and edge)
+            plain = plain or all(mask >> f & 1 for f in range(len(layout.filters)))
+            yield _ChunkPart(
+                int(extents.offsets[n]), int(extents.sizes[n]), mask, plain, chunk,
                 begin - low, end - begin,
                 tuple(slice(a - o, b - o) for (a, b), o in zip(inside, corner, strict=True)),
                 (rows, *[slice(a - o, b - o) for (a, b), (o, _) in zip(inside, box, strict=True)]),
             )  # fmt: skip
 
 
-def _plain(layout: Layout, piece: _Piece, take: _Take) -> Iterator[Request]:
-    """Requests for the rows of a piece whose bytes lie as they are."""
-    width = math.prod(piece.shape[1:]) * layout.element_bytes
-    stops = piece.starts + piece.counts
-    if int(stops[-1]) * width > piece.size:
+def _plain_requests(layout: Layout, part: _ChunkPart, copy: _CopyRows) -> Iterator[Request]:
+    """Requests for the rows of a part whose bytes lie as they are."""
+    width = math.prod(part.shape[1:]) * layout.element_bytes
+    stops = part.starts + part.counts
+    if int(stops[-1]) * width > part.size:
         raise NWBReadError("damaged: fewer bytes are stored than its shape declares")
-    a, b = merged(piece.starts, stops, NEAR // max(width, 1))
-    group = np.append(np.searchsorted(piece.starts, a), len(piece.starts)).tolist()
+    a, b = merged(part.starts, stops, NEAR // max(width, 1))
+    group = np.append(np.searchsorted(part.starts, a), len(part.starts)).tolist()
     for n, (begin, end) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-        part = take.part(group[n], group[n + 1], begin)
-        yield Request(piece.offset + begin * width, piece.offset + end * width, part)
+        sink = copy if len(a) == 1 and not begin else copy.of_runs(group[n], group[n + 1], begin)
+        yield Request(part.offset + begin * width, part.offset + end * width, sink)
 
 
-class _Take:
-    """Takes rows of a chunk, decoded, and puts what a block wants of them in its place."""
+class _CopyRows:
+    """Copies runs of rows, and of each row what a block wants, out of bytes that hold whole rows.
 
-    def __init__(self, out: np.ndarray, piece: _Piece) -> None:
-        self.out, self.piece = out, piece
+    Parameters
+    ----------
+    target : numpy.ndarray of uint8
+        Of the shape (rows, box, bytes of an element).
+    part : _ChunkPart
+    starts, counts : numpy.ndarray of int64, optional
+        The runs, by the first row of the bytes. If not given, those of the part.
+    """
 
-    def part(self, first: int, last: int, begin: int) -> Callable[[memoryview], None]:
-        """The same for some of the row ranges, of bytes that begin at a row."""
-        piece = self.piece
-        skipped = int(piece.counts[:first].sum())
-        counts = piece.counts[first:last]
-        rows = slice(skipped, skipped + int(counts.sum()))
-        target = self.out[piece.target][rows]
-        starts = piece.starts[first:last] - begin
-        return lambda data: self._copy(data, starts, counts, target)
+    def __init__(
+        self,
+        target: np.ndarray,
+        part: _ChunkPart,
+        starts: np.ndarray | None = None,
+        counts: np.ndarray | None = None,
+    ) -> None:
+        self.target, self.part = target, part
+        self.starts = part.starts if starts is None else starts
+        self.counts = part.counts if counts is None else counts
+
+    def of_runs(self, first: int, last: int, begin: int) -> _CopyRows:
+        """The same for some of the runs, out of bytes that begin at a row."""
+        skipped = int(self.counts[:first].sum())
+        counts = self.counts[first:last]
+        target = self.target[skipped : skipped + int(counts.sum())]
+        return _CopyRows(target, self.part, self.starts[first:last] - begin, counts)
 
     def __call__(self, data: memoryview) -> None:
-        piece = self.piece
-        self._copy(data, piece.starts, piece.counts, self.out[piece.target])
-
-    def _copy(
-        self, data: memoryview, starts: np.ndarray, counts: np.ndarray, target: np.ndarray
-    ) -> None:
-        row = (*self.piece.shape[1:], self.out.shape[-1])
-        source = np.frombuffer(data, np.uint8)
+        row = (*self.part.shape[1:], self.target.shape[-1])
         size = math.prod(row)
+        source = np.frombuffer(data, np.uint8)
+        if self.part.whole_rows and self.target.flags.c_contiguous:
+            copy_runs(source, self.starts, self.counts, self.target.reshape(-1, size))
+            return
         rows = source[: len(source) // size * size].reshape(-1, *row)
-        inside = (*self.piece.source, slice(None))
-        if len(starts) == 1:
-            target[...] = rows[(slice(int(starts[0]), int(starts[0] + counts[0])), *inside)]
+        inside = (*self.part.inside, slice(None))
+        if len(self.starts) == 1:
+            start, stop = int(self.starts[0]), int(self.starts[0] + self.counts[0])
+            self.target[...] = rows[(slice(start, stop), *inside)]
         else:
-            target[...] = rows[(slice(None), *inside)][spread(starts, counts)]
+            self.target[...] = rows[(slice(None), *inside)][spread(self.starts, self.counts)]
+
+    def from_shuffled(self, held: memoryview, width: int) -> bool:
+        """Take a few runs out of a chunk that is still shuffled, if they are a small part of it."""
+        few = len(self.starts) <= FEW and self.target.size <= len(held) // 2
+        if not (few and self.part.whole_rows and self.target.flags.c_contiguous):
+            return False
+        row, at = math.prod(self.part.shape[1:]) * self.target.shape[-1], 0
+        flat = self.target.reshape(-1)
+        for start, count in zip(self.starts.tolist(), self.counts.tolist(), strict=True):
+            run = flat[at : at + count * row]
+            if not unshuffle_part(held, width, start * row, run):
+                return False
+            at += len(run)
+        return True
+
+
+def copy_runs(source: np.ndarray, starts: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
+    """Copy runs of rows out of bytes.
+
+    Parameters
+    ----------
+    source : numpy.ndarray of uint8
+        Whole rows, one after the other.
+    starts, counts : numpy.ndarray of int64
+    out : numpy.ndarray of uint8
+        Of the shape (rows, bytes of a row).
+    """
+    width = out.shape[1]
+    if len(starts) == 1:
+        low = int(starts[0]) * width
+        out[...] = source[low : low + out.size].reshape(out.shape)
+    elif width:
+        gather(source[: len(source) // width * width].reshape(-1, width), starts, counts, out)
 
 
 @dataclass
-class Decoder:
-    """Decodes a chunk once for all blocks that take something of it."""
+class ChunkDecoder:
+    """Undoes a chunk's filters once for all that take something of it."""
 
     layout: Layout
     mask: int
     done: Callable[[], object]
-    takers: list[_Take] = field(default_factory=list)
+    copies: list[_CopyRows] = field(default_factory=list)
 
     def __call__(self, data: memoryview) -> None:
         self.done()
         assert self.layout.chunk is not None
         nbytes = math.prod(self.layout.chunk) * self.layout.element_bytes
-        decoded = chunk_bytes(data, self.layout, self.mask, nbytes)
-        for take in self.takers:
-            take(decoded)
-
-
-def numbers_of(raw: np.ndarray, layout: Layout) -> np.ndarray:
-    """A block's bytes as numbers of the block's shape."""
-    flat = numbers(np.ascontiguousarray(raw).reshape(-1), layout.element)
-    return flat.reshape(raw.shape[:-1])
+        held, width = before_shuffle(data, self.layout, self.mask, nbytes)
+        if width > 1 and len(self.copies) == 1 and self.copies[0].from_shuffled(held, width):
+            return
+        decoded = unshuffle(held, width)
+        for copy in self.copies:
+            copy(decoded)

@@ -15,13 +15,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lazynwb_dask.decode.arrays import Values, spread
+from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.decode.convert import convert
+from lazynwb_dask.decode.runs import spread
 from lazynwb_dask.scan.catalog_slots import NONE, Inlined, Slots
 from lazynwb_dask.scan.records import ABSENT
 from lazynwb_dask.scan.scan import Scan
-from lazynwb_dask.scan.schema import nothing, series
-from lazynwb_dask.storage import Settings, parquet
+from lazynwb_dask.scan.to_pandas import nothing, series
+from lazynwb_dask.storage import parquet
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once
 
 
@@ -44,7 +46,7 @@ class Rows:
     """All rows of a scan's partitions, one partition after the other."""
 
     scan: Scan
-    settings: Settings
+    access: FileAccess
     _read: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -105,9 +107,7 @@ class Rows:
         if run.slot is None:
             return nothing(run.stop - run.start, to)
         file = held.parquets[run.parquet]
-        found = parquet.rows(
-            file, [run.slot], run.start, run.stop, self.scan.options, self.settings
-        )
+        found = parquet.rows(file, [run.slot], run.start, run.stop, self.access)
         return convert(plain(found[run.slot]), to.type)
 
 

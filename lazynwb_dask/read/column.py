@@ -9,7 +9,7 @@ ragged column, and for strings.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,37 +18,25 @@ from lazynwb_dask.decode.arrays import (
     Values,
     arrow,
     fixed_text,
-    gather,
     labelled,
     listed,
-    merged,
     nested,
     numbers,
     picked,
     slices,
-    spread,
     utf8,
 )
-from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.object_header import ChunkTree
-from lazynwb_dask.model.index import (
-    DESCRIPTOR,
-    UNDEFINED,
-    ArrayIndex,
-    ElementType,
-    Extents,
-    Layout,
-    element_bytes,
-)
+from lazynwb_dask.decode.runs import gather, merged, spread
+from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
+from lazynwb_dask.hdf5.chunk_btree import ChunkBTree
+from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
-from lazynwb_dask.read.block import Decoder, shown
-from lazynwb_dask.read.chunk_sinks import Chunk, copy_rows, fill, fill_part, keep_node
+from lazynwb_dask.read.block import Block, Box, Decoders, block_requests, copy_runs
 from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from lazynwb_dask.read.vlen import SLACK, heap_bytes
 from lazynwb_dask.storage import Request
 from lazynwb_dask.util.buffers import blank
-
-NEAR = 4096  # rows closer than this many bytes are fetched as one range
 
 
 class Reader:
@@ -65,7 +53,7 @@ class Reader:
     def __init__(self, size: int, cache: ChunkMaps) -> None:
         self.size, self.cache = size, cache
         self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
-        self.decoders: dict[tuple[int, int], Decoder] = {}  # of chunks that are being fetched
+        self.decoders: Decoders = {}
 
     # --- ahead of its use
     def hold(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
@@ -202,7 +190,7 @@ class Reader:
     ) -> Steps[Values]:
         rows = int((stops - starts).sum())
         if array.layout.computed or array.layout.view is not None:
-            values, item = yield from shown(self, array, starts, stops)
+            values, item = yield from self._viewed(array, starts, stops)
             return nested(values, item, rows)
         raw = yield from self.raw(array, starts, stops)
         if labels is not None:
@@ -213,6 +201,25 @@ class Reader:
                 raw, array.layout.element, count, array.layout.user_block
             )
         return nested(flat, array.layout.item, rows)
+
+    def _viewed(
+        self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray
+    ) -> Steps[tuple[Values, tuple[int, ...]]]:
+        """The flat values of row ranges as the layout's view has them, and the shape of a row."""
+        layout, rows = array.layout, int((stops - starts).sum())
+        view = layout.view or View()
+        if layout.computed:
+            _, start, rate = layout.element
+            return start + spread(starts, stops - starts) / rate, ()
+        box: Box = tuple((0, n) for n in layout.item)
+        if view.channel is not None:
+            box = ((view.channel, view.channel + 1), *box[1:])
+        raw = yield from self.raw(array, starts, stops, box)
+        count = rows * math.prod(b - a for a, b in box)
+        flat = yield from self.elements(raw, layout.element, count, layout.user_block)
+        if view.factors:
+            flat = _scaled(flat, view, rows)
+        return flat, layout.item if view.channel is None else ()
 
     def elements(
         self, raw: np.ndarray, element: ElementType, count: int, base: int
@@ -278,126 +285,53 @@ class Reader:
         return paths.take(pa.array(inverse.reshape(-1)))
 
     # --- bytes of a dataset
-    def raw(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
-        """The stored bytes of row ranges (sorted, disjoint), filters undone, one after the other."""
-        layout, rows = array.layout, int((stops - starts).sum())
+    def raw(
+        self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray, box: Box | None = None
+    ) -> Steps[np.ndarray]:
+        """The stored bytes of a block, filters undone, one element after the other.
+
+        Parameters
+        ----------
+        array : ArrayIndex
+        starts, stops : numpy.ndarray of int64
+            Row ranges, sorted and disjoint.
+        box : tuple of (int, int), optional
+            A range of each further dimension. All of each row if not given.
+
+        Returns
+        -------
+        numpy.ndarray of uint8
+            Or of objects: texts that libhdf5 has read.
+        """
+        layout = array.layout
+        whole = tuple((0, n) for n in layout.item)
+        block = Block(starts, stops, whole if box is None else box)
+        rows = block.shape[0]
         if stops.size and int(stops[-1]) > array.rows:
             raise NWBReadError(f"row {int(stops[-1])} of a dataset of {array.rows} rows")
-        held = self._held.get(id(array))
+        held = self._held.get(id(array)) if block.box == whole else None
         if held is not None and not (rows and held[1] <= starts[0] and stops[-1] <= held[2]):
             held = None
-        if layout.foreign and held is None:
+        if layout.external and held is None:
             asked = Elsewhere(layout, starts, stops)
             if rows:
                 yield Wave(elsewhere=[asked])
-            return np.zeros(0, np.uint8) if asked.found is None else asked.found
+            found = np.zeros(0, np.uint8) if asked.found is None else asked.found
+            return found if block.box == whole else _boxed(found, layout, block)
         extents = array.extents
-        if layout.chunk is not None and not extents.offsets.size and rows:
+        if rows and held is None:
             extents = yield from self.extents(array)  # before memory is taken for its values
-        out = blank(rows * layout.row_bytes)
+        out = blank(math.prod(block.shape) * layout.element_bytes)
         if not out.size:
             return out
         if held is not None:
-            copy_rows(out, starts - held[1], stops - starts, layout.row_bytes)(held[3].data)
+            copy_runs(held[3], starts - held[1], stops - starts, out.reshape(rows, -1))
             return out
-        base = np.cumsum(np.concatenate([[0], stops - starts]))
-        if layout.chunk is None:
-            wave = self._plain(
-                int(extents.offsets[0]), 0, layout, out, starts, stops, base, int(extents.sizes[0])
-            )
-        else:
-            wave = self._chunked(layout, extents, out, starts, stops, base)
-        if wave:
-            yield Wave(wave)
+        target = out.reshape(*block.shape, layout.element_bytes)
+        requests = block_requests(layout, extents, block, target, self.decoders)
+        if requests is not None:
+            yield Wave(requests)
         return out
-
-    def _plain(
-        self,
-        offset: int,
-        first_row: int,
-        layout: Layout,
-        out: np.ndarray,
-        starts: np.ndarray,
-        stops: np.ndarray,
-        base: np.ndarray,
-        stored: int,
-    ) -> list[Request]:
-        """Requests for row ranges of bytes that lie as they are from `offset` on."""
-        width = layout.row_bytes
-        if offset == UNDEFINED:
-            fill(out, layout)
-            return []
-        if (int(stops[-1]) - first_row) * width > stored:
-            raise NWBReadError("damaged: fewer bytes are stored than its shape declares")
-        a, b = merged(starts, stops, max(NEAR // max(width, 1), 0))
-        group = np.searchsorted(starts, a)
-        group_end = np.append(group[1:], len(starts))
-        requests = []
-        for i, j, begin, end in zip(
-            group.tolist(), group_end.tolist(), a.tolist(), b.tolist(), strict=True
-        ):
-            low, high = int(base[i]) * width, int(base[j]) * width
-            sink = copy_rows(out[low:high], starts[i:j] - begin, stops[i:j] - starts[i:j], width)
-            at = offset + (begin - first_row) * width
-            requests.append(Request(at, at + (end - begin) * width, sink))
-        return requests
-
-    def _chunked(
-        self,
-        layout: Layout,
-        extents: Extents,
-        out: np.ndarray,
-        starts: np.ndarray,
-        stops: np.ndarray,
-        base: np.ndarray,
-    ) -> list[Request]:
-        """Requests for the chunks that row ranges touch."""
-        assert layout.chunk is not None
-        step, item, chunk_item = layout.chunk[0], layout.item, layout.chunk[1:]
-        columns = [-(-n // c) for n, c in zip(item, chunk_item, strict=True)]
-        across = math.prod(columns)
-        width = layout.element_bytes
-        nbytes = math.prod(layout.chunk) * width
-        touched = np.zeros(-(-extents.rows // step) + 1, np.int64)
-        np.add.at(touched, starts // step, 1)
-        np.add.at(touched, (stops - 1) // step + 1, -1)
-        requests: list[Request] = []
-        for k in np.flatnonzero(np.cumsum(touched) > 0).tolist():
-            low, high = k * step, min((k + 1) * step, extents.rows)
-            i = int(np.searchsorted(stops, low, "right"))
-            j = int(np.searchsorted(starts, high, "left"))
-            begin, end = np.maximum(starts[i:j], low), np.minimum(stops[i:j], high)
-            first = int(base[i] + begin[0] - starts[i])
-            count = int((end - begin).sum())
-            rows = out[first * layout.row_bytes : (first + count) * layout.row_bytes]
-            for c in range(across):
-                n = k * across + c
-                offset, size = int(extents.offsets[n]), int(extents.sizes[n])
-                mask = 0 if extents.masks is None else int(extents.masks[n])
-                corner = [
-                    int(p) * s
-                    for p, s in zip(np.unravel_index(c, columns), chunk_item, strict=True)
-                ]
-                part = tuple(
-                    slice(p, min(p + s, n_))
-                    for p, s, n_ in zip(corner, chunk_item, item, strict=True)
-                )
-                edge = high - low < step or any(
-                    p + s > n_ for p, s, n_ in zip(corner, chunk_item, item, strict=True)
-                )
-                bare = not layout.filters or (layout.raw_edges and edge)
-                bare = bare or all(mask >> f & 1 for f in range(len(layout.filters)))
-                if bare and across == 1 and chunk_item == item:
-                    local = np.cumsum(np.concatenate([[0], end - begin]))
-                    requests += self._plain(offset, low, layout, rows, begin, end, local, size)
-                    continue
-                if offset == UNDEFINED:
-                    fill_part(rows, layout, count, part)
-                    continue
-                sink = Chunk(layout, 0xFFFFFFFF if bare else mask, nbytes, rows, count, part,
-                              begin - low, end - begin)  # fmt: skip
-                requests.append(Request(offset, offset + size, sink))
-        return requests
 
     def _tree(self, array: ArrayIndex) -> Steps[Extents]:
         """The chunks of a dataset whose B-tree was left unread when the file was indexed."""
@@ -408,16 +342,46 @@ class Reader:
             return held
         shape = (extents.rows, *layout.item)
         check_shape(layout, extents.rows, self.size)
-        tree = ChunkTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
+        tree = ChunkBTree(extents.root, shape, layout.chunk, layout.user_block, self.size)
         while tree.wanted:
             nodes: dict[int, bytes] = {}
             wanted = tree.wanted
-            yield Wave([Request(a, b, keep_node(nodes, i)) for i, (a, b) in enumerate(wanted)])
+            yield Wave([Request(a, b, _keep(nodes, i)) for i, (a, b) in enumerate(wanted)])
             tree.feed([nodes[i] for i in range(len(wanted))])
         found = tree.extents()
         check_extents(layout, found, self.size)
         self.cache.put(extents.root, found)
         return found
+
+
+def _keep(nodes: dict[int, bytes], i: int) -> Callable[[memoryview], None]:
+    def sink(data: memoryview) -> None:
+        nodes[i] = bytes(data)
+
+    return sink
+
+
+def _boxed(found: np.ndarray, layout: Layout, block: Block) -> np.ndarray:
+    """A box of whole rows that libhdf5 has read."""
+    element = () if found.dtype == object else (layout.element_bytes,)
+    inside = tuple(slice(a, b) for a, b in block.box)
+    rows = found.reshape(block.shape[0], *layout.item, *element)
+    boxed: np.ndarray = np.ascontiguousarray(rows[(slice(None), *inside)]).reshape(-1)
+    return boxed
+
+
+def _scaled(flat: Values, view: View, rows: int) -> np.ndarray:
+    """Stored values in units: multiplied with the view's factors, and its offset added."""
+    if not isinstance(flat, np.ndarray):
+        raise UnsupportedColumnError("scaled=True is for numbers only")
+    factors = np.asarray(view.factors)
+    if len(factors) == 1:
+        found: np.ndarray = flat * factors[0]
+    elif view.channel is not None:
+        found = flat * factors[view.channel]
+    else:
+        found = (flat.reshape(rows, len(factors), -1) * factors[:, None]).reshape(flat.shape)
+    return found + view.offset
 
 
 def _pair(first: Steps[np.ndarray], second: Steps[Values]) -> Steps[tuple[np.ndarray, Values]]:

@@ -7,22 +7,20 @@ from contextlib import AbstractContextManager, nullcontext
 
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.hdf5 import external as foreign
-from lazynwb_dask.lindi import file as lindi
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
-from lazynwb_dask.model.source import Source, is_lindi
+from lazynwb_dask.model.source import Source
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
-from lazynwb_dask.storage import Request, Settings, fetch, parquet
+from lazynwb_dask.storage import Request, fetch, parquet
 from lazynwb_dask.storage import block_cache as kept
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 FEW = 1 << 20  # bytes that are looked at in a moment
 
-_chunks: LRU[Extents] = LRU(64 << 20)
-_paths: LRU[str] = LRU(16 << 20)
+_chunks = Cache[Extents]("chunk maps")
+_paths = Cache[str]("paths of objects")
 _turn = Lock()
 
 
@@ -62,11 +60,11 @@ def named(exc: Exception, where: str) -> Exception:
     return NWBReadError(f"{where}damaged or not understood: {type(exc).__name__}: {text}")
 
 
-class Access:
+class Executor:
     """One file, for as long as a partition of it is read."""
 
-    def __init__(self, source: Source, options: Options, settings: Settings) -> None:
-        self.source, self.options, self.settings = source, options, settings
+    def __init__(self, source: Source, access: FileAccess) -> None:
+        self.source, self.access = source, access
         self._used = self._asked = False
         self._wanted = 0
 
@@ -83,19 +81,19 @@ class Access:
 
         Others wait for steps that are to spare round trips: what planning kept is good enough for them.
         """
-        source, options, settings = self.source, self.options, self.settings
+        source, access = self.source, self.access
         try:
             with self.turn(spare):
                 wave = next(steps)
             while True:
                 if wave.addresses:
-                    wave.paths.update(_names(source, wave.addresses, options, settings))
+                    wave.paths.update(_names(source, wave.addresses, access))
                 if wave.elsewhere:
-                    look_elsewhere(source, wave.elsewhere, options, settings)
+                    look_elsewhere(source, wave.elsewhere, access)
                 for listing in wave.listings:
-                    listing.found = _listed(source, listing.path, options, settings)
+                    listing.found = _listed(source, listing.path, access)
                 if wave.stored:
-                    fill_stored(wave.stored, options, settings)
+                    fill_stored(wave.stored, access)
                 if wave.requests:
                     self._fetch(wave.requests, spare)
                 with self.turn(spare):
@@ -113,7 +111,7 @@ class Access:
         """
         if self._used and not self._asked:
             self._asked = True
-            fetch(self.source, [Request(0, 1, lambda _: None)], self.options, self.settings)
+            fetch(self.source, [Request(0, 1, lambda _: None)], self.access)
 
     def _fetch(self, requests: Sequence[Request], spare: bool) -> None:
         self._wanted += sum(request.stop - request.start for request in requests)
@@ -121,45 +119,39 @@ class Access:
         self._used |= len(left) < len(requests)
         if left:
             self._asked = True
-            fetch(self.source, left, self.options, self.settings)
+            fetch(self.source, left, self.access)
 
 
-def run_steps(steps: Steps[Values], source: Source, options: Options, settings: Settings) -> Values:
+def run_steps(steps: Steps[Values], source: Source, access: FileAccess) -> Values:
     """Run steps to their end, of one file."""
-    return Access(source, options, settings).run(steps)
+    return Executor(source, access).run(steps)
 
 
-def look_elsewhere(
-    source: Source, wanted: Sequence[Elsewhere], options: Options, settings: Settings
-) -> None:
-    """Read what is neither byte ranges nor in a catalog: by libhdf5, or from the text of a LINDI file."""
-    asked = [(one.layout, one.starts, one.stops) for one in wanted]
-    if is_lindi(source.url):
-        found = lindi.rows(source, asked, options, settings)
-    else:
-        found = [foreign.rows(source, *one) for one in asked]
+def look_elsewhere(source: Source, wanted: Sequence[Elsewhere], access: FileAccess) -> None:
+    """Read values that are neither byte ranges of the file nor in a catalog."""
+    found = queries.read_rows(source, [(w.layout, w.starts, w.stops) for w in wanted], access)
     for one, held in zip(wanted, found, strict=True):
         one.found = held
 
 
-def _listed(source: Source, path: str, options: Options, settings: Settings) -> Extents:
+def _listed(source: Source, path: str, access: FileAccess) -> Extents:
     key = (file_key(source), path)
     found = _chunks.get(key) if source.etag is not None else None
     if found is None:
-        found = queries.list_chunks(source, path, options, settings)
+        found = queries.list_chunks(source, path, access)
         if source.etag is not None:
             _chunks.put(key, found, 24 * found.offsets.size + 100)
     return found
 
 
-def fill_stored(stored: Sequence[Stored], options: Options, settings: Settings) -> None:
+def fill_stored(stored: Sequence[Stored], access: FileAccess) -> None:
     """Read what is asked for of catalogs' values, columns of the same rows together."""
     groups: dict[tuple[parquet.ParquetFile, int, int], list[Stored]] = {}
     for asked in stored:
         groups.setdefault((asked.parquet, asked.start, asked.stop), []).append(asked)
     for (file, start, stop), together_asked in groups.items():
         names = list(dict.fromkeys(asked.name for asked in together_asked))
-        found = parquet.rows(file, names, start, stop, options, settings)
+        found = parquet.rows(file, names, start, stop, access)
         for asked in together_asked:
             asked.found = found[asked.name]
 
@@ -201,15 +193,13 @@ class ChunkMaps:
             _chunks.put((self._source, root), extents, 24 * extents.offsets.size + 100)
 
 
-def _names(
-    source: Source, addresses: set[int], options: Options, settings: Settings
-) -> Mapping[int, str]:
+def _names(source: Source, addresses: set[int], access: FileAccess) -> Mapping[int, str]:
     """The paths of objects by the addresses of their headers."""
     key = file_key(source)
     known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
     if len(known) == len(addresses):
         return {a: p for a, p in known.items() if p}
-    found = queries.names_of(source, addresses, options, settings)
+    found = queries.names_of(source, addresses, access)
     if source.etag is not None:
         for address in addresses:
             path = found.get(address, "")

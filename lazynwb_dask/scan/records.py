@@ -95,6 +95,21 @@ class Files:
         parts = self.parts[file] if self.parts else ()
         return Source(self.urls[file], size if size >= 0 else None, self.etags[file], parts)
 
+    def take(self, files: np.ndarray) -> Files:
+        """Some files, renumbered from 0."""
+        pick = files.tolist()
+        return Files(
+            tuple([self.urls[i] for i in pick]),
+            self.sizes[files],
+            tuple([self.etags[i] for i in pick]),
+            self.tables,
+            self.table[files],
+            {name: records.take(files) for name, records in self.records.items()},
+            None if self.inlined is None else self.inlined.take(files),
+            {name: values.take(pa.array(files)) for name, values in self.facts.items()},
+            tuple([self.parts[i] for i in pick]) if self.parts else (),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Part:

@@ -9,37 +9,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lazynwb_dask.model.index import Layout
-from lazynwb_dask.model.packing import (
-    front,
-    layout_json,
-    layout_of,
-    pack_arrays,
-    parts_json,
-    parts_of,
-    spell,
-    thin,
-    tuples,
-    unfront,
-    unpack_arrays,
-    unspell,
-    wide,
-)
-from lazynwb_dask.model.series_view import Shown
+from lazynwb_dask.model.packing import pack_arrays
 from lazynwb_dask.model.task_names import task_label, words
-from lazynwb_dask.scan.catalog_slots import Inlined
-from lazynwb_dask.scan.records import Files, Part, Records
-from lazynwb_dask.scan.schema import Field, Schema, series
+from lazynwb_dask.scan.fields import Field, Schema
+from lazynwb_dask.scan.pack import pack, unpack
+from lazynwb_dask.scan.records import Files, Part
+from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
 
 if TYPE_CHECKING:
@@ -65,28 +51,22 @@ class Scan:
         For each partition: its file, its rows in that file's table, and the global number of the first.
     options : Options
         How to reach the files, without secrets.
-    blocksize : int
-        Decoded bytes that a task should stay below.
+    request : TableRequest
+        What was asked of the table, as far as workers need it: see `TableRequest.for_scan`.
     fusable : bool
         Whether partitions may be read together in one task.
     indexed : bool
         Whether the files' metadata are known; if not, workers read them, and lengths are unknown.
     numbered : bool
         Whether the index is the global row number; else it starts from 0 in each partition.
-    on_error, on_missing : str
-        What workers do with a file that can't be read, or lacks a table or column.
     known_token : str
         The identity, where it is not computed from the content: of one that was unpickled.
     failures : tuple of (path, stage, error)
         The files that could not be read while planning.
     origin : str
-        The token of the scan that this one was narrowed from, where failures may have to be told.
-    allow_external_links : bool
-        Whether workers that index files may open others that these name.
+        The token of the scan that this one was narrowed from, where failures may have to be reported.
     statistics : Statistics or None
         What is known of the partitions' values; stays with whoever plans.
-    shown : Shown or None
-        How workers that index files are to show the data of TimeSeries.
     """
 
     files: Files
@@ -96,19 +76,19 @@ class Scan:
     stop: np.ndarray
     offset: np.ndarray
     options: Options
-    blocksize: int
+    request: TableRequest
     fusable: bool = True
     indexed: bool = True
     numbered: bool = True
-    on_error: str = "raise"
-    on_missing: str = "skip"
-    table: Any = None  # as asked for, where workers must look it up
     known_token: str = ""
     failures: tuple[tuple[str, str, str], ...] = ()
     origin: str = ""
-    allow_external_links: bool = False
     statistics: Statistics | None = None
-    shown: Shown | None = None
+
+    @property
+    def blocksize(self) -> int:
+        """Decoded bytes that a task should stay below."""
+        return self.request.blocksize or 0
 
     # --- what the planner asks
     @property
@@ -118,7 +98,7 @@ class Scan:
     @functools.cached_property
     def token(self) -> str:
         """Deterministic; covers everything that any rule reads."""
-        return self.known_token or hashlib.blake2b(self._pack(), digest_size=16).hexdigest()
+        return self.known_token or hashlib.blake2b(self._packed(), digest_size=16).hexdigest()
 
     def __dask_tokenize__(self) -> str:
         return self.token
@@ -126,8 +106,7 @@ class Scan:
     @property
     def label(self) -> str:
         """What tasks are called: ``read-units``, or ``read-units-@sub-01`` of one file."""
-        asked = [self.table] if isinstance(self.table, str) else self.table or []
-        tables = set(self.files.tables or asked)
+        tables = set(self.files.tables or self.request.table_names)
         about = words(tables.pop()) if len(tables) == 1 else []
         return task_label("read", about, self.files.urls)
 
@@ -213,7 +192,7 @@ class Scan:
             known_token="",
             failures=(),
             statistics=None,
-            origin=(self.origin or self.token) if self.tells else "",
+            origin=(self.origin or self.token) if self.may_leave_out else "",
         )
 
     def part(self, i: int) -> Part:
@@ -243,137 +222,19 @@ class Scan:
         )
 
     @property
-    def tells(self) -> bool:
-        """Whether reading may leave something out, and tells of it."""
-        return self.on_error == "skip" or (not self.indexed and self.on_missing == "skip")
+    def may_leave_out(self) -> bool:
+        """Whether reading may leave out files, which it then reports."""
+        request = self.request
+        return request.on_error == "skip" or (not self.indexed and request.on_missing == "skip")
 
-    # --- packing
-    def _compact(self) -> Scan:
-        """With only the files that its partitions are of."""
-        used, renumbered = np.unique(self.file, return_inverse=True)
-        if len(used) == len(self.files.urls):
-            return self
-        f = self.files
-        pick = used.tolist()
-        files = Files(
-            tuple([f.urls[i] for i in pick]),
-            f.sizes[used],
-            tuple([f.etags[i] for i in pick]),
-            f.tables,
-            f.table[used],
-            {name: records.take(used) for name, records in f.records.items()},
-            None if f.inlined is None else f.inlined.take(used),
-            {name: values.take(pa.array(used)) for name, values in f.facts.items()},
-            tuple([f.parts[i] for i in pick]) if f.parts else (),
+    def _packed(self) -> bytes:
+        return pack(
+            {f.name: getattr(self, f.name) for f in dataclass_fields(self)}, self.options.token
         )
-        return replace(self, files=files, file=renumbered.reshape(-1).astype(np.int64))
-
-    def _pack(self) -> bytes:
-        compact = self._compact()
-        f = compact.files
-        layouts: dict[Layout, int] = {}
-        columns = {}
-        buffers: list[bytes] = [
-            thin(f.sizes),
-            thin(f.table),
-            thin(compact.file),
-            thin(compact.start),
-            thin(compact.stop),
-            thin(compact.offset),
-        ]
-        for name, records in f.records.items():
-            variants = [
-                ([layouts.setdefault(x, len(layouts)) for x in found], labels)
-                for found, labels in records.variants
-            ]
-            columns[name] = variants
-            lengths = np.diff(records.ends, prepend=0)
-            buffers += [
-                thin(records.which),
-                thin(lengths),
-                records.weights.tobytes(),
-                records.data,
-            ]
-        inlined = None
-        if f.inlined is not None:
-            inlined, more = f.inlined.pack()
-            buffers += more
-        if f.facts:
-            buffers.append(pack_arrays(f.facts))
-        urls, etags = front(f.urls), list(f.etags)
-        head = {
-            "urls": urls,
-            "etags": etags if any(e is not None for e in etags) else None,
-            "parts": [parts_json(x) for x in f.parts],
-            "tables": f.tables,
-            "fields": [(x.name, spell(x.type), x.nullable) for x in compact.fields.values()],
-            "columns": columns,
-            "inlined": inlined,
-            "facts": bool(f.facts),
-            "layouts": [layout_json(x) for x in layouts],
-            "sizes": [len(b) for b in buffers],
-            "rest": [
-                self.blocksize,
-                self.fusable,
-                self.indexed,
-                self.numbered,
-                self.on_error,
-                self.on_missing,
-                self.table,
-                self.origin,
-                self.allow_external_links,
-                None if self.shown is None else [self.shown.channels, self.shown.scaled],
-                self.options.token,
-            ],
-            "failures": self.failures,
-        }
-        text = json.dumps(head, separators=(",", ":")).encode()
-        return len(text).to_bytes(4, "little") + text + b"".join(buffers)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpack, (zlib.compress(self._pack(), 6), self.options, self.known_token)
+        return _unpickled, (zlib.compress(self._packed(), 6), self.options, self.known_token)
 
 
-def _unpack(data: bytes, options: Options, token: str) -> Scan:
-    raw = zlib.decompress(data)
-    size = int.from_bytes(raw[:4], "little")
-    head = json.loads(raw[4 : 4 + size])
-    at = 4 + size
-    buffers = []
-    for n in head["sizes"]:
-        buffers.append(raw[at : at + n])
-        at += n
-    urls = unfront(head["urls"])
-    layouts = [layout_of(x) for x in head["layouts"]]
-    records = {}
-    for i, (name, variants) in enumerate(head["columns"].items()):
-        which, lengths, weights, data = buffers[6 + 4 * i : 10 + 4 * i]
-        records[name] = Records(
-            tuple(
-                (tuple(layouts[j] for j in found), None if labels is None else tuple(labels))
-                for found, labels in variants
-            ),
-            wide(which).astype(np.int32),
-            data,
-            np.cumsum(wide(lengths)),
-            np.frombuffer(weights, np.float32),
-        )
-    etags = head["etags"] or [None] * len(urls)
-    facts = unpack_arrays(buffers.pop()) if head["facts"] else {}
-    files = Files(
-        tuple(urls), wide(buffers[0]), tuple(etags), tuple(head["tables"]),
-        wide(buffers[1]).astype(np.int32), records,
-        None if head["inlined"] is None
-        else Inlined.unpack(head["inlined"], buffers[6 + 4 * len(records) :]),
-        facts, tuple(map(parts_of, head["parts"])),
-    )  # fmt: skip
-    fields = {name: Field(name, unspell(kind), null) for name, kind, null in head["fields"]}
-    blocksize, fusable, indexed, numbered, on_error, on_missing, table, origin, links, shown, _ = (
-        head["rest"]
-    )
-    file, start, stop, offset = (wide(b) for b in buffers[2:6])
-    return Scan(
-        files, fields, file, start, stop, offset, options, blocksize, fusable, indexed, numbered,
-        on_error, on_missing, table, token, tuple(map(tuple, head["failures"])), origin, links,
-        shown=None if shown is None else Shown(tuples(shown[0]), shown[1]),
-    )  # fmt: skip
+def _unpickled(data: bytes, options: Options, token: str) -> Scan:
+    return Scan(**unpack(zlib.decompress(data)), options=options, known_token=token)

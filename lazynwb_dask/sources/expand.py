@@ -18,14 +18,14 @@ from lazynwb_dask.sources.listing import (
     list_store,
     names_many,
 )
-from lazynwb_dask.storage import Settings, listed
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage import retried
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once
 
 __all__ = ["Source", "expand", "shown"]
 
 
-def expand(paths: object, options: Options, settings: Settings | None = None) -> list[Source]:
+def expand(paths: object, access: FileAccess) -> list[Source]:
     """Find the files that the user means.
 
     Parameters
@@ -36,10 +36,8 @@ def expand(paths: object, options: Options, settings: Settings | None = None) ->
         every Zarr store below it. A glob means what it matches: folders as above; files by any name
         if the pattern says how names end, ``*.nwb`` files otherwise. Anything else is one file and
         may have any name.
-    options : Options
-        How to reach stores.
-    settings : Settings, optional
-        Patience with stores while listing.
+    access : FileAccess
+        How to reach stores, and the patience with them while listing.
 
     Returns
     -------
@@ -58,7 +56,7 @@ def expand(paths: object, options: Options, settings: Settings | None = None) ->
     named = [_text(path) for path in _many(paths)]
     if not named:
         raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
-    find = partial(_find, options=options, settings=settings or Settings())
+    find = partial(_find, access=access)
     slow = {one for one in named if isinstance(one, str) and not is_local(one) and names_many(one)}
     listings = at_once([partial(find, one) for one in slow])
     found = dict(zip(slow, listings, strict=True))
@@ -100,11 +98,11 @@ def _text(path: object) -> str | Source:
     return text + "/" if folder and not text.endswith("/") else text
 
 
-def _find(named: str, options: Options, settings: Settings) -> list[Source]:
+def _find(named: str, access: FileAccess) -> list[Source]:
     if is_local(named):
         found = _find_local(named)
     elif names_many(named):
-        found = listed(named, options, settings, partial(list_store, named))
+        found = retried(named, access, partial(list_store, named))
     else:
         return [Source(named.rstrip("/"))]
     if not found:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from lazynwb_dask.errors import NWBError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.sources.listing import list_keys
-from lazynwb_dask.storage import Settings, listed, open_source
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage import open_source, retried
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.responses import validator_of
 from lazynwb_dask.util.threads import at_once
 
@@ -26,8 +26,7 @@ KEYS = 1000  # that one page of a listing names
 
 def versions(
     sources: Sequence[Source],
-    options: Options,
-    settings: Settings,
+    access: FileAccess,
     *,
     threads: int = 32,
     asked: Callable[[Source], bool] = lambda source: True,
@@ -51,12 +50,12 @@ def versions(
             buckets["/".join(source.url.split("/")[:3])].append(source)
     for together in buckets.values():
         if len(together) >= FEW:
-            known |= _from_listing(together, options, settings)
+            known |= _from_listing(together, access)
     single = [source for source in unknown if source not in known]
 
     def ask(source: Source) -> Source:
         try:
-            return open_source(source, 1, options, settings)[0]
+            return open_source(source, 1, access)[0]
         except NWBError:
             return source
 
@@ -65,9 +64,7 @@ def versions(
     return [known.get(source, source) for source in sources]
 
 
-def _from_listing(
-    sources: Sequence[Source], options: Options, settings: Settings
-) -> dict[Source, Source]:
+def _from_listing(sources: Sequence[Source], access: FileAccess) -> dict[Source, Source]:
     start = _common(source.url for source in sources)
     pages = max(1, len(sources) // FEW)
 
@@ -80,7 +77,7 @@ def _from_listing(
         }
 
     try:
-        found = listed(start, options, settings, partial(ask))
+        found = retried(start, access, partial(ask))
     except NWBError:
         return {}  # not everyone who may read may list
     known = {}

@@ -1,11 +1,11 @@
 """Parquet files in any store, read by byte ranges: the rows and columns that are wanted, and no others.
 
-The footer is read once in a process. Column chunks are fetched through the same door as all bytes, so that
+The footer is read once in a process. Column chunks are fetched as all bytes are, so that
 they are concurrent, repeated after faults, and counted; Arrow then reads them from memory. What was decoded
 is kept for a while: many partitions lie in one row group.
 
 Nothing damaged is taken for data. Pages have checksums, as Parquet has it. Footers have none there, and some
-that are damaged would make Arrow end the process; so 16 bytes before a footer tell whether it is whole.
+that are damaged would make Arrow end the process; so there is a checksum of 16 bytes before a footer.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import pyarrow.parquet as pq
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.storage import Request, Settings, fetch
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage import Request, fetch
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 TAIL = 64 * 1024  # bytes read of a file's end at first: the footers of most
-SEAL = 16  # bytes before a footer that tell whether it is whole
+CHECKSUM = 16  # bytes before a footer
 _END = 8  # bytes after it: its length, and a mark
 
-_footers: LRU[pq.FileMetaData] = LRU(32 << 20)
-_columns: LRU[pa.ChunkedArray] = LRU(256 << 20)
+_footers = Cache[pq.FileMetaData]("Parquet footers")
+_columns = Cache[pa.ChunkedArray]("Parquet columns")
 _locks: dict[tuple[str, int], Lock] = {}
 _guard = Lock()
 
@@ -51,14 +51,14 @@ class ParquetFile:
     size: int
 
 
-def footer(file: ParquetFile, options: Options, settings: Settings) -> pq.FileMetaData:
+def footer(file: ParquetFile, access: FileAccess) -> pq.FileMetaData:
     """What a file holds, and where."""
     known = _footers.get(file)
     if known is None:
         with _lock(file.url, -1):
             known = _footers.get(file)
             if known is None:
-                known = _read_footer(file, options, settings)
+                known = _read_footer(file, access)
                 _footers.put(file, known, 2 * known.serialized_size + 1000)
     return known
 
@@ -68,8 +68,7 @@ def rows(
     names: Sequence[str],
     start: int,
     stop: int,
-    options: Options,
-    settings: Settings,
+    access: FileAccess,
 ) -> dict[str, pa.ChunkedArray]:
     """Some rows of some columns.
 
@@ -80,16 +79,16 @@ def rows(
     start, stop : int
         Row numbers in the file.
     """
-    ends = _ends(footer(file, options, settings))
+    ends = _ends(footer(file, access))
     first = int(np.searchsorted(ends, start, "right"))
     last = int(np.searchsorted(ends, stop, "left"))
     groups = range(first, min(last + 1, len(ends))) if stop > start else range(0)
-    pieces = [_group(file, group, names, options, settings) for group in groups]
+    pieces = [_group(file, group, names, access) for group in groups]
     begin = int(ends[first - 1]) if first else 0
     found = {}
     for name in names:
         chunks = [chunk for piece in pieces for chunk in piece[name].chunks]
-        kind = pieces[0][name].type if pieces else _type(file, name, options, settings)
+        kind = pieces[0][name].type if pieces else _type(file, name, access)
         joined = pa.chunked_array(chunks, kind)
         found[name] = joined.slice(start - begin, stop - start)
     return found
@@ -99,18 +98,15 @@ def table(
     file: ParquetFile,
     names: Sequence[str],
     groups: Sequence[int],
-    options: Options,
-    settings: Settings,
+    access: FileAccess,
 ) -> pa.Table:
     """Whole row groups, not kept."""
-    return _decoded(file, list(groups), list(names), options, settings)
+    return _decoded(file, list(groups), list(names), access)
 
 
-def groups_of(
-    file: ParquetFile, start: int, stop: int, options: Options, settings: Settings
-) -> tuple[range, int]:
+def groups_of(file: ParquetFile, start: int, stop: int, access: FileAccess) -> tuple[range, int]:
     """The row groups that hold some rows, and the number of the first row of the first of them."""
-    ends = _ends(footer(file, options, settings))
+    ends = _ends(footer(file, access))
     if stop <= start:
         return range(0), start
     first = int(np.searchsorted(ends, start, "right"))
@@ -120,7 +116,7 @@ def groups_of(
 
 # ---------------------------------------------------------------------------------------------- reading
 def _lock(url: str, group: int) -> Lock:
-    """One for each row group, so that it is fetched once however many ask for it."""
+    """One for each row group, so that it is fetched once however many tasks need it."""
     with _guard:
         if len(_locks) > 4096:
             for key in [key for key, lock in _locks.items() if not lock.locked()]:
@@ -129,13 +125,13 @@ def _lock(url: str, group: int) -> Lock:
 
 
 def _group(
-    file: ParquetFile, group: int, names: Sequence[str], options: Options, settings: Settings
+    file: ParquetFile, group: int, names: Sequence[str], access: FileAccess
 ) -> dict[str, pa.ChunkedArray]:
     with _lock(file.url, group):
         found = {name: _columns.get((file, group, name)) for name in names}
         absent = [name for name, column in found.items() if column is None]
         if absent:
-            read = _decoded(file, [group], absent, options, settings)
+            read = _decoded(file, [group], absent, access)
             for name in absent:
                 found[name] = column = read.column(name)
                 _columns.put((file, group, name), column, column.nbytes + 200)
@@ -147,34 +143,34 @@ def _ends(metadata: pq.FileMetaData) -> np.ndarray:
     return np.cumsum(np.fromiter(counts, np.int64, metadata.num_row_groups))
 
 
-def _type(file: ParquetFile, name: str, options: Options, settings: Settings) -> pa.DataType:
-    return footer(file, options, settings).schema.to_arrow_schema().field(name).type
+def _type(file: ParquetFile, name: str, access: FileAccess) -> pa.DataType:
+    return footer(file, access).schema.to_arrow_schema().field(name).type
 
 
-def sealed(data: bytes) -> bytes:
+def with_checksum(data: bytes) -> bytes:
     """A Parquet file that Arrow has written, with a checksum before its footer.
 
     Whatever reads Parquet passes over it, as over page indexes, which may lie there too.
     """
     start = len(data) - _END - int.from_bytes(data[-_END:-4], "little")
-    return data[:start] + _seal(data[start:]) + data[start:]
+    return data[:start] + _checksum(data[start:]) + data[start:]
 
 
-def _seal(footer: bytes) -> bytes:
-    return hashlib.blake2b(footer, digest_size=SEAL).digest()
+def _checksum(footer: bytes) -> bytes:
+    return hashlib.blake2b(footer, digest_size=CHECKSUM).digest()
 
 
-def _read_footer(file: ParquetFile, options: Options, settings: Settings) -> pq.FileMetaData:
-    tail = _fetched(file, [(max(0, file.size - TAIL), file.size)], options, settings)[0]
-    need = int.from_bytes(tail[-_END:-4], "little") + _END + SEAL
+def _read_footer(file: ParquetFile, access: FileAccess) -> pq.FileMetaData:
+    tail = _fetched(file, [(max(0, file.size - TAIL), file.size)], access)[0]
+    need = int.from_bytes(tail[-_END:-4], "little") + _END + CHECKSUM
     if tail[-4:] != b"PAR1" or need > file.size:
         raise _damaged(file, "it doesn't end as a Parquet file does")
     if need > len(tail):
-        tail = _fetched(file, [(file.size - need, file.size)], options, settings)[0]
-    held = tail[len(tail) - need + SEAL :]
-    if tail[len(tail) - need :][:SEAL] != _seal(held):
+        tail = _fetched(file, [(file.size - need, file.size)], access)[0]
+    data = tail[len(tail) - need + CHECKSUM :]
+    if tail[len(tail) - need :][:CHECKSUM] != _checksum(data):
         raise _damaged(file, "its Parquet footer isn't what was written")
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + held))
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + data))
 
 
 def _damaged(file: ParquetFile, why: str) -> NWBReadError:
@@ -184,21 +180,21 @@ def _damaged(file: ParquetFile, why: str) -> NWBReadError:
     )
 
 
-def footer_bytes(file: ParquetFile, options: Options, settings: Settings) -> int:
+def footer_bytes(file: ParquetFile, access: FileAccess) -> int:
     """What is read of a file's end, before any values."""
-    need = int(footer(file, options, settings).serialized_size) + _END + SEAL
+    need = int(footer(file, access).serialized_size) + _END + CHECKSUM
     first = min(file.size, TAIL)
     return first if need <= first else first + need
 
 
 def chunk_ranges(
-    file: ParquetFile, group: int, names: Collection[str], options: Options, settings: Settings
+    file: ParquetFile, group: int, names: Collection[str], access: FileAccess
 ) -> list[tuple[int, int]]:
     """Where some columns of a row group lie."""
-    held = footer(file, options, settings).row_group(group)
+    columns = footer(file, access).row_group(group)
     ranges = []
-    for i in range(held.num_columns):
-        chunk = held.column(i)
+    for i in range(columns.num_columns):
+        chunk = columns.column(i)
         path = chunk.path_in_schema
         if any(path == name or path.startswith(f"{name}.") for name in names):
             begin = chunk.data_page_offset
@@ -209,12 +205,12 @@ def chunk_ranges(
 
 
 def _decoded(
-    file: ParquetFile, groups: list[int], names: list[str], options: Options, settings: Settings
+    file: ParquetFile, groups: list[int], names: list[str], access: FileAccess
 ) -> pa.Table:
-    metadata = footer(file, options, settings)
-    ranges = [r for group in groups for r in chunk_ranges(file, group, names, options, settings)]
+    metadata = footer(file, access)
+    ranges = [r for group in groups for r in chunk_ranges(file, group, names, access)]
     ranges.sort()
-    parts = _fetched(file, ranges, options, settings)
+    parts = _fetched(file, ranges, access)
     memory = _Ranges(file.size, [a for a, _ in ranges], parts)
     try:
         reader = pq.ParquetFile(
@@ -227,7 +223,7 @@ def _decoded(
 
 
 def _fetched(
-    file: ParquetFile, ranges: Sequence[tuple[int, int]], options: Options, settings: Settings
+    file: ParquetFile, ranges: Sequence[tuple[int, int]], access: FileAccess
 ) -> list[bytes]:
     source = Source(file.url, file.size)
     parts = [b""] * len(ranges)
@@ -239,7 +235,7 @@ def _fetched(
         return Request(start, stop, sink)
 
     try:
-        fetch(source, [request(i, a, b) for i, (a, b) in enumerate(ranges)], options, settings)
+        fetch(source, [request(i, a, b) for i, (a, b) in enumerate(ranges)], access)
     except NWBFileChangedError:
         raise _damaged(file, f"it isn't the one of {file.size} bytes that was written") from None
     except NWBFileNotFoundError:

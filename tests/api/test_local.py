@@ -24,6 +24,7 @@ from lazynwb_dask.errors import (
 )
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import Request, fetch, open_source
+from lazynwb_dask.storage.access import FileAccess
 
 
 def test_local_files_are_read_without_filesystem_or_event_loop(tmp_path: Path) -> None:
@@ -33,10 +34,12 @@ def test_local_files_are_read_without_filesystem_or_event_loop(tmp_path: Path) -
         from lazynwb_dask.storage.options import Options
         from lazynwb_dask.model.source import Source
         from lazynwb_dask.sources.expand import expand
+        from lazynwb_dask.storage.access import FileAccess
         from lazynwb_dask.storage import Request, Settings, fetch, open_source
-        source, head = open_source(*expand(sys.argv[1], Options()), 10, Options(), Settings())
+        access = FileAccess()
+        source, head = open_source(*expand(sys.argv[1], access), 10, access)
         got = []
-        fetch(source, [Request(5, 2_000_000, lambda v: got.append(len(v)))], Options(), Settings())
+        fetch(source, [Request(5, 2_000_000, lambda v: got.append(len(v)))], access)
         assert got == [1_999_995]
         assert not any("fsspecIO" in thread.name for thread in threading.enumerate())
         loaded = {"s3fs", "aiohttp", "aiobotocore", "dask", "distributed"} & set(sys.modules)
@@ -49,7 +52,7 @@ def test_local_files_are_read_without_filesystem_or_event_loop(tmp_path: Path) -
 def test_local_reads_check_that_the_file_is_still_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.nwb"
     path.write_bytes(DATA)
-    source, head = open_source(Source(str(path)), 10, PLAIN, QUICK)
+    source, head = open_source(Source(str(path)), 10, FileAccess(PLAIN, QUICK))
     status = path.stat()
     assert source == Source(str(path), len(DATA), f"{status.st_mtime_ns}-{status.st_ino}")
     assert head == DATA[:10]
@@ -65,16 +68,16 @@ def test_local_reads_check_that_the_file_is_still_the_same(tmp_path: Path) -> No
 
 def test_local_faults_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(NWBFileNotFoundError):
-        open_source(Source(f"file://{tmp_path}/no.nwb"), 10, PLAIN, QUICK)
+        open_source(Source(f"file://{tmp_path}/no.nwb"), 10, FileAccess(PLAIN, QUICK))
     with pytest.raises(NWBFileNotFoundError):
-        open_source(Source(str(tmp_path / "no.nwb")), 10, PLAIN, QUICK)
+        open_source(Source(str(tmp_path / "no.nwb")), 10, FileAccess(PLAIN, QUICK))
     with pytest.raises(NWBReadError, match="folder"):
         read(Source(str(tmp_path)), [(0, 10)])
     if os.geteuid():
         (tmp_path / "a.nwb").write_bytes(DATA)
         (tmp_path / "a.nwb").chmod(0)
         with pytest.raises(NWBPermissionError):
-            open_source(Source(str(tmp_path / "a.nwb")), 10, PLAIN, QUICK)
+            open_source(Source(str(tmp_path / "a.nwb")), 10, FileAccess(PLAIN, QUICK))
 
 
 def test_a_failing_sink_ends_a_local_read_too(tmp_path: Path) -> None:
@@ -89,7 +92,7 @@ def test_a_failing_sink_ends_a_local_read_too(tmp_path: Path) -> None:
 
     requests = [Request(i * 2 * MIB, (i + 1) * 2 * MIB, sink) for i in range(20)]
     with pytest.raises(ZeroDivisionError):
-        fetch(Source(str(path)), requests, PLAIN, QUICK)
+        fetch(Source(str(path)), requests, FileAccess(PLAIN, QUICK))
     assert len(calls) < 20
 
 
@@ -183,7 +186,7 @@ def test_a_local_file_that_changes_during_a_read_is_an_error(
 ) -> None:
     path = tmp_path / "a.nwb"
     path.write_bytes(bytes(40 * MIB))
-    source, _ = open_source(Source(str(path)), 10, PLAIN, QUICK)
+    source, _ = open_source(Source(str(path)), 10, FileAccess(PLAIN, QUICK))
     calls: list[int] = []
 
     def sink(view: memoryview) -> None:
@@ -193,5 +196,5 @@ def test_a_local_file_that_changes_during_a_read_is_an_error(
 
     requests = [Request(i * 4 * MIB, i * 4 * MIB + length, sink) for i in range(10)]
     with pytest.raises(NWBFileChangedError, match=r"a\.nwb: the file changed"):
-        fetch(source, requests, PLAIN, QUICK)
+        fetch(source, requests, FileAccess(PLAIN, QUICK))
     assert len(calls) < 10

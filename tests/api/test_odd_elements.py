@@ -16,7 +16,7 @@ from h5py import h5d, h5p, h5s, h5t, h5z
 import lazynwb_dask
 from lazynwb_dask.decode.filters import chunk_bytes
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5 import extensible_array as extensible
+from lazynwb_dask.hdf5 import extensible_array
 from lazynwb_dask.model.index import Filter, Layout
 
 TEXT = h5py.string_dtype()
@@ -259,8 +259,8 @@ def test_chunks_that_are_listed_as_they_are_stay_where_they_are(
     with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
         made = file.create_dataset("x", (4, 6), "f8", chunks=(2, 1), maxshape=(8, None)).id
         start = np.array([[0, 0], [2, 0], [0, 1], [2, 5]], np.uint64)
-        monkeypatch.setattr(extensible, "_lists_wrongly", lambda: False)
-        assert extensible.corrected(made, start, (2, 1)).tolist() == start.tolist()
+        monkeypatch.setattr(extensible_array, "lists_wrongly", lambda: False)
+        assert extensible_array.corrected(made, start, (2, 1)).tolist() == start.tolist()
 
 
 # ----------------------------------------------------------------------------------------- fill values

@@ -16,7 +16,7 @@ from files import nwb, ragged, table
 from h5py import h5a, h5d, h5p, h5s, h5t, h5z
 
 import lazynwb_dask
-from lazynwb_dask.decode import filters
+from lazynwb_dask.decode import codecs, hdf5_filters
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
 
 UNKNOWN = 33333  # a filter that nobody has
@@ -83,9 +83,9 @@ def test_the_advice_is_not_what_was_done_already(
     problem = lazynwb_dask.schema_report(paths, "/units").problem["x"]
     assert "pip install" not in problem
     assert "HDF5_PLUGIN_PATH" in problem
-    monkeypatch.setitem(filters.sys.modules, "hdf5plugin", None)
-    monkeypatch.delitem(filters.sys.modules, "hdf5plugin")
-    monkeypatch.setattr(filters, "_load_plugins", lambda: None)  # it isn't there
+    monkeypatch.setitem(hdf5_filters.sys.modules, "hdf5plugin", None)
+    monkeypatch.delitem(hdf5_filters.sys.modules, "hdf5plugin")
+    monkeypatch.setattr(hdf5_filters, "_load_plugins", lambda: None)  # it isn't there
     assert "pip install hdf5plugin" in lazynwb_dask.schema_report(paths, "/units").problem["x"]
 
 
@@ -115,7 +115,7 @@ def test_what_is_kept_of_a_file_does_not_say_which_filters_there_are(
         {"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(tmp_path / "cache")}
     ):
         with monkeypatch.context() as without:
-            without.setattr(h5z, "filter_avail", lambda step: step != filters.LZF)
+            without.setattr(h5z, "filter_avail", lambda step: step != codecs.LZF)
             with pytest.warns(UserWarning, match="not available here"):
                 assert "x" not in lazynwb_dask.read_nwb(path, "/units").columns
         kept = {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.index")}

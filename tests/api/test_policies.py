@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import pandas as pd
+import pyarrow as pa
 import pytest
 from distributed import Client, LocalCluster
 from files import nwb, ragged, table
@@ -121,7 +122,7 @@ def test_files_that_vanish_after_planning_drop_out_of_that_computation(
         frame = lazynwb_dask.read_nwb(urls, "/units", on_error="skip")
         whole = frame.compute()
         server.behaviour.forbidden = {"s2.nwb"}
-        for scheduler in ("threads", "processes", client):
+        for scheduler in ("threads", client):
             with warnings.catch_warnings(), client.as_current():
                 warnings.simplefilter("ignore")
                 got = frame.compute(scheduler=scheduler)
@@ -135,3 +136,26 @@ def test_files_that_vanish_after_planning_drop_out_of_that_computation(
         with pytest.raises(PermissionError, match=r"s3\.nwb"):
             strict.compute()
     assert isinstance(report, pd.DataFrame)
+
+
+def test_processes_without_a_cluster_warn_of_each_file_that_they_leave_out(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with RangeServer() as server:
+        urls = [server.put(f"s{i}.nwb", good(tmp_path, i)) for i in range(6)]
+        empty = server.put("empty.nwb", tableless(tmp_path))
+        schema = pa.schema([("unit_id", pa.int64())])
+        known = lazynwb_dask.read_nwb(urls, "/units", on_error="skip")
+        given = lazynwb_dask.read_nwb([*urls, empty], "/units", on_error="skip", schema=schema)
+        whole = known.unit_id.compute(scheduler="sync").tolist()
+        server.behaviour.forbidden = {"s2.nwb", "s4.nwb"}
+        kept = [value for value in whole if value // 10 not in (2, 4)]
+        for frame, missing in ((known, []), (given, [f"{empty}: there is no table /units"])):
+            assert frame.unit_id.compute(scheduler="processes").tolist() == kept
+            printed = capfd.readouterr().err
+            for expected in [
+                f"{urls[i]} can't be read and is left out: " for i in (2, 4)
+            ] + missing:
+                assert printed.count(f"UserWarning: {expected}") == 1
+            assert "read_report" not in printed, "which does not list them"
+            assert len(lazynwb_dask.read_report(frame)) == 0

@@ -32,10 +32,11 @@ from servers import RangeServer, S3Server
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.plan import partitions as assembly
+from lazynwb_dask.plan import schema
 from lazynwb_dask.plan.index_files import index_files
-from lazynwb_dask.scan import schema
+from lazynwb_dask.scan.request import Selection, TableRequest
 from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 THREADS = 16
@@ -136,13 +137,13 @@ def test_reading_everywhere_at_once_under_garbage_collection_never_stands_still(
 
 def _read(url: str, options: dict[str, Any] | None) -> Any:
     """What a task does, and what planning does before, without Dask's part."""
-    known, settings = Options(options), Settings()
-    (found,), _ = index_files(expand(url, known), "/units", known, settings)
+    access, request = FileAccess(Options(options)), TableRequest("/units")
+    (found,), _ = index_files(expand(url, access), request, access)
     assert found.table is not None
     unified = schema.unify([(url, found.table)])
-    plan = assembly.build([(found.source, found.table)], unified, known, 1 << 27)
+    plan = assembly.build([(found.source, found.table)], unified, request, access.options)
     columns = [name for name in plan.fields if name != "_nwb_path"]
-    return execute(plan, columns, None, None, settings).to_dict()
+    return execute(plan, Selection(tuple(columns)), access.settings).to_dict()
 
 
 _WAITING = """

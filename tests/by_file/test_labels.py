@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from lazynwb_dask import NWBError, map_files, merge_by_file, open_timeseries, read_nwb
 from lazynwb_dask.by_file.row_labels import packed, unpacked
-from lazynwb_dask.model import task_names as naming
+from lazynwb_dask.model import task_names
 
 HOWS = ("inner", "left", "right", "outer")
 KINDS = pa.schema([("k", pa.int64()), ("v", pa.int64())])
@@ -252,11 +252,11 @@ def test_names_of_tasks_of_a_series_say_which(tmp_path: Path) -> None:
 def test_names_of_tasks_hold_no_secret_and_stay_short_enough_for_names_of_files() -> None:
     hostile = "table_" + "word_" * 100
     url = "https://me:pw@host/" + "ä b" * 300 + ".nwb?token=1#2"
-    label = naming.task_label("join", naming.words(f"/x/{hostile}") * 9, [url])
+    label = task_names.task_label("join", task_names.words(f"/x/{hostile}") * 9, [url])
     assert len(label) < 130
     assert label.isascii()
     assert "token" not in label
     assert "pw" not in label
     assert key_split(f"{label}-{'0' * 32}") == key_split(
-        naming.task_label("join", ["table", *["word"] * 10], [])
+        task_names.task_label("join", ["table", *["word"] * 10], [])
     )

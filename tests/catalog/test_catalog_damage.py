@@ -20,10 +20,13 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
+from lazynwb_dask.catalog import build
 from lazynwb_dask.catalog.values import written
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.storage import Settings, parquet, record
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util import lru
 
 KINDS = ("files", "tables", "columns", "variants", "sessions", "values")
 
@@ -44,8 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forgetful() -> Iterator[None]:
     """As in a process that has read none of it yet."""
     yield
-    parquet._footers.clear()
-    parquet._columns.clear()
+    lru.clear()
 
 
 def part_of(catalog: Path, kind: str) -> Path:
@@ -54,8 +56,7 @@ def part_of(catalog: Path, kind: str) -> Path:
 
 
 def read_all(catalog: Path) -> object:
-    parquet._footers.clear()
-    parquet._columns.clear()
+    lru.clear()
     opened = lazynwb_dask.open_catalog(catalog)
     assert len(opened.sessions) == len(opened)
     return lazynwb_dask.read_nwb(opened, "/units").compute()
@@ -67,7 +68,7 @@ def flipped(good: bytes, at: int) -> bytes:
 
 def footer_of(data: bytes) -> int:
     """Where the checksum and the footer begin."""
-    return len(data) - 8 - int.from_bytes(data[-8:-4], "little") - parquet.SEAL
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little") - parquet.CHECKSUM
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +116,7 @@ def test_no_flipped_bit_is_taken_for_data(tmp_path: Path) -> None:
     def read(data: bytes, name: str) -> pa.Table:
         (tmp_path / name).write_bytes(data)
         file = parquet.ParquetFile(str(tmp_path / name), len(data))
-        return parquet.table(file, held.column_names, [0, 1], Options(), Settings())
+        return parquet.table(file, held.column_names, [0, 1], FileAccess(Options(), Settings()))
 
     assert read(good, "good").equals(held)
     # the headers of pages and the whole footer, which Parquet has no checksums for; some of the values
@@ -160,7 +161,7 @@ def test_damage_in_a_store_is_told_in_the_same_way(
                 s3_server.put("lab", f"{how}/{path.relative_to(tmp_path / 'catalog')}", data)
         catalog = lazynwb_dask.open_catalog(f"s3://lab/{how}", **options)
         units = lazynwb_dask.read_nwb(catalog, "/units")
-        parquet._footers.clear()
+        lru.clear()
         with pytest.raises(NWBReadError, match=r"values/.*\.parquet.*refresh\(anew=True\)"):
             units.compute()
 
@@ -186,13 +187,13 @@ def test_what_is_indexed_is_kept_whenever_a_build_is_interrupted(
 
     def interrupt() -> None:
         while not over.is_set() and (
-            any(seen[name] < each for name in names[:good]) or not list(where.glob("parts/*.part"))
+            any(seen[name] < each for name in names[:good]) or not list(where.glob("batches/*"))
         ):
             time.sleep(0.05)
         if over.is_set():
             return  # it failed in another way
         time.sleep(0.5)
-        kept.append(len(list(where.glob("parts/*.part"))))
+        kept.append(len(list(where.glob("batches/*"))))
         signal.pthread_kill(main, signal.SIGINT)
         kept.append(sum(seen.values()))
 
@@ -233,8 +234,7 @@ def test_a_damaged_catalog_is_built_again_whatever_is_damaged(
         lazynwb_dask.build_catalog(paths, place)
         damaged = part_of(place, kind)
         damaged.write_bytes(flipped(damaged.read_bytes(), len(damaged.read_bytes()) // 2))
-        parquet._footers.clear()
-        parquet._columns.clear()
+        lru.clear()
         if way == "build":
             found = lazynwb_dask.build_catalog(paths, place)
         else:
@@ -245,3 +245,33 @@ def test_a_damaged_catalog_is_built_again_whatever_is_damaged(
         if kind in ("sessions", "values") and way == "build":
             continue  # not looked at, as nothing is new: `refresh` says so
         oracle.assert_same(lazynwb_dask.read_nwb(found, "/units").compute(), expected)
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "values gone", "other tables"])
+def test_what_an_interrupted_build_has_left_counts_only_if_it_is_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    where = tmp_path / "catalog"
+
+    def interrupted(*args: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "assembled", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lazynwb_dask.build_catalog(folder, where)
+    (left,) = (where / "batches").iterdir()
+    data = left.read_bytes()
+    if how == "flipped":
+        left.write_bytes(flipped(data, len(data) // 2))
+    elif how in ("truncated", "empty"):
+        left.write_bytes(data[: len(data) // 2] if how == "truncated" else b"")
+    elif how == "values gone":
+        part_of(where, "values").unlink()
+    tables = ["/units"] if how == "other tables" else None
+    with record() as counted:
+        made = lazynwb_dask.build_catalog(folder, where, tables=tables)
+    assert {Path(name).name for name in counted.files} >= {"0.nwb", "1.nwb"}
+    oracle.assert_same(read_all(where), lazynwb_dask.read_nwb(folder, "/units").compute())
+    there = {str(p.relative_to(where)) for p in where.rglob("*") if p.is_file()}
+    assert there == made.manifest.names | {"_manifest.json"}

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import oracle
 import pandas as pd
+import pyarrow as pa
 import pytest
 from distributed import Client, LocalCluster
 from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
+from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.datasets import make_sessions
 
 
@@ -53,6 +57,50 @@ def test_every_scheduler_gives_the_same_frame(paths: list[str], client: Client) 
             got = again.compute(scheduler=scheduler)
             oracle.assert_same(got, wanted)
     oracle.assert_same(frame.compute(scheduler=client), whole)
+
+
+def narrowings(paths: list[str], folder: Path) -> Iterator[tuple[str, Any]]:
+    """Frames that leave some files of several, in every way that a read, a join or a catalog can."""
+    units = lazynwb_dask.read_nwb(paths, "/units")[["unit_id", "firing_rate", "_nwb_path"]]
+    apart = lazynwb_dask.read_nwb(paths, "/units", blocksize=None)[["unit_id", "_nwb_path"]]
+    catalog = lazynwb_dask.build_catalog(paths, folder / "catalog")
+    held = lazynwb_dask.read_nwb(catalog, "/units")[["unit_id", "firing_rate", "_nwb_path"]]
+    joined = lazynwb_dask.merge_by_file(units, apart[["unit_id"]], on="unit_id")
+    mapped = lazynwb_dask.map_files(lambda a: a[["unit_id"]], a=units)
+    sessions = lazynwb_dask.with_sessions(units, ["session_id"])
+    one_session = sessions.session_id.compute().iloc[0]
+    given = lazynwb_dask.read_nwb(paths, "/units", schema={"unit_id": "string"})
+    fixed = lazynwb_dask.read_nwb(paths, "/units", schema=pa.schema([("unit_id", pa.int64())]))
+    for chosen in ([paths[1]], paths[:1], paths[-1:], paths[1:3], []):
+        for name, frame in {
+            "units": units, "one partition a file": apart, "catalog": held, "join": joined,
+            "map": mapped, "types given": given, "schema given": fixed,
+        }.items():  # fmt: skip
+            yield f"{name}: {len(chosen)} files", frame[frame._nwb_path.isin(chosen)]
+    yield "filters", lazynwb_dask.read_nwb(paths, "/units", filters=[("_nwb_path", "==", paths[2])])
+    yield "session", sessions[sessions.session_id == one_session]
+    yield "partitions", apart.partitions[3]
+    yield "two partitions", apart.partitions[[1, 4]]
+    yield "largest", units[units._nwb_path == paths[1]].nlargest(3, "firing_rate")
+    yield "head", apart[["unit_id"]].loc[units.divisions[0] : 5]
+    yield "pruned by the catalog", held[held.firing_rate > held.firing_rate.max().compute() - 1e-9]
+    yield "branches", units[units._nwb_path == paths[0]].assign(z=units.firing_rate)
+    yield "series", units[units._nwb_path == paths[0]].unit_id
+
+
+def test_whatever_leaves_some_files_has_its_keys_on_a_cluster(
+    paths: list[str], client: Client, tmp_path: Path
+) -> None:
+    for name, frame in narrowings(paths, tmp_path):
+        wanted = frame.compute(scheduler="sync")
+        got = client.compute(frame).result(timeout=60)
+        assert len(wanted) == len(got), name
+        pd.testing.assert_index_equal(got.index, wanted.index)
+        same = oracle.assert_same if wanted.ndim == 2 else pd.testing.assert_series_equal
+        same(got, wanted)
+    apart = lazynwb_dask.read_nwb(paths, "/units", columns=["unit_id"], blocksize=None)
+    with client.as_current():
+        assert [row.unit_id for _, row in apart.iterrows()] == apart.unit_id.compute().tolist()
 
 
 def test_workers_get_secrets_but_no_graph_does(
@@ -183,30 +231,96 @@ def test_fused_tasks_hold_few_bytes_for_each_partition(paths: list[str]) -> None
         assert len(pickle.dumps(task)) <= 1000 + 150 * 600 / query.npartitions
 
 
-def _pretend(version: str) -> None:
-    from lazynwb_dask import _version
-
-    _version.__version__ = version
+def _pretend(folder: str) -> None:
+    sys.path.insert(0, folder)
 
 
-def test_other_versions_on_the_cluster_are_one_warning(paths: list[str]) -> None:
+def _installed(folder: Path, version: str) -> str:
+    """A folder in which the package seems to be installed; without a version it seems not to be."""
+    made = folder / f"lazynwb_dask-{version or 0}.dist-info"
+    made.mkdir(parents=True)
+    made.joinpath("METADATA").write_text(f"Version: {version}\n" if version else "")
+    return str(folder)
+
+
+def test_other_versions_on_the_cluster_are_one_warning(
+    paths: list[str], client: Client, tmp_path: Path
+) -> None:
+    frame = lazynwb_dask.read_nwb(paths, "/units")
+    with client.as_current(), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        frame.id.sum().compute()
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local,
+        Client(local) as other,
     ):
-        frame = lazynwb_dask.read_nwb(paths, "/units")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)
-            frame.id.sum().compute()
-        worker = next(iter(client.scheduler_info()["workers"]))
-        client.run(_pretend, "0.0.1", workers=[worker])
-        with Client(cluster), pytest.warns(UserWarning, match="same version everywhere") as caught:
+        old, none = other.scheduler_info()["workers"]
+        other.run(_pretend, _installed(tmp_path / "old", "0.0.1"), workers=[old])
+        other.run(_pretend, _installed(tmp_path / "none", ""), workers=[none])
+        with pytest.warns(UserWarning, match="same version everywhere") as caught:
             assert [frame.id.sum().compute() for _ in range(2)]
-        texts = [str(w.message) for w in caught if "same version" in str(w.message)]
-        assert texts == [
-            f"lazynwb_dask is {lazynwb_dask.__version__} here, but 0.0.1 on the worker {worker}: "
-            "install the same version everywhere"
-        ]
+    texts = [str(w.message) for w in caught if "same version" in str(w.message)]
+    assert texts == [
+        f"lazynwb_dask is {lazynwb_dask.__version__} here, but 0.0.1 on the worker {old}, not "
+        f"installed on the worker {none}: install the same version everywhere"
+    ]
+
+
+class OddCluster:
+    """As much of a client as versions are asked of."""
+
+    status = "running"
+
+    def __init__(self, answer: Any) -> None:
+        self.id, self.answer = str(id(self)), answer
+
+    def get_versions(self, packages: list[str]) -> Any:
+        assert packages == ["lazynwb_dask"]
+        return self.answer
+
+    def sync(self, function: Any, *, callback_timeout: float, **keywords: Any) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return function(**keywords)
+
+
+def part(version: str | None) -> dict[str, Any]:
+    return {"host": {}, "packages": {"lazynwb_dask": version}}
+
+
+HERE = part(lazynwb_dask.__version__)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"client": HERE, "scheduler": HERE, "workers": {}}, []),
+        # the client runs from a folder of sources, in which nothing is installed
+        ({"client": part(None), "scheduler": HERE, "workers": {"a": part(None)}}, []),
+        (
+            {"client": HERE, "scheduler": part(None), "workers": {"a": HERE}},
+            ["here, but not installed on the scheduler: install the same version"],
+        ),
+        (
+            {"client": HERE, "scheduler": part("9"), "workers": {w: part("9") for w in "abc"}},
+            ["here, but 9 on the scheduler and 3 more: install the same version"],
+        ),
+        ({"client": HERE, "scheduler": None, "workers": {}}, ["are not known (TypeError: "]),
+        (TimeoutError("timed out"), ["are not known (TimeoutError: timed out)"]),
+    ],
+)
+def test_what_an_odd_cluster_says_of_its_versions_is_a_warning_at_most(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, expected: list[str]
+) -> None:
+    odd = OddCluster(answer)
+    monkeypatch.setattr(cluster, "active_client", lambda: odd)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cluster.compare_versions()
+        cluster.compare_versions()
+    assert len(caught) == len(expected)
+    for warning, text in zip(caught, expected, strict=True):
+        assert text in str(warning.message)
 
 
 def test_tasks_are_named_after_their_table(paths: list[str], client: Client) -> None:

@@ -23,7 +23,8 @@ from typing import Any
 
 import pytest
 import yaml
-from deployment import DEPLOY, ROOT, container, deployed, specification
+from dask.utils import parse_bytes
+from deployment import DEPLOY, ROOT, argument, container, deployed, manifest
 from dockerfile import Stage, admitted, build, context, stages, variables
 
 
@@ -241,15 +242,22 @@ with Client(address) as client:
 """
 
 
+def small(spec: dict[str, Any], **settings: str) -> dict[str, Any]:
+    """The cluster with workers that fit a test, and with further settings."""
+    part = container(spec, "worker")
+    assert parse_bytes(argument(spec, "--memory-limit")) == (16 << 30) - (256 << 20)
+    smaller = {argument(spec, "--memory-limit"): "768MiB", argument(spec, "--nthreads"): "1"}
+    part["args"] = [smaller.get(argument, argument) for argument in part["args"]]
+    part["env"] += [
+        {"name": f"DASK_LAZYNWB_DASK__{name}", "value": value} for name, value in settings.items()
+    ]
+    return spec
+
+
 def test_the_cluster_runs_and_a_worker_that_has_to_go_hands_on_what_it_holds(
     image: Path, dockerfile: list[Stage], tmp_path: Path
 ) -> None:
-    spec = specification(
-        threads=1,
-        memory="1 GiB",
-        spot=True,
-        config={"lazynwb-dask.retries": 9, "lazynwb-dask.progress": False},
-    )
+    spec = small(manifest(), RETRIES="9", PROGRESS="False")
     comm, dashboard, first_port, second_port = (free_port() for _ in range(4))
     scheduler, first, second = deployed(spec, "scheduler"), *(deployed(spec, "worker"),) * 2
     first, second = json.loads(json.dumps([first, second]))

@@ -6,17 +6,19 @@ import ast
 import inspect
 import json
 import os
-import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from dask_kubernetes.operator import KubeCluster
-from deployment import DEPLOY, ROOT, complaints, container, fits, specification
+import yaml
+from dask_kubernetes.operator import KubeCluster, make_cluster_spec
+from deployment import DEPLOY, complaints, container, examples, fits, manifest
+from distributed import LocalCluster
 
-from lazynwb_dask.deploy import kube_cluster_spec
+from lazynwb_dask.datasets import make_sessions
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +63,6 @@ def calls(text: str) -> list[tuple[str, set[str]]]:
     ]
 
 
-def blocks(page: str) -> list[str]:
-    """The Python blocks of a page of the documentation."""
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
-
-
 def signatures(packages: Path) -> dict[str, dict[str, set[str]]]:
     """By platform: the calls that are checked, and the keywords that they know."""
     coiled = packages / "coiled" / "v2" / "cluster.py"
@@ -74,10 +71,8 @@ def signatures(packages: Path) -> dict[str, dict[str, set[str]]]:
         "on_kubernetes.py": {
             "KubeCluster": set(inspect.signature(KubeCluster).parameters) - {"kwargs"},
             "cluster.adapt": set(inspect.signature(KubeCluster.adapt).parameters),
-            "lazynwb_dask.deploy.kube_cluster_spec": set(
-                inspect.signature(kube_cluster_spec).parameters
-            ),
         },
+        "deploy.md": {"make_cluster_spec": set(inspect.signature(make_cluster_spec).parameters)},
         "on_coiled.py": {"coiled.Cluster": parameters(coiled, "Cluster", "__init__")},
         "on_gateway.py": {
             "Gateway": parameters(gateway, "Gateway", "__init__"),
@@ -141,15 +136,37 @@ def test_the_gateway_s_server_takes_its_configuration_and_the_script_s_options(
     fits({"containers": [], **made["pod"]}, "V1PodSpec")
     # its default, and the operator's, are commands that current versions of Dask don't have
     assert made["commands"] == [["dask", "scheduler"], ["dask", "worker"]]
-    assert container(specification(), "worker")["args"][:2] == ["dask", "worker"]
+    assert container(manifest(), "worker")["args"][:2] == ["dask", "worker"]
 
 
-def test_the_documentation_s_examples_are_right(packages: Path) -> None:
+def test_the_documentation_s_examples_use_keywords_that_exist(packages: Path) -> None:
     known = {k: v for named in signatures(packages).values() for k, v in named.items()}
-    made = [call for block in blocks("deploy.md") for call in calls(block)]
-    assert {"KubeCluster", "lazynwb_dask.deploy.kube_cluster_spec"} <= {name for name, _ in made}
+    made = [call for block in examples("deploy.md") for call in calls(block)]
+    assert {"KubeCluster", "make_cluster_spec"} <= {name for name, _ in made}
     for name, keywords in made:
         assert keywords <= known.get(name, keywords), name
-    names: dict[str, Any] = {}
-    exec(blocks("deploy.md")[0], names)
-    assert complaints(names["spec"]) == []
+
+
+class LocalKubeCluster(LocalCluster):
+    """Takes a manifest as `KubeCluster` does, and starts a worker here."""
+
+    started: ClassVar[list[Any]] = []
+
+    def __init__(self, *, custom_cluster_spec: str, namespace: str, resource_timeout: int) -> None:
+        self.started.append(yaml.safe_load(Path(custom_cluster_spec).read_text()))
+        super().__init__(n_workers=1, processes=False, dashboard_address=None)
+
+    def adapt(self, **bounds: int) -> None:
+        """As many workers as before."""
+
+
+def test_the_kubernetes_script_starts_the_manifest_s_cluster_and_queries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = make_sessions(tmp_path, 2, units=8, mean_spikes=20)
+    monkeypatch.setattr("dask_kubernetes.operator.KubeCluster", LocalKubeCluster)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(DEPLOY / "on_kubernetes.py"))["main"](paths)
+    (started,) = LocalKubeCluster.started
+    assert complaints(started) == []
+    assert capsys.readouterr().out.count("_ecephys.nwb") == 2

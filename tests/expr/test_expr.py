@@ -675,10 +675,11 @@ def test_a_pickled_read_carries_only_what_it_reads(df: dd.DataFrame) -> None:
 def test_tasks_carry_only_what_they_read(df: dd.DataFrame) -> None:
     (read,) = expr.reads(df[df.x > 0].spikes)
     for index, task in enumerate(read.__dask_graph__().values()):
-        scan, columns, predicate, limit = task.args
+        scan, selection = task.args
         assert list(scan.meta.columns) == ["x", "spikes"]
         assert scan._parts == tuple(read.parts(index).tolist())
-        assert (columns, repr(predicate), limit) == (("spikes",), "x > 0", None)
+        assert (selection.columns, repr(selection.predicate)) == (("spikes",), "x > 0")
+        assert selection.limit is None
         assert task.data_producer
 
 

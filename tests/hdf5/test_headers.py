@@ -1,4 +1,4 @@
-"""What is read of plain object headers without libhdf5 is what libhdf5 says."""
+"""What is read of object headers without libhdf5 is what libhdf5 says."""
 
 from __future__ import annotations
 
@@ -14,24 +14,13 @@ from files import nwb, ragged, table
 from judge import _corpus
 from mutants import good_files
 
-from lazynwb_dask.hdf5 import (
-    dataset,
-)
-from lazynwb_dask.hdf5 import (
-    header_forms as headers,
-)
-from lazynwb_dask.hdf5 import (
-    links as tree,
-)
-from lazynwb_dask.hdf5 import (
-    object_header as objects,
-)
-from lazynwb_dask.hdf5 import (
-    sparse_file as sparse,
-)
-from lazynwb_dask.hdf5.sparse_file import SparseFile
+from lazynwb_dask.hdf5 import dataset
+from lazynwb_dask.hdf5.dataset_header import DatasetHeader, parse_header
+from lazynwb_dask.hdf5.object_header import DataLayout
+from lazynwb_dask.hdf5.sparse_file import SparseFile, attempt
 from lazynwb_dask.model.table_json import pack_table
-from lazynwb_dask.nwb import tables as hdf5
+from lazynwb_dask.nwb import columns
+from lazynwb_dask.nwb.jobs import IndexTable, ListTables
 
 
 def held(data: bytes) -> SparseFile:
@@ -41,7 +30,7 @@ def held(data: bytes) -> SparseFile:
 
 
 def indexed(file: SparseFile, path: str) -> tuple[dict, list[bytes]]:
-    found = sparse.attempt(file, "it", hdf5.IndexTable((path,)))
+    found = attempt(file, "it", IndexTable((path,)))
     assert found is not None
     parts: list[bytes] = []
     return pack_table(found, parts), parts
@@ -58,14 +47,14 @@ def test_tables_are_indexed_the_same_with_and_without(
     plain = count = 0
     for name, data in files.items():
         file = held(data)
-        for path in sparse.attempt(file, name, tree.ListTables()) or []:
+        for path in attempt(file, name, ListTables()) or []:
             with monkeypatch.context() as patch:
-                patch.setattr(hdf5, "plain_header", lambda *_: None)
+                patch.setattr(columns, "parse_header", lambda *_: None)
                 slow = indexed(held(data), path)
-            dataset._forms.clear()
+            dataset._infos.clear()
             file = held(data)
             cold = indexed(file, path)
-            known = len(dataset._forms)
+            known = len(dataset._infos)
             warm = indexed(held(data), path)
             assert indexed(file, path) == slow, "a second pass over the same file"
             assert cold == slow, (name, path)
@@ -104,7 +93,7 @@ def test_a_damaged_header_is_left_to_libhdf5(tmp_path: Path) -> None:
         group.create_dataset("x", data=np.arange(5.0))
         address = h5py.h5o.get_info(group["x"].id).addr
     data = (tmp_path / "f.nwb").read_bytes()
-    good = headers.plain_header(held(data), address, 0)
+    good = parse_header(held(data), address, 0)
     assert good is not None
     size = struct.unpack_from("<I", data, address + 8)[0]
     chance = random.Random(0)
@@ -112,22 +101,22 @@ def test_a_damaged_header_is_left_to_libhdf5(tmp_path: Path) -> None:
         damaged = bytearray(data)
         for _ in range(chance.randint(1, 3)):
             damaged[address + chance.randrange(16 + size)] = chance.randrange(256)
-        found = headers.plain_header(held(bytes(damaged)), address, 0)  # and no error
+        found = parse_header(held(bytes(damaged)), address, 0)  # and no error
         if found is not None:
-            assert isinstance(found.layout, objects.DataLayout)
+            assert isinstance(found.layout, DataLayout)
     counted = bytearray(data)
     counted[address + 2] += 1
-    assert headers.plain_header(held(bytes(counted)), address, 0) is None, "a message is missing"
+    assert parse_header(held(bytes(counted)), address, 0) is None, "a message is missing"
     long = bytearray(data)
     struct.pack_into("<I", long, address + 8, 2**31)
-    assert headers.plain_header(held(bytes(long)), address, 0) is None
+    assert parse_header(held(bytes(long)), address, 0) is None
 
 
 def test_what_is_remembered_of_headers_is_bounded() -> None:
-    dataset._forms.clear()
-    form = dataset.Form((1,), 0, ("number", "<f8"), None, (), b"", 0)
-    for number in range(dataset.MAX_FORMS + 10):
-        header = headers.Header((str(number).encode(),), objects.DataLayout("contiguous"), {})
-        dataset._remember(header, form)
-    assert len(dataset._forms) <= dataset.MAX_FORMS
-    dataset._forms.clear()
+    dataset._infos.clear()
+    info = dataset.DatasetInfo((1,), 0, ("number", "<f8"), None, (), b"", 0)
+    for number in range(dataset.MAX_INFOS + 10):
+        header = DatasetHeader((str(number).encode(),), DataLayout("contiguous"), {})
+        dataset._remember(header, info)
+    assert len(dataset._infos) <= dataset.MAX_INFOS
+    dataset._infos.clear()

@@ -24,28 +24,16 @@ from h5py import h5d, h5p, h5s, h5t
 import lazynwb_dask
 from lazynwb_dask.decode.filters import chunk_bytes
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.hdf5 import (
-    datatypes as elements,
-)
-from lazynwb_dask.hdf5 import (
-    global_heap as heap,
-)
-from lazynwb_dask.hdf5 import (
-    links as tree,
-)
-from lazynwb_dask.hdf5 import (
-    object_header as objects,
-)
-from lazynwb_dask.hdf5 import (
-    sparse_file as sparse,
-)
-from lazynwb_dask.metadata import queries
+from lazynwb_dask.hdf5 import chunk_btree, datatypes, global_heap, links, object_header, sparse_file
+from lazynwb_dask.metadata import hdf5_file, queries
 from lazynwb_dask.model import limits
 from lazynwb_dask.model.index import Extents, Filter, Layout
-from lazynwb_dask.nwb import tables as hdf5
+from lazynwb_dask.nwb import columns, tables
 from lazynwb_dask.read import column, vlen
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 OPTIONS, SETTINGS = Options(None), Settings()
@@ -53,8 +41,8 @@ MB = 1 << 20
 
 
 def index(path: Path | str, name: str = "/units") -> dict[str, Any]:
-    (source,) = expand(str(path), OPTIONS)
-    found = queries.index_file(source, name, OPTIONS, SETTINGS)
+    (source,) = expand(str(path), FileAccess(OPTIONS))
+    found = queries.index_file(source, TableRequest(name), FileAccess(OPTIONS, SETTINGS))
     assert found.table is not None
     return found.table.columns
 
@@ -138,7 +126,7 @@ def _nested(depth: int) -> np.dtype:
 def test_what_is_declared_has_limits(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(elements, "MAX_FIELDS", 50)  # 4,096 don't fit into a header
+    monkeypatch.setattr(datatypes, "MAX_FIELDS", 50)  # 4,096 don't fit into a header
     make, reason = DECLARED[what]
     with unwritten(tmp_path / "f.nwb") as group:
         make(group)
@@ -176,10 +164,10 @@ def _set(path: Path, at: int, value: int, width: int = 8) -> None:
 def _tree_of(path: Path, column: str = "units/x") -> int:
     """Where the B-tree lies that lists a dataset's chunks."""
     with h5py.File(path, "r") as file:
-        held = sparse.SparseFile(path.stat().st_size)
+        held = sparse_file.SparseFile(path.stat().st_size)
         held.put(0, path.read_bytes())
         address = int(h5py.h5o.get_info(file[column].id).addr)
-        return objects.data_layout(held, address, 0).address
+        return object_header.data_layout(held, address, 0).address
 
 
 def _chunked(path: Path, chunks: int = 4, **kwargs: Any) -> int:
@@ -268,39 +256,39 @@ def _node(level: int, children: list[int]) -> bytes:
 def test_a_chunk_tree_that_never_ends_is_given_up(
     nodes: list[bytes], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "MAX_NODES", 3)
-    walk = objects.ChunkTree(0, (800,), (1,), 0, 1 << 30)
+    monkeypatch.setattr(chunk_btree, "MAX_NODES", 3)
+    walk = chunk_btree.ChunkBTree(0, (800,), (1,), 0, 1 << 30)
     walk.feed([_node(9, [5000, 6000])])
-    with pytest.raises(objects.FormatError, match=reason):
+    with pytest.raises(object_header.FormatError, match=reason):
         walk.feed(nodes)
 
 
 def test_a_level_of_a_chunk_tree_has_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "MAX_LEVEL", 5000)
-    walk = objects.ChunkTree(0, (800,), (1,), 0, 1 << 30)
+    monkeypatch.setattr(chunk_btree, "MAX_LEVEL", 5000)
+    walk = chunk_btree.ChunkBTree(0, (800,), (1,), 0, 1 << 30)
     assert walk.wanted
     walk.feed([_node(9, [5000, 6000, 7000])])
-    with pytest.raises(objects.FormatError, match="too many bytes"):
+    with pytest.raises(object_header.FormatError, match="too many bytes"):
         _ = walk.wanted
 
 
 def test_an_object_header_that_goes_round_in_a_circle_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def header(*blocks: tuple[int, int]) -> sparse.SparseFile:
+    def header(*blocks: tuple[int, int]) -> sparse_file.SparseFile:
         first = b"".join(struct.pack("<HHIQQ", 0x10, 16, 0, at, size) for at, size in blocks)
         data = struct.pack("<BBHIII", 1, 0, len(blocks), 1, len(first), 0) + first
-        held = sparse.SparseFile(1 << 20)
+        held = sparse_file.SparseFile(1 << 20)
         held.put(0, data.ljust(1 << 20, b"\0"))
         return held
 
-    with pytest.raises(objects.FormatError, match="round in a circle"):
-        list(objects.messages(header((16, 24)), 0, 0))
-    with pytest.raises(objects.FormatError, match="too many blocks or bytes"):
-        list(objects.messages(header((4096, 2**63)), 0, 0))
-    monkeypatch.setattr(objects, "MAX_BLOCKS", 3)
-    with pytest.raises(objects.FormatError, match="too many blocks or bytes"):
-        list(objects.messages(header(*[(4096 * i, 8) for i in range(1, 9)]), 0, 0))
+    with pytest.raises(object_header.FormatError, match="round in a circle"):
+        list(object_header.messages(header((16, 24)), 0, 0))
+    with pytest.raises(object_header.FormatError, match="too many blocks or bytes"):
+        list(object_header.messages(header((4096, 2**63)), 0, 0))
+    monkeypatch.setattr(object_header, "MAX_BLOCKS", 3)
+    with pytest.raises(object_header.FormatError, match="too many blocks or bytes"):
+        list(object_header.messages(header(*[(4096 * i, 8) for i in range(1, 9)]), 0, 0))
 
 
 def test_a_deflate_bomb_is_cut_off(tmp_path: Path) -> None:
@@ -365,7 +353,7 @@ def test_a_heap_of_more_objects_than_have_numbers_is_given_up() -> None:
     data = struct.pack("<4sB3xQ", b"GCOL", 1, 16 + 16 * 100_000)
     data += b"".join(struct.pack("<HHIQ", i % 65_535 + 1, 1, 0, 0) for i in range(100_000))
     with pytest.raises(NWBReadError, match="two objects of one number"):
-        heap.objects(memoryview(data))
+        global_heap.objects(memoryview(data))
 
 
 # ----------------------------------------------------------------------------------- links and groups
@@ -377,10 +365,10 @@ def test_links_one_after_another_have_an_end(tmp_path: Path) -> None:
             file[f"l{i + 1}"] = h5py.SoftLink(f"/l{i}")
         group["near"], group["far"] = h5py.SoftLink("/l20"), h5py.SoftLink("/l40")
         group["loop"] = h5py.SoftLink("/units/loop")
-    columns = index(tmp_path / "f.nwb")
-    assert not columns["near"].problem
-    assert "soft links one after another" in columns["far"].problem
-    assert "soft links one after another" in columns["loop"].problem
+    found = index(tmp_path / "f.nwb")
+    assert not found["near"].problem
+    assert "soft links one after another" in found["far"].problem
+    assert "soft links one after another" in found["loop"].problem
 
 
 def test_groups_in_groups_and_their_links_have_an_end(
@@ -396,12 +384,12 @@ def test_groups_in_groups_and_their_links_have_an_end(
         for i in range(30):
             file.create_group(f"many/g{i}")
     assert lazynwb_dask.list_tables(path) == ["/units"]
-    monkeypatch.setattr(tree, "MAX_CHILDREN", 29)
+    monkeypatch.setattr(links, "MAX_CHILDREN", 29)
     with pytest.raises(
         NWBReadError, match=r"f\.nwb: damaged: a group of 30 links; the limit is 29"
     ):
         lazynwb_dask.list_tables(path)
-    monkeypatch.setattr(hdf5, "MAX_COLUMNS", 0)
+    monkeypatch.setattr(columns, "MAX_COLUMNS", 0)
     with pytest.raises(NWBReadError, match="1 objects; the limit is 0"):
         index(path)
 
@@ -415,7 +403,7 @@ def test_references_are_looked_for_in_so_many_links(
             made = file.create_group(f"a/b/c/g{i}")
         group.create_dataset("ref", data=[made.ref], dtype=h5py.ref_dtype)
     assert read(tmp_path / "f.nwb").ref[0] == "/a/b/c/g29"
-    monkeypatch.setattr(tree, "MAX_NAMED", 3)
+    monkeypatch.setattr(links, "MAX_NAMED", 3)
     os.utime(tmp_path / "f.nwb", ns=(1, 1))  # another version: nothing is remembered
     assert read(tmp_path / "f.nwb").ref.isna().all()
 
@@ -434,9 +422,9 @@ def test_what_is_read_while_indexing_is_small(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "f.nwb", "r+") as file:
         del file["units"].attrs["categories"]
     with little_memory():
-        columns = index(tmp_path / "f.nwb")
-    assert "an enumeration of 70000 labels" in columns["x"].problem
-    assert "a dataset of the shape" in columns["y"].problem
+        found = index(tmp_path / "f.nwb")
+    assert "an enumeration of 70000 labels" in found["x"].problem
+    assert "a dataset of the shape" in found["y"].problem
 
 
 def test_metadata_without_end_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,15 +433,11 @@ def test_metadata_without_end_are_given_up(tmp_path: Path, monkeypatch: pytest.M
         for i in range(40):
             file.create_dataset(f"data{i}", data=np.zeros(10_000))
             table(file, f"/t{i}", 1, [])
-    from lazynwb_dask.metadata import open as opening
-
-    monkeypatch.setattr(opening, "MAX_METADATA", 2 * MB)
+    monkeypatch.setattr(hdf5_file, "MAX_METADATA", 2 * MB)
     with pytest.raises(NWBReadError, match=r"f\.nwb: the metadata are spread over more than 2 MiB"):
         lazynwb_dask.list_tables(path)
-    from lazynwb_dask.metadata import open as opening
-
-    monkeypatch.setattr(opening, "MAX_METADATA", 128 * MB)
-    monkeypatch.setattr(opening, "MAX_WAVES", 1)
+    monkeypatch.setattr(hdf5_file, "MAX_METADATA", 128 * MB)
+    monkeypatch.setattr(hdf5_file, "MAX_WAVES", 1)
     with pytest.raises(NWBReadError, match="or 1 round trips"):
         lazynwb_dask.list_tables(path)
 
@@ -554,7 +538,8 @@ def test_extents_that_no_file_can_have_are_refused_wherever_they_come_from() -> 
 
 def test_the_documentation_lists_every_limit_as_it_is() -> None:
     modules = {m.__name__.rpartition(".")[2]: m for m in
-               (limits, elements, hdf5, tree, objects, heap, column, vlen, sparse)}  # fmt: skip
+               (limits, datatypes, columns, tables, links, object_header, chunk_btree, global_heap,
+                column, vlen, sparse_file)}  # fmt: skip
     text = (Path(__file__).parents[2] / "docs" / "hostile-files.md").read_text()
     listed = set()
     for amount, unit, names in re.findall(r"^\| ([\d,]+)( [MG]iB)? \|.*\| (`.*`) \|$", text, re.M):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -24,17 +27,21 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
+from lazynwb_dask import hdf5
+from lazynwb_dask import nwb as nwb_package
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError, NWBReadError
-from lazynwb_dask.isolation import helpers as isolation
-from lazynwb_dask.isolation import wire
-from lazynwb_dask.isolation.helpers import IsolatedSettings
+from lazynwb_dask.isolation import helpers, wire
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source
+from lazynwb_dask.nwb import jobs
+from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.settings import IsolatedSettings
 
 OPTIONS = Options(None)
 posix = pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX systems")
@@ -46,12 +53,12 @@ def isolated() -> Any:
         yield
 
 
-def helpers() -> list[int]:
-    return [helper._process.pid for helper in isolation._pool._all]
+def pids() -> list[int]:
+    return [helper._process.pid for helper in helpers._pool._all]
 
 
 def source(path: Path | str) -> Source:
-    (found,) = expand(str(path), OPTIONS)
+    (found,) = expand(str(path), FileAccess(OPTIONS))
     return found
 
 
@@ -72,11 +79,13 @@ def test_isolated_or_not_the_index_is_the_same(tmp_path: Path) -> None:
     paths = [mutants.zoo(tmp_path / f"{v}.nwb", v, secret) for v in ("earliest", "latest")]
     paths += map(Path, make_sessions(tmp_path / "made", n=1, units=10))
     for path in paths:
-        tables = queries.list_tables(source(path), OPTIONS, IsolatedSettings())
-        assert tables == queries.list_tables(source(path), OPTIONS, Settings())
+        tables = queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
+        assert tables == queries.list_tables(source(path), FileAccess(OPTIONS, Settings()))
         for name in tables:
             one, other = (
-                queries.index_file(source(path), name, OPTIONS, settings, details=True)
+                queries.index_file(
+                    source(path), TableRequest(name, details=True), FileAccess(OPTIONS, settings)
+                )
                 for settings in (Settings(), IsolatedSettings())
             )
             assert one.source == other.source
@@ -141,16 +150,20 @@ def test_errors_are_the_same(tmp_path: Path) -> None:
 def test_a_helper_that_never_ends_is_killed_and_replaced(tmp_path: Path) -> None:
     settings = IsolatedSettings(isolate_deadline=1.0)
     good = source(make_sessions(tmp_path, n=1, units=5)[0])
-    queries.list_tables(good, OPTIONS, settings)
-    before = helpers()
+    queries.list_tables(good, FileAccess(OPTIONS, settings))
+    before = pids()
     begun = time.monotonic()
     with pytest.raises(
         NWBReadError, match=r"bad\.nwb: libhdf5 needs more than 1 s.*isolate-deadline"
     ):
-        queries.index_file(source(looping_heap(tmp_path / "bad.nwb")), "/units", OPTIONS, settings)
+        queries.index_file(
+            source(looping_heap(tmp_path / "bad.nwb")),
+            TableRequest("/units"),
+            FileAccess(OPTIONS, settings),
+        )
     assert 0.9 < time.monotonic() - begun < 30
-    assert len(set(helpers()) & set(before)) < len(before)
-    assert queries.list_tables(good, OPTIONS, settings)[0] == "/units"
+    assert len(set(pids()) & set(before)) < len(before)
+    assert queries.list_tables(good, FileAccess(OPTIONS, settings))[0] == "/units"
 
 
 def test_files_that_hang_leave_the_others_alone(tmp_path: Path) -> None:
@@ -159,11 +172,11 @@ def test_files_that_hang_leave_the_others_alone(tmp_path: Path) -> None:
     good = [source(p) for p in make_sessions(tmp_path / "good", n=6, units=5)]
     ended: dict[str, float] = {}
     with ThreadPoolExecutor(2) as pool:  # so that helpers are there
-        list(pool.map(lambda one: queries.list_tables(one, OPTIONS, settings), good))
+        list(pool.map(lambda one: queries.list_tables(one, FileAccess(OPTIONS, settings)), good))
 
     def run(one: Source) -> None:
         try:
-            queries.index_file(one, "/units", OPTIONS, settings)
+            queries.index_file(one, TableRequest("/units"), FileAccess(OPTIONS, settings))
         except NWBReadError:
             assert one is bad
         ended[one.url] = time.monotonic()
@@ -185,18 +198,18 @@ def test_a_helper_that_crashes_is_an_error_and_no_more(tmp_path: Path) -> None:
 
     def run() -> None:
         try:
-            queries.index_file(bad, "/units", OPTIONS, settings)
+            queries.index_file(bad, TableRequest("/units"), FileAccess(OPTIONS, settings))
         except NWBReadError as exc:
             caught.append(exc)
 
-    isolation._pool.end()
+    helpers._pool.end()
     thread = threading.Thread(target=run)
     thread.start()
     deadline = time.monotonic() + 20
     killed: set[int] = set()
     while thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.2)
-        for pid in set(helpers()) - killed:
+        for pid in set(pids()) - killed:
             os.kill(pid, signal.SIGSEGV)
             killed.add(pid)
     thread.join(20)
@@ -211,23 +224,27 @@ def test_a_helper_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1)
     one = source(path)
     with pytest.raises(NWBReadError, match=r"\.nwb: .*isolate-memory \(1 MiB\)"):
-        queries.index_file(one, "/units", OPTIONS, IsolatedSettings(isolate_memory=1 << 20))
+        queries.index_file(
+            one,
+            TableRequest("/units"),
+            FileAccess(OPTIONS, IsolatedSettings(isolate_memory=1 << 20)),
+        )
     enough = IsolatedSettings(isolate_memory=64 << 20)
-    assert queries.index_file(one, "/units", OPTIONS, enough).table is not None
+    assert queries.index_file(one, TableRequest("/units"), OPTIONS, enough).table is not None
 
 
 # --------------------------------------------------------------------------------------- the processes
 _LISTING = """
 import sys, time
-from lazynwb_dask.isolation import helpers as isolation
+from lazynwb_dask.isolation import helpers
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.storage.settings import IsolatedSettings
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.sources.expand import expand
 
-(source,) = expand(sys.argv[1], Options(None))
-queries.list_tables(source, Options(None), IsolatedSettings())
-print(*[helper._process.pid for helper in isolation._pool._all], flush=True)
+(source,) = expand(sys.argv[1], FileAccess(Options(None)))
+queries.list_tables(source, FileAccess(Options(None), IsolatedSettings()))
+print(*[helper._process.pid for helper in helpers._pool._all], flush=True)
 if sys.argv[2] == "stay":
     time.sleep(60)
 """
@@ -268,27 +285,27 @@ def test_there_are_never_more_helpers_than_places(tmp_path: Path) -> None:
     with dask.config.set({"lazynwb-dask.isolate": True}):
         frame = lazynwb_dask.read_nwb(paths, "/units")
     assert len(frame) == 150
-    assert 1 <= len(helpers()) <= isolation.HELPERS
+    assert 1 <= len(pids()) <= helpers.HELPERS
 
 
 @posix
 def test_a_forked_process_has_helpers_of_its_own(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5)
-    queries.list_tables(source(path), OPTIONS, IsolatedSettings())
-    before = set(helpers())
+    queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
+    before = set(pids())
     read, write = os.pipe()
     child = os.fork()
     if not child:  # no test goes on here
-        queries.list_tables(source(path), OPTIONS, IsolatedSettings())
-        os.write(write, json.dumps(helpers()).encode())
-        isolation._pool.end()
+        queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
+        os.write(write, json.dumps(pids()).encode())
+        helpers._pool.end()
         os._exit(0)
     os.close(write)
     os.waitpid(child, 0)
     with os.fdopen(read, "rb") as answer:
         assert not before & set(json.load(answer))
-    queries.list_tables(source(path), OPTIONS, IsolatedSettings())
-    assert before & set(helpers()), "the parent's are as they were"
+    queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
+    assert before & set(pids()), "the parent's are as they were"
 
 
 def test_a_distributed_worker_isolates_too(tmp_path: Path) -> None:
@@ -328,7 +345,7 @@ def test_no_secret_and_no_query_reach_a_helper(
         sent.append(json.dumps(message))
         send(pipe, message, parts)
 
-    monkeypatch.setattr(isolation, "send", recorded)
+    monkeypatch.setattr(helpers, "send", recorded)
     options = {**s3_server.storage_options, "key": "a-key-id", "secret": "hush-hush"}
     url = s3_server.put("bucket", "a.nwb", data)
     with dask.config.set({"lazynwb-dask.isolate": True}):
@@ -346,17 +363,33 @@ def test_no_credentials_of_the_environment_reach_a_helper(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
     monkeypatch.setenv("DANDI_API_KEY", "hush-hush")
     (path,) = make_sessions(tmp_path, n=1, units=5)
-    isolation._pool.end()
-    queries.list_tables(source(path), OPTIONS, IsolatedSettings())
-    (pid,) = helpers()
+    helpers._pool.end()
+    queries.list_tables(source(path), FileAccess(OPTIONS, IsolatedSettings()))
+    (pid,) = pids()
     environment = Path(f"/proc/{pid}/environ").read_text()
     assert "PATH=" in environment
     assert "hush-hush" not in environment
 
 
+def test_every_job_can_be_sent_to_a_helper() -> None:
+    for package in (hdf5, nwb_package):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            for name, kind in vars(importlib.import_module(found.name)).items():
+                if (
+                    isinstance(kind, type)
+                    and hasattr(kind, "visit")
+                    and dataclasses.is_dataclass(kind)
+                ):
+                    assert wire.JOBS[name] is kind
+    job = jobs.IndexTable(("/units", "/trials"), details=True)
+    assert wire.unpack_job(json.loads(json.dumps(wire.pack_job(job)))) == job
+
+
 def test_what_a_helper_says_is_not_believed(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5)
-    found = queries.index_file(source(path), "/units", OPTIONS, Settings()).table
+    found = queries.index_file(
+        source(path), TableRequest("/units"), FileAccess(OPTIONS, Settings())
+    ).table
     size = Path(path).stat().st_size
     packed, parts = wire.pack_result(found)
     text, payload = json.dumps(packed), b"".join(parts)

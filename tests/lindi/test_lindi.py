@@ -30,10 +30,9 @@ from lazynwb_dask.errors import (
     NWBReadError,
     UnsupportedColumnError,
 )
-from lazynwb_dask.lindi import file as lindi
-from lazynwb_dask.read import executor as running
-from lazynwb_dask.read import partition as read
+from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import Settings, record
+from lazynwb_dask.util import lru
 
 Refs = dict[str, Any]
 
@@ -46,8 +45,7 @@ def same(ours: pd.DataFrame, theirs: pd.DataFrame, path: str | Path) -> None:
 
 def forget() -> None:
     """As in another process."""
-    for held in (lindi._contents, lindi._values, running._chunks, read._tables):
-        held.clear()
+    lru.clear()
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +204,7 @@ def test_workers_read_the_values_in_the_json_by_themselves(
     assert len(sent) < 2500
     forget()
     range_server.clear_log()
-    ours = execute(pickle.loads(sent), names, None, None, Settings())
+    ours = execute(pickle.loads(sent), Selection(tuple(names), None), Settings())
     theirs = lazynwb_dask.read_nwb(session, "/units")[names].compute()
     oracle.assert_same(ours, theirs)
     assert [entry.path for entry in range_server.log].count(f"/{session.name}.lindi.json") == 1

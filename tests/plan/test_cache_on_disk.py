@@ -18,15 +18,16 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
-from lazynwb_dask.catalog import layout
+from lazynwb_dask.catalog import tables_schema
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError
+from lazynwb_dask.metadata import queries
 from lazynwb_dask.model import index
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.plan import index_cache as store
 from lazynwb_dask.plan import index_cache_entry as entry
-from lazynwb_dask.storage import Settings
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.storage.access import FileAccess
 
 
 @pytest.fixture
@@ -220,9 +221,9 @@ def test_that_a_file_lacks_a_table_is_known(
 
 
 def test_it_stays_within_its_bounds(session: Path, tmp_path: Path) -> None:
-    found = store.queries.index_file(Source(str(session)), "/units", Options(), Settings())
+    found = queries.index_file(Source(str(session)), TableRequest("/units"), FileAccess())
     size = len(entry.dump(entry.Entry("x", 1, "1-2", found.table)))
-    held = store.Store(tmp_path / "cache", 80 * size)
+    held = store.IndexCache(tmp_path / "cache", 80 * size)
     for i in range(200):
         held.put(Source(f"/data/{i}.nwb", 1, f"{i}-2"), "/units", found)
     held.prune()
@@ -233,8 +234,8 @@ def test_it_stays_within_its_bounds(session: Path, tmp_path: Path) -> None:
 
 
 def test_entries_in_use_outlive_the_others(session: Path, tmp_path: Path) -> None:
-    found = store.queries.index_file(Source(str(session)), "/units", Options(), Settings())
-    held = store.Store(tmp_path / "cache", 1 << 30)
+    found = queries.index_file(Source(str(session)), TableRequest("/units"), FileAccess())
+    held = store.IndexCache(tmp_path / "cache", 1 << 30)
     sources = [Source(f"/data/{i}.nwb", 1, f"{i}-2") for i in range(10)]
     for source in sources:
         held.put(source, "/units", found)
@@ -242,7 +243,7 @@ def test_entries_in_use_outlive_the_others(session: Path, tmp_path: Path) -> Non
         os.utime(path, (0, 0))
     assert held.get(sources[3], "/units")
     size = entries(held.folder)[0].stat().st_size
-    store.Store(held.folder, 4 * size).prune()
+    store.IndexCache(held.folder, 4 * size).prune()
     assert held.get(sources[3], "/units")
     assert len(entries(held.folder)) == 3
 
@@ -257,9 +258,9 @@ def test_many_writers_at_once_leave_whole_entries(session: Path, cache: Path) ->
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     done = [process.communicate()[0].strip() for process in running]
     assert done == ["90"] * 3
-    held = store.store()
+    held = store.index_cache()
     assert held is not None
-    found = store.queries.index_file(Source(str(session)), "/units", Options(), Settings())
+    found = queries.index_file(Source(str(session)), TableRequest("/units"), FileAccess())
     wrong = []
 
     def work() -> None:
@@ -279,8 +280,10 @@ def test_many_writers_at_once_leave_whole_entries(session: Path, cache: Path) ->
 
 def test_every_kind_of_column_comes_back_the_same(session: Path) -> None:
     for name in lazynwb_dask.list_tables(session):
-        found = store.queries.index_file(
-            Source(str(session)), name, Options(), Settings(), details=True
+        found = queries.index_file(
+            Source(str(session)),
+            TableRequest(name, details=True),
+            FileAccess(),
         )
         assert found.table is not None
         back = entry.load(entry.dump(entry.Entry("x", 1, "1-2", found.table)))
@@ -298,10 +301,10 @@ def test_every_kind_of_column_comes_back_the_same(session: Path) -> None:
 
 
 def test_what_is_stored_has_the_shape_that_the_format_number_stands_for() -> None:
-    # other fields: raise FORMAT in entry.py and in catalogs/layout.py, then change this
+    # other fields: raise FORMAT in entry.py and in catalog/tables_schema.py, then change this
     stored = [
         [field.name for field in fields(kind)]
         for kind in (index.TableIndex, index.ColumnIndex, index.Extents, index.Layout, index.Filter)
     ]
     digest = hashlib.sha256(repr(stored).encode()).hexdigest()[:12]
-    assert (entry.FORMAT, layout.FORMAT, digest) == (3, 4, "205f098e9407")
+    assert (entry.FORMAT, tables_schema.FORMAT, digest) == (3, 5, "205f098e9407")

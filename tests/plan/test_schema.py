@@ -19,7 +19,7 @@ from lazynwb_dask.errors import (
     SchemaConflictError,
     UnsupportedColumnError,
 )
-from lazynwb_dask.scan.schema import common
+from lazynwb_dask.plan.schema import common
 
 
 def files(folder: Path, *columns: object) -> list[str]:

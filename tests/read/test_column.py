@@ -17,31 +17,33 @@ from hypothesis import strategies as st
 
 import lazynwb_dask
 from lazynwb_dask.cluster.execute import execute
-from lazynwb_dask.decode import filters
+from lazynwb_dask.decode import codecs
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.plan import partitions as assembly
-from lazynwb_dask.scan import schema
+from lazynwb_dask.plan import schema
+from lazynwb_dask.scan.request import Selection, TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 OPTIONS, SETTINGS = Options(None), Settings()
 
 
 def planned(path: str | Path, name: str = "/units") -> Scan:
-    (source,) = expand(str(path), OPTIONS)
-    found = queries.index_file(source, name, OPTIONS, SETTINGS)
+    (source,) = expand(str(path), FileAccess(OPTIONS))
+    found = queries.index_file(source, TableRequest(name), FileAccess(OPTIONS, SETTINGS))
     assert found.table is not None
     pairs = [(found.source, found.table)]
     unified = schema.unify([(s.url, t) for s, t in pairs])
-    return assembly.build(pairs, unified, OPTIONS, 1 << 27)
+    return assembly.build(pairs, unified, TableRequest(name), OPTIONS)
 
 
 def read(path: str | Path, name: str = "/units") -> pd.DataFrame:
     plan = planned(path, name)
-    return execute(plan, list(plan.fields), None, None, SETTINGS)
+    return execute(plan, Selection(tuple(plan.fields)), SETTINGS)
 
 
 class Rows:
@@ -60,12 +62,12 @@ def assert_reads(path: str | Path, name: str = "/units") -> pd.DataFrame:
     """The frame is the oracle's, whole and for rows picked here and there."""
     plan = planned(path, name)
     columns = list(plan.fields)
-    got = execute(plan, columns, None, None, SETTINGS)
+    got = execute(plan, Selection(tuple(columns), None), SETTINGS)
     oracle.assert_same(got, oracle.frame(path, name))
     generator = np.random.default_rng(0)
     for share in (0.1, 0.5, 0.9):
         rows = np.flatnonzero(generator.random(len(got)) < share)
-        some = execute(plan, columns, Rows(rows), None, SETTINGS)  # type: ignore[arg-type]
+        some = execute(plan, Selection(tuple(columns), Rows(rows)), SETTINGS)  # type: ignore[arg-type]
         oracle.assert_same(some, got.iloc[rows])
     return got
 
@@ -398,8 +400,8 @@ def test_what_cannot_be_shown_is_left_out_with_its_reason(tmp_path: Path) -> Non
         group["gone"] = h5py.ExternalLink("other.nwb", "/units/x")
     plan = planned(tmp_path / "f.nwb")
     assert [c for c in plan.fields if not c.startswith("_")] == ["id", "ok"]
-    (source,) = expand(str(tmp_path / "f.nwb"), OPTIONS)
-    found = queries.index_file(source, "/units", OPTIONS, SETTINGS).table
+    (source,) = expand(str(tmp_path / "f.nwb"), FileAccess(OPTIONS))
+    found = queries.index_file(source, TableRequest("/units"), FileAccess(OPTIONS, SETTINGS)).table
     assert found is not None
     reasons = {name: c.problem for name, c in found.columns.items() if c.problem}
     assert set(reasons) == {"region", "opaque", "outside", "virtual", "gone"}
@@ -472,10 +474,10 @@ def test_any_rows_of_any_ragged_column_are_the_same_rows(
         group = table(file, "/units", n, ["x"])
         ragged(group, "x", np.array(ends), np.arange(2.0 * total).reshape(total, 2), **storage)
     plan = planned(path)
-    whole = execute(plan, ["id", "x"], None, None, SETTINGS)
+    whole = execute(plan, Selection(("id", "x")), SETTINGS)
     oracle.assert_same(whole, oracle.frame(path, "/units")[["id", "x"]])
     rows = np.array(sorted(data.draw(st.sets(st.integers(0, n - 1)))), np.int64)
-    some = execute(plan, ["id", "x"], Rows(rows), None, SETTINGS)  # type: ignore[arg-type]
+    some = execute(plan, Selection(("id", "x"), Rows(rows)), SETTINGS)  # type: ignore[arg-type]
     oracle.assert_same(some, whole.iloc[rows])
 
 
@@ -595,12 +597,12 @@ def test_shuffled_bytes_of_any_width_and_length_come_back(size: int) -> None:
         raw = generator.integers(0, 256, n, "u1")
         whole = n // size * size
         shuffled = raw[:whole].reshape(-1, size).T.reshape(-1).tobytes() + raw[whole:].tobytes()
-        assert bytes(filters.unshuffle(memoryview(shuffled), size)) == raw.tobytes()
+        assert bytes(codecs.unshuffle(memoryview(shuffled), size)) == raw.tobytes()
         for start, stop in ((0, n), (size, n - n % size), (n // 3 // size * size, n // 2), (1, n)):
             if stop < start:
                 continue
             part = np.zeros(stop - start, np.uint8)
-            if filters.unshuffle_part(memoryview(shuffled), size, start, part):
+            if codecs.unshuffle_part(memoryview(shuffled), size, start, part):
                 assert part.tobytes() == raw[start:stop].tobytes()
             else:
                 assert start % size or (stop - start) % size

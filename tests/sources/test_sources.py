@@ -15,6 +15,7 @@ from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings, open_source
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 PLAIN = Options()
@@ -80,7 +81,7 @@ def test_a_folder_means_every_nwb_file_and_zarr_store_below_it(
     place: tuple[str, str, Options], s3_server: S3Server
 ) -> None:
     kind, root, options = place
-    found = expand(f"{root}/", options)
+    found = expand(f"{root}/", FileAccess(options))
     assert names(found, root) == FOUND
     assert [source.size for source in found] == SIZES
     assert all((source.etag is None) == (source.size is None) for source in found)
@@ -91,11 +92,11 @@ def test_sizes_and_versions_of_a_listing_are_those_of_the_files(
     place: tuple[str, str, Options],
 ) -> None:
     _, root, options = place
-    for source in expand(f"{root}/", options)[:4]:
-        opened, data = open_source(source, 100, options, Settings())
+    for source in expand(f"{root}/", FileAccess(options))[:4]:
+        opened, data = open_source(source, 100, FileAccess(options, Settings()))
         assert opened == source
         assert len(data) == source.size
-        assert open_source(Source(source.url), 100, options, Settings())[0] == source
+        assert open_source(Source(source.url), 100, FileAccess(options, Settings()))[0] == source
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_glob_means_what_it_matches_and_what_is_below(
     place: tuple[str, str, Options], pattern: str, expected: list[str], s3_server: S3Server
 ) -> None:
     kind, root, options = place
-    found = expand(f"{root}/{pattern}", options)
+    found = expand(f"{root}/{pattern}", FileAccess(options))
     assert names(found, root) == expected
     assert len(s3_server.log) == (kind == "s3")
 
@@ -125,14 +126,14 @@ def test_order_and_duplicates_are_kept(place: tuple[str, str, Options]) -> None:
     _, root, options = place
     given = [f"{root}/sub-2/c.nwb", f"{root}/sub-1/", f"{root}/sub-2/c.nwb", f"{root}/sub-1/*.nwb"]
     expected = [FOUND[2], *FOUND[:2], FOUND[2], *FOUND[:2]]
-    assert names(expand(given, options), root) == expected
-    assert names(expand(iter(given), options), root) == expected
+    assert names(expand(given, FileAccess(options)), root) == expected
+    assert names(expand(iter(given), FileAccess(options)), root) == expected
 
 
 def test_a_zarr_store_is_one_source(place: tuple[str, str, Options]) -> None:
     _, root, options = place
     for name in ("sub-3/z.nwb.zarr", "sub-3/z.nwb.zarr/", "sub-3/plain/"):
-        assert names(expand(f"{root}/{name}", options), root) == [name.rstrip("/")]
+        assert names(expand(f"{root}/{name}", FileAccess(options)), root) == [name.rstrip("/")]
 
 
 def test_nothing_found_is_an_error_that_names_the_pattern(
@@ -141,7 +142,7 @@ def test_nothing_found_is_an_error_that_names_the_pattern(
     _, root, options = place
     for name in ("none-*.nwb", "sub-1/none/*", "sub-2/deep/x*"):
         with pytest.raises(NWBFileNotFoundError) as caught:
-            expand([f"{root}/sub-1/", f"{root}/{name}"], options)
+            expand([f"{root}/sub-1/", f"{root}/{name}"], FileAccess(options))
         assert name in str(caught.value)
         assert isinstance(caught.value, FileNotFoundError)
         assert isinstance(caught.value, NWBReadError)
@@ -149,18 +150,18 @@ def test_nothing_found_is_an_error_that_names_the_pattern(
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NWBFileNotFoundError, match=str(tmp_path)):
-        expand(tmp_path, PLAIN)
+        expand(tmp_path, FileAccess(PLAIN))
 
 
 def test_nothing_named_is_an_error() -> None:
     for nothing in ([], (), iter([])):
         with pytest.raises(ValueError, match="no paths were given"):
-            expand(nothing, PLAIN)
+            expand(nothing, FileAccess(PLAIN))
     with pytest.raises(ValueError, match="empty path"):
-        expand([""], PLAIN)
+        expand([""], FileAccess(PLAIN))
     for wrong in (3, [3], None, b"a.nwb", [b"a.nwb"]):
         with pytest.raises(TypeError):
-            expand(wrong, PLAIN)
+            expand(wrong, FileAccess(PLAIN))
 
 
 def test_urls_given_in_full_cost_no_request(s3_server: S3Server, range_server: RangeServer) -> None:
@@ -174,7 +175,9 @@ def test_urls_given_in_full_cost_no_request(s3_server: S3Server, range_server: R
         "gs://nobucket/a.nwb",
         "dandi://000409/a.nwb",
     ]
-    assert expand(urls, Options(s3_server.storage_options)) == [Source(url) for url in urls]
+    assert expand(urls, FileAccess(Options(s3_server.storage_options))) == [
+        Source(url) for url in urls
+    ]
     assert s3_server.log == range_server.log == []
 
 
@@ -188,18 +191,20 @@ def test_local_paths_become_absolute_posix_paths(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     spellings = ["a b.h5", "./x/../a b.h5", "~/a b.h5", path, f"file://{path}", f"local://{path}"]
-    assert expand(spellings, PLAIN) == [expected] * len(spellings)
-    assert expand(pathlib.PurePath("a b.h5"), PLAIN) == [expected]
+    assert expand(spellings, FileAccess(PLAIN)) == [expected] * len(spellings)
+    assert expand(pathlib.PurePath("a b.h5"), FileAccess(PLAIN)) == [expected]
 
 
 def test_a_missing_local_file_is_left_to_planning(tmp_path: Path) -> None:
     path = str(tmp_path / "no.nwb")
-    assert expand(path, PLAIN) == [Source(path)]
+    assert expand(path, FileAccess(PLAIN)) == [Source(path)]
 
 
 def test_a_name_with_brackets_is_taken_as_it_is_if_it_exists(tmp_path: Path) -> None:
     (tmp_path / "a[1].nwb").write_bytes(b"x")
-    assert [s.url for s in expand(tmp_path / "a[1].nwb", PLAIN)] == [str(tmp_path / "a[1].nwb")]
+    assert [s.url for s in expand(tmp_path / "a[1].nwb", FileAccess(PLAIN))] == [
+        str(tmp_path / "a[1].nwb")
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="there are no links")
@@ -212,7 +217,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     (data / "up").symlink_to(tmp_path)
     (data / "linked").symlink_to(real)
     (data / "lost.nwb").symlink_to(tmp_path / "not-fetched")
-    found = expand(data, PLAIN)
+    found = expand(data, FileAccess(PLAIN))
     assert f"{data}/linked/a.nwb" in [source.url for source in found]
     assert Source(f"{data}/lost.nwb") in found  # planning says what is wrong with it
     assert len(found) < 10
@@ -220,7 +225,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 
 def test_sources_pass_as_they_are() -> None:
     source = Source("s3://b/k", 5, '"e"')
-    assert expand([source], PLAIN) == expand(source, PLAIN) == [source]
+    assert expand([source], FileAccess(PLAIN)) == expand(source, FileAccess(PLAIN)) == [source]
 
 
 def test_the_chunks_of_zarr_stores_are_not_listed(
@@ -231,7 +236,7 @@ def test_the_chunks_of_zarr_stores_are_not_listed(
         s3_server.put("lab", f"d/s.nwb.zarr/units/{i:05}", b"")
     s3_server.put("lab", "d/s.nwb.zarr0.nwb", b"1")
     s3_server.put("lab", "d/t.nwb", b"1")
-    found = expand("s3://lab/d/", Options(s3_server.storage_options))
+    found = expand("s3://lab/d/", FileAccess(Options(s3_server.storage_options)))
     expected = ["a.nwb", "s.nwb.zarr", "s.nwb.zarr0.nwb", "t.nwb"]
     assert [source.url for source in found] == [f"s3://lab/d/{name}" for name in expected]
     assert len(s3_server.log) == 2
@@ -240,7 +245,7 @@ def test_the_chunks_of_zarr_stores_are_not_listed(
 def test_many_files_are_listed_a_thousand_a_request(s3_server: S3Server) -> None:
     for i in range(1201):
         s3_server.put("lab", f"d/{i:04}.nwb", b"")
-    assert len(expand("s3://lab/d/", Options(s3_server.storage_options))) == 1201
+    assert len(expand("s3://lab/d/", FileAccess(Options(s3_server.storage_options)))) == 1201
     assert len(s3_server.log) == 2
 
 
@@ -250,17 +255,17 @@ def test_files_that_are_added_are_seen_the_next_time(s3_server: S3Server) -> Non
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/later/a.nwb", b"")
     for url in ("s3://lab/d/", "s3://lab/d/*.nwb", "memory://later/"):
-        assert len(expand(url, options)) == 1
+        assert len(expand(url, FileAccess(options))) == 1
     s3_server.put("lab", "d/b.nwb", b"")
     memory.pipe_file("/later/b.nwb", b"")
     for url in ("s3://lab/d/", "s3://lab/d/*.nwb", "memory://later/"):
-        assert len(expand(url, options)) == 2
+        assert len(expand(url, FileAccess(options))) == 2
 
 
 def test_whole_buckets_are_prefixes(s3_server: S3Server) -> None:
     s3_server.put("lab", "x/a.nwb", b"")
     for url in ("s3://lab", "s3://lab/"):
-        found = expand(url, Options(s3_server.storage_options))
+        found = expand(url, FileAccess(Options(s3_server.storage_options)))
         assert [source.url for source in found] == ["s3://lab/x/a.nwb"]
 
 
@@ -268,14 +273,19 @@ def test_an_index_page_lists_files_on_the_web(range_server: RangeServer) -> None
     for name in ("d/a.nwb", "d/b.nwb", "d/e/c.nwb", "d/x.txt"):
         range_server.put(name, b"12")
     url = range_server.url("d/")
-    assert [s.url for s in expand(url, PLAIN)] == [url + n for n in ("a.nwb", "b.nwb", "e/c.nwb")]
-    assert [s.url for s in expand(url + "*.nwb", PLAIN)] == [url + "a.nwb", url + "b.nwb"]
+    assert [s.url for s in expand(url, FileAccess(PLAIN))] == [
+        url + n for n in ("a.nwb", "b.nwb", "e/c.nwb")
+    ]
+    assert [s.url for s in expand(url + "*.nwb", FileAccess(PLAIN))] == [
+        url + "a.nwb",
+        url + "b.nwb",
+    ]
     assert not any(entry.path.endswith(".nwb") for entry in range_server.log)
 
 
 def test_a_forbidden_or_missing_bucket_is_one_clear_error(s3_server: S3Server) -> None:
     with pytest.raises(NWBFileNotFoundError, match="s3://nobucket"):
-        expand("s3://nobucket/d/", Options(s3_server.storage_options))
+        expand("s3://nobucket/d/", FileAccess(Options(s3_server.storage_options)))
 
 
 def test_members_of_an_archive_are_sources(tmp_path: Path) -> None:
@@ -287,5 +297,5 @@ def test_members_of_an_archive_are_sources(tmp_path: Path) -> None:
     inside = f"::file://{tmp_path}/a.zip"
     expected = [f"zip://s/a.nwb{inside}", f"zip://s/b.nwb{inside}"]
     for url in (f"zip://{inside}", f"zip{inside}", f"zip://s/*.nwb{inside}", f"zip://s/{inside}"):
-        assert [source.url for source in expand(url, PLAIN)] == expected
-    assert open_source(Source(expected[0]), 100, PLAIN, Settings())[1] == b"s/a.nwb"
+        assert [source.url for source in expand(url, FileAccess(PLAIN))] == expected
+    assert open_source(Source(expected[0]), 100, FileAccess(PLAIN, Settings()))[1] == b"s/a.nwb"

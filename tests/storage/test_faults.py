@@ -19,6 +19,7 @@ from lazynwb_dask.errors import (
 )
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import open_source, record
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 # --- what a server can do wrong
@@ -32,7 +33,7 @@ def test_a_server_that_ignores_ranges_is_found_out_without_a_download(
     server.behaviour.ignore_range = True
     for call in (
         lambda: read(source, [(0, 100), (MIB, MIB + 100)]),
-        lambda: open_source(Source(server.url("big.nwb")), 1000, PLAIN, QUICK),
+        lambda: open_source(Source(server.url("big.nwb")), 1000, FileAccess(PLAIN, QUICK)),
     ):
         with record() as seen, pytest.raises(NWBReadError, match="ignores Range"):
             call()
@@ -46,7 +47,7 @@ def test_a_replaced_file_is_an_error_and_never_a_mix(
 ) -> None:
     server, _ = web
     server.behaviour.conditions, server.behaviour.etag = conditions, etag
-    source, _ = open_source(Source(server.url("a.nwb")), 10, PLAIN, QUICK)
+    source, _ = open_source(Source(server.url("a.nwb")), 10, FileAccess(PLAIN, QUICK))
     server.put("a.nwb", DATA[::-1])  # as long as before
     with pytest.raises(NWBFileChangedError, match="changed between planning and reading"):
         read(source, [(0, 10), (MIB, MIB + 10)])
@@ -77,7 +78,7 @@ def test_a_file_replaced_between_two_ranges_of_one_call_is_noticed(
 
 def test_a_replaced_object_in_s3_is_noticed(s3_server: S3Server) -> None:
     options = Options(s3_server.storage_options)
-    source, _ = open_source(Source(s3_server.put("lab", "a", DATA)), 10, options, QUICK)
+    source, _ = open_source(Source(s3_server.put("lab", "a", DATA)), 10, FileAccess(options, QUICK))
     s3_server.put("lab", "a", DATA[::-1])
     with pytest.raises(NWBFileChangedError):
         read(source, [(0, 10)], options)
@@ -86,7 +87,7 @@ def test_a_replaced_object_in_s3_is_noticed(s3_server: S3Server) -> None:
 def test_a_replaced_object_in_memory_is_noticed() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/changes/a", DATA)
-    source, _ = open_source(Source("memory://changes/a"), 10, PLAIN, QUICK)
+    source, _ = open_source(Source("memory://changes/a"), 10, FileAccess(PLAIN, QUICK))
     memory.pipe_file("/changes/a", DATA[::-1])
     with pytest.raises(NWBFileChangedError):
         read(source, [(0, 10)])
@@ -112,11 +113,13 @@ def test_missing_and_forbidden_are_told_apart(
     options = Options(s3_server.storage_options)
     for url in (range_server.url("no.nwb"), "s3://lab/no", "s3://nobucket/no", "memory://no"):
         with pytest.raises(NWBFileNotFoundError, match="no such file") as missing:
-            open_source(Source(url), 10, options if url.startswith("s3") else PLAIN, QUICK)
+            open_source(
+                Source(url), 10, FileAccess(options if url.startswith("s3") else PLAIN, QUICK)
+            )
         assert isinstance(missing.value, FileNotFoundError)
         assert url in str(missing.value)
     for call in (
-        lambda: open_source(Source(range_server.url("secret.nwb")), 10, PLAIN, QUICK),
+        lambda: open_source(Source(range_server.url("secret.nwb")), 10, FileAccess(PLAIN, QUICK)),
         lambda: read(Source(range_server.url("secret.nwb")), [(0, 10)]),
     ):
         with pytest.raises(NWBPermissionError, match="credentials") as forbidden:
@@ -168,7 +171,7 @@ def test_s3_attempts_are_retried_and_counted_as_they_are(
 ) -> None:
     range_server.put("bucket/a.nwb", DATA)
     options = Options({"key": "k", "secret": "s", "endpoint_url": range_server.endpoint})
-    source, _ = open_source(Source("s3://bucket/a.nwb"), 10, options, QUICK)
+    source, _ = open_source(Source("s3://bucket/a.nwb"), 10, FileAccess(options, QUICK))
     range_server.clear_log()
     range_server.behaviour.stall = 1.0
     range_server.behaviour.faults = [fault, fault]
@@ -222,12 +225,12 @@ def test_a_refused_connection_is_retried_and_then_reported() -> None:
     with RangeServer() as gone:
         url = gone.url("a.nwb")
     with record() as seen, pytest.raises(NWBReadError, match="connection broke"):
-        open_source(Source(url), 10, PLAIN, QUICK)
+        open_source(Source(url), 10, FileAccess(PLAIN, QUICK))
     assert seen.total.requests == 4
 
 
 def test_ten_thousand_ranges_survive_one_fault_in_a_hundred(range_server: RangeServer) -> None:
-    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, PLAIN, QUICK)
+    source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK))
     kinds = ("500", "503", "reset", "cut", "short", "stall")
     range_server.behaviour.fault_rate = dict.fromkeys(kinds, 0.01 / len(kinds))
     ranges = [(i * 300, i * 300 + 100) for i in range(10_000)]

@@ -19,7 +19,8 @@ from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source
+from lazynwb_dask.storage import Request, Settings, fetch, open_source, retried
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 QUICK = Settings(timeout=10, retries=1, deadline=20, pause=0.01)
@@ -115,7 +116,7 @@ def test_no_error_shows_a_signature_or_a_header(range_server: RangeServer, statu
     url = f"http://me:{SECRET}@{host}/a.nwb?X-Amz-Signature={SECRET}"
     options = Options({"headers": {"X-Api-Key": SECRET}})
     with pytest.raises(NWBReadError) as caught:
-        fetch(Source(url, 5000, '"x"'), [Request(10, 20, print)], options, QUICK)
+        fetch(Source(url, 5000, '"x"'), [Request(10, 20, print)], FileAccess(options, QUICK))
     error: BaseException | None = caught.value
     assert "/a.nwb" in str(error)
     while error is not None:  # the whole chain: a logger shows it all
@@ -129,7 +130,7 @@ def test_no_error_of_s3_shows_a_key(s3_server: S3Server) -> None:
     options = Options({**s3_server.storage_options, "secret": SECRET, "key": f"AKIA{SECRET}"})
     for url in ("s3://lab/no.nwb", "s3://nolab/a.nwb"):
         with pytest.raises(NWBReadError) as caught:
-            open_source(Source(url), 10, options, QUICK)
+            open_source(Source(url), 10, FileAccess(options, QUICK))
         assert SECRET not in everything_shown(caught.value)
         assert caught.value.__cause__ is caught.value.__context__ is None
 
@@ -152,10 +153,10 @@ def test_messages_show_urls_without_what_is_secret(url: str, expected: str) -> N
 def test_options_that_dont_fit_are_an_error_without_their_values(s3_server: S3Server) -> None:
     options = Options({"client_kwargs": {"no_such": SECRET}, "key": "k", "secret": SECRET})
     with pytest.raises(NWBReadError) as caught:
-        open_source(Source("s3://lab/a"), 10, options, QUICK)
+        open_source(Source("s3://lab/a"), 10, FileAccess(options, QUICK))
     assert SECRET not in everything_shown(caught.value)
     with pytest.raises(NWBReadError, match="Protocol not known"):
-        open_source(Source("nosuch://lab/a"), 10, Options(), QUICK)
+        open_source(Source("nosuch://lab/a"), 10, FileAccess(Options(), QUICK))
     with pytest.raises(TypeError, match="must be a dict"):
         Options("anon")  # type: ignore[arg-type]
 
@@ -234,7 +235,9 @@ def test_a_sessions_password_doesnt_follow_a_redirect_to_another_host(
     with RangeServer({"b.nwb": bytes(100)}) as elsewhere:
         range_server.behaviour.redirects["a.nwb"] = elsewhere.url("b.nwb")
         options = Options({"client_kwargs": {"auth": aiohttp.BasicAuth("me", SECRET)}})
-        source, head = open_source(Source(range_server.url("a.nwb")), 10, options, QUICK)
+        source, head = open_source(
+            Source(range_server.url("a.nwb")), 10, FileAccess(options, QUICK)
+        )
         assert (source.size, head) == (100, bytes(10))
         assert "Authorization" in range_server.log[0].headers
         assert "Authorization" not in elsewhere.log[0].headers
@@ -250,10 +253,12 @@ def test_s3_falls_back_to_anonymous_where_there_are_no_credentials(
     url = s3_server.put("open", "a.nwb", bytes(5000))
     options = Options(s3_server.anonymous)
     begun = time.monotonic()
-    source, _ = open_source(Source(url), 10, options, QUICK)
+    source, _ = open_source(Source(url), 10, FileAccess(options, QUICK))
     assert time.monotonic() - begun < 20  # where a metadata service is waited for: minutes
-    fetch(source, [Request(i * 1000, i * 1000 + 1, id) for i in range(4)], options, QUICK)
-    assert len(expand("s3://open/", options)) == 1
+    fetch(
+        source, [Request(i * 1000, i * 1000 + 1, id) for i in range(4)], FileAccess(options, QUICK)
+    )
+    assert len(expand("s3://open/", FileAccess(options))) == 1
     assert not any("AUTHORIZATION" in entry.headers for entry in s3_server.log)
     assert all(entry.status in (200, 206) for entry in s3_server.log)
 
@@ -266,7 +271,7 @@ def test_many_ranges_fall_back_together(
     options, got = Options(s3_server.anonymous), list[memoryview]()
     requests = [Request(i * 300_000, i * 300_000 + 10, got.append) for i in range(10)]
     threads = [
-        threading.Thread(target=fetch, args=(Source(url), requests, options, QUICK))
+        threading.Thread(target=fetch, args=(Source(url), requests, FileAccess(options, QUICK)))
         for _ in range(3)
     ]
     for thread in threads:
@@ -279,7 +284,7 @@ def test_many_ranges_fall_back_together(
 def test_listing_falls_back_too(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROBE", "listing")
     s3_server.put("open", "a.nwb", bytes(10))
-    assert [s.size for s in expand("s3://open/", Options(s3_server.anonymous))] == [10]
+    assert [s.size for s in expand("s3://open/", FileAccess(Options(s3_server.anonymous)))] == [10]
 
 
 def test_credentials_that_appear_later_are_used(
@@ -288,11 +293,11 @@ def test_credentials_that_appear_later_are_used(
     monkeypatch.setenv("AWS_PROBE", "later")
     url = s3_server.put("open", "a.nwb", bytes(10))
     options = Options(s3_server.anonymous)
-    open_source(Source(url), 10, options, QUICK)
+    open_source(Source(url), 10, FileAccess(options, QUICK))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     s3_server.signed_only = True
-    assert open_source(Source(url), 10, options, QUICK)[0].size == 10
+    assert open_source(Source(url), 10, FileAccess(options, QUICK))[0].size == 10
 
 
 def test_there_is_no_fall_back_for_those_who_ask_for_credentials(
@@ -301,15 +306,17 @@ def test_there_is_no_fall_back_for_those_who_ask_for_credentials(
     url = s3_server.put("open", "a.nwb", bytes(10))
     options = Options({**s3_server.anonymous, "anon": False})
     with pytest.raises(NWBPermissionError, match="anon"):
-        open_source(Source(url), 10, options, QUICK)
+        open_source(Source(url), 10, FileAccess(options, QUICK))
 
 
 def test_a_private_object_is_forbidden_without_credentials(s3_server: S3Server) -> None:
     url = s3_server.put("lab", "a.nwb", bytes(10), public=False)
     with pytest.raises(NWBPermissionError, match="credentials"):
-        open_source(Source(url), 10, Options({**s3_server.anonymous, "anon": True}), QUICK)
+        open_source(
+            Source(url), 10, FileAccess(Options({**s3_server.anonymous, "anon": True}), QUICK)
+        )
     signed = Options(s3_server.storage_options)
-    assert open_source(Source(url), 10, signed, QUICK)[0].size == 10
+    assert open_source(Source(url), 10, FileAccess(signed, QUICK))[0].size == 10
 
 
 # --- signed URLs in place of the official client
@@ -318,9 +325,9 @@ def test_a_private_object_is_forbidden_without_credentials(s3_server: S3Server) 
 def test_objects_are_read_by_signed_urls_once_the_bucket_has_answered(s3_server: S3Server) -> None:
     options = Options({**s3_server.storage_options, "use_ssl": True})
     url = s3_server.put("fast", "a b+c.nwb", bytes(range(256)))
-    source, _ = open_source(Source(url), 10, options, QUICK)
+    source, _ = open_source(Source(url), 10, FileAccess(options, QUICK))
     got: list[bytes] = []
-    fetch(source, [Request(5, 9, lambda v: got.append(bytes(v)))], options, QUICK)
+    fetch(source, [Request(5, 9, lambda v: got.append(bytes(v)))], FileAccess(options, QUICK))
     assert got == [bytes([5, 6, 7, 8])]
     first, second = s3_server.log
     assert "AUTHORIZATION" in first.headers
@@ -339,9 +346,9 @@ def test_a_store_that_refuses_signed_urls_is_read_by_the_official_client(
 
     range_server.behaviour.before = refuse
     options = Options({"key": "k", "secret": "s", "endpoint_url": range_server.endpoint})
-    source, _ = open_source(Source("s3://lab/a.nwb"), 10, options, QUICK)
+    source, _ = open_source(Source("s3://lab/a.nwb"), 10, FileAccess(options, QUICK))
     for start in (50_000, 60_000, 70_000):
-        fetch(source, [Request(start, start + 10, id)], options, QUICK)
+        fetch(source, [Request(start, start + 10, id)], FileAccess(options, QUICK))
     assert [entry.status for entry in range_server.log] == [206, 403, 206, 206, 206]
 
 
@@ -349,7 +356,7 @@ def test_a_store_that_refuses_signed_urls_is_read_by_the_official_client(
 
 
 def _read_on_a_worker(url: str, options: Options) -> tuple[int, str]:
-    return len(open_source(Source(url), 10, options, QUICK)[1]), repr(options)
+    return len(open_source(Source(url), 10, FileAccess(options, QUICK))[1]), repr(options)
 
 
 def test_secrets_reach_the_workers_of_a_cluster_and_no_graph(
@@ -412,8 +419,10 @@ def test_a_listing_is_retried_and_its_errors_are_ours(range_server: RangeServer)
         return path
 
     how = Settings(retries=3, pause=0.01)
-    assert listed("memory://x", Options(), how, shaky) == "/x"
+    assert retried("memory://x", FileAccess(Options(), how), shaky) == "/x"
     calls.clear()
     with pytest.raises(NWBReadError, match="listing can't be read: 2 attempts"):
-        listed("memory://x", Options(), Settings(retries=1, pause=0.01), shaky)
+        retried(
+            "memory://x", FileAccess(FileAccess(Options(), Settings(retries=1, pause=0.01))), shaky
+        )
     assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"

@@ -24,6 +24,7 @@ from servers import RangeServer, S3Server
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import Request, Settings, counters, fetch, open_source, record
+from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
 # --- coalescing
@@ -122,7 +123,7 @@ def places(
         "asynchronous": (f"dir://a.nwb::{range_server.url('')}", PLAIN),
     }
     return {
-        kind: (open_source(Source(url), KIB, options, QUICK)[0], options)
+        kind: (open_source(Source(url), KIB, FileAccess(options, QUICK))[0], options)
         for kind, (url, options) in where.items()
     }
 
@@ -182,7 +183,7 @@ def test_many_threads_read_many_files_at_once(range_server: RangeServer) -> None
 
 def test_one_get_tells_size_version_and_first_bytes(range_server: RangeServer) -> None:
     url = range_server.put("a.nwb", DATA)
-    source, head = open_source(Source(url), 1000, PLAIN, QUICK)
+    source, head = open_source(Source(url), 1000, FileAccess(PLAIN, QUICK))
     assert source == Source(url, len(DATA), range_server.version("a.nwb")[0])
     assert head == DATA[:1000]
     assert [(e.method, e.range) for e in range_server.log] == [("GET", (0, 1000))]
@@ -190,7 +191,9 @@ def test_one_get_tells_size_version_and_first_bytes(range_server: RangeServer) -
 
 def test_one_get_opens_an_object_in_s3(s3_server: S3Server) -> None:
     url = s3_server.put("lab", "a.nwb", DATA)
-    source, head = open_source(Source(url), 1000, Options(s3_server.storage_options), QUICK)
+    source, head = open_source(
+        Source(url), 1000, FileAccess(Options(s3_server.storage_options), QUICK)
+    )
     assert (source.size, head) == (len(DATA), DATA[:1000])
     assert source.etag is not None
     assert source.etag.startswith('"')
@@ -214,31 +217,33 @@ def test_short_and_empty_files_open_whole(
         else:
             fsspec.filesystem("memory").pipe_file("/short/a.nwb", data)
             url = "memory://short/a.nwb"
-        source, head = open_source(Source(url), 1000, options, QUICK)
+        source, head = open_source(Source(url), 1000, FileAccess(options, QUICK))
         assert (source.size, head) == (len(data), data)
-        assert open_source(source, 1000, options, QUICK) == (source, data)
+        assert open_source(source, 1000, FileAccess(options, QUICK)) == (source, data)
 
 
 def test_what_a_listing_told_is_used_and_checked(range_server: RangeServer) -> None:
     url = range_server.put("a.nwb", b"0123456789")
     etag = range_server.version("a.nwb")[0]
-    assert open_source(Source(url, 10, etag), 1000, PLAIN, QUICK)[1] == b"0123456789"
+    assert open_source(Source(url, 10, etag), 1000, FileAccess(PLAIN, QUICK))[1] == b"0123456789"
     assert range_server.log[0].range == (0, 10)
     assert range_server.log[0].headers["If-Match"] == etag
     range_server.put("a.nwb", b"9876543210")
     with pytest.raises(NWBFileChangedError):
-        open_source(Source(url, 10, etag), 1000, PLAIN, QUICK)
+        open_source(Source(url, 10, etag), 1000, FileAccess(PLAIN, QUICK))
 
 
 def test_the_time_of_change_stands_in_for_a_weak_or_absent_etag(range_server: RangeServer) -> None:
     for habit in ("weak", "none"):
         range_server.behaviour.etag = habit
-        source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, PLAIN, QUICK)
+        source, _ = open_source(
+            Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK)
+        )
         assert source.etag == range_server.version("a.nwb")[1]
         read(source, [(0, 10)])
         assert range_server.log[-1].headers["If-Unmodified-Since"] == source.etag
     range_server.behaviour.last_modified = "none"
-    assert open_source(Source(source.url), 10, PLAIN, QUICK)[0].etag is None
+    assert open_source(Source(source.url), 10, FileAccess(PLAIN, QUICK))[0].etag is None
 
 
 # --- concurrency and memory
@@ -278,7 +283,7 @@ def test_no_more_is_requested_than_the_sinks_keep_up_with(web: tuple[RangeServer
         Request(i * MIB // 4, (i + 1) * MIB // 4, lambda _: go_on.wait(20) and None)
         for i in range(12)
     ]
-    reader = threading.Thread(target=fetch, args=(source, requests, PLAIN, how))
+    reader = threading.Thread(target=fetch, args=(source, requests, FileAccess(PLAIN, how)))
     reader.start()
     time.sleep(0.5)
     sent = server.sent
@@ -334,7 +339,11 @@ def test_a_read_from_within_a_sink_is_refused_instead_of_waiting_forever(
 ) -> None:
     _, source = web
     with pytest.raises(RuntimeError, match="from a sink"):
-        fetch(source, [Request(0, 10, lambda _: read(source, [(0, 10)]) and None)], PLAIN, QUICK)
+        fetch(
+            source,
+            [Request(0, 10, lambda _: read(source, [(0, 10)]) and None)],
+            FileAccess(PLAIN, QUICK),
+        )
 
 
 INTERRUPTED = """
@@ -345,7 +354,7 @@ INTERRUPTED = """
     requests = [Request(i * 100_000, i * 100_000 + 10, lambda view: None) for i in range(30)]
     print("started", flush=True)
     try:
-        fetch(Source(sys.argv[1]), requests, Options(), Settings(connections=2))
+        fetch(Source(sys.argv[1]), requests, FileAccess(FileAccess(Options(), Settings(connections=2))))
     except KeyboardInterrupt:
         print("interrupted", flush=True)
         threading.Event().wait(0.5)
@@ -381,7 +390,7 @@ def test_a_forked_process_reads_too(web: tuple[RangeServer, Source]) -> None:
         def one():
             got = []
             fetch(Source(sys.argv[1]), [Request(5, 9, lambda v: got.append(len(v)))],
-                  Options(), Settings(timeout=10, retries=0))
+                  FileAccess(FileAccess(Options(), Settings(timeout=10, retries=0))))
             return got == [4]
         assert one()
         warnings.simplefilter("ignore")
@@ -403,12 +412,12 @@ def test_the_range_server_serves_a_folder(tmp_path: Path) -> None:
     (tmp_path / "deep" / "a.nwb").write_bytes(DATA)
     (tmp_path / "empty.nwb").write_bytes(b"")
     with RangeServer(tmp_path, latency=0.01) as server:
-        source, head = open_source(Source(server.url("deep/a.nwb")), 10, PLAIN, QUICK)
+        source, head = open_source(Source(server.url("deep/a.nwb")), 10, FileAccess(PLAIN, QUICK))
         assert (source.size, head) == (len(DATA), DATA[:10])
         assert read(source, [(5, 9), (MIB, 2 * MIB)]) == [DATA[5:9], DATA[MIB : 2 * MIB]]
-        assert open_source(Source(server.url("empty.nwb")), 10, PLAIN, QUICK)[1] == b""
+        assert open_source(Source(server.url("empty.nwb")), 10, FileAccess(PLAIN, QUICK))[1] == b""
         with pytest.raises(NWBFileNotFoundError):
-            open_source(Source(server.url("no.nwb")), 10, PLAIN, QUICK)
+            open_source(Source(server.url("no.nwb")), 10, FileAccess(PLAIN, QUICK))
 
 
 def test_the_range_server_keeps_to_its_bandwidth(web: tuple[RangeServer, Source]) -> None:

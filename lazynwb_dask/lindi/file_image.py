@@ -1,7 +1,7 @@
-"""What a LINDI file tells of groups, attributes, types and shapes, as an HDF5 file in memory.
+"""The groups, attributes, types and shapes that a LINDI file describes, as an HDF5 file image in memory.
 
-Only values that are read while indexing are in it: those of small datasets outside of tables, and those that
-attributes refer to. All other datasets say that their data are elsewhere, so that nobody reads them here.
+It holds only values that are read while indexing: those of small datasets outside of tables, and those that
+attributes refer to. All other datasets have external storage, so that their data are never read from it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 _TEXT = h5py.string_dtype()
 
 
-def image(contents: Contents, paths: Iterable[str] | None) -> bytes:
-    """The HDF5 file.
+def file_image(contents: Contents, paths: Iterable[str] | None) -> bytes:
+    """The bytes of the HDF5 file.
 
     Parameters
     ----------
     contents : Contents
     paths : iterable of str or None
-        Only these objects, and what they refer to; all if not given.
+        Only these objects, and what they refer to; None: all.
     """
     chosen = set(contents.objects) if paths is None else _needed(contents, paths)
-    with h5py.File("skeleton", "w", driver="core", backing_store=False, libver="latest") as file:
+    with h5py.File("image", "w", driver="core", backing_store=False, libver="latest") as file:
         _Writer(contents, file, chosen).write()
         file.flush()
         data: bytes = file.id.get_file_image()
@@ -43,7 +43,7 @@ def image(contents: Contents, paths: Iterable[str] | None) -> bytes:
 
 
 def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
-    """Some objects, what is in them, the groups above, and what links and references lead to."""
+    """The paths of some objects, their members, their parents, and the targets of links and references."""
     found = {"/"}
     todo = [(path, True) for path in paths]
     while todo:
@@ -71,14 +71,14 @@ def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
 
 def _targets(contents: Contents, path: str) -> list[str]:
     """The paths that an object's attributes refer to."""
-    held = contents.attributes(path).values()
-    return [target for value in held if (target := _target(value)) is not None]
+    values = contents.attributes(path).values()
+    return [target for value in values if (target := _target(value)) is not None]
 
 
 def _target(value: Any) -> str | None:
     """The path of a reference; None for any other value."""
-    held = value.get("_REFERENCE") if isinstance(value, dict) else None
-    path = held.get("path") if isinstance(held, dict) else None
+    reference = value.get("_REFERENCE") if isinstance(value, dict) else None
+    path = reference.get("path") if isinstance(reference, dict) else None
     return path if isinstance(path, str) else None
 
 
@@ -86,9 +86,9 @@ class _Writer:
     def __init__(self, contents: Contents, file: h5py.File, chosen: set[str]) -> None:
         self.contents, self.file, self.chosen = contents, file, chosen
         self.made: dict[str, Any] = {"/": file.id}
-        self.elsewhere = h5p.create(h5p.DATASET_CREATE)
-        self.elsewhere.set_external(b"elsewhere", 0, h5f.UNLIMITED)
-        self.meant = {target for path in chosen for target in _targets(contents, path)}
+        self.external = h5p.create(h5p.DATASET_CREATE)
+        self.external.set_external(b"elsewhere", 0, h5f.UNLIMITED)
+        self.targets = {target for path in chosen for target in _targets(contents, path)}
 
     def write(self) -> None:
         references: list[tuple[str, str, str]] = []
@@ -118,30 +118,36 @@ class _Writer:
     def _dataset(self, parent: h5g.GroupID, name: bytes, path: str) -> h5d.DatasetID:
         shape: tuple[int, ...] = (0,)
         dtype: Any = np.dtype("<f8")
-        held = None
-        with contextlib.suppress(NWBError):  # what is wrong is told when its values are wanted
+        values = None
+        with contextlib.suppress(NWBError):  # raised again when the dataset is indexed
             array = self.contents.array(path)
             shape, dtype = array.shape, _dtype(array)
-            held = self._values(path, array)
+            values = self._values(path, array)
         if self.contents.attributes(path).get(SCALAR) is True and shape == (1,):
             shape = ()
-        if held is not None:
-            made = h5py.Group(parent).create_dataset(name, data=held.reshape(shape), dtype=dtype)
-            return made.id
+        if values is not None:
+            data = values.reshape(shape)
+            return h5py.Group(parent).create_dataset(name, data=data, dtype=dtype).id
         kind = h5t.py_create(dtype, logical=True)
-        return h5d.create(parent, name, kind, h5s.create_simple(shape), self.elsewhere)
+        return h5d.create(parent, name, kind, h5s.create_simple(shape), self.external)
 
     def _values(self, path: str, array: zarr2.Array) -> np.ndarray | None:
-        """The values of a dataset, if they are few and may be wanted."""
+        """The values of a dataset, if they are few and may be read while indexing."""
         table = "colnames" in self.contents.attributes(path.rpartition("/")[0] or "/")
-        if array.count > MAX_HELD or (table and path not in self.meant):
+        if array.count > MAX_HELD or (table and path not in self.targets):
             return None
         if self.contents.link(path) is not None or not self.contents.is_inlined(path, array):
             return None
         return self.contents.values(path)
 
     def _attributes(self, path: str) -> list[tuple[str, str, str]]:
-        """Write an object's attributes but for references, which are returned."""
+        """Write an object's attributes, except references.
+
+        Returns
+        -------
+        list of (str, str, str)
+            Of each reference the object, the name of the attribute, and the target.
+        """
         found = []
         here = self.made.get(path)
         for name, value in self.contents.attributes(path).items() if here is not None else ():
@@ -155,8 +161,8 @@ class _Writer:
         return found
 
 
-def _of(held: h5g.GroupID | h5d.DatasetID) -> h5py.Group | h5py.Dataset:
-    return h5py.Group(held) if isinstance(held, h5g.GroupID) else h5py.Dataset(held)
+def _of(obj: h5g.GroupID | h5d.DatasetID) -> h5py.Group | h5py.Dataset:
+    return h5py.Group(obj) if isinstance(obj, h5g.GroupID) else h5py.Dataset(obj)
 
 
 def _dtype(array: zarr2.Array) -> np.dtype[Any]:
@@ -167,7 +173,7 @@ def _dtype(array: zarr2.Array) -> np.dtype[Any]:
 
 
 def _attribute(value: Any) -> tuple[Any, None, Any] | None:
-    """An attribute's value, shape (as it is) and type; None for what HDF5 has no type for."""
+    """An attribute's value, shape (None: that of the value) and dtype; None if HDF5 has no type for it."""
     if isinstance(value, str):
         if value in _FLOATS:
             return _FLOATS[value], None, np.dtype("<f8")

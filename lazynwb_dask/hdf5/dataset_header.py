@@ -1,9 +1,9 @@
-"""Object headers of the plainest kind, read without libhdf5.
+"""Version 1 object headers of datasets, parsed without libhdf5.
 
-Most datasets of most files have a version 1 object header of a few well-known messages. What h5py says of
-such a dataset follows from the bytes of some of them (`Header.form`), so it is asked once for each
-combination and not for each dataset. Whatever is not exactly as expected here is no plain header, and left
-to libhdf5. (HDF5 File Format Specification, version 3.0, section IV.A.)
+Most datasets of most files have such a header with a few well-known messages. What h5py says of a dataset
+follows from the bytes of some of them (`DatasetHeader.messages`), so that h5py is called once for each
+combination of messages and not for each dataset. A header with anything else is left to libhdf5. See the
+HDF5 File Format Specification, version 3.0, section IV.A.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from lazynwb_dask.hdf5.object_header import (
     DATA_LAYOUT,
     DataLayout,
     FormatError,
+    HeaderBlocks,
     parse_layout,
 )
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 
 DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS, ATTRIBUTE = 0x01, 0x03, 0x04, 0x05, 0x0B, 0x0C
-# and what says nothing of values: nothing at all, when it was modified, a comment
-_SILENT = frozenset({0x00, 0x0D, 0x0E, 0x12})
-_OF_FORM = (DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS)
+# NIL, comment, modification time: they don't concern the values
+_IGNORED = frozenset({0x00, 0x0D, 0x0E, 0x12})
+_DESCRIBING = (DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS)
 _NEEDED = frozenset({DATASPACE, DATATYPE, DATA_LAYOUT})
-_SHARED = 0x02  # the message is elsewhere
-_MAX_BLOCKS, _MAX_BYTES = 16, 1 << 20  # of a header
-_MAX_FORM = 4096  # bytes
-# an attribute that is one object reference: the datatype, and the dataspace in its two versions
+_SHARED = 0x02  # message flag: the message is elsewhere
+_MAX_BYTES = 1 << 20  # of a block
+_MAX_MESSAGES = 4096  # bytes of the messages that are remembered
+# an attribute that is one object reference: its datatype, and its dataspace in both versions
 _REFERENCE = b"\x17\0\0\0\x08\0\0\0"
 _SCALARS = (b"\x01" + bytes(7), b"\x02" + bytes(3))
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What a dataset's object header says.
+class DatasetHeader:
+    """The messages of a dataset's object header.
 
     Parameters
     ----------
-    form : tuple of bytes
-        The messages from which all follows that h5py says of the dataset, but for where its data are.
+    messages : tuple of bytes
+        The messages that describe the dataset, without the address of its data.
     layout : DataLayout
     attributes : mapping of str to bytes
-        By name, as stored.
+        The attribute messages by name.
     """
 
-    form: tuple[bytes, ...]
+    messages: tuple[bytes, ...]
     layout: DataLayout
     attributes: dict[str, bytes]
 
     def reference(self, name: str) -> int | None:
-        """The address that an attribute refers to; None if it isn't plainly one object reference."""
+        """The address that an attribute refers to; None if it isn't a scalar object reference."""
         body = self.attributes[name]
         version = body[0]
         if version == 1:
@@ -71,13 +72,13 @@ class Header:
         return int.from_bytes(value, "little")
 
 
-def plain_header(sparse: SparseFile, address: int, base: int) -> Header | None:
-    """The header of the dataset at an absolute address, if it is of the plain kind; else None.
+def parse_header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None:
+    """The dataset's object header at an absolute address; None if libhdf5 has to read it.
 
     Raises
     ------
     Miss
-        Some of it is not here.
+        Some of it is not present.
     """
     try:
         return _header(sparse, address, base)
@@ -85,17 +86,17 @@ def plain_header(sparse: SparseFile, address: int, base: int) -> Header | None:
         return None
 
 
-def _header(sparse: SparseFile, address: int, base: int) -> Header | None:
+def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None:
     prefix = sparse.peek(address, address + 16)
     if prefix[0] != 1:
         return None
-    once: dict[int, bytes] = {}
+    found: dict[int, bytes] = {}
     attributes: dict[str, bytes] = {}
     layout = None
     for kind, flags, at, body in _messages(sparse, prefix, address + 16, base):
-        if kind in _SILENT:
+        if kind in _IGNORED:
             continue
-        if flags & _SHARED or kind in once:
+        if flags & _SHARED or kind in found:
             return None
         if kind == ATTRIBUTE:
             attributes[_name(body)] = body
@@ -104,40 +105,44 @@ def _header(sparse: SparseFile, address: int, base: int) -> Header | None:
             if body[0] not in (3, 4) or body[1] > 2:
                 return None
             layout = parse_layout(at, body, base)
-        elif kind not in _OF_FORM:
+        elif kind not in _DESCRIBING:
             return None
-        once[kind] = body
-    if layout is None or not once.keys() >= _NEEDED:
+        found[kind] = body
+    if layout is None or not found.keys() >= _NEEDED:
         return None
-    form = (*(once.get(kind, b"") for kind in _OF_FORM), _without_address(once[DATA_LAYOUT]))
-    return Header(form, layout, attributes) if sum(map(len, form)) <= _MAX_FORM else None
+    describing = (
+        *(found.get(kind, b"") for kind in _DESCRIBING),
+        _without_address(found[DATA_LAYOUT]),
+    )
+    if sum(map(len, describing)) > _MAX_MESSAGES:
+        return None
+    return DatasetHeader(describing, layout, attributes)
 
 
 def _messages(
     sparse: SparseFile, prefix: bytes, at: int, base: int
 ) -> Iterator[tuple[int, int, int, bytes]]:
-    """Messages as (type, flags, absolute address of the data, data)."""
+    """Messages as (type, flags, absolute address of the data, data), with stricter checks than libhdf5's."""
     expected, size = struct.unpack_from("<2xHxxxxI", prefix)
-    blocks, seen = [(at, size)], 0
-    for start, length in blocks:
-        if length > _MAX_BYTES:
-            raise FormatError("a long header")
-        data = sparse.peek(start, start + length) if length else b""
+    blocks, count = HeaderBlocks(sparse, at, size), 0
+    if size > _MAX_BYTES:
+        raise FormatError("a long header")
+    for start, data in blocks:
         at = 0
         while at + 8 <= len(data):
             kind, n, flags = struct.unpack_from("<HHB", data, at)
             if at + 8 + n > len(data):
                 raise FormatError("a message that leaves its block")
-            seen += 1
+            count += 1
             if kind == CONTINUATION:
-                if len(blocks) == _MAX_BLOCKS:
-                    raise FormatError("many blocks")
                 offset, more = struct.unpack_from("<QQ", data, at + 8)
-                blocks.append((offset + base, more))
+                if more > _MAX_BYTES:
+                    raise FormatError("a long header")
+                blocks.add(offset + base, more)
             else:
                 yield kind, flags, start + at + 8, data[at + 8 : at + 8 + n]
             at += 8 + n
-    if seen != expected:
+    if count != expected:
         raise FormatError("other messages than the header announces")
 
 
@@ -151,7 +156,7 @@ def _name(body: bytes) -> str:
 
 
 def _without_address(body: bytes) -> bytes:
-    """A data layout message less what differs between datasets that are alike."""
+    """A data layout message without what differs between datasets that are alike."""
     version, kind = body[0], body[1]
     if kind < 2:  # compact, contiguous
         return body[:2]

@@ -8,79 +8,54 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-from pandas.api.extensions import ExtensionDtype
 
-from lazynwb_dask import dtypes
-from lazynwb_dask.decode.arrays import Values, arrow
-from lazynwb_dask.decode.convert import is_number, numpy_dtype, plain_type
-from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.model.index import TableIndex
-from lazynwb_dask.model.source import shown
+from lazynwb_dask.decode.convert import all_null
+from lazynwb_dask.model.index import ColumnIndex, TableIndex
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.plan.user_types import given_type
+from lazynwb_dask.read.arrays import read_column
+from lazynwb_dask.scan.fields import Conflict, Field, Schema
+from lazynwb_dask.storage.access import FileAccess
 
-PROVENANCE = ("_nwb_path", "_table_path", "_table_index")
 EXAMPLES = 3  # files named on each side of a conflict
 
 
-@dataclass(frozen=True)
-class Field:
-    """One column of the frame."""
-
-    name: str
-    type: pa.DataType
-    nullable: bool = False
-
-    @property
-    def dtype(self) -> np.dtype[Any] | ExtensionDtype:
-        """The pandas dtype."""
-        kind = self.type
-        if pa.types.is_string(kind):
-            return pd.StringDtype("pyarrow")
-        if pa.types.is_floating(kind):
-            return numpy_dtype(kind)
-        if (pa.types.is_integer(kind) or pa.types.is_boolean(kind)) and not self.nullable:
-            return numpy_dtype(kind)
-        if pa.types.is_timestamp(kind) and kind.tz:
-            return pd.DatetimeTZDtype(kind.unit, kind.tz)
-        return pd.ArrowDtype(kind)
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Why a column is not in the frame."""
-
-    name: str
-    reason: str
-    unreadable: bool = False
+def schema_of(
+    tables: Sequence[tuple[Source, TableIndex]], overrides: Mapping[str, Any], access: FileAccess
+) -> Schema:
+    """The schema of all tables; values are looked at only for columns in conflict."""
+    named = [(source.url, table) for source, table in tables]
+    unified = unify(named, overrides)
+    nulls: dict[str, set[int]] = {}
+    for name, conflict in unified.conflicts.items():
+        if conflict.unreadable:
+            continue
+        nulls[name] = {
+            i
+            for i, (source, table) in enumerate(tables)
+            if name in table.columns
+            and may_be_null(table.columns[name])
+            and all_null(read_column(source, table, name, access))
+        }
+    if any(nulls.values()):
+        unified = unify(named, overrides, nulls)
+    return unified
 
 
-@dataclass(frozen=True)
-class Schema:
-    """The columns of the frame, in order, and those that are not in it."""
-
-    fields: dict[str, Field]
-    conflicts: dict[str, Conflict] = field(default_factory=dict)
-
-    def meta(self, columns: Iterable[str]) -> pd.DataFrame:
-        """An empty frame of some columns."""
-        data = {name: pd.Series([], dtype=self.fields[name].dtype).array for name in columns}
-        return pd.DataFrame(data, index=pd.Index([], dtype="int64"))
+def may_be_null(column: ColumnIndex) -> bool:
+    """Whether stored values of a column can be null or NaN: other kinds needn't be looked at."""
+    if pa.types.is_floating(column.type):
+        return True
+    labelled = column.labels is not None or column.arrays[0].layout.element[0] == "enum"
+    dangling = column.arrays[0].layout.element[0] == "reference"
+    return pa.types.is_string(column.type) and (labelled or dangling)
 
 
-PROVENANCE_FIELDS = {
-    "_nwb_path": Field("_nwb_path", pa.string()),
-    "_table_path": Field("_table_path", pa.string()),
-    "_table_index": Field("_table_index", pa.int64()),
-}
-
-
-# -------------------------------------------------------------------------------------------- unifying
 def unify(
     tables: Sequence[tuple[str, TableIndex]],
     overrides: Mapping[str, Any] | None = None,
@@ -286,108 +261,3 @@ def _common_integer(kinds: set[pa.DataType]) -> pa.DataType:
 
 def _integer(kind: str, bits: int) -> pa.DataType:
     return pa.from_numpy_dtype(np.dtype(f"{kind}{bits}"))
-
-
-def parse_type(kind: Any) -> pa.DataType:
-    """A type that a user gave: an Arrow type, a pandas or NumPy dtype, or the name of one.
-
-    >>> parse_type("float64"), parse_type(int), parse_type("list<double>[pyarrow]")
-    (DataType(double), DataType(int64), ListType(list<item: double>))
-    """
-    if isinstance(kind, pa.DataType):
-        return plain_type(kind)
-    if isinstance(kind, pd.ArrowDtype):
-        return plain_type(kind.pyarrow_dtype)
-    if kind is str or isinstance(kind, pd.StringDtype):
-        return pa.string()
-    if isinstance(kind, str):
-        name = kind.removesuffix(dtypes.SUFFIX)
-        if name in ("str", "string", "object"):
-            return pa.string()
-        try:
-            return plain_type(dtypes.parse(name))
-        except ValueError:
-            pass
-    try:
-        if kind is None:  # which NumPy takes for float64
-            raise TypeError
-        return pa.from_numpy_dtype(np.dtype(getattr(kind, "numpy_dtype", kind)))
-    except (TypeError, pa.ArrowNotImplementedError):
-        raise ValueError(
-            f"schema: {kind!r} is not a type; give a pyarrow.DataType or a dtype"
-        ) from None
-
-
-def given_type(name: str, kind: Any) -> pa.DataType:
-    """The type that a user gave a column.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or none that a column can have.
-    """
-    found = parse_type(kind)
-    if not _has_place(found):
-        raise ValueError(
-            f"schema: the column {name!r} can't be {found}; give a type of numbers, booleans, texts or "
-            "timestamps, or of lists or structs of these"
-        )
-    return found
-
-
-def _has_place(kind: pa.DataType) -> bool:
-    """Whether frames have columns of a type."""
-    if pa.types.is_list(kind):
-        return _has_place(kind.value_type)
-    if pa.types.is_struct(kind):
-        return all(_has_place(f.type) for f in kind)
-    return is_number(kind) or bool(pa.types.is_string(kind) or pa.types.is_timestamp(kind))
-
-
-# ------------------------------------------------------------------------------------------ one column
-def series(parts: Sequence[Values], to: Field) -> Any:
-    """The pieces of one column as the array that pandas shall hold."""
-    dtype = to.dtype
-    if isinstance(dtype, np.dtype):
-        pieces = [p if isinstance(p, np.ndarray) else _numpy(p, to, dtype) for p in parts]
-        joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        return joined if joined.flags.writeable else joined.copy()
-    chunks = [arrow(p) for p in parts]
-    if isinstance(dtype, pd.StringDtype):
-        kind = pa.large_string()
-    else:
-        kind = to.type
-    chunks = [c if c.type == kind else pc.cast(c, kind) for c in chunks]
-    joined = chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, kind)
-    if isinstance(joined, pa.Array):
-        joined = pa.chunked_array([joined])
-    return dtype.__from_arrow__(joined)  # type: ignore[attr-defined]
-
-
-def check_nulls(values: Values, to: Field) -> Values:
-    """The same values, if their nulls have a place in the frame."""
-    dtype = to.dtype
-    if isinstance(values, np.ndarray) or not values.null_count:
-        return values
-    if isinstance(dtype, np.dtype) and dtype.kind != "f":
-        raise NWBReadError(
-            f"there are rows without a value, and {dtype} has no null; give schema= a type that has"
-        )
-    return values
-
-
-def _numpy(values: pa.Array, to: Field, dtype: np.dtype) -> np.ndarray:
-    """A column of numbers that some rows lack."""
-    check_nulls(values, to)
-    numbers: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
-    return numbers
-
-
-def nothing(rows: int, to: Field) -> Values:
-    """A column that the file doesn't have."""
-    dtype = to.dtype
-    if isinstance(dtype, np.dtype):
-        if dtype.kind != "f":
-            raise NWBReadError(f"the file has no column {to.name!r}, and {dtype} has no null")
-        return np.full(rows, np.nan, dtype)
-    return pa.nulls(rows, to.type)

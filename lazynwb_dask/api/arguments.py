@@ -1,0 +1,101 @@
+"""Arguments of the public functions: understood and checked here, handed down whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+import pyarrow as pa
+from dask.utils import parse_bytes
+
+from lazynwb_dask import config
+from lazynwb_dask.catalog.catalog import Catalog
+from lazynwb_dask.cluster.client import memory_per_thread
+from lazynwb_dask.model.series_view import Shown
+from lazynwb_dask.model.source import Source
+from lazynwb_dask.nwb.names import table_path
+from lazynwb_dask.predicate.filters_argument import from_filters
+from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.sources.expand import expand
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.options import Options
+
+BLOCKS = 8  # of those that fit into the memory of one thread
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Catalog
+
+
+def file_access(paths: Paths, storage_options: Mapping[str, Any] | None) -> FileAccess:
+    """How files are reached: by the options given, else by those that a catalog was opened with."""
+    if storage_options is None and isinstance(paths, Catalog):
+        return config.file_access(paths.index.folder.access.options)
+    return config.file_access(Options(storage_options))
+
+
+def sources_of(paths: Paths, access: FileAccess) -> Sequence[Source]:
+    """The files that the user means."""
+    return paths.sources if isinstance(paths, Catalog) else expand(paths, access)
+
+
+def table_request(
+    table: Any,
+    *,
+    columns: str | Sequence[str] | None,
+    filters: Any,
+    schema: Any,
+    blocksize: int | str | None,
+    view: Shown | None,
+    **policies: Any,
+) -> TableRequest:
+    """What a call of `read_nwb` asks of a table.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that can't be understood; names it, and what it may be.
+    """
+    if columns is not None:
+        columns = (columns,) if isinstance(columns, str) else tuple(columns)
+    return TableRequest(
+        table,
+        columns,
+        None if filters is None else from_filters(filters),
+        _schema(schema),
+        None if blocksize is None else _fitting(parse_bytes(blocksize)),
+        view=view,
+        **policies,
+    )
+
+
+def _schema(schema: Any) -> int | Mapping[str, Any] | pa.Schema | None:
+    if schema is None or isinstance(schema, (Mapping, pa.Schema)):
+        return schema
+    if isinstance(schema, (int, np.integer)) and not isinstance(schema, bool):
+        if schema < 1:
+            raise ValueError(f"schema={schema}: at least one file is needed to infer a schema")
+        return int(schema)
+    raise TypeError(
+        f"schema={schema!r}: None, a number of files, a mapping of columns to types, or a pyarrow.Schema"
+    )
+
+
+def _fitting(blocksize: int) -> int:
+    """A block size at which a few blocks for each thread fit into the memory of the cluster's workers."""
+    share = memory_per_thread()
+    return blocksize if share is None else max(min(blocksize, share // BLOCKS), 1)
+
+
+def knows_table(paths: Paths, request: TableRequest) -> TypeGuard[Catalog]:
+    """Whether paths are a catalog that knows all that is asked of a table.
+
+    A catalog is of tables as they are: not of TimeSeries shown otherwise, or of other files' data.
+    """
+    if not isinstance(paths, Catalog) or request.view is not None or request.allow_external_links:
+        return False
+    if not (request.schema is None or isinstance(request.schema, Mapping)):
+        return False
+    if callable(request.table):
+        return paths.manifest.keeps.tables is None
+    return paths.holds([table_path(name) for name in request.table_names])

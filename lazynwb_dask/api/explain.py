@@ -1,0 +1,45 @@
+"""What computing a frame would read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazynwb_dask.explanation import explanation
+from lazynwb_dask.explanation.explanation import Explanation
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+
+def explain(frame: dd.DataFrame) -> Explanation:
+    """Say what computing a frame would read, without reading it.
+
+    Prints as text, and as a table in a notebook. Of the files themselves nothing is read; of a catalog,
+    the values of the condition's columns are.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame or Series
+        Made by `read_nwb`, or from one that was.
+
+    Returns
+    -------
+    Explanation
+        Files and partitions left and pruned; columns and condition that the read takes in, and conditions
+        that it doesn't, with the reason; requests and bytes, an upper bound where that can't be known
+        before, or "not known beforehand" where there is none; memory.
+
+    See Also
+    --------
+    trace : what was fetched in the end.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import explain, read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2), "/units")
+    >>> told = explain(units[["unit_id", "firing_rate"]])
+    >>> told.requests <= 4, told.reads[0].columns
+    (True, ('unit_id', 'firing_rate'))
+    """
+    return explanation.explain(frame)

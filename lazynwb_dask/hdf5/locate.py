@@ -1,0 +1,174 @@
+"""Where the bytes of a dataset lie: its layout and extents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from h5py import h5d
+
+from lazynwb_dask.errors import UnsupportedColumnError
+from lazynwb_dask.hdf5.chunk_btree import ChunkBTree, grid_positions
+from lazynwb_dask.hdf5.dataset import Dataset, DatasetInfo
+from lazynwb_dask.hdf5.extensible_array import corrected, grows_inside, is_extensible
+from lazynwb_dask.hdf5.object_header import DataLayout, FormatError, data_layout
+from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
+from lazynwb_dask.model.limits import check_extents, check_shape
+
+EAGER_CHUNKS = 16  # the chunks of a column of up to so many are always listed while indexing
+NEARBY_CHUNKS = 4096  # those of a column of up to so many, if the B-tree needs no further request
+
+
+@dataclass(frozen=True)
+class Locator:
+    """Finds where the bytes of one file's datasets lie.
+
+    Parameters
+    ----------
+    sparse : SparseFile
+    base : int
+        The base address of the superblock, which all addresses in the file count from.
+    standard_sizes : bool
+        Whether the superblock's sizes of offsets and of lengths are both 8 bytes.
+    list_all : bool
+        List all chunks, however many.
+    """
+
+    sparse: SparseFile
+    base: int
+    standard_sizes: bool
+    list_all: bool = False
+
+    def array(self, dataset: Dataset) -> ArrayIndex:
+        """The index of a dataset.
+
+        Raises
+        ------
+        UnsupportedColumnError
+            It has no values that a table could show.
+        NWBReadError, FormatError
+            It is damaged.
+        """
+        if dataset.array is not None:
+            return dataset.array
+        if dataset.problem:
+            raise UnsupportedColumnError(dataset.problem)
+        if dataset.header is None:
+            return self._array(dataset)
+        # this depends on nothing but the file's bytes, so that the next pass may use it again
+        key = dataset.address, dataset.path, self.list_all
+        found: ArrayIndex | None = self.sparse.parsed.get(key)
+        if found is None:
+            found = self.sparse.parsed[key] = self._array(dataset)
+        return found
+
+    def _array(self, dataset: Dataset) -> ArrayIndex:
+        info = dataset.info
+        if not self.standard_sizes and info.has_addresses:
+            raise UnsupportedColumnError("a file whose addresses are not of 8 bytes")
+        message = self._data_layout(dataset, info)
+        shape = info.shape or (1,)
+        layout = Layout(
+            info.element,
+            shape[1:],
+            info.chunk,
+            info.filters,
+            info.fill,
+            message.raw_edges,
+            self.base,
+            unlisted=dataset.path if self._is_deferred(info, message) else "",
+        )
+        check_shape(layout, shape[0], self.sparse.size)
+        extents = self._extents(dataset, layout, shape, message)
+        check_extents(layout, extents, self.sparse.size, dataset.path)
+        return ArrayIndex(layout, extents)
+
+    def _data_layout(self, dataset: Dataset, info: DatasetInfo) -> DataLayout:
+        if dataset.header is not None:
+            return dataset.header.layout
+        if info.storage != h5d.CONTIGUOUS and self.standard_sizes:
+            return data_layout(self.sparse, dataset.address + self.base, self.base)
+        if info.storage == h5d.COMPACT:
+            raise UnsupportedColumnError("compact data where addresses are not of 8 bytes")
+        assert dataset.id is not None
+        offset = dataset.id.get_offset()
+        return DataLayout("contiguous", UNDEFINED if offset is None else offset)
+
+    def _is_deferred(self, info: DatasetInfo, message: DataLayout) -> bool:
+        """Whether the chunks are listed only when they are read: many, in an index only libhdf5 can read."""
+        if info.chunk is None or self.list_all or (message.btree and self.standard_sizes):
+            return False
+        if min(info.chunk) < 1:
+            return False
+        layout = Layout(info.element, info.shape[1:], info.chunk)
+        return layout.chunks(info.shape[0]) > NEARBY_CHUNKS
+
+    def _extents(
+        self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], message: DataLayout
+    ) -> Extents:
+        rows, nothing = shape[0], np.zeros(0, "<u8")
+        if layout.chunk is None:
+            nbytes = rows * layout.row_bytes
+            if message.kind == "compact" and message.size < nbytes:
+                raise FormatError(
+                    f"compact data of {message.size} bytes where {nbytes} are declared"
+                )
+            return Extents(rows, np.array([message.address], "<u8"), np.array([nbytes], "<u8"))
+        if layout.unlisted:
+            return Extents(rows, nothing, nothing)
+        count = layout.chunks(rows)
+        if not count:
+            return Extents(rows, nothing, nothing)
+        if not message.btree or not self.standard_sizes:
+            return self._listed(dataset, layout, shape, count)
+        if message.address == UNDEFINED:  # no chunk was ever written
+            return Extents(rows, np.full(count, UNDEFINED, "<u8"), np.zeros(count, "<u8"))
+        unlisted = Extents(rows, nothing, nothing, None, message.address)
+        if count > NEARBY_CHUNKS:
+            return unlisted
+        tree = ChunkBTree(message.address, shape, layout.chunk, self.base, self.sparse.size)
+        if not tree.read(self.sparse, opportunistic=count > EAGER_CHUNKS):
+            return unlisted
+        return tree.extents()
+
+    def _listed(
+        self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], count: int
+    ) -> Extents:
+        """The chunks as libhdf5 lists them, for the chunk indexes of HDF5 1.10 and later."""
+        assert layout.chunk is not None
+        assert dataset.id is not None
+        offsets = np.full(count, UNDEFINED, "<u8")
+        sizes, masks = np.zeros(count, "<u8"), np.zeros(count, "<u4")
+        grid = tuple(-(-n // c) for n, c in zip(shape, layout.chunk, strict=True))
+        listed: list[h5d.StoreInfo] = []
+
+        def visit(info: h5d.StoreInfo) -> bool | None:
+            listed.append(info)
+            return True if len(listed) > count else None  # True ends the iteration
+
+        dataset.id.chunk_iter(visit)
+        if self.sparse.missing:
+            raise Miss(dataset.path)
+        if listed:
+            start = np.array([info.chunk_offset for info in listed], np.uint64)
+            if grows_inside(dataset.id) and self._is_extensible(dataset):
+                start = corrected(dataset.id, start, layout.chunk)
+            flat = grid_positions(start, layout.chunk, grid)
+            if (flat < 0).any() or np.unique(flat).size < flat.size:
+                raise FormatError("a chunk index that lists chunks twice or outside the dataset")
+            offsets[flat] = [info.byte_offset for info in listed]
+            sizes[flat] = [info.size for info in listed]
+            masks[flat] = [info.filter_mask for info in listed]
+        return Extents(shape[0], offsets, sizes, masks if masks.any() else None)
+
+    def _is_extensible(self, dataset: Dataset) -> bool:
+        at = dataset.address + self.base
+        if self.standard_sizes:
+            return is_extensible(self.sparse, at, self.base)
+        if self.sparse.peek(at, at + 4) == b"OHDR":
+            raise UnsupportedColumnError(
+                "chunks of a dataset that grows in another dimension than its first, in a file whose "
+                "addresses are not of 8 bytes"
+            )
+        return False  # version 1 object headers have B-trees only

@@ -1,0 +1,104 @@
+"""What can't be given is an error that names the way out; what is left out of a frame is warned of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+from lazynwb_dask.errors import (
+    ColumnNotFoundError,
+    Failure,
+    SchemaConflictError,
+    TableNotFoundError,
+    UnsupportedColumnError,
+)
+from lazynwb_dask.metadata import queries
+from lazynwb_dask.model.index import FileIndex, TableIndex
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.names import table_path
+from lazynwb_dask.plan.each_file import none_readable
+from lazynwb_dask.scan.fields import PROVENANCE, Schema
+from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.util.suggest import did_you_mean, listed, near_or_all
+
+
+def present(
+    found: Sequence[FileIndex],
+    failures: Sequence[Failure],
+    request: TableRequest,
+    access: FileAccess,
+) -> list[tuple[Source, TableIndex]]:
+    """The tables of the files that have one."""
+    tables = [(f.source, f.table) for f in found if f.table is not None]
+    absent = [f.source for f in found if f.table is None]
+    if absent and (request.on_missing == "raise" or not tables):
+        raise TableNotFoundError(_no_table(absent, len(found), request, access))
+    if not tables:
+        raise none_readable(failures)
+    if absent:
+        warnings.warn(
+            f"{len(absent)} of {len(found)} files have no table {_table_name(request)} and are left out "
+            f"(the first: {shown(absent[0].url)}); on_missing='raise' makes this an error",
+            stacklevel=3,
+        )
+    return tables
+
+
+def _table_name(request: TableRequest) -> str:
+    return " or ".join(map(table_path, request.table_names)) or "as chosen"
+
+
+def _no_table(
+    absent: Sequence[Source], count: int, request: TableRequest, access: FileAccess
+) -> str:
+    """Which table is missing where, and which ones there are."""
+    first = absent[0]
+    there = queries.list_tables(first, access)
+    name = _table_name(request)
+    text = f"no table {name} in {shown(first.url)}"
+    if len(absent) > 1:
+        text += f" and {len(absent) - 1} of the {count} files"
+    series = queries.list_series(first, access)
+    text += did_you_mean([table_path(t) for t in request.table_names], [*there, *series])
+    if series:
+        text += f" It has {len(series)} TimeSeries, see lazynwb_dask.contents."
+    return f"{text} Its tables: {listed(there)}"
+
+
+def check_overrides(overrides: Iterable[str], unified: Schema) -> None:
+    for name in overrides:
+        if name not in unified.fields and name not in unified.conflicts:
+            raise _no_column(name, unified, "schema=")
+
+
+def check_columns(wanted: Sequence[str], unified: Schema) -> None:
+    """Raise for a column that was named and isn't in the frame."""
+    for name in wanted:
+        if name in unified.fields or name in PROVENANCE:
+            continue
+        conflict = unified.conflicts.get(name)
+        if conflict is None:
+            raise _no_column(name, unified, "columns= or filters=")
+        if conflict.unreadable:
+            raise UnsupportedColumnError(f"the column {name!r} can't be read: {conflict.reason}")
+        raise SchemaConflictError(
+            f"the column {name!r} has types without a common one: {conflict.reason}. "
+            f"Give schema={{{name!r}: type}}, or read these files apart"
+        )
+
+
+def _no_column(name: str, unified: Schema, where: str) -> ColumnNotFoundError:
+    there = [*unified.fields, *PROVENANCE]
+    hint = near_or_all(name, there)
+    return ColumnNotFoundError(f"{where}: no column {name!r} in any of the files{hint}")
+
+
+def warn_left_out(unified: Schema) -> None:
+    if unified.conflicts:
+        parts = "; ".join(f"{c.name}: {c.reason}" for c in unified.conflicts.values())
+        warnings.warn(
+            f"{len(unified.conflicts)} columns are left out of the frame: {parts}. "
+            "lazynwb_dask.schema_report tells more; schema={column: type} settles a conflict",
+            stacklevel=3,
+        )

@@ -1,0 +1,87 @@
+"""From files and what is asked of their table to the scan that a frame reads."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from lazynwb_dask.errors import Failure
+from lazynwb_dask.model.index import TableIndex
+from lazynwb_dask.model.source import Source
+from lazynwb_dask.nwb.series_view import show_all
+from lazynwb_dask.plan.checks import check_columns, check_overrides, present, warn_left_out
+from lazynwb_dask.plan.index_files import index_files
+from lazynwb_dask.plan.partitions import build, unindexed
+from lazynwb_dask.plan.schema import schema_of
+from lazynwb_dask.plan.user_types import given
+from lazynwb_dask.scan.fields import Field, Schema
+from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.storage.access import FileAccess
+
+
+def table_scan(sources: Sequence[Source], request: TableRequest, access: FileAccess) -> Scan:
+    """The scan of one table of many files, with all that was asked of it checked.
+
+    Under a given schema no file is opened, under an inferred one only the files of the sample.
+    """
+    schema = request.schema
+    if isinstance(schema, int):
+        fields = _inferred(_spread(sources, schema), request, access)
+    elif isinstance(schema, pa.Schema):
+        fields = given(schema)
+    else:
+        return _indexed(sources, request, access)
+    unified = Schema({field.name: field for field in fields})
+    check_columns(request.named_columns, unified)
+    return unindexed(sources, unified, request, access.options)
+
+
+def indexed_tables(
+    sources: Sequence[Source], request: TableRequest, access: FileAccess
+) -> tuple[list[tuple[Source, TableIndex]], list[Failure]]:
+    """The tables of the files that have one, and the files that can't be read, with a warning of these."""
+    found, failures = index_files(sources, request, access)
+    warn_skipped(failures, len(sources))
+    return present(show_all(found, request.view), failures, request, access), failures
+
+
+def warn_skipped(failures: Sequence[Failure], count: int) -> None:
+    """Warn of files that were left out while planning, of `count` in all."""
+    if failures:
+        warnings.warn(
+            f"{len(failures)} of {count} files can't be read and are left out (the first: "
+            f"{failures[0].path}: {failures[0].error}); lazynwb_dask.read_report(frame) lists them",
+            stacklevel=3,
+        )
+
+
+def _indexed(sources: Sequence[Source], request: TableRequest, access: FileAccess) -> Scan:
+    tables, failures = indexed_tables(sources, request, access)
+    unified = schema_of(tables, request.overrides, access)
+    check_overrides(request.overrides, unified)
+    check_columns(request.named_columns, unified)
+    warn_left_out(unified)
+    scan = build(tables, unified, request, access.options)
+    if failures:
+        scan = replace(scan, failures=tuple((f.path, f.stage, f.error) for f in failures))
+    return scan
+
+
+def _inferred(sample: Sequence[Source], request: TableRequest, access: FileAccess) -> list[Field]:
+    """The columns of a few files; any of them may be missing elsewhere."""
+    found, failures = index_files(sample, request, access)
+    tables = present(show_all(found, request.view), failures, request, access)
+    unified = schema_of(tables, {}, access)
+    warn_left_out(unified)
+    return [Field(f.name, f.type, nullable=f.name != "id") for f in unified.fields.values()]
+
+
+def _spread(sources: Sequence[Source], n: int) -> list[Source]:
+    """So many sources, spread evenly over the list."""
+    picks = np.unique(np.linspace(0, len(sources) - 1, min(n, len(sources))).round().astype(int))
+    return [sources[i] for i in picks.tolist()]

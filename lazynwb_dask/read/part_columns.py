@@ -1,0 +1,97 @@
+"""Steps that read some rows of one column of a partition, wherever its values are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from lazynwb_dask.decode.arrays import Values, arrow
+from lazynwb_dask.decode.convert import convert
+from lazynwb_dask.model.index import ArrayIndex
+from lazynwb_dask.model.source import shown
+from lazynwb_dask.read.catalog_values import plain
+from lazynwb_dask.read.column import Reader
+from lazynwb_dask.read.executor import guarded
+from lazynwb_dask.read.steps import Steps, Stored, Wave, together
+from lazynwb_dask.scan.catalog_slots import Held
+from lazynwb_dask.scan.fields import PROVENANCE, Field
+from lazynwb_dask.scan.records import Part
+from lazynwb_dask.scan.to_pandas import check_nulls, nothing
+
+AHEAD = 64 * 1024  # a column of so few bytes comes along with the predicate's, rather than later
+
+
+def column_steps(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[Values]:
+    """The steps that read some rows of a column as the schema's type."""
+    return guarded(_unified(reader, part, field, rows), where(part, field.name))
+
+
+def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[Values]:
+    if field.name in PROVENANCE:
+        if field.name == "_table_index":
+            return rows
+        text = part.source.url if field.name == "_nwb_path" else part.table
+        return pa.repeat(pa.scalar(text, pa.large_string()), len(rows))
+    if field.name in part.facts:
+        return pa.repeat(part.facts[field.name], len(rows))
+    held = part.held
+    if held is not None and field.name in held.values:
+        stored = yield from _stored(held, held.values[field.name], rows)
+        return check_nulls(convert(stored, field.type), field)
+    if field.name not in part.columns:
+        return nothing(len(rows), field)
+    arrays, labels = part.columns[field.name]
+    if held is not None and field.name in held.indexes and rows.size:
+        yield from _hold_index(reader, arrays[-1], part, held.indexes[field.name])
+    values = yield from reader.column(arrays, labels, rows)
+    return check_nulls(convert(values, field.type), field)
+
+
+def ahead_steps(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: str) -> Steps[None]:
+    """Fetch along with the predicate's columns what saves a round trip later and costs little."""
+    outer = arrays[-1]
+    start = max(part.start - 1, 0) if len(arrays) > 1 else part.start
+    stop = min(part.stop, outer.rows)
+    todo: list[Steps[None]] = []
+    if (
+        not outer.layout.external
+        and not outer.layout.computed
+        and outer.layout.view is None
+        and not (part.held is not None and name in part.held.indexes)
+        and stop > start
+        and (stop - start) * outer.layout.row_bytes <= AHEAD
+    ):
+        todo.append(reader.hold(outer, start, stop))
+    todo += [reader.locate(array) for array in arrays[:-1]]
+    yield from together(todo)
+
+
+def _stored(held: Held, name: str, rows: np.ndarray) -> Steps[Values]:
+    """Some rows of values that the catalog holds."""
+    if not rows.size:
+        rows, start, stop = np.zeros(1, np.int64), 0, 0
+    else:
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+    asked = Stored(held.parquet, name, held.first + start, held.first + stop)
+    yield Wave(stored=[asked])
+    assert asked.found is not None
+    found = asked.found
+    if stop - start and len(rows) < stop - start:
+        found = found.take(pa.array(rows - start))
+    return plain(found)
+
+
+def _hold_index(reader: Reader, outer: ArrayIndex, part: Part, name: str) -> Steps[None]:
+    """Take a ragged column's index from the catalog rather than from the file."""
+    start, stop = max(part.start - 1, 0), min(part.stop, outer.rows)
+    if part.held is None or stop <= start:
+        return
+    values = yield from _stored(part.held, name, np.arange(start, stop))
+    raw = arrow(values).to_numpy().astype(np.dtype(outer.layout.element[1])).view(np.uint8)
+    reader.keep(outer, start, stop, raw)
+
+
+def where(part: Part, name: str) -> str:
+    return f"{shown(part.source.url)}: {part.table}: column {name!r}: "

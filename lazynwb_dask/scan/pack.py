@@ -1,0 +1,166 @@
+"""The binary form of a scan: what tasks carry, and what its token is made of."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lazynwb_dask.model.index import Layout
+from lazynwb_dask.model.packing import (
+    front,
+    layout_json,
+    layout_of,
+    pack_arrays,
+    parts_json,
+    parts_of,
+    spell,
+    thin,
+    tuples,
+    unfront,
+    unpack_arrays,
+    unspell,
+    wide,
+)
+from lazynwb_dask.model.series_view import Shown
+from lazynwb_dask.scan.catalog_slots import Inlined
+from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.scan.records import Files, Records
+from lazynwb_dask.scan.request import TableRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PARTITIONS = ("file", "start", "stop", "offset")
+_FLAGS = ("fusable", "indexed", "numbered", "origin")
+_BEFORE = 6  # buffers before those of the columns: sizes, tables, and the partitions' four
+_EACH = 4  # buffers of each column
+
+
+def pack(scan: Mapping[str, Any], options: str) -> bytes:
+    """The content of a scan, equal for equal scans in every process.
+
+    Parameters
+    ----------
+    scan : mapping
+        The attributes of a `Scan` by name. Only the files that its partitions are of are packed.
+    options : str
+        The token of its storage options: it covers secrets, which aren't packed.
+    """
+    used, renumbered = np.unique(scan["file"], return_inverse=True)
+    files: Files = scan["files"]
+    if len(used) < len(files.urls):
+        files = files.take(used)
+        scan = {**scan, "file": renumbered.reshape(-1).astype(np.int64)}
+    layouts: dict[Layout, int] = {}
+    columns = {}
+    buffers = [thin(files.sizes), thin(files.table), *[thin(scan[name]) for name in _PARTITIONS]]
+    for name, records in files.records.items():
+        columns[name] = [
+            ([layouts.setdefault(x, len(layouts)) for x in found], labels)
+            for found, labels in records.variants
+        ]
+        lengths = np.diff(records.ends, prepend=0)
+        buffers += [thin(records.which), thin(lengths), records.weights.tobytes(), records.data]
+    inlined = None
+    if files.inlined is not None:
+        inlined, more = files.inlined.pack()
+        buffers += more
+    if files.facts:
+        buffers.append(pack_arrays(files.facts))
+    head = {
+        "urls": front(files.urls),
+        "etags": list(files.etags) if any(e is not None for e in files.etags) else None,
+        "parts": [parts_json(x) for x in files.parts],
+        "tables": files.tables,
+        "fields": [(x.name, spell(x.type), x.nullable) for x in scan["fields"].values()],
+        "columns": columns,
+        "inlined": inlined,
+        "facts": bool(files.facts),
+        "layouts": [layout_json(x) for x in layouts],
+        "sizes": [len(b) for b in buffers],
+        "flags": [scan[name] for name in _FLAGS],
+        "request": _request_json(scan["request"]),
+        "options": options,
+        "failures": scan["failures"],
+    }
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return len(text).to_bytes(4, "little") + text + b"".join(buffers)
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """The attributes of a packed scan, its options excepted."""
+    size = int.from_bytes(data[:4], "little")
+    head = json.loads(data[4 : 4 + size])
+    buffers, at = [], 4 + size
+    for nbytes in head["sizes"]:
+        buffers.append(data[at : at + nbytes])
+        at += nbytes
+    urls = unfront(head["urls"])
+    layouts = [layout_of(x) for x in head["layouts"]]
+    records = {
+        name: _records(variants, layouts, buffers[_BEFORE + _EACH * i :])
+        for i, (name, variants) in enumerate(head["columns"].items())
+    }
+    facts = unpack_arrays(buffers.pop()) if head["facts"] else {}
+    inlined = None
+    if head["inlined"] is not None:
+        inlined = Inlined.unpack(head["inlined"], buffers[_BEFORE + _EACH * len(records) :])
+    files = Files(
+        tuple(urls),
+        wide(buffers[0]),
+        tuple(head["etags"] or [None] * len(urls)),
+        tuple(head["tables"]),
+        wide(buffers[1]).astype(np.int32),
+        records,
+        inlined,
+        facts,
+        tuple(map(parts_of, head["parts"])),
+    )
+    return {
+        "files": files,
+        "fields": {name: Field(name, unspell(kind), null) for name, kind, null in head["fields"]},
+        "request": _request_of(head["request"]),
+        "failures": tuple(map(tuple, head["failures"])),
+        **{name: wide(b) for name, b in zip(_PARTITIONS, buffers[2:_BEFORE], strict=True)},
+        **dict(zip(_FLAGS, head["flags"], strict=True)),
+    }
+
+
+def _records(variants: Any, layouts: list[Layout], buffers: list[bytes]) -> Records:
+    which, lengths, weights, data = buffers[:_EACH]
+    return Records(
+        tuple(
+            (tuple(layouts[j] for j in found), None if labels is None else tuple(labels))
+            for found, labels in variants
+        ),
+        wide(which).astype(np.int32),
+        data,
+        np.cumsum(wide(lengths)),
+        np.frombuffer(weights, np.float32),
+    )
+
+
+def _request_json(request: TableRequest) -> list[Any]:
+    view = request.view
+    return [
+        request.table_names,
+        request.blocksize,
+        request.on_missing,
+        request.on_error,
+        request.allow_external_links,
+        None if view is None else [view.channels, view.scaled],
+    ]
+
+
+def _request_of(data: list[Any]) -> TableRequest:
+    table, blocksize, on_missing, on_error, links, view = data
+    return TableRequest(
+        tuple(table),
+        blocksize=blocksize,
+        on_missing=on_missing,
+        on_error=on_error,
+        allow_external_links=links,
+        view=None if view is None else Shown(tuples(view[0]), view[1]),
+    )

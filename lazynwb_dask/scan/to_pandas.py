@@ -1,0 +1,63 @@
+"""Decoded values as the arrays that pandas holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lazynwb_dask.decode.arrays import Values, arrow
+from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.scan.fields import Field
+
+
+def series(parts: Sequence[Values], to: Field) -> Any:
+    """The pieces of one column as the array that pandas shall hold."""
+    dtype = to.dtype
+    if isinstance(dtype, np.dtype):
+        pieces = [p if isinstance(p, np.ndarray) else _numpy(p, to, dtype) for p in parts]
+        joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return joined if joined.flags.writeable else joined.copy()
+    chunks = [arrow(p) for p in parts]
+    if isinstance(dtype, pd.StringDtype):
+        kind = pa.large_string()
+    else:
+        kind = to.type
+    chunks = [c if c.type == kind else pc.cast(c, kind) for c in chunks]
+    joined = chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, kind)
+    if isinstance(joined, pa.Array):
+        joined = pa.chunked_array([joined])
+    return dtype.__from_arrow__(joined)  # type: ignore[attr-defined]
+
+
+def check_nulls(values: Values, to: Field) -> Values:
+    """The same values, if their nulls have a place in the frame."""
+    dtype = to.dtype
+    if isinstance(values, np.ndarray) or not values.null_count:
+        return values
+    if isinstance(dtype, np.dtype) and dtype.kind != "f":
+        raise NWBReadError(
+            f"there are rows without a value, and {dtype} has no null; give schema= a type that has"
+        )
+    return values
+
+
+def _numpy(values: pa.Array, to: Field, dtype: np.dtype) -> np.ndarray:
+    """A column of numbers that some rows lack."""
+    check_nulls(values, to)
+    numbers: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+    return numbers
+
+
+def nothing(rows: int, to: Field) -> Values:
+    """A column that the file doesn't have."""
+    dtype = to.dtype
+    if isinstance(dtype, np.dtype):
+        if dtype.kind != "f":
+            raise NWBReadError(f"the file has no column {to.name!r}, and {dtype} has no null")
+        return np.full(rows, np.nan, dtype)
+    return pa.nulls(rows, to.type)

@@ -1,0 +1,56 @@
+"""Deflate is undone alike whichever library does it, and with no more memory than the output takes."""
+
+from __future__ import annotations
+
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+
+from lazynwb_dask.decode import codecs
+from lazynwb_dask.decode.codecs import OutputSize, inflate
+from lazynwb_dask.errors import NWBReadError
+
+TIMES = np.sort(np.random.default_rng(0).integers(0, 10**7, 20_000) / 30_000).tobytes()
+STREAM = zlib.compress(TIMES, 4)
+DAMAGED: dict[str, tuple[bytes, int, str]] = {
+    "more than declared": (STREAM, len(TIMES) - 1, "more than the 159999 bytes"),
+    "less than declared": (STREAM, len(TIMES) + 1, "160000 bytes where 160001 are declared"),
+    "much less than declared": (zlib.compress(b"ab"), 1 << 28, "2 bytes where 268435456"),
+    "a bomb": (zlib.compress(bytes(64 << 20)), 1000, "more than the 1000 bytes"),
+    "cut short": (STREAM[: len(STREAM) // 2], len(TIMES), "ends too early"),
+    "without its checksum": (STREAM[:-4], len(TIMES), "ends too early"),
+    "a wrong checksum": (STREAM[:-1] + b"?", len(TIMES), "is damaged"),
+    "another header": (b"?" + STREAM[1:], len(TIMES), "is damaged"),
+    "nothing": (b"", len(TIMES), "ends too early"),
+}
+
+
+@pytest.fixture(params=["isal", "libdeflate"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "isal":
+        monkeypatch.setattr(codecs, "libdeflate", lambda: None)
+    else:
+        pytest.importorskip("deflate")
+        assert codecs.libdeflate() is not None
+
+
+@pytest.mark.parametrize("tail", [b"", b"what follows the stream"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_whole_stream_is_decoded(tail: bytes, exact: bool) -> None:
+    output = OutputSize(len(TIMES) if exact else 2 * len(TIMES), exact)
+    assert bytes(inflate(memoryview(STREAM + tail), output)) == TIMES
+    assert bytes(inflate(memoryview(zlib.compress(b"") + tail), OutputSize(0, exact))) == b""
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_stream_is_an_error_and_takes_no_memory(what: str) -> None:
+    data, size, reason = DAMAGED[what]
+    tracemalloc.start()
+    try:
+        with pytest.raises(NWBReadError, match=reason):
+            inflate(memoryview(data), OutputSize(size))
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
