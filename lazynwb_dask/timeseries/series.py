@@ -251,10 +251,11 @@ def _array(source: Source, table: TableIndex, name: str, options: Options) -> da
         return start + numbers / rate
     stored = StoredArray(source, f"{table.path}/{name}", array, table.rows, options)
     label = task_label("read", [*words(table.path), name], [source.url])
+    blocks = _blocks(stored)
     return da.from_array(
         stored,
-        chunks=_blocks(stored),
-        name=f"{label}-{dask.base.tokenize(stored)}",
+        chunks=blocks,
+        name=f"{label}-{dask.base.tokenize(stored, blocks)}",
         meta=np.empty((0,) * stored.ndim, stored.dtype),
     )
 
