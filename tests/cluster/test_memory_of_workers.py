@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,6 +167,79 @@ def test_a_task_that_needs_more_than_expected_reads_again_when_it_is_alone() -> 
         assert memory.within(limited(), 100 * MIB, large, "") == "read"
         held.result(30)
     assert tries == [False, True]
+
+
+def test_a_task_waits_until_what_others_have_reserved_is_released() -> None:
+    over, waiting, events = threading.Event(), threading.Event(), list[str]()
+    end = time.monotonic() + 60
+
+    def first(reservation: memory.Reservation) -> None:
+        reservation.take(400 * MIB, lambda: "first")
+        events.append("first begins")
+        assert over.wait(30)
+        events.append("first ends")
+
+    def second(reservation: memory.Reservation) -> None:
+        reservation.take(300 * MIB, lambda: "second")
+        events.append("second begins")
+
+    def third(reservation: memory.Reservation) -> None:
+        events.append("third begins")
+
+    def waits() -> bool:
+        waiting.set()
+        return time.monotonic() > end  # then it is cancelled
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(memory.within, limited(), 400 * MIB, first, "")]
+        _wait_for(lambda: events == ["first begins"])
+        running.append(pool.submit(memory.within, limited(), 300 * MIB, second, "", waits))
+        assert waiting.wait(30)
+        running.append(pool.submit(memory.within, limited(), 200 * MIB, third, "", waits))
+        time.sleep(5 * memory.POLL)
+        assert events == ["first begins"], "700 MiB don't fit; and who came later waits behind"
+        over.set()
+        for one in running:
+            one.result(30)
+    assert events[:2] == ["first begins", "first ends"]
+    assert sorted(events[2:]) == ["second begins", "third begins"]
+
+
+def _wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("surprises", [False, True])
+def test_never_is_more_reserved_than_the_budget_has(surprises: bool) -> None:
+    sizes = np.random.default_rng(0).integers(20, 700, 60).tolist()
+    lock, reading, peak = threading.Lock(), list[int](), list[int]()
+
+    def task(size: int) -> str:
+        def read(reservation: memory.Reservation) -> str:
+            reservation.take(size * MIB, lambda: f"{size} MiB")
+            with lock:
+                reading.append(size)
+                peak.append(sum(reading))
+            time.sleep(0.002)
+            with lock:
+                reading.remove(size)
+            return "read"
+
+        # more may turn out to be needed than was expected
+        expected = size // 3 if surprises else size
+        return memory.within(limited(), expected * MIB, read, "")
+
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(task, sizes)) == ["read"] * len(sizes)
+    assert len(peak) == len(sizes)
+    assert max(peak) <= 1000 * memory.ALONE
+    assert max(peak) > 650 - 20, "of which as much is used as there is"
+    together = [one for one in peak if one not in sizes]
+    assert together
+    assert max(together) <= 1000 * memory.TOGETHER
 
 
 def test_what_can_never_fit_is_an_error_at_once() -> None:
