@@ -1,4 +1,4 @@
-"""The main job on made-up sessions, for `lazynwb-dask demo`."""
+"""The query that `lazynwb-dask demo` runs on synthetic sessions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()"""
 
 
 def run(sessions: int, workers: int, keep: str | None) -> None:
-    """Make files, start workers, query, and say what was read."""
+    """Make files, start workers, query, and print what was read."""
     logging.disable()  # for good: connections that end at a Ctrl-C are spoken of after this
     with contextlib.ExitStack() as stack:
         stack.enter_context(_heeded())
@@ -110,7 +110,7 @@ def _run(stack: contextlib.ExitStack, sessions: int, workers: int, keep: str | N
 
 @contextlib.contextmanager
 def _cluster(workers: int) -> Iterator[Client]:
-    """Local worker processes that go quietly."""
+    """A local cluster without log messages."""
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
@@ -128,8 +128,7 @@ def _cluster(workers: int) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _heeded() -> Iterator[None]:
-    """A Ctrl-C that comes in a weak reference's callback or a `__del__`, where Python drops what is
-    raised, comes again a moment later."""
+    """Repeat a Ctrl-C that Python drops because it came in a weak reference's callback or a `__del__`."""
     before = sys.unraisablehook
 
     def hook(dropped: sys.UnraisableHookArgs) -> None:
@@ -147,8 +146,8 @@ def _heeded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _starting() -> Iterator[None]:
-    """While processes start: their complaints about a Ctrl-C, which reaches them too, are not shown,
-    and this process heeds it when they have started."""
+    """While processes start, hide their messages about a Ctrl-C, and handle it here once they have
+    started."""
     pressed: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
     sys.stderr.flush()

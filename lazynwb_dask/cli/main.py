@@ -136,7 +136,7 @@ def _show(opened: Catalog) -> None:
             click.echo(f"  {row.error}")
 
 
-# What messages say of Python, as it is said here.
+# Python calls in messages, and the commands that replace them.
 _SPELT = {
     "on_error='skip'": "--skip-errors",
     "refresh(anew=True)": "catalog refresh --anew",
@@ -148,7 +148,7 @@ _SPELT = {
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Errors that are meant for people, without a traceback."""
+    """Show errors without a traceback."""
     from lazynwb_dask.errors import NWBError
 
     try:

@@ -1,4 +1,4 @@
-"""All that is used of Dask's internals, found and checked in one place."""
+"""All Dask internals that the package uses, imported and checked in one place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ except ImportError as exc:
         f"lazynwb_dask works with dask {WORKS_WITH}; this is {dask.__version__}: {exc}"
     ) from exc
 
-# What Dask calls on the classes below, or they on Dask's.
+# Methods that Dask and this package's subclasses call on each other.
 _HOOKS = {
     ex.Expr: "_filter_passthrough_available _lower _simplify_up _tune_down _tune_up substitute",
     ex.PartitionsFiltered: "_filtered_task _partitions divisions substitute_parameters",

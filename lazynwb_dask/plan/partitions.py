@@ -1,4 +1,4 @@
-"""Scans out of what is known of files: which rows of which file each partition has."""
+"""Builds scans: assigns rows of files to partitions."""
 
 from __future__ import annotations
 
@@ -28,13 +28,7 @@ def build(
     request: TableRequest,
     options: Options,
 ) -> Scan:
-    """The scan of tables that have been indexed, split by rows where they are large.
-
-    Parameters
-    ----------
-    tables : sequence of (Source, TableIndex)
-        In source order.
-    """
+    """The scan of indexed tables, in source order. Large tables are split by rows."""
     names = [name for name in schema.fields if name not in PROVENANCE]
     records = {name: Records.of([t.columns.get(name) for _, t in tables]) for name in names}
     paths = list(dict.fromkeys(t.path for _, t in tables))
@@ -60,13 +54,8 @@ def assemble(
     options: Options,
     columns: Columns | None = None,
 ) -> Scan:
-    """The scan of files whose tables have so many rows, split by rows where they are large.
-
-    Parameters
-    ----------
-    columns : Columns, optional
-        What a catalog holds of their columns.
-    """
+    """The scan of files, given the number of rows of each table. Large tables are split by rows. `columns`
+    are the column statistics of a catalog."""
     blocksize = request.blocksize
     lengths = np.fromiter(map(len, files.urls), np.float64, len(files.urls))
     per_row = lengths + 24 + max(map(len, files.tables), default=0)
@@ -103,8 +92,8 @@ def assemble(
 
 
 def _aligned(files: Files, rows: np.ndarray, pieces: np.ndarray) -> np.ndarray:
-    """The rows of a partition that is as many whole chunks of its heaviest column as fit; 0 where not
-    even one does."""
+    """The rows of each file's partitions, as whole chunks of its heaviest column; 0 if one chunk doesn't
+    fit."""
     heaviest, steps = np.zeros(len(rows)), np.ones(len(rows), np.int64)
     if pieces.max(initial=0) <= 1:
         return np.zeros(len(rows), np.int64)

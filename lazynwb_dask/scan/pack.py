@@ -1,4 +1,4 @@
-"""The binary form of a scan: what tasks carry, and what its token is made of."""
+"""The binary form of a scan, which tasks carry and from which its token is computed."""
 
 from __future__ import annotations
 
@@ -39,15 +39,9 @@ _EACH = 4  # buffers of each column
 
 
 def pack(scan: Mapping[str, Any], options: str) -> bytes:
-    """The content of a scan, equal for equal scans in every process.
-
-    Parameters
-    ----------
-    scan : mapping
-        The attributes of a `Scan` by name. Only the files that its partitions are of are packed.
-    options : str
-        The token of its storage options: it covers secrets, which aren't packed.
-    """
+    """The bytes of a scan, given by its attributes; equal scans have the same bytes in every process. Only
+    files that have partitions are packed. `options` is the token of the storage options: it covers secrets,
+    which aren't packed."""
     used, renumbered = np.unique(scan["file"], return_inverse=True)
     files: Files = scan["files"]
     if len(used) < len(files.urls):
@@ -90,7 +84,7 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The attributes of a packed scan, its options excepted."""
+    """The attributes of a packed scan, without its options."""
     size = int.from_bytes(data[:4], "little")
     head = json.loads(data[4 : 4 + size])
     buffers, at = [], 4 + size
