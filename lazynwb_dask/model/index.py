@@ -49,9 +49,7 @@ class Layout:
     fill: bytes = b""  # the fill value of one element as stored; empty for zeros
     raw_edges: bool = False  # partial edge chunks are not filtered (data layout message version 4)
     user_block: int = 0  # base address, before the superblock: all addresses count from it
-    external: str = (
-        ""  # dataset's path, if libhdf5 reads its data in another file, or LINDI JSON has them
-    )
+    external: str = ""  # dataset's path, if libhdf5 reads it in another file, or LINDI JSON has it
     rising: bool = False  # values are expected in ascending order: timestamps
     view: View | None = None  # None: values are shown as they are stored
     unlisted: str = ""  # dataset's path, if libhdf5 is to list its chunks when they are read
@@ -124,8 +122,6 @@ class Extents:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ArrayIndex:
-    """One dataset."""
-
     layout: Layout
     extents: Extents
 

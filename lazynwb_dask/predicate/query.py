@@ -254,7 +254,6 @@ class _Reader:
 
 
 def _comparison(left: Predicate, op: ast.cmpop, right: Predicate) -> Predicate:
-    """One of the comparisons of a chain."""
     if isinstance(right, Constant) and isinstance(right.value, _LISTS):
         among = Method("isin", (left, right))
         return among if isinstance(op, (ast.In, ast.Eq)) else Operation("~", (among,))

@@ -318,7 +318,6 @@ def _example(meta: pd.DataFrame) -> pd.DataFrame:
 
 
 def _inner(predicate: Predicate) -> str:
-    """A predicate as part of another one."""
     return f"({predicate!r})" if predicate.compound else repr(predicate)
 
 

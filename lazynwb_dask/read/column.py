@@ -277,7 +277,7 @@ class Reader:
     def raw(
         self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray, box: Box | None = None
     ) -> Steps[np.ndarray]:
-        """A block's stored bytes, filters undone, one element after the other; or texts that libhdf5 has read.
+        """A block's stored bytes, filters undone, element after element; or texts that libhdf5 has read.
 
         The row ranges are sorted and disjoint. `box` is a range of each further dimension; None: all of
         each row.

@@ -1,4 +1,4 @@
-"""Locks that are free in a forked process, which gets copies of locks but not the threads that hold them."""
+"""Locks that are free in a forked process: a fork copies locks, but not the threads that hold them."""
 
 from __future__ import annotations
 
