@@ -50,7 +50,6 @@ class Reader:
         self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
         self.decoders: Decoders = {}
 
-    # --- ahead of its use
     def hold(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
         """Fetch a range of a dataset's rows now; later steps take them from here."""
         raw = yield from self.raw(array, np.array([start]), np.array([stop]))
@@ -76,7 +75,6 @@ class Reader:
         check_extents(array.layout, asked.found, self.size, asked.path)
         return asked.found
 
-    # --- rows of a column
     def column(
         self,
         arrays: Sequence[ArrayIndex],
@@ -161,7 +159,6 @@ class Reader:
             values = picked(values, begin, counts, SLACK)
         return listed(_offsets(counts), values)
 
-    # --- values of a dataset
     def _numbers(
         self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray
     ) -> Steps[np.ndarray]:
@@ -273,7 +270,6 @@ class Reader:
         paths = pa.array([wave.paths.get(a) for a in unique.tolist()], pa.large_string())
         return paths.take(pa.array(inverse.reshape(-1)))
 
-    # --- bytes of a dataset
     def raw(
         self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray, box: Box | None = None
     ) -> Steps[np.ndarray]:

@@ -11,7 +11,9 @@ from lazynwb_dask.storage.settings import Settings
 
 @dataclass(frozen=True)
 class FileAccess:
-    """How files are reached: a call's `storage_options`, without secrets, and Dask's configuration."""
+    """How files are reached: a call's `storage_options`, without secrets, and the limits and timeouts of
+    reads.
+    """
 
     options: Options = field(default_factory=Options)
     settings: Settings = field(default_factory=Settings)

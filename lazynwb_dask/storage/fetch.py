@@ -188,7 +188,8 @@ class _Reader:
     ) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.
 
-        It counts as one of the connections between attempts too, so that a store can slow the process down.
+        It counts as a connection between attempts too, so that a store that wants a pause gets fewer
+        requests.
         """
         settings, source, loop = self.settings, self.source, asyncio.get_running_loop()
         request = RangeRequest(

@@ -95,9 +95,9 @@ _anonymous: set[tuple[object, ...]] = set()
 class Options:
     """The storage options of a call: fsspec's keyword arguments for every file, or a dict of such dicts.
 
-    The keys of the latter are protocols (``{"s3": ...}``) or beginnings of URLs (``{"https://host/private":
-    ...}``); the longest that fits is used. Equal options have an equal `token`. It reveals nothing, and is
-    stable within one process; without secrets in the options also between processes.
+    The latter's keys are protocols (``"s3"``) or beginnings of URLs (``"https://host/private"``); the
+    longest that fits is used. Equal options have an equal `token`. It reveals nothing, and is stable within
+    one process; without secrets in the options also between processes.
 
     >>> Options({"anon": False, "key": "me", "secret": "hush"})
     Options({"anon": false}, and 2 secrets)

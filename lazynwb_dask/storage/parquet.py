@@ -132,7 +132,10 @@ def _type(file: ParquetFile, name: str, access: FileAccess) -> pa.DataType:
 
 
 def with_checksum(data: bytes) -> bytes:
-    """A Parquet file of Arrow's, with a checksum before its footer, which Parquet readers ignore."""
+    """A Parquet file of Arrow's, with a checksum before its footer.
+
+    Parquet readers skip it, as they skip page indexes, which may lie there too.
+    """
     start = len(data) - _END - int.from_bytes(data[-_END:-4], "little")
     return data[:start] + _checksum(data[start:]) + data[start:]
 

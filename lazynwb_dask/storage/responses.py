@@ -26,7 +26,7 @@ class RangeRequest:
     stop: int
     into: memoryview  # where the bytes go, at least as long as the range
     exact: bool  # False if the file may end before `stop`, as when its size is unknown
-    size: int | None  # if known, as `etag`, to notice that the file has changed
+    size: int | None  # size and etag, where known, to notice that the file has changed
     etag: str | None
     timeout: float  # seconds without a single byte after which the attempt has failed
     count: Callable[[Tally], None]  # called for bytes received, and requests beyond the first

@@ -33,9 +33,7 @@ class Settings:
     sorted_timestamps: bool = True  # taken to ascend, as NWB asks, unless any read fall
     memory: Memory | None = None  # what memory is taken from, where it is limited
     report: Callable[[str, Tally], None] | None = None  # with a file's name and counts
-    is_cancelled: Callable[[], bool] | None = (
-        None  # polled while a read waits: was its task cancelled
-    )
+    is_cancelled: Callable[[], bool] | None = None  # for the task; polled during waits
 
     def count(self, name: str, tally: Tally) -> None:
         counters.add(name, tally)
@@ -48,4 +46,4 @@ class IsolatedSettings(Settings):
     """Settings for reading whose metadata passes are made in helper processes."""
 
     isolate_memory: int = 2 << 30  # bytes that a helper may take for a file
-    isolate_deadline: float = 30.0  # seconds of work on one job on one file, without waits for bytes  # seconds per job and file, without waits for bytes
+    isolate_deadline: float = 30.0  # seconds of work per job and file, waits for bytes not counted
