@@ -107,7 +107,8 @@ def pack_result(result: Any) -> tuple[list[Any], list[bytes]]:
 def unpack_result(packed: list[Any], payload: memoryview, size: int) -> Any:
     """The result of a job on a file of `size` bytes.
 
-    WireError, KeyError, TypeError, ValueError, OverflowError or NWBReadError if no such file can have it.
+    WireError, KeyError, TypeError, ValueError, OverflowError or NWBReadError if it isn't one, or not of
+    such a file.
     """
     kind, data = packed
     if kind == "table":

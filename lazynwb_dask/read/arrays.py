@@ -66,8 +66,7 @@ def read_arrays(
 ) -> tuple[list[Values | None], dict[int, Extents]]:
     """Whole columns of one file, and chunk maps that were left unread, in a few round trips.
 
-    A column that can't be read is None, and spoils no other. The chunk maps are by the address of their
-    B-tree.
+    None for a column that can't be read; the others are read. The maps are by the address of their B-tree.
     """
     maps = OwnMaps()
 

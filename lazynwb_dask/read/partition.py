@@ -50,6 +50,7 @@ class LeftOut:
     """What reading leaves out, under ``on_error="skip"`` and ``on_missing="skip"``."""
 
     failed: list[Failure] = field(default_factory=list)  # files that can't be read
+    # files that planning didn't read, and that lack the table or a column
     lacking: list[Failure] = field(default_factory=list)
 
 
