@@ -126,16 +126,9 @@ class Writer:
         times: Array | tuple[float, float],
         **attributes: Any,
     ) -> h5py.Group:
-        """Write a TimeSeries.
+        """Write a TimeSeries; `times` are timestamps, or the first and the rate.
 
-        Parameters
-        ----------
-        path, neurodata_type, description : str
-        data : numpy.ndarray
-        times : numpy.ndarray or (float, float)
-            Its timestamps, or the first of them and the rate.
-        **attributes
-            Of `data`: its unit, and a conversion other than 1.
+        The attributes are those of `data`: its unit, and a conversion other than 1.
         """
         series = self.group(path, neurodata_type, comments="no comments", description=description)
         values = self.data(f"{path}/data", data, chunk=self._series_chunk)

@@ -42,21 +42,11 @@ def pack_table(table: TableIndex, parts: list[bytes]) -> dict[str, Any]:
 def unpack_table(
     data: dict[str, Any], payload: bytes | memoryview, size: int | None = None
 ) -> TableIndex:
-    """The index that was packed.
+    """The index that was packed; `payload` holds its parts, one after the other.
 
-    Parameters
-    ----------
-    data : dict
-    payload : bytes or memoryview
-        The parts, one after the other.
-    size : int, optional
-        Of the file. With it, the index is checked as a file is, since the process that packed it may
-        have been compromised.
-
-    Raises
-    ------
-    InvalidIndexError, KeyError, TypeError, ValueError, OverflowError, NWBReadError
-        It is no index, or one that no file of that size can have.
+    With the file's `size`, the index is checked as a file is, since the process that packed it may have
+    been compromised. Raises InvalidIndexError, KeyError, TypeError, ValueError, OverflowError or
+    NWBReadError if it is no index, or one that no file of that size can have.
     """
     layouts = [layout_of(packed) for packed in data["layouts"]]
     columns: dict[str, ColumnIndex] = {}

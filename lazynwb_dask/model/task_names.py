@@ -14,11 +14,7 @@ LONGEST = (
 
 
 def words(path: str) -> list[str]:
-    """The words of the last part of a path in a file.
-
-    >>> words("/intervals/invalid_times")
-    ['invalid', 'times']
-    """
+    """The words of a path's last part: ``['invalid', 'times']`` of ``/intervals/invalid_times``."""
     return [word.lower() for word in re.findall("[A-Za-z]+", path.rpartition("/")[2])]
 
 
@@ -39,8 +35,6 @@ def task_label(kind: str, about: Sequence[str], urls: Sequence[str]) -> str:
 
     >>> task_label("read", ["units"], ["https://host/sub-01.nwb?secret=1"])
     'read-units-@sub-01'
-    >>> task_label("join", ["units", "trials"], ["/a.nwb", "/b.nwb"])
-    'join-units-trials'
     """
     label = "-".join([kind, *(about or ["nwb"])])[:LONGEST].rstrip("-")
     if len(urls) != 1:

@@ -1,7 +1,6 @@
 """Which operations on columns give each row a value that depends on that row alone, and their predicates.
 
-What isn't on the lists here is refused. So a condition that looks at other rows, draws random numbers or runs a
-user's function is never taken for a condition on rows.
+All others are refused: they may look at other rows, draw random numbers or run a user's function.
 """
 
 from __future__ import annotations

@@ -66,12 +66,7 @@ def read_arrays(
 ) -> tuple[list[Values | None], dict[int, Extents]]:
     """Whole columns of one file, and chunk maps that were left unread, in a few round trips.
 
-    Returns
-    -------
-    list of Values or None
-        None for what can't be read, which spoils nothing else.
-    dict of int to Extents
-        By the address of the B-tree.
+    None for a column that can't be read; the others are read. The maps are by the address of their B-tree.
     """
     maps = OwnMaps()
 

@@ -1,7 +1,6 @@
 """Columns whose values a catalog holds, for all partitions of a task at once.
 
-Hundreds of small tables are one stretch of a Parquet file: so they are read, and the condition evaluated, as
-one frame, and not table by table.
+Hundreds of small tables are one stretch of a Parquet file, so they are read and filtered as one frame.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One partition, or several at once: the columns of the predicate first, then the rest for the rows it leaves.
+"""One partition, or several at once: the predicate's columns first, then the rest for the rows it leaves.
 
-Knows no Dask. Reads on whatever threads it is called from, and from a few of its own for the partitions of
-a fused task; all of them share the storage's bounded set of connections.
+Knows no Dask. Reads on the calling thread, and the partitions of a fused task on a few threads of its own;
+all share the storage's bounded set of connections.
 """
 
 from __future__ import annotations
@@ -47,17 +47,10 @@ READERS = 32  # partitions of one task that are read at a time
 
 @dataclass
 class LeftOut:
-    """What reading leaves out, under ``on_error="skip"`` and ``on_missing="skip"``.
+    """What reading leaves out, under ``on_error="skip"`` and ``on_missing="skip"``."""
 
-    Attributes
-    ----------
-    failed : list of Failure
-        Files that can't be read.
-    lacking : list of Failure
-        Files that were not looked at while planning, and lack the table or a column.
-    """
-
-    failed: list[Failure] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)  # files that can't be read
+    # files that planning didn't read, and that lack the table or a column
     lacking: list[Failure] = field(default_factory=list)
 
 
@@ -73,21 +66,9 @@ class Piece:
 def read_parts(
     scan: Scan, selection: Selection, settings: Settings, left_out: LeftOut | None = None
 ) -> pd.DataFrame:
-    """All partitions of a scan, read at once, one after the other in a frame.
+    """All partitions of a scan, one after the other in a frame whose index is the global row number.
 
-    Parameters
-    ----------
-    scan : Scan
-        Narrowed to the partitions and columns in question.
-    selection : Selection
-    settings : Settings
-    left_out : LeftOut, optional
-        Takes the files that are left out, or lack something.
-
-    Returns
-    -------
-    pandas.DataFrame
-        With the global row number as index.
+    The scan has only the partitions and columns in question. `left_out` takes the files that are skipped.
     """
 
     left_out = LeftOut() if left_out is None else left_out
@@ -127,7 +108,7 @@ def _chosen_at_once(
 ) -> pd.DataFrame | _Choice | None:
     """The frame, or the rows that a condition leaves of each partition, where a catalog holds the values.
 
-    None where it doesn't, or where something is wrong with them: reading file by file tells what.
+    None where it doesn't, or where something is wrong with them: reading file by file finds out what.
     """
     columns, predicate = selection.columns, selection.predicate
     wanted = sorted(selection.deciding)
@@ -173,14 +154,7 @@ class _PartReader:
         self.executor = Executor(part.source, access)
 
     def read(self, selection: Selection, chosen: np.ndarray | None = None) -> Piece:
-        """What is selected of the partition.
-
-        Parameters
-        ----------
-        selection : Selection
-        chosen : numpy.ndarray of int64, optional
-            The rows that its condition leaves, where these are known already.
-        """
+        """What is selected of the partition; `chosen` are the rows its condition leaves, where known."""
         columns, limit = selection.columns, selection.limit
         if chosen is not None:
             if not chosen.size:

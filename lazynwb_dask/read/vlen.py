@@ -19,22 +19,11 @@ SHARED = 4  # strings may be this many times as long as the heap that holds them
 def heap_bytes(
     descriptors: np.ndarray, width: int, base: int, reach: int
 ) -> Steps[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The steps to the heap bytes of variable-length elements.
+    """The steps to the heap bytes of variable-length elements, from their `DESCRIPTOR` array.
 
-    Parameters
-    ----------
-    descriptors : array of `DESCRIPTOR`
-    width : int
-        Bytes of a value of which an element has a varying number.
-    base : int
-        The file position that addresses count from.
-    reach : int
-        No address reaches beyond it.
-
-    Returns
-    -------
-    buffer, starts, sizes : array
-        One buffer, and where in it each element is, in bytes.
+    A value has `width` bytes. Addresses count from the file position `base`, and none is beyond `reach`.
+    Returns a buffer, and where each element starts in it, and its size, in bytes. NWBReadError if the heap
+    is damaged.
     """
     sizes = descriptors["length"].astype(np.int64) * width
     address = descriptors["address"]

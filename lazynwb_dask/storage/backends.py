@@ -1,4 +1,4 @@
-"""One attempt to read one byte range, for each kind of filesystem, checked in every way there is.
+"""One attempt to read one byte range, for each kind of filesystem.
 
 A range either arrives whole and from the right file, or the attempt raises a `Fault`.
 """
@@ -32,14 +32,9 @@ if TYPE_CHECKING:
 async def read(
     filesystem: AbstractFileSystem, path: str, request: RangeRequest, threads: Executor
 ) -> RangeResponse:
-    """Read one range, once.
+    """Read one range, once, on fsspec's event loop; filesystems that block are read in `threads`.
 
-    Runs on fsspec's event loop; filesystems that block are read in ``threads``.
-
-    Raises
-    ------
-    Fault
-        For whatever reason there is.
+    Whatever goes wrong is raised as a Fault.
     """
     try:
         cls = type(filesystem)

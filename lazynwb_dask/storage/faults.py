@@ -1,6 +1,6 @@
-"""What can go wrong in one attempt to read, in words that hold no secret.
+"""What can go wrong in one attempt to read, without secrets.
 
-Exceptions of the libraries below show whole URLs, signatures included, so they end here.
+Exceptions of the libraries below show whole URLs, signatures included, so they are not passed on.
 """
 
 from __future__ import annotations

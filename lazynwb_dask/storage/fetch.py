@@ -1,7 +1,6 @@
-"""Range reads of any file, concurrent, checked, repeated after faults, and counted. All bytes come this way.
+"""Range reads of any file, concurrent, checked, retried after faults, and counted. All reads are here.
 
-`fetch` reads byte ranges, `open_source` the beginning of a file together with
-its size and version. Nothing here knows what the bytes mean.
+`fetch` reads byte ranges; `open_source` the beginning of a file, with its size and version.
 """
 
 from __future__ import annotations
@@ -48,27 +47,13 @@ SLOWEST = 16 * KIB
 
 
 def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> None:
-    """Read byte ranges of one file, all at once.
+    """Read byte ranges of one file, all at once. From any thread, but not from a sink.
 
-    Can be called from many threads, for many files; not from a sink.
-
-    Parameters
-    ----------
-    source : Source
-        The file. A size or version that is known is checked against what the store says.
-    requests : sequence of Request
-        Ranges in any order; they may touch, overlap, repeat or be empty. Each sink is called
-        exactly once, in a thread of a small pool, as soon as its bytes have come.
-    options : Options
-        How to reach the store.
-    settings : Settings
-        Limits, and how to deal with faults.
-
-    Raises
-    ------
-    NWBReadError
-        A range can't be read. Its subclasses are for missing files, refused access and files that
-        changed. The other ranges are given up then, as they are when a sink raises.
+    A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
+    repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon
+    as its bytes have arrived. NWBReadError if a range can't be read; subclasses are for missing files,
+    refused access and files that changed. The other ranges are given up then, as they are when a sink
+    raises.
     """
     if source.parts:
         for part, some in by_part(source, requests):
@@ -94,20 +79,10 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
 
 
 def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source, bytes]:
-    """Read the beginning of a file and learn its size and version, in one request.
+    """The first `nbytes` of a file, and the source with its size and version, in one request.
 
-    Parameters
-    ----------
-    source : Source
-        The file; what is known of it already is checked.
-    nbytes : int
-        How much to read. A shorter file is returned whole.
-
-    Returns
-    -------
-    source : Source
-        With size, and with the version if the store gives one that can be checked.
-    data : bytes
+    A shorter file is returned whole. What is known of the source is checked. The version is set if the
+    store gives one that can be checked.
     """
     if nbytes < 1:
         raise ValueError("nbytes must be at least 1")
@@ -211,9 +186,10 @@ class _Reader:
     async def _range(
         self, start: int, stop: int, into: memoryview, *, exact: bool = True
     ) -> RangeResponse:
-        """One range, requested until it comes, or until retries or deadline of the settings are used up.
+        """One range, requested until it arrives, or until retries or deadline of the settings are used up.
 
-        It counts as one of the connections between attempts too: a store that asks for a pause gets one.
+        It counts as a connection between attempts too, so that a store that wants a pause gets fewer
+        requests.
         """
         settings, source, loop = self.settings, self.source, asyncio.get_running_loop()
         request = RangeRequest(

@@ -30,7 +30,6 @@ INLINE = MIB
 
 
 def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
-    """Read the pieces of a local file and serve their requests."""
     with _opened(source, settings.count) as file:
         if len(pieces) == 1 or sum(map(len, pieces)) <= INLINE:
             for piece in pieces:

@@ -1,11 +1,9 @@
-"""Parquet files in any store, read by byte ranges: the rows and columns that are wanted, and no others.
+"""Parquet files in any store, of which only the wanted rows and columns are read.
 
-The footer is read once in a process. Column chunks are fetched as all bytes are, so that
-they are concurrent, repeated after faults, and counted; Arrow then reads them from memory. What was decoded
-is kept for a while: many partitions lie in one row group.
-
-Nothing damaged is taken for data. Pages have checksums, as Parquet has it. Footers have none there, and some
-that are damaged would make Arrow end the process; so there is a checksum of 16 bytes before a footer.
+The footer is read once in a process. Column chunks are fetched as all bytes are: concurrently, retried
+after faults, and counted; Arrow reads them from memory. Decoded columns are kept for a while, as many
+partitions lie in one row group. Pages have Parquet's checksums. Footers have none, and some that are
+damaged would make Arrow end the process; so there is a checksum of 16 bytes before a footer.
 """
 
 from __future__ import annotations
@@ -39,13 +37,7 @@ _guard = Lock()
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """One file that is never changed: its name is its version.
-
-    Parameters
-    ----------
-    url : str
-    size : int
-    """
+    """One file that is never changed: its name is its version."""
 
     url: str
     size: int
@@ -70,15 +62,7 @@ def rows(
     stop: int,
     access: FileAccess,
 ) -> dict[str, pa.ChunkedArray]:
-    """Some rows of some columns.
-
-    Parameters
-    ----------
-    file : ParquetFile
-    names : sequence of str
-    start, stop : int
-        Row numbers in the file.
-    """
+    """Rows `start` to `stop` of some columns."""
     ends = _ends(footer(file, access))
     first = int(np.searchsorted(ends, start, "right"))
     last = int(np.searchsorted(ends, stop, "left"))
@@ -148,9 +132,9 @@ def _type(file: ParquetFile, name: str, access: FileAccess) -> pa.DataType:
 
 
 def with_checksum(data: bytes) -> bytes:
-    """A Parquet file that Arrow has written, with a checksum before its footer.
+    """A Parquet file of Arrow's, with a checksum before its footer.
 
-    Whatever reads Parquet passes over it, as over page indexes, which may lie there too.
+    Parquet readers skip it, as they skip page indexes, which may lie there too.
     """
     start = len(data) - _END - int.from_bytes(data[-_END:-4], "little")
     return data[:start] + _checksum(data[start:]) + data[start:]

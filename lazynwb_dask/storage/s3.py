@@ -1,10 +1,9 @@
-"""Ranges of objects in S3: by the official client, and by a shorter way once that has worked.
+"""Ranges of objects in S3: by the official client, and by signed URLs once that has worked.
 
-The official client spends 1.4 ms of Python on each request, eight times what the request itself
-takes, and all of it on the one event loop. So after its first success in a bucket, objects are read
-by a signed URL, made once for each object, over the same connections. Whatever the store has
-against that (another region, a proxy, credentials that have expired), the official client reads
-again.
+The official client spends 1.4 ms of Python on each request, eight times what the request itself takes, on
+the one event loop. So after its first success in a bucket, objects are read by a signed URL, made once for
+each, over the same connections. If the store refuses that (another region, a proxy, expired credentials),
+the official client reads again.
 """
 
 from __future__ import annotations

@@ -24,27 +24,10 @@ _LINKS = (
 def find(
     source: Source, name: str | None, match_all: bool, access: FileAccess
 ) -> tuple[Source, list[TableIndex]]:
-    """The indexes of the series of a file that a name means.
+    """The source, with size and version, and the indexes of the series of a file that a name means.
 
-    Parameters
-    ----------
-    source : Source
-    name : str or None
-        A path, its end, or a part of it; see `matching`. None: all series.
-    match_all : bool
-        More than one may match.
-    access : FileAccess
-
-    Returns
-    -------
-    Source
-        The file, its size and version known.
-    list of TableIndex
-
-    Raises
-    ------
-    TableNotFoundError
-        None matches, or more than one where one is wanted.
+    The name is a path, its end, or a part of it (see `matching`); None: all series. Raises
+    TableNotFoundError if none matches, or without `match_all` more than one.
     """
     file = open_file(source, access)
     where = shown(source.url)
@@ -78,8 +61,6 @@ def find(
 def matching(paths: Sequence[str], name: str | None) -> list[str]:
     """The paths that a name means: it, else those that end in it, else those that contain it.
 
-    Examples
-    --------
     >>> matching(["/acquisition/lfp", "/processing/ecephys/lfp", "/acquisition/lfp_raw"], "lfp")
     ['/acquisition/lfp', '/processing/ecephys/lfp']
     """

@@ -164,7 +164,6 @@ class TimeSeries:
         return pd.DataFrame(columns, index=index)
 
     def _facts(self) -> dict[str, str]:
-        """What is shown of it."""
         facts = {"file": shown(self.file)}
         if self.data is not None:
             size = " x ".join(map(str, self.data.shape))
@@ -199,13 +198,7 @@ class TimeSeries:
 
 # --------------------------------------------------------------------------------------------- opening
 def open_series(source: Source, table: TableIndex, options: Options) -> TimeSeries:
-    """A series whose index is known. Reads nothing.
-
-    Raises
-    ------
-    UnsupportedColumnError
-        Its data can't be read.
-    """
+    """A series whose index is known. Reads nothing. UnsupportedColumnError if its data can't be read."""
     attributes = table.attributes
     factor, offset, each = stored_conversion(table)
     return TimeSeries(
