@@ -28,39 +28,31 @@ LIMITS = {10_000: (1.0, 500), 100_000: (10.0, None)}  # seconds and MB, where th
 def make_catalog(folder: Path, files: int) -> None:
     """Write the index of so many sessions."""
     from lazynwb_dask import config
-    from lazynwb_dask.catalog.batch import Part, What, built, joined
-    from lazynwb_dask.catalog.build import _assembled, _held
-    from lazynwb_dask.catalog.folder import Place
+    from lazynwb_dask.catalog.assemble import assembled
+    from lazynwb_dask.catalog.batch import Batch, batch_of
+    from lazynwb_dask.catalog.folder import Folder
+    from lazynwb_dask.catalog.manifest import Keeps
     from lazynwb_dask.catalog.survey import survey
     from lazynwb_dask.datasets import make_sessions
     from lazynwb_dask.model.source import Source
-    from lazynwb_dask.storage.access import FileAccess
     from lazynwb_dask.storage.options import Options
 
-    what, options, settings = What(None, 4 << 20), Options(), config.settings()
+    keeps, access = Keeps(None, 4 << 20), config.file_access(Options())
     with tempfile.TemporaryDirectory() as where:
         paths = make_sessions(where, n=SEEDS, units=20, mean_spikes=50, trials=20, varied=True)
-        found = [
-            survey(Source(p), FileAccess(options, settings), values_limit=4 << 20) for p in paths
-        ]
-    part, values = built(found, what, "made-up")
-    place = Place.of(folder, FileAccess(options, settings))
-    for name, data in values.items():
-        place.write(name, data)
+        found = [survey(Source(path), access, keeps) for path in paths]
+    seeds, values = batch_of(found)
     rng = np.random.default_rng(0)
-    parts = []
+    batches = []
     for at in range(0, files, SEEDS):
-        tables = {kind: _varied(table, kind, at, rng) for kind, table in part.tables.items()}
-        parts.append(Part(tables, what, part.values))
-    whole = Part(joined(parts), what, part.values)
-    urls, sizes, etags = (whole.tables["files"][n].to_pylist() for n in ("url", "size", "etag"))
-    sources = [Source(*row) for row in zip(urls, sizes, etags, strict=True)][:files]
-    manifest, made = _assembled(
-        sources, [whole], _held([whole]), ("s3://made-up/",), what, place, "made-up"
-    )
-    for name, data in made.items():
-        place.write(name, data)
-    manifest.write(place)
+        tables = {kind: _varied(table, kind, at, rng) for kind, table in seeds.tables.items()}
+        batches.append(Batch(tables, seeds.values))
+    catalog = Folder.of(folder, access)
+    rows = np.stack(np.divmod(np.arange(files), SEEDS), axis=1)
+    manifest, made = assembled(batches, rows, catalog, keeps, ("s3://made-up/",))
+    for name, data in (values | made).items():
+        catalog.write(name, data)
+    manifest.write(catalog)
 
 
 def _varied(table: pa.Table, kind: str, at: int, rng: np.random.Generator) -> pa.Table:

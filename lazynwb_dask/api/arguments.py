@@ -30,7 +30,7 @@ Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Catalog
 def file_access(paths: Paths, storage_options: Mapping[str, Any] | None) -> FileAccess:
     """How files are reached: by the options given, else by those that a catalog was opened with."""
     if storage_options is None and isinstance(paths, Catalog):
-        return config.file_access(paths.place.options)
+        return config.file_access(paths.index.folder.access.options)
     return config.file_access(Options(storage_options))
 
 
@@ -97,5 +97,5 @@ def knows_table(paths: Paths, request: TableRequest) -> TypeGuard[Catalog]:
     if not (request.schema is None or isinstance(request.schema, Mapping)):
         return False
     if callable(request.table):
-        return paths.manifest.what.tables is None
+        return paths.manifest.keeps.tables is None
     return paths.holds([table_path(name) for name in request.table_names])

@@ -27,7 +27,8 @@ def build_catalog(
 
     Files are indexed by the active Dask cluster, else by threads. What is done is kept: after an
     interruption the same call goes on where it was, and called again it indexes new and changed files
-    only. Whoever has the catalog open meanwhile goes on reading the old one.
+    only. Whoever has the catalog open meanwhile goes on reading the old one. One build or refresh of a catalog
+    runs at a time: a second one warns and waits.
 
     Parameters
     ----------

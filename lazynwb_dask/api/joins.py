@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -14,6 +13,7 @@ from lazynwb_dask.by_file.alignment import Plan
 from lazynwb_dask.by_file.join import join
 from lazynwb_dask.by_file.map import map_over
 from lazynwb_dask.errors import ColumnNotFoundError
+from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -193,13 +193,8 @@ def _listed(names: Keys | None) -> list[str]:
 
 def _check_key(name: str, plan: Plan, side: str) -> None:
     if name not in plan.columns:
-        near = get_close_matches(str(name), plan.columns, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {' or '.join(map(repr, near))}?"
-            if near
-            else f"there are: {', '.join(plan.columns)}"
-        )
-        raise ColumnNotFoundError(f"merge_by_file: no column {name!r} in the {side} frame; {hint}")
+        hint = near_or_all(name, plan.columns)
+        raise ColumnNotFoundError(f"merge_by_file: no column {name!r} in the {side} frame{hint}")
     dtype = plan.scan.meta[name].dtype
     if isinstance(dtype, pd.ArrowDtype) and pa.types.is_nested(dtype.pyarrow_dtype):
         raise TypeError(

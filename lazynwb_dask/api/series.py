@@ -11,8 +11,8 @@ from lazynwb_dask.api.arguments import file_access
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.timeseries import series as timeseries
-from lazynwb_dask.timeseries.series import TimeSeries
+from lazynwb_dask.timeseries.find import find
+from lazynwb_dask.timeseries.series import TimeSeries, open_series
 
 
 def open_timeseries(
@@ -75,13 +75,13 @@ def open_timeseries(
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name={name!r}: the path of a TimeSeries, or a part of it")
     share(access.options)
-    known, tables = timeseries.find(source, name, match_all, access)
+    known, tables = find(source, name, match_all, access)
     if not match_all:
-        return timeseries.opened(known, tables[0], access.options)
+        return open_series(known, tables[0], access.options)
     found = {}
     for table in tables:
         try:
-            found[table.path] = timeseries.opened(known, table, access.options)
+            found[table.path] = open_series(known, table, access.options)
         except (UnsupportedColumnError, NWBReadError) as exc:
             warnings.warn(f"a TimeSeries is left out: {exc}", stacklevel=2)
     return found

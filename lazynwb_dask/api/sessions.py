@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from lazynwb_dask.api.arguments import Paths, file_access, sources_of
@@ -18,6 +17,7 @@ from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.plan.table_scan import warn_skipped
 from lazynwb_dask.scan.request import check_policy
 from lazynwb_dask.scan.to_pandas import series
+from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -195,10 +195,5 @@ def _frame(table: pd.DataFrame) -> dd.DataFrame:
 
 
 def _no_column(name: str, there: Sequence[str]) -> ColumnNotFoundError:
-    near = get_close_matches(str(name), there, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"there are: {', '.join(there)}"
-    )
-    return ColumnNotFoundError(f"with_sessions: the sessions have no column {name!r}; {hint}")
+    hint = near_or_all(name, there)
+    return ColumnNotFoundError(f"with_sessions: the sessions have no column {name!r}{hint}")

@@ -22,8 +22,7 @@ from lazynwb_dask.by_file.alignment import LONGEST, ByFile, Ints, Plan, Rows, Si
 from lazynwb_dask.by_file.join_columns import KEY, PATH, Output, outputs_of
 from lazynwb_dask.by_file.row_labels import packed, unpacked
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.predicate.generated import Labelled, Renamed
-from lazynwb_dask.predicate.tree import Predicate, conjuncts, then
+from lazynwb_dask.predicate.tree import Labelled, Predicate, Renamed, conjuncts, then
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 

@@ -1,228 +1,196 @@
-"""Making a catalog, and making it anew from what is known already.
+"""Building and refreshing catalogs.
 
-What has been indexed is written at once, in parts; so an interrupted build goes on where it was. All files of
-the catalog get new names, and the manifest, which names them, is replaced last and as a whole.
+What is indexed is written at once, in batches, so an interrupted build goes on where it was. All files of a
+catalog get new names. The manifest, which lists them, is replaced last and as a whole.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import threading
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
-from difflib import get_close_matches
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from lazynwb_dask import config
-from lazynwb_dask.catalog import batch as parts
-from lazynwb_dask.catalog.batch import Part, What, chosen, joined, parts_of
-from lazynwb_dask.catalog.compaction import gathered, is_scattered
-from lazynwb_dask.catalog.folder import Place, unkept
-from lazynwb_dask.catalog.layout import INDEX
-from lazynwb_dask.catalog.leases import Turn, superseded, turn
-from lazynwb_dask.catalog.manifest import Manifest, read_manifest
-from lazynwb_dask.catalog.reader import index_of, whole
-from lazynwb_dask.catalog.values import written
+from lazynwb_dask.catalog.assemble import assembled
+from lazynwb_dask.catalog.batch import Batch, batch_of
+from lazynwb_dask.catalog.batch_file import read_batches, write_batch
+from lazynwb_dask.catalog.folder import Folder, url_problem
+from lazynwb_dask.catalog.lock import locked
+from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
+from lazynwb_dask.catalog.reader import IndexReader
+from lazynwb_dask.catalog.survey import Surveyed, survey
+from lazynwb_dask.catalog.tables_schema import BATCHES
 from lazynwb_dask.cluster.client import active_client, cancelled_check
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
-from lazynwb_dask.model.source import Source, is_local, shown
-from lazynwb_dask.nwb.names import table_path
-from lazynwb_dask.nwb.session import Session
+from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.index_cache import is_identified
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.sources.stat import versions
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.runtime import ReadCancelled
+from lazynwb_dask.util.concurrently import concurrently
+from lazynwb_dask.util.suggest import did_you_mean, listed
 from lazynwb_dask.util.threads import at_once
 
-GROUP = 65_536  # rows of a row group of the index
-SMALL, LARGE = 8, 128  # files of one part, that workers make
-NEAR = 16  # at most, where threads make it: what is left undone is indexed again after an interrupt
-TRIES = 5  # times that a build goes on with what others have built meanwhile
-LOCAL = 2  # parts made at a time by threads: one's round trips while the other decodes
+SMALLEST, LARGEST = 8, 128  # files of a batch that a worker indexes
+LARGEST_LOCAL = 16  # where threads do: these files are indexed again if the process is killed
+LOCAL = 2  # batches at a time by threads: one waits for the network while the other decodes
 
 
-def build(
-    paths: Iterable[str], place: Place, what: What, *, on_error: str = "raise", anew: bool = False
-) -> Manifest:
-    """Index files, as far as they aren't yet, and put the catalog in place.
+def build(paths: Sequence[str], folder: Folder, keeps: Keeps, *, on_error: str) -> Manifest:
+    """Index files, as far as they aren't yet, and put the catalog in place."""
+    with locked(folder) as check_lock:
+        before = read_manifest(folder, replaced=True)
+        update = _Update(folder, keeps, tuple(paths), before, on_error, check_lock)
+        current = None
+        if before is not None and before.keeps == keeps:
+            with suppress(NWBReadError):  # what is damaged is indexed again
+                current = IndexReader(folder, before).batch()
+        sources = _files(paths, folder)
+        made = update.made(sources, update.unfinished(), current)
+        if made is None:
+            assert before is not None
+            return before
+        _check_tables(made[0], sources, folder)
+        return update.put(*made)
 
-    Parameters
-    ----------
-    paths : iterable of str
-        What the user named.
-    place : Place
-    what : What
-    on_error : {"raise", "skip"}
-    anew : bool
-        Index all files, whatever is known of them.
-    """
-    named = tuple(paths)
-    return _built(place, lambda before: (named, what), on_error, anew, again=False)
 
-
-def refresh(place: Place, *, on_error: str = "raise", anew: bool = False) -> Manifest:
-    """The same for what the catalog says was named when it was built, as far as it is still there."""
-
-    def as_before(before: Manifest | None) -> tuple[tuple[str, ...], What]:
+def refresh(folder: Folder, *, on_error: str, anew: bool) -> Manifest:
+    """Index new and changed files of a catalog, or all if `anew`, and drop those that have vanished."""
+    with locked(folder) as check_lock:
+        before = read_manifest(folder)
         if before is None:
-            raise NWBReadError(f"{shown(place.url)}: the catalog is gone; use build_catalog")
-        return before.paths, before.what
-
-    return _built(place, as_before, on_error, anew, again=True)
-
-
-def _built(
-    place: Place,
-    wanted: Callable[[Manifest | None], tuple[tuple[str, ...], What]],
-    on_error: str,
-    anew: bool,
-    again: bool,
-) -> Manifest:
-    """Build, and build on what others have built meanwhile, so that nothing of theirs is lost.
-
-    If it is only done again for the catalog that is there, that one must be whole, and files that have
-    vanished are dropped. Else it may be of any state, and files that were named must be there.
-    """
-    threads = int(config.get("index-threads"))
-    fresh: list[Part] = []
-    with turn(place) as mine:
-        for last in (*[False] * (TRIES - 1), True):
-            before = read_manifest(place, replaced=not again)
-            named, what = wanted(before)
-            sources = _files(named, place, threads)
-            if again and before is not None:
-                sources = _left(sources, before, place, threads, anew)
-            known = [] if anew else _known(place, mine, before, what, threads, again)
-            fresh = _surveyed(sources, fresh, known, place, what, threads, mine, on_error) + fresh
-            found = _held([*fresh, *known], fresh=len(fresh))
-            alike = before is not None and before.what == what and before.paths == named
-            if (
-                alike
-                and known
-                and not fresh
-                and _is_same(sources, known[-1], len(known) - 1, found)
-            ):
-                assert before is not None
-                return before
-            every = [*fresh, *known]
-            manifest, files = _assembled(sources, every, found, named, what, place, mine.build)
-            if not again:
-                _check_tables(manifest, sources, place)
-            manifest = replace(manifest, superseded=superseded(before, manifest.names))
-            mine.wrote(files)
-            at_once([partial(place.write, *item) for item in files.items()], 8)
-            with place.alone():
-                now = read_manifest(place, replaced=not again)
-                if last or _snapshot(now) == _snapshot(before):
-                    manifest.write(place)
-                    break
-        mine.sweep(manifest)
-    return manifest
+            raise NWBReadError(f"{shown(folder.url)}: the catalog is gone; use build_catalog")
+        update = _Update(folder, before.keeps, before.paths, before, on_error, check_lock)
+        sources = _present(_files(before.paths, folder), IndexReader(folder, before), anew)
+        current = None if anew else IndexReader(folder, before).batch()
+        made = update.made(sources, [] if anew else update.unfinished(), current)
+        return before if made is None else update.put(*made)
 
 
-def _snapshot(manifest: Manifest | None) -> str:
-    return "" if manifest is None else manifest.snapshot
+@dataclass(frozen=True)
+class _Update:
+    """A build or refresh that is going on."""
+
+    folder: Folder
+    keeps: Keeps
+    paths: tuple[str, ...]
+    before: Manifest | None
+    on_error: str
+    check_lock: Callable[[], None]
+
+    def unfinished(self) -> list[Batch]:
+        """The batches of a build that was interrupted."""
+        return read_batches(self.folder, self.folder.names(BATCHES), self.keeps, _threads())
+
+    def made(
+        self, sources: Sequence[Source], unfinished: Sequence[Batch], current: Batch | None
+    ) -> tuple[Manifest, dict[str, bytes]] | None:
+        """The manifest and the files that are to be written; None if the current catalog will do."""
+        known = [*unfinished] if current is None else [*unfinished, current]
+        rows = _rows(known)
+        fresh = self._indexed([source for source in sources if _key(source) not in rows])
+        new = {
+            url: (len(known) + i, row)
+            for i, batch in enumerate(fresh)
+            for row, url in enumerate(batch.tables["files"]["url"].to_pylist())
+        }
+        found = [new.get(s.url) or rows[_key(s)] for s in sources]
+        where = np.array(found, np.int64).reshape(-1, 2)
+        if current is not None and self.before is not None and self.before.paths == self.paths:
+            count = current.tables["files"].num_rows
+            if found == [(len(known) - 1, row) for row in range(count)]:
+                return None
+        return assembled([*known, *fresh], where, self.folder, self.keeps, self.paths)
+
+    def _indexed(self, sources: Sequence[Source]) -> list[Batch]:
+        """Batches of files of which nothing is known."""
+        names: list[str] = []
+        with closing(_indexing(sources, self.folder, self.keeps)) as batches:
+            for name, problems in batches:
+                names.append(name)
+                self.check_lock()
+                problem = next(filter(None, problems), "")
+                if problem and self.on_error == "raise":
+                    raise NWBReadError(
+                        f"{problem.rstrip('.')}. on_error='skip' leaves such files out"
+                    )
+        found = read_batches(self.folder, names, self.keeps, _threads())
+        if len(found) < len(names):
+            raise NWBReadError(
+                f"{shown(self.folder.url)}: what was indexed has vanished again. Something else "
+                "deletes files there; the same call goes on where it was"
+            )
+        return found
+
+    def put(self, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+        """Replace the catalog, and delete what neither it nor one of its last states refers to."""
+        manifest = manifest.after(self.before)
+        at_once([partial(self.folder.write, *item) for item in files.items()], 8)
+        self.check_lock()
+        manifest.write(self.folder)
+        there = {name for kind in ("index", "values", BATCHES) for name in self.folder.names(kind)}
+        self.folder.remove(sorted(there - manifest.names - set(manifest.superseded)))
+        return manifest
 
 
-def _known(
-    place: Place, mine: Turn, before: Manifest | None, what: What, threads: int, again: bool
-) -> list[Part]:
-    """What is known already: of builds that were interrupted or go on, and of the catalog as it is.
-
-    Of a catalog that is not whole nothing is known, unless it is to be refreshed.
-    """
-    known = list(parts_of(place, mine.parts, threads, lambda part: part.what == what))
-    if before is not None and before.what == what:
-        try:
-            known.append(index_of(place, before))
-        except NWBReadError:
-            if again:
-                raise
-    return known
+def _threads() -> int:
+    return int(config.get("index-threads"))
 
 
-def _surveyed(
-    sources: Sequence[Source],
-    fresh: Sequence[Part],
-    known: Sequence[Part],
-    place: Place,
-    what: What,
-    threads: int,
-    mine: Turn,
-    on_error: str,
-) -> list[Part]:
-    """Parts of the files of which nothing is known."""
-    seen, held = _held(fresh, fresh=len(fresh)), _held([*fresh, *known])
-    todo = [
-        source
-        for source in sources
-        if (_key(source) not in held if is_identified(source) else _any(source) not in seen)
-    ]
-    made: list[str] = []
-    for name, problems in _made(todo, place, what, threads, mine.build):
-        made.append(name)
-        mine.wrote([name])
-        mine.renew()
-        if on_error == "raise" and any(problems):
-            first = next(problem for problem in problems if problem)
-            raise NWBReadError(f"{first.rstrip('.')}. on_error='skip' leaves such files out")
-    found = list(parts_of(place, made, threads, lambda part: True))
-    if len(found) < len(made):
-        raise NWBReadError(
-            f"{shown(place.url)}: what was indexed has vanished again. Something else deletes files "
-            "there; the same call goes on where it was"
-        )
-    for part in found:
-        mine.wrote(part.values)
-    return found
+_Key = tuple[str, int | None, str]
 
 
-def _is_same(
-    sources: Sequence[Source],
-    catalog: Part,
-    number: int,
-    found: Mapping[tuple[str, int | None, str], tuple[int, int]],
-) -> bool:
-    """Whether the catalog as it is, the part of this number, is what would be made."""
-    rows = range(catalog.tables["files"].num_rows)
-    where = [found.get(_key(source)) for source in sources]
-    return where == [(number, row) for row in rows] and not is_scattered(catalog)
+def _key(source: Source) -> _Key | None:
+    """A file in one version; None if its versions can't be told apart."""
+    if not is_identified(source):
+        return None
+    return source.url, source.size, (source.etag or "").strip('"')
 
 
-def _files(named: Sequence[str], place: Place, threads: int) -> list[Source]:
+def _rows(batches: Sequence[Batch]) -> dict[_Key | None, tuple[int, int]]:
+    """Where each version of a file is known, if it could be read: the batch, and the row in it."""
+    rows: dict[_Key | None, tuple[int, int]] = {}
+    for i, batch in enumerate(batches):
+        for row, file in enumerate(batch.tables["files"].drop_columns("session").to_pylist()):
+            key = _key(Source(file["url"], file["size"], file["etag"]))
+            if key is not None and file["problem"] is None:
+                rows.setdefault(key, (i, row))
+    return rows
+
+
+def _files(paths: Sequence[str], folder: Folder) -> list[Source]:
     """The files, each once, with their versions."""
-    found = list(dict.fromkeys(expand(list(named), place.access)))
+    found = list({source.url: source for source in expand(list(paths), folder.access)}.values())
     for source in found:
-        why = unkept(source.url)
+        why = url_problem(source.url)
         if why:
             raise ValueError(why)
-    return versions(found, place.access, threads=2 * threads)
+    return versions(found, folder.access, threads=2 * _threads())
 
 
-def _left(
-    sources: Sequence[Source], before: Manifest, place: Place, threads: int, anew: bool
-) -> list[Source]:
+def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[Source]:
     """The files without those that have vanished since they were indexed.
 
-    One that wasn't there when the catalog was built is not among these: it stays a failure, as far as
-    that can still be read.
+    One that couldn't be read then is not among these: it stays a failure, as far as the index tells.
     """
+    folder = index.folder
     unknown = [source for source in sources if source.size is None and source.etag is None]
     if not unknown:
         return list(sources)
     try:
-        files = whole(place, before, "files", ["url", "problem"])
+        files = index.rows("files", ["url", "problem"])
         failed = set(files.filter(files["problem"].is_valid())["url"].to_pylist())
     except NWBReadError:
         if not anew:
@@ -231,251 +199,145 @@ def _left(
 
     def is_gone(source: Source) -> bool:
         try:
-            open_source(source, 1, place.access)
+            open_source(source, 1, folder.access)
         except NWBFileNotFoundError:
             return True
         except NWBError:
-            return False  # whoever reads it says what is wrong
+            return False  # indexing it tells what is wrong
         return False
 
-    asked = [source for source in unknown if source.url not in failed]
-    gone = at_once([partial(is_gone, source) for source in asked], threads)
-    dropped = {source for source, missing in zip(asked, gone, strict=True) if missing}
+    candidates = [source for source in unknown if source.url not in failed]
+    gone = at_once([partial(is_gone, source) for source in candidates], _threads())
+    dropped = {source for source, missing in zip(candidates, gone, strict=True) if missing}
     if len(dropped) == len(sources):
         raise NWBFileNotFoundError(
-            f"{shown(place.url)}: none of its files is there any more, the first was "
+            f"{shown(folder.url)}: none of its files is there any more, the first was "
             f"{shown(sources[0].url)}; the catalog stays as it is"
         )
     return [source for source in sources if source not in dropped]
 
 
-def _check_tables(manifest: Manifest, sources: Sequence[Source], place: Place) -> None:
-    """That the tables that were asked for are in some file."""
-    lacked = [name for name in manifest.what.tables or () if name not in manifest.sections]
+def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder) -> None:
+    """Raise or warn if the tables that the user named are in no file."""
+    lacked = [name for name in manifest.keeps.tables or () if name not in manifest.sections]
     if not lacked or manifest.files == manifest.unreadable:
         return
-    text = f"{shown(place.url)}: none of the files has a table {' or '.join(lacked)}"
+    text = f"{shown(folder.url)}: none of the files has a table {' or '.join(lacked)}"
     if manifest.sections:
-        warnings.warn(f"{text}; the catalog is without", stacklevel=4)
+        warnings.warn(f"{text}; the catalog is without", stacklevel=5)
         return
     try:
-        there = list_tables(sources[0], place.access)
+        there = list_tables(sources[0], folder.access)
     except NWBError:
         there = []
-    near = [one for name in lacked for one in get_close_matches(name, there, n=3, cutoff=0.5)]
-    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
-    raise TableNotFoundError(f"{text}{hint} The first one's tables: {', '.join(there) or 'none'}")
-
-
-def _key(source: Source) -> tuple[str, int | None, str]:
-    return source.url, source.size, (source.etag or "").strip('"')
-
-
-def _any(source: Source) -> tuple[str, int | None, str]:
-    """The key of a file of whatever version."""
-    return source.url, None, ""
-
-
-def _held(
-    known: Sequence[Part], fresh: int = 0
-) -> dict[tuple[str, int | None, str], tuple[int, int]]:
-    """Where each version of a file is known: the part, and the row in it.
-
-    Of the first `fresh` parts, made just now, files that can't be read count too.
-    """
-    found: dict[tuple[str, int | None, str], tuple[int, int]] = {}
-    for i, one in enumerate(known):
-        files = one.tables["files"]
-        for row, (url, size, etag, problem) in enumerate(
-            zip(*[files[n].to_pylist() for n in ("url", "size", "etag", "problem")], strict=True)
-        ):
-            source = Source(url, size, etag)
-            if i < fresh:
-                found.setdefault(_any(source), (i, row))
-            if problem is None and is_identified(source):
-                found.setdefault(_key(source), (i, row))
-    return found
+    hint = did_you_mean(lacked, there)
+    raise TableNotFoundError(f"{text}{hint} The first one's tables: {listed(there)}")
 
 
 # ---------------------------------------------------------------------------------------------- indexing
-def _made(
-    todo: Sequence[Source], place: Place, what: What, threads: int, build: str
-) -> Iterator[tuple[str, list[str]]]:
-    """The parts of files that are not known, as they come: by the cluster, or by threads."""
-    if not todo:
+_Made = tuple[str, list[str]]  # a batch's name, and for each of its files why it can't be read
+
+
+def _indexing(
+    sources: Sequence[Source], folder: Folder, keeps: Keeps
+) -> Generator[_Made, None, None]:
+    """Batches of files as they come: by the cluster, or by threads."""
+    if not sources:
         return
     client = active_client()
     slots = sum(client.nthreads().values()) if client is not None else LOCAL
-    most = LARGE if client is not None else NEAR
-    size = min(max(math.ceil(len(todo) / (4 * max(slots, 1))), SMALL), most)
-    batches = [todo[i : i + size] for i in range(0, len(todo), size)]
-    bar = _bar(len(todo)) if config.get("progress") else None
-    work = _by_cluster if client is not None else _by_threads
+    most = LARGEST if client is not None else LARGEST_LOCAL
+    size = min(max(math.ceil(len(sources) / (4 * max(slots, 1))), SMALLEST), most)
+    parts = [sources[i : i + size] for i in range(0, len(sources), size)]
+    bar = _bar(len(sources)) if config.get("progress") else None
+    if client is not None:
+        work = _by_cluster(parts, folder, keeps, client)
+    else:
+        work = _by_threads(parts, folder, keeps)
     try:
-        for batch, result in work(batches, place, what, threads, build, client):
+        for made in work:
             if bar is not None:
-                bar.update(len(batch))
-            yield result
+                bar.update(len(made[1]))
+            yield made
     finally:
+        work.close()
         if bar is not None:
             bar.close()
 
 
 def _by_threads(
-    batches: Sequence[Sequence[Source]],
-    place: Place,
-    what: What,
-    threads: int,
-    build: str,
-    client: Any,
-) -> Iterator[tuple[Sequence[Source], tuple[str, list[str]]]]:
+    parts: Sequence[Sequence[Source]], folder: Folder, keeps: Keeps
+) -> Generator[_Made, None, None]:
     pool, over = ThreadPoolExecutor(LOCAL, "lazynwb-catalog"), threading.Event()
     try:
-        running = {
-            pool.submit(parts.make_part, batch, place, what, threads, build, over.is_set): batch
-            for batch in batches
-        }
+        running = [
+            pool.submit(make_batch, part, folder, keeps, _threads(), over.is_set) for part in parts
+        ]
         for future in as_completed(running):
-            yield running[future], future.result()
+            yield future.result()
     finally:
         over.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _by_cluster(
-    batches: Sequence[Sequence[Source]],
-    place: Place,
-    what: What,
-    threads: int,
-    build: str,
-    client: Any,
-) -> Iterator[tuple[Sequence[Source], tuple[str, list[str]]]]:
-    from distributed import as_completed as as_they_come
+    parts: Sequence[Sequence[Source]], folder: Folder, keeps: Keeps, client: Any
+) -> Generator[_Made, None, None]:
+    from distributed import as_completed as completed
 
-    share(place.options)
-    running = {
-        client.submit(
-            _make_there, list(batch), place.url, place.options, what, build, pure=False
-        ): batch
-        for batch in batches
-    }
+    share(folder.access.options)
+    running = [
+        client.submit(_make_there, list(part), folder.url, folder.access.options, keeps, pure=False)
+        for part in parts
+    ]
     try:
-        for future in as_they_come(running):
-            yield running[future], future.result()
+        for future in completed(running):
+            yield future.result()
     finally:
-        client.cancel(list(running))
+        client.cancel(running)
 
 
-def _make_there(
-    batch: Sequence[Source], url: str, options: Options, what: What, build: str
-) -> tuple[str, list[str]]:
+def _make_there(sources: Sequence[Source], url: str, options: Options, keeps: Keeps) -> _Made:
     """On a worker, by its own settings."""
-    place = Place(url, config.file_access(options))
-    threads = int(config.get("index-threads"))
-    return parts.make_part(batch, place, what, threads, build, cancelled_check())
+    folder = Folder(url, config.file_access(options))
+    return make_batch(sources, folder, keeps, _threads(), cancelled_check())
+
+
+def make_batch(
+    sources: Sequence[Source],
+    folder: Folder,
+    keeps: Keeps,
+    threads: int,
+    stopped: Callable[[], bool] | None = None,
+) -> _Made:
+    """Survey some files and write the batch.
+
+    Once the build is `stopped` no other file is begun, and reads that go on end. What was found until then is
+    written, for the build that goes on from there, and `ReadCancelled` is raised.
+    """
+    access = folder.access.with_settings(cancelled=stopped)
+
+    def is_over() -> bool:
+        return stopped is not None and stopped()
+
+    def one(source: Source) -> Surveyed | None:
+        if is_over():
+            return None
+        try:
+            found = survey(source, access, keeps)
+        except ReadCancelled:
+            return None
+        return None if is_over() else found  # a read that ended early may lack something
+
+    surveyed = list(concurrently(list(sources), one, threads, False))
+    files = [file for file in surveyed if file is not None]
+    name = write_batch(folder, *batch_of(files), keeps) if files else ""
+    if len(files) < len(sources):
+        raise ReadCancelled
+    return name, [file.problem for file in files]
 
 
 def _bar(total: int) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc="Building the catalog", unit="file", delay=1, disable=None)
-
-
-# ------------------------------------------------------------------------------------------- assembling
-def _assembled(
-    sources: Sequence[Source],
-    known: Sequence[Part],
-    found: dict[tuple[str, int | None, str], tuple[int, int]],
-    named: tuple[str, ...],
-    what: What,
-    place: Place,
-    build: str,
-) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest, and the files that are to be written."""
-    where = np.array([found.get(_key(s)) or found[_any(s)] for s in sources], np.int64).reshape(
-        -1, 2
-    )
-    pieces, before = [], []
-    for i, one in enumerate(known):
-        mine = np.flatnonzero(where[:, 0] == i)
-        if len(mine):
-            pieces.append(chosen(one, where[mine, 1]))
-            before.append(mine)
-    tables = joined(pieces)
-    order = np.argsort(np.concatenate(before)) if before else np.zeros(0, np.int64)
-    tables, sections = _sorted(tables, order)
-    values = {name: size for piece in pieces for name, size in piece.values.items()}
-    tables, files = gathered(tables, values, place, build)
-    used = tables["tables"]["values"].unique().drop_null().to_pylist()
-    sizes = {name: len(files[name]) if name in files else values[name] for name in used}
-    tables["sessions"] = _sessions(tables["files"])
-    index = {}
-    for kind, table in tables.items():
-        name = f"index/{kind}-{build}-{uuid.uuid4().hex}.parquet"
-        files[name] = written(table, GROUP)
-        index[kind] = (name, len(files[name]))
-    unreadable = tables["files"].num_rows - tables["files"]["problem"].null_count
-    manifest = Manifest(index, sizes, sections, tables["files"].num_rows, unreadable, what, named)
-    return manifest, files
-
-
-def _sorted(
-    tables: dict[str, pa.Table], order: np.ndarray
-) -> tuple[dict[str, pa.Table], dict[str, tuple[int, int, int, int]]]:
-    """The index with files in the order given, rows sorted; and where each table's rows are."""
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    result = {"files": tables["files"].take(pa.array(order)), "variants": tables["variants"]}
-    borders: dict[str, list[int]] = {}
-    for kind, keys in (("tables", ["table"]), ("columns", ["column", "table"])):
-        rows = tables[kind]
-        file = place[rows["file"].to_numpy()]
-        codes = [np.asarray(rows[key].combine_chunks().indices) for key in keys]
-        by = np.lexsort((file, *codes))
-        at = rows.schema.get_field_index("file")
-        rows = rows.set_column(at, INDEX[kind].field("file"), pa.array(file, pa.int32()))
-        result[kind] = rows.take(pa.array(by))
-        names = rows["table"].combine_chunks().dictionary.to_pylist()
-        table = codes[-1][by]
-        for code, name in enumerate(names):
-            begin, end = np.searchsorted(table, [code, code + 1]).tolist()
-            borders.setdefault(name, []).extend([begin, end])
-    sections = {
-        name: (ends[0], ends[1], *(ends[2:4] if len(ends) == 4 else (0, 0)))
-        for name, ends in borders.items()
-    }
-    return result, dict(sorted(sections.items()))
-
-
-def _sessions(files: pa.Table) -> pa.Table:
-    """The table of sessions, a row for each file that can be read."""
-    import json
-
-    from lazynwb_dask.plan.sessions import table
-
-    readable = files.filter(files["session"].is_valid())
-    pairs = zip(readable["url"].to_pylist(), readable["session"].to_pylist(), strict=True)
-    frame, _ = table([Session(Source(url), json.loads(text)) for url, text in pairs])
-    return pa.Table.from_pandas(frame, preserve_index=False)
-
-
-# ------------------------------------------------------------------------------------------ what is named
-def as_named(paths: Any) -> list[str]:
-    """What the user named, as it can be named again from anywhere."""
-    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    named = []
-    for path in many:
-        text = path.url if isinstance(path, Source) else os.fspath(path)
-        if is_local(text) and not text.startswith(("file://", "local://")):
-            whole = os.path.abspath(os.path.expanduser(text))
-            text = whole + "/" if text.endswith("/") else whole
-        named.append(text)
-    return named
-
-
-def what_of(tables: Any, values_limit: int) -> What:
-    """What to keep, as the user said it."""
-    if tables is None:
-        return What(None, values_limit)
-    names = [tables] if isinstance(tables, str) else list(tables)
-    return What(tuple(table_path(name) for name in names), values_limit)

@@ -1,9 +1,8 @@
-"""A catalog that is open: what goes wherever paths go."""
+"""An open catalog, which goes wherever paths go."""
 
 from __future__ import annotations
 
 import html
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +14,12 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import config
-from lazynwb_dask.catalog.build import as_named, build, refresh, what_of
-from lazynwb_dask.catalog.folder import Place
-from lazynwb_dask.catalog.layout import COLUMNS
-from lazynwb_dask.catalog.manifest import Manifest, read_manifest
-from lazynwb_dask.catalog.reader import Variant, section, source_of, table_index, variant_of, whole
-from lazynwb_dask.errors import NWBReadError, TableNotFoundError
-from lazynwb_dask.model.index import TableIndex
+from lazynwb_dask.catalog.build import build, refresh
+from lazynwb_dask.catalog.folder import Folder, absolute_paths
+from lazynwb_dask.catalog.kerchunk import to_kerchunk
+from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
+from lazynwb_dask.catalog.reader import IndexReader, source_of
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.scan.fields import Field
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
@@ -31,12 +27,11 @@ from lazynwb_dask.storage.options import Options
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """The index of many NWB files, made by `build_catalog`. Takes the place of paths.
+    """The index of many NWB files, made by `build_catalog`. Goes wherever paths go.
 
     Parameters
     ----------
-    place : Place
-    manifest : Manifest
+    index : IndexReader
     chosen : numpy.ndarray of int64, optional
         Which of its files, in order; all that can be read if not given.
 
@@ -52,33 +47,31 @@ class Catalog:
     True
     """
 
-    place: Place
-    manifest: Manifest
+    index: IndexReader
     chosen: np.ndarray | None = None
 
-    # --- what it holds
     @property
     def url(self) -> str:
         """The folder that it is in."""
-        return self.place.url
+        return self.index.folder.url
 
-    @cached_property
-    def _files(self) -> pa.Table:
-        names = ["url", "size", "etag", "parts", "problem"]
-        return whole(self.place, self.manifest, "files", names)
+    @property
+    def manifest(self) -> Manifest:
+        """What it consists of."""
+        return self.index.manifest
 
     @cached_property
     def numbers(self) -> np.ndarray:
         """The rows of its files in the index."""
         if self.chosen is not None:
             return self.chosen
-        readable: np.ndarray = self._files["problem"].is_null().to_numpy()
+        readable: np.ndarray = self.index.files["problem"].is_null().to_numpy()
         return np.flatnonzero(readable)
 
     @cached_property
     def files(self) -> pa.Table:
         """``url``, ``size``, ``etag`` and ``parts`` of its files."""
-        return self._files.take(pa.array(self.numbers)).drop_columns("problem")
+        return self.index.files.take(pa.array(self.numbers)).drop_columns("problem")
 
     @property
     def paths(self) -> list[str]:
@@ -93,7 +86,7 @@ class Catalog:
 
     def holds(self, tables: Sequence[str]) -> bool:
         """Whether it knows which of its files have tables of these paths, as far as they are tables."""
-        kept = self.manifest.what.tables
+        kept = self.manifest.keeps.tables
         return any(path in self.manifest.sections for path in tables) and (
             kept is None or set(tables) <= set(kept)
         )
@@ -107,8 +100,8 @@ class Catalog:
     @cached_property
     def sessions(self) -> pd.DataFrame:
         """The table of sessions: a row for each file. A condition on it chooses files of the catalog."""
-        rows = whole(self.place, self.manifest, "sessions")
-        readable = np.flatnonzero(self._files["problem"].is_null().to_numpy())
+        rows = self.index.rows("sessions")
+        readable = np.flatnonzero(self.index.files["problem"].is_null().to_numpy())
         rows = rows.take(pa.array(np.searchsorted(readable, self.numbers)))
         data = {}
         for field in rows.schema:
@@ -120,7 +113,7 @@ class Catalog:
     @cached_property
     def tables(self) -> pd.DataFrame:
         """The tables: path, in how many of the files, and rows."""
-        rows = whole(self.place, self.manifest, "tables", ["table", "file", "rows"])
+        rows = self.index.rows("tables", ["table", "file", "rows"])
         frame = pd.DataFrame(
             {
                 "table": rows["table"].cast(pa.string()).to_pandas(),
@@ -134,7 +127,7 @@ class Catalog:
     @property
     def failures(self) -> pd.DataFrame:
         """The files that could not be read when the catalog was built, and why."""
-        bad = self._files.filter(self._files["problem"].is_valid())
+        bad = self.index.files.filter(self.index.files["problem"].is_valid())
         data = {
             "path": [shown(url) for url in bad["url"].to_pylist()],
             "stage": ["plan"] * bad.num_rows,
@@ -142,7 +135,6 @@ class Catalog:
         }
         return pd.DataFrame(data, columns=["path", "stage", "error"])
 
-    # --- some of it
     def __getitem__(self, mask: Any) -> Catalog:
         """The files for which a condition on `sessions` is true."""
         if isinstance(mask, pd.Series):
@@ -163,75 +155,6 @@ class Catalog:
             'catalog[catalog.sessions.species == "Mus musculus"], or a slice'
         )
 
-    # --- one file of it
-    def number(self, path: str) -> int:
-        """The row of a file in the index."""
-        (name,) = as_named(path)
-        urls = self.files["url"].to_pylist()
-        if name not in urls:
-            raise FileNotFoundError(f"{shown(name)}: not in the catalog at {shown(self.url)}")
-        return int(self.numbers[urls.index(name)])
-
-    def source(self, number: int) -> Source:
-        """A file with its size and version."""
-        return source_of(self._files.slice(number, 1).to_pylist()[0])
-
-    @cached_property
-    def variants(self) -> list[str]:
-        """The texts of `variants`."""
-        found: list[str] = whole(self.place, self.manifest, "variants")["variant"].to_pylist()
-        return found
-
-    def paths_of(self, number: int) -> list[str]:
-        """The tables of one file."""
-        rows = whole(self.place, self.manifest, "tables", ["table", "file"])
-        mine = rows.filter(pa.array(rows["file"].to_numpy() == number))
-        found: list[str] = mine["table"].to_pylist()
-        return found
-
-    def indexes(self, table: str, numbers: Sequence[int]) -> list[TableIndex]:
-        """One table of some files, as reading a file itself would give it.
-
-        Raises
-        ------
-        TableNotFoundError
-            One of the files doesn't have it.
-        """
-        path = table_path(table)
-        names = ["file", "rows", "notes", "attributes", "damage", "problem"]
-        tables = section(self.place, self.manifest, "tables", path, names)
-        at = {row: i for i, row in enumerate(tables["file"].to_pylist())}
-        wanted = set(numbers)
-        rows = section(self.place, self.manifest, "columns", path, COLUMNS.names)
-        mine = rows.filter(pa.array(np.isin(rows["file"].to_numpy(), list(wanted))))
-        by_file: dict[int, list[dict[str, Any]]] = {number: [] for number in wanted}
-        for row in mine.to_pylist():
-            by_file[row["file"]].append(row)
-        parsed: dict[int, Variant] = {}
-        found = []
-        for number in numbers:
-            if number not in at:
-                raise TableNotFoundError(f"no table {path} in {shown(self.source(number).url)}")
-            head = tables.slice(at[number], 1).to_pylist()[0]
-            if head["problem"]:
-                raise NWBReadError(head["problem"])
-            columns = sorted(by_file[number], key=lambda row: int(row["position"]))
-            kinds = [self._variant(row["variant"], parsed) for row in columns]
-            found.append(
-                table_index(
-                    path, head["rows"], columns, kinds, head["notes"], head["attributes"],
-                    head["damage"],
-                )
-            )  # fmt: skip
-        return found
-
-    def _variant(self, number: int | None, parsed: dict[int, Variant]) -> Variant | None:
-        if number is None:
-            return None
-        if number not in parsed:
-            parsed[number] = variant_of(self.variants[number])
-        return parsed[number]
-
     def to_kerchunk(
         self,
         path: str | os.PathLike[str],
@@ -239,9 +162,9 @@ class Catalog:
         tables: str | Sequence[str] | None = None,
         columns: str | Sequence[str] | None = None,
     ) -> dict[str, Any]:
-        """Where one file's arrays of numbers lie, as Kerchunk's JSON has it (version 1).
+        """References to one file's arrays of numbers, as Kerchunk's JSON (version 1).
 
-        Tables are told from the catalog. TimeSeries are not in it: the file is opened for them.
+        Tables are read from the catalog. TimeSeries are not in it: the file is opened for them.
 
         Parameters
         ----------
@@ -276,15 +199,20 @@ class Catalog:
         >>> fsspec.filesystem("reference", fo=references).exists("units/spike_times/.zarray")
         True
         """
-        from lazynwb_dask.catalog.kerchunk import to_kerchunk
+        (name,) = absolute_paths(path)
+        urls = self.paths
+        if name not in urls:
+            raise FileNotFoundError(f"{shown(name)}: not in the catalog at {shown(self.url)}")
+        number = int(self.numbers[urls.index(name)])
+        found = self.index.contents(number, [tables] if isinstance(tables, str) else tables)
+        source = self.index.source(number)
+        return to_kerchunk(source, found, columns, self.index.folder.access)
 
-        return to_kerchunk(self, os.fspath(path), tables, columns)
-
-    # --- anew
     def refresh(self, *, on_error: str = "raise", anew: bool = False) -> Catalog:
         """The catalog brought up to date: new and changed files are indexed, vanished ones dropped.
 
-        What was named when it was built is looked up again. Files that haven't changed are not read.
+        The paths that it was built of are looked up again. Files that haven't changed are not read. While
+        another process builds or refreshes this catalog, it waits.
 
         Parameters
         ----------
@@ -299,9 +227,9 @@ class Catalog:
             With all files, whichever this one was narrowed to.
         """
         _check_policy(on_error)
-        return Catalog(self.place, refresh(self.place, on_error=on_error, anew=anew))
+        folder = self.index.folder
+        return Catalog(IndexReader(folder, refresh(folder, on_error=on_error, anew=anew)))
 
-    # --- shown
     def __repr__(self) -> str:
         return (
             f"<Catalog of {len(self)} NWB files at {shown(self.url)}, {len(self.manifest.sections)} "
@@ -318,27 +246,21 @@ def create(
 ) -> Catalog:
     """Build a catalog. See `lazynwb_dask.build_catalog`."""
     _check_policy(on_error)
-    place = Place.of(url, config.file_access(options))
-    made = build(as_named(paths), place, what_of(tables, values_limit), on_error=on_error)
-    return Catalog(place, made)
+    folder = Folder.of(url, config.file_access(options))
+    keeps = Keeps.of(tables, values_limit)
+    manifest = build(absolute_paths(paths), folder, keeps, on_error=on_error)
+    return Catalog(IndexReader(folder, manifest))
 
 
 def load(url: Any, options: Options) -> Catalog:
     """Open a catalog. See `lazynwb_dask.open_catalog`."""
-    place = Place.of(url, config.file_access(options))
-    manifest = read_manifest(place)
+    folder = Folder.of(url, config.file_access(options))
+    manifest = read_manifest(folder)
     if manifest is None:
         raise FileNotFoundError(
-            f"{shown(place.url)}: no catalog is there; build_catalog(paths, url) makes one"
+            f"{shown(folder.url)}: no catalog is there; build_catalog(paths, url) makes one"
         )
-    return Catalog(place, manifest)
-
-
-def session_fields(catalog: Catalog, number: int) -> dict[str, dict[str, Any]]:
-    """The session and subject fields of one file, by group."""
-    text = whole(catalog.place, catalog.manifest, "files", ["session"])["session"][number].as_py()
-    found: dict[str, dict[str, Any]] = json.loads(text or "{}")
-    return found
+    return Catalog(IndexReader(folder, manifest))
 
 
 def _check_policy(on_error: str) -> None:

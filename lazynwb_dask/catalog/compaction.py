@@ -1,157 +1,80 @@
-"""Values of few files each, put together: what many refreshes have added becomes a few Parquet files again.
+"""Small Parquet files of values become few: otherwise each refresh would add one for each table.
 
-Values are written once for each table and part, so that whoever refreshes every day would soon have hundreds
-of Parquet files to read. When there are many that hold the values of only a few NWB files, these become
-one; and when there are many such again, larger ones. What is large in bytes stays as it is.
+A file is small if it has fewer than `SMALL` bytes and holds the values of fewer than `FILES` NWB files. Where a
+table has more than `MANY` such files, they are put together. Files whose columns differ in type stay apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from lazynwb_dask.catalog.batch import Part
-from lazynwb_dask.catalog.folder import Place
-from lazynwb_dask.catalog.values import Writer, values_name
-from lazynwb_dask.storage import parquet
+from lazynwb_dask.catalog.folder import Folder
+from lazynwb_dask.catalog.values import ROW_GROUP, values_name, written
 
-SIZES = (8, 128)  # NWB files whose values a Parquet file should hold at least
-MANY = 16  # that hold fewer may be left as they are
-LARGE = 1 << 20  # bytes of a Parquet file that is worth its requests
+FILES = 128
+SMALL = 1 << 20
+MANY = 16
 
 
-def is_scattered(part: Part) -> bool:
-    """Whether there is anything to put together."""
-    return next(_groups(part.tables["tables"], part.values), None) is not None
+@dataclass
+class _Group:
+    """Values of one table that go into one Parquet file."""
+
+    values: pa.Table
+    at: list[np.ndarray]  # for each of the old files, its rows of `tables`
 
 
-def gathered(
-    tables: Mapping[str, pa.Table], sizes: Mapping[str, int], place: Place, build: str
-) -> tuple[dict[str, pa.Table], dict[str, bytes]]:
-    """The index with values put together where they were scattered, and the Parquet files to write.
+def compacted(
+    tables: pa.Table,
+    sections: Mapping[str, tuple[int, int, int, int]],
+    sizes: Mapping[str, int],
+    folder: Folder,
+) -> tuple[pa.Table, dict[str, bytes]]:
+    """The rows of `tables` with fewer Parquet files of values, and those that are to be written.
 
-    Parameters
-    ----------
-    tables : dict of str to pyarrow.Table
-        The index, sorted.
-    sizes : dict
-        The Parquet files of values that it refers to.
-    place : Place
-    build : str
+    `sizes` are those of the Parquet files that hold values; `sections` as in `Manifest`.
     """
-    result, files = dict(tables), dict[str, bytes]()
-    groups = list(_groups(tables["tables"], sizes))
-    if not groups:
-        return result, files
-    moved = _Moved(tables)
-    for names in groups:
-        writer, name = Writer(), values_name(build)
-        for old in names:
-            moved.move(old, _whole(place, old, sizes[old]), writer, name)
-        files[name] = writer.parquet()
-    result |= moved.tables()
-    return result, files
+    names = np.array(tables["values"].to_pylist(), object)
+    first, rows = (tables[name].fill_null(0).to_numpy().copy() for name in ("first", "rows"))
+    files: dict[str, bytes] = {}
+    for start, stop, *_ in sections.values():
+        count = Counter(name for name in names[start:stop] if name is not None)
+        small = sorted(n for n in count if count[n] < FILES and sizes[n] < SMALL)
+        if len(small) <= MANY:
+            continue
+        groups: list[_Group] = []
+        for old in small:
+            at = start + np.flatnonzero(names[start:stop] == old)
+            used = [np.arange(f, f + n) for f, n in zip(first[at], rows[at], strict=True)]
+            values = folder.table(old, sizes[old]).take(pa.array(np.concatenate(used)))
+            _add(groups, values, at)
+        for group in groups:
+            if len(group.at) > 1:
+                name = values_name()
+                files[name] = written(group.values, ROW_GROUP)
+                at = np.concatenate(group.at)
+                names[at] = name
+                first[at] = np.cumsum(rows[at]) - rows[at]
+    for name, values in (("values", names), ("first", first)):
+        i = tables.schema.get_field_index(name)
+        field = tables.schema.field(i)
+        tables = tables.set_column(i, field, pa.array(values, field.type))
+    return tables, files
 
 
-def _whole(place: Place, name: str, size: int) -> pa.Table:
-    file = place.parquet(name, size)
-    footer = parquet.footer(file, place.access)
-    names = footer.schema.to_arrow_schema().names
-    groups = range(footer.num_row_groups)
-    return parquet.table(file, names, groups, place.access).combine_chunks()
-
-
-def _groups(rows: pa.Table, sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    """Parquet files of values to be put together, of one table each."""
-    there = rows.filter(rows["values"].is_valid())
-    counted = there.group_by(["table", "values"]).aggregate([("file", "count")]).to_pylist()
-    by_table: dict[str, list[tuple[int, str]]] = {}
-    for row in counted:
-        if sizes[row["values"]] < LARGE:
-            by_table.setdefault(row["table"], []).append((row["file_count"], row["values"]))
-    for found in by_table.values():
-        for size in SIZES:  # what is too small for a size comes first, then what is for the next
-            small = [one for one in found if one[0] < size]
-            if len(small) > MANY:
-                yield from _cut(sorted(small, key=lambda one: one[1]))
-                break
-
-
-def _cut(small: Sequence[tuple[int, str]]) -> Iterator[list[str]]:
-    """Groups of about as many NWB files as the largest size asks for."""
-    held, total = [], 0
-    for count, name in small:
-        held.append(name)
-        total += count
-        if total >= SIZES[-1]:
-            yield held
-            held, total = [], 0
-    if len(held) > 1:
-        yield held
-
-
-class _Moved:
-    """Rows of the index whose values are moved to another Parquet file."""
-
-    def __init__(self, tables: Mapping[str, pa.Table]) -> None:
-        self._of_tables, self._of_columns = tables["tables"], tables["columns"]
-        self._values: list[str | None] = self._of_tables["values"].to_pylist()
-        self._first: list[int | None] = self._of_tables["first"].to_pylist()
-        self._table: list[str] = self._of_tables["table"].to_pylist()
-        self._file: list[int] = self._of_tables["file"].to_pylist()
-        self._rows: list[int] = self._of_tables["rows"].to_pylist()
-        self._held = {kind: self._of_columns[kind].to_pylist() for kind in ("values", "index")}
-        self._column: list[str] = self._of_columns["column"].to_pylist()
-        self._by_values: dict[str, list[int]] = {}
-        for i, name in enumerate(self._values):
-            if name is not None:
-                self._by_values.setdefault(name, []).append(i)
-        self._by_file: dict[tuple[str, int], list[int]] = {}
-        held = self._of_columns["values"].is_valid().to_numpy()
-        held = held | self._of_columns["index"].is_valid().to_numpy()
-        names, numbers = self._of_columns["table"].to_pylist(), self._of_columns["file"].to_pylist()
-        for i in np.flatnonzero(held).tolist():
-            self._by_file.setdefault((names[i], numbers[i]), []).append(i)
-
-    def move(self, old: str, values: pa.Table, writer: Writer, new: str) -> None:
-        """All that is in one Parquet file."""
-        for i in self._by_values[old]:
-            columns = self._by_file[self._table[i], self._file[i]]
-            first, rows = self._first[i] or 0, self._rows[i]
-            at = writer.rows
-            named = writer.add(rows, *(
-                {
-                    self._column[c]: _slice(values, held[c], first, rows)
-                    for c in columns
-                    if held[c] is not None
-                }
-                for held in self._held.values()
-            ))  # fmt: skip
-            for held, names in zip(self._held.values(), named, strict=True):
-                for c in columns:
-                    if held[c] is not None:
-                        held[c] = names[self._column[c]]
-            self._values[i], self._first[i] = new, at
-
-    def tables(self) -> dict[str, pa.Table]:
-        """The rows as they are now."""
-        tables = _replaced(self._of_tables, "values", self._values)
-        tables = _replaced(tables, "first", self._first)
-        columns = self._of_columns
-        for kind, held in self._held.items():
-            columns = _replaced(columns, kind, held)
-        return {"tables": tables, "columns": columns}
-
-
-def _slice(values: pa.Table, name: str, first: int, rows: int) -> pa.Array:
-    piece = values[name].slice(first, rows).combine_chunks()
-    return piece.chunk(0) if isinstance(piece, pa.ChunkedArray) else piece
-
-
-def _replaced(table: pa.Table, name: str, held: list[Any]) -> pa.Table:
-    at = table.schema.get_field_index(name)
-    field = table.schema.field(name)
-    return table.set_column(at, field, pa.array(held, field.type))
+def _add(groups: list[_Group], values: pa.Table, at: np.ndarray) -> None:
+    """Add the values to the first group that has room and whose columns are of the same types."""
+    for group in groups:
+        if sum(map(len, group.at)) < FILES:
+            try:
+                group.values = pa.concat_tables([group.values, values], promote_options="default")
+            except (pa.ArrowTypeError, pa.ArrowInvalid):
+                continue
+            group.at.append(at)
+            return
+    groups.append(_Group(values, [at]))

@@ -1,39 +1,37 @@
-"""A catalog's folder, in any store: whole files are read, put and deleted.
+"""A catalog's folder, in any store: whole files are read, written and deleted.
 
-An object store replaces an object as a whole. On disk a file is written under another name and moved into
-place. So whoever reads the manifest sees the old one or the new one.
+An object store replaces an object as a whole. On disk a file is written under another name and then renamed. So
+whoever reads the manifest sees the old one or the new one.
 """
 
 from __future__ import annotations
 
 import os
-import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
-from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source
+from lazynwb_dask.storage import Request, fetch, listed, open_source, parquet
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.parquet import ParquetFile
 from lazynwb_dask.util.threads import at_once
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-FIRST = 1 << 20  # bytes that are asked for at once of a file whose size isn't known
-LOCK = "_lock"
-PATIENCE = 60.0  # seconds; nobody needs it longer than it takes to read and write one small file
+FIRST = 1 << 20  # bytes that the first request is for, of a file whose size isn't known
 
 
 @dataclass(frozen=True)
-class Place:
+class Folder:
     """A folder.
 
     Parameters
@@ -46,35 +44,36 @@ class Place:
     url: str
     access: FileAccess
 
-    @property
-    def options(self) -> Options:
-        return self.access.options
-
-    @property
-    def settings(self) -> Settings:
-        return self.access.settings
-
     @staticmethod
-    def of(url: str | os.PathLike[str], access: FileAccess) -> Place:
+    def of(url: str | os.PathLike[str], access: FileAccess) -> Folder:
         """The folder that a user named."""
         text = os.fspath(url)
         if "::" in text or "?" in text.partition("://")[2]:
             raise ValueError(f"a catalog's URL can't be chained or have a query: {shown(text)}")
         if is_local(text):
             text = os.path.abspath(os.path.expanduser(local_path(text))).replace(os.sep, "/")
-        return Place(text.rstrip("/"), access)
+        return Folder(text.rstrip("/"), access)
 
-    def at(self, name: str) -> str:
+    def url_of(self, name: str) -> str:
         """The URL of one of its files."""
         return f"{self.url}/{name}"
 
     def parquet(self, name: str, size: int) -> ParquetFile:
-        return ParquetFile(self.at(name), size)
+        """One of its Parquet files, of a known size."""
+        return ParquetFile(self.url_of(name), size)
+
+    def table(self, name: str, size: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a Parquet file."""
+        file = self.parquet(name, size)
+        footer = parquet.footer(file, self.access)
+        columns = footer.schema.to_arrow_schema().names if columns is None else columns
+        groups = range(footer.num_row_groups)
+        return parquet.table(file, columns, groups, self.access)
 
     def read(self, name: str) -> bytes | None:
         """A whole file; None if there is none."""
         try:
-            source, head = open_source(Source(self.at(name)), FIRST, self.access)
+            source, head = open_source(Source(self.url_of(name)), FIRST, self.access)
         except NWBFileNotFoundError:
             return None
         assert source.size is not None
@@ -89,12 +88,24 @@ class Place:
         return head + bytes(rest)
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file, in place of one of that name if there is one, all at once."""
+        """Write a file, or replace it, all at once."""
         if is_local(self.url):
-            _write_local(self.at(name), data)
+            _write_local(self.url_of(name), data)
+        else:
+            self._put(name, partial(_put, data))
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a file unless there is one. Stores without conditional writes may replace one that is new."""
+        if not is_local(self.url):
+            self._put(name, partial(_put_new, data))
             return
+        os.makedirs(self.url, exist_ok=True)
+        with suppress(FileExistsError), open(self.url_of(name), "xb") as file:
+            file.write(data)
+
+    def _put(self, name: str, put: Callable[[AbstractFileSystem, str], None]) -> None:
         try:
-            listed(self.at(name), self.access, partial(_put, data))
+            listed(self.url_of(name), self.access, put)
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
                 f"{shown(self.url)}: a catalog can't be written there: there is no such bucket or "
@@ -104,34 +115,11 @@ class Place:
     def names(self, folder: str) -> list[str]:
         """The files in a folder of it."""
         if is_local(self.url):
-            path = self.at(folder)
+            path = self.url_of(folder)
             names = os.listdir(path) if os.path.isdir(path) else []
         else:
-            names = listed(self.at(folder), self.access, _names)
+            names = listed(self.url_of(folder), self.access, _names)
         return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """On a disk, let no other process in here meanwhile. (Stores of objects know no locks.)"""
-        if not is_local(self.url):
-            yield
-            return
-        path = self.at(LOCK)
-        os.makedirs(self.url, exist_ok=True)
-        while True:
-            try:
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-                break
-            except FileExistsError:
-                with suppress(OSError):
-                    if time.time() - os.stat(path).st_mtime > PATIENCE:  # of one that was killed
-                        os.unlink(path)
-                time.sleep(0.02)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                os.unlink(path)
 
     def remove(self, names: Iterable[str]) -> None:
         """Delete files. That one isn't there, or can't be deleted, is no error."""
@@ -140,14 +128,14 @@ class Place:
     def _remove(self, name: str) -> None:
         try:
             if is_local(self.url):
-                os.unlink(self.at(name))
+                os.unlink(self.url_of(name))
             else:
-                listed(self.at(name), self.access, _delete)
+                listed(self.url_of(name), self.access, _delete)
         except (OSError, NWBReadError):
             return
 
 
-def unkept(url: str) -> str:
+def url_problem(url: str) -> str:
     """Why a catalog can't keep a URL; empty if it can. A signature expires, and is a secret."""
     query = "" if is_local(url) else urlsplit(url).query
     if query and not (query.startswith("versionId=") and "&" not in query):
@@ -160,10 +148,34 @@ def unkept(url: str) -> str:
     return ""
 
 
+def absolute_paths(paths: Any) -> list[str]:
+    """What the user named, as it can be named again from anywhere."""
+    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    named = []
+    for path in many:
+        text = path.url if isinstance(path, Source) else os.fspath(path)
+        if is_local(text) and not text.startswith(("file://", "local://")):
+            whole = os.path.abspath(os.path.expanduser(text))
+            text = whole + "/" if text.endswith("/") else whole
+        named.append(text)
+    return named
+
+
 def _put(data: bytes, filesystem: AbstractFileSystem, path: str) -> None:
     if filesystem.protocol not in ("s3", ("s3", "s3a")):
         filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
     filesystem.pipe_file(path, data)
+
+
+def _put_new(data: bytes, filesystem: AbstractFileSystem, path: str) -> None:
+    try:
+        filesystem.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return
+    except (FileNotFoundError, PermissionError, TimeoutError):
+        raise
+    except (OSError, TypeError, NotImplementedError):  # the store has no conditional writes
+        _put(data, filesystem, path)
 
 
 def _delete(filesystem: AbstractFileSystem, path: str) -> None:

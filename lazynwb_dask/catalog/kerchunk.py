@@ -1,61 +1,71 @@
-"""Where a file's arrays of numbers lie, told in Kerchunk's way: for zarr, xarray and others.
+"""Kerchunk references to a file's arrays of numbers, for zarr, xarray and others.
 
 A Kerchunk reference file is a Zarr store (version 2) of which each chunk is a byte range of another file. It
-knows fewer ways of storing than HDF5: what it can't express is an error that names the column, never left out
-in silence. Tables are told from the catalog; TimeSeries, which a catalog doesn't hold, from the file.
+can express fewer ways of storing than HDF5 has. Any other is an error that names the column, never left out in
+silence.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZSTD
-from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
-from lazynwb_dask.metadata.queries import open_file
+from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Filter, TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
-from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import SERIES
 from lazynwb_dask.read.arrays import read_arrays
+from lazynwb_dask.storage.access import FileAccess
 
-if TYPE_CHECKING:
-    from lazynwb_dask.catalog.catalog import Catalog
+# name, column, where it lies, and how many indexes point into it
+_Array = tuple[str, ColumnIndex, ArrayIndex, int]
 
 _NAMES = {4: "szip", 5: "n-bit", 6: "scale-offset", 32000: "lzf"}
 _DEFLATE_LEVEL = 4  # where the file doesn't tell; decoding doesn't ask
 
 
 def to_kerchunk(
-    catalog: Catalog,
-    path: str,
-    tables: str | Sequence[str] | None,
+    source: Source,
+    tables: Sequence[TableIndex],
     columns: str | Sequence[str] | None,
+    access: FileAccess,
 ) -> dict[str, Any]:
     """The references of one file. See `Catalog.to_kerchunk`."""
-    number = catalog.number(path)
-    source = catalog.source(number)
     if source.parts:
         raise UnsupportedColumnError(
             f"{shown(source.url)}: a LINDI file consists of references already; use it as it is"
         )
+
+    def located(array: ArrayIndex) -> ArrayIndex:
+        """With its chunks: a catalog leaves out the longest lists of them, to be read on demand."""
+        if array.layout.chunk is None or array.extents.offsets.size or not array.rows:
+            return array
+        _, maps = read_arrays(source, [], [array], access)
+        found = maps.get(array.extents.root)
+        if found is None:
+            raise UnsupportedColumnError(
+                f"{shown(source.url)}: the list of its chunks can't be read"
+            )
+        return ArrayIndex(array.layout, found)
+
     columns = [columns] if isinstance(columns, str) else columns
     references: dict[str, Any] = {".zgroup": json.dumps({"zarr_format": 2})}
     found: set[str] = set()
-    indexes = _tables(catalog, number, source, tables)
-    for table in indexes:
-        chosen = [c for c in table.columns.values() if columns is None or c.name in columns]
-        found |= {column.name for column in chosen}
-        arrays = _arrays(catalog, source, table, chosen, named=columns is not None)
-        references |= _group(table.path, table, list(arrays), source)
+    for table in tables:
+        found |= table.columns.keys()
+        arrays = [
+            (name, column, located(array), level)
+            for name, column, array, level in _arrays(source, table, columns)
+        ]
+        references |= _group(table, arrays, source)
     for column in columns or ():
         if column not in found:
             raise ColumnNotFoundError(
-                f"no column {column!r} in {', '.join(table.path for table in indexes)}"
+                f"no column {column!r} in {', '.join(table.path for table in tables)}"
             )
     metadata = {
         key: json.loads(text)
@@ -67,58 +77,22 @@ def to_kerchunk(
     return {"version": 1, "refs": references}
 
 
-def _tables(
-    catalog: Catalog, number: int, source: Source, tables: str | Sequence[str] | None
-) -> list[TableIndex]:
-    """The tables and TimeSeries that are to be told."""
-    there = catalog.paths_of(number)
-    if tables is None:
-        held = [catalog.indexes(name, [number])[0] for name in there]
-        return held + list(_in_file(catalog, source, None).values())
-    names = [table_path(t) for t in ([tables] if isinstance(tables, str) else tables)]
-    read = _in_file(catalog, source, [name for name in names if name not in there])
-    for name in names:
-        if name not in there and name not in read:
-            raise TableNotFoundError(
-                f"no table or TimeSeries {name} in {shown(source.url)}. Its tables: {', '.join(there)}"
-            )
-    return [read[n] if n in read else catalog.indexes(n, [number])[0] for n in names]
-
-
-def _in_file(
-    catalog: Catalog, source: Source, paths: Sequence[str] | None
-) -> dict[str, TableIndex]:
-    """What the catalog doesn't hold, by path: all TimeSeries, or what is there of these paths."""
-    if paths is not None and not paths:
-        return {}
-    passes = open_file(source, catalog.place.access)
-    found = {}
-    for path in passes.run(ListSeries()) if paths is None else paths:
-        table = passes.run(IndexTable((path,), details=True))
-        if table is not None:
-            found[path] = table
-    return found
-
-
-def _arrays(
-    catalog: Catalog, source: Source, table: TableIndex, columns: Sequence[ColumnIndex], named: bool
-) -> Iterator[tuple[str, ColumnIndex, ArrayIndex, int]]:
-    """The numeric datasets: name, column, where it lies, and how many indexes point into it."""
-    for column in columns:
-        where = f"{shown(source.url)}: {table.path}: column {column.name!r}"
-        why = _unfit(table, column)
-        if why:
-            if named:
-                raise UnsupportedColumnError(
-                    f"{where}: {why}; only arrays of numbers can be exported"
-                )
+def _arrays(source: Source, table: TableIndex, columns: Sequence[str] | None) -> Iterator[_Array]:
+    for column in table.columns.values():
+        if columns is not None and column.name not in columns:
             continue
-        for level, array in enumerate(column.arrays):
-            name = column.name + "_index" * level
-            yield name, column, _mapped(catalog, source, array), level
+        why = _problem(table, column)
+        if why and columns is not None:
+            raise UnsupportedColumnError(
+                f"{shown(source.url)}: {table.path}: column {column.name!r}: {why}; only arrays of "
+                "numbers can be exported"
+            )
+        if not why:
+            for level, array in enumerate(column.arrays):
+                yield column.name + "_index" * level, column, array, level
 
 
-def _unfit(table: TableIndex, column: ColumnIndex) -> str:
+def _problem(table: TableIndex, column: ColumnIndex) -> str:
     """Why a column isn't an array of numbers of this file; empty if it is."""
     if column.problem:
         return column.problem
@@ -133,33 +107,16 @@ def _unfit(table: TableIndex, column: ColumnIndex) -> str:
     return ""
 
 
-def _mapped(catalog: Catalog, source: Source, array: ArrayIndex) -> ArrayIndex:
-    """With its chunks: a catalog leaves out the longest lists of them, to be read on demand."""
-    layout, place = array.layout, catalog.place
-    if layout.chunk is None or array.extents.offsets.size or not array.rows:
-        return array
-    _, maps = read_arrays(source, [], [array], place.access)
-    found = maps.get(array.extents.root)
-    if found is None:
-        raise UnsupportedColumnError(f"{shown(source.url)}: the list of its chunks can't be read")
-    return ArrayIndex(layout, found)
-
-
-def _group(
-    path: str,
-    table: TableIndex,
-    arrays: Sequence[tuple[str, ColumnIndex, ArrayIndex, int]],
-    source: Source,
-) -> dict[str, Any]:
+def _group(table: TableIndex, arrays: Sequence[_Array], source: Source) -> dict[str, Any]:
     """One table's references."""
-    root = path.strip("/")
+    root = table.path.strip("/")
     found: dict[str, Any] = {}
     parts = root.split("/")
     for i in range(1, len(parts) + 1):
         found["/".join(parts[:i]) + "/.zgroup"] = json.dumps({"zarr_format": 2})
     found[f"{root}/.zattrs"] = json.dumps(table.attributes)
     for name, column, array, level in arrays:
-        where = f"{shown(source.url)}: {path}: column {column.name!r}"
+        where = f"{shown(source.url)}: {table.path}: column {column.name!r}"
         key = f"{root}/{name.replace('/', '_')}"
         last = level == len(column.arrays) - 1
         rows = "rows" if last and array.rows == table.rows else f"{name}_values"
@@ -167,7 +124,7 @@ def _group(
         attributes = column.attributes if level == 0 else {}
         found[f"{key}/.zattrs"] = json.dumps({**attributes, "_ARRAY_DIMENSIONS": dimensions})
         found[f"{key}/.zarray"] = json.dumps(_metadata(array, where))
-        found |= {f"{key}/{chunk}": ref for chunk, ref in _chunks(array, source, where)}
+        found |= {f"{key}/{chunk}": ref for chunk, ref in _chunks(array, source.url, where)}
     return found
 
 
@@ -223,7 +180,7 @@ def _fill(stored: bytes, kind: np.dtype[Any]) -> Any:
     return value.item()
 
 
-def _chunks(array: ArrayIndex, source: Source, where: str) -> Iterator[tuple[str, list[Any]]]:
+def _chunks(array: ArrayIndex, url: str, where: str) -> Iterator[tuple[str, list[Any]]]:
     """Keys and byte ranges of the chunks that were written."""
     layout, extents = array.layout, array.extents
     if extents.masks is not None and extents.masks.any():
@@ -240,4 +197,4 @@ def _chunks(array: ArrayIndex, source: Source, where: str) -> Iterator[tuple[str
     keys = np.stack(np.unravel_index(there, grid), axis=1)
     ranges = zip(extents.offsets[there].tolist(), extents.sizes[there].tolist(), strict=True)
     for key, (offset, size) in zip(keys.tolist(), ranges, strict=True):
-        yield ".".join(map(str, key)), [source.url, offset, size]
+        yield ".".join(map(str, key)), [url, offset, size]

@@ -1,4 +1,4 @@
-"""The tables and columns that a catalog knows under some paths: by columns, with no object for each file."""
+"""The tables and columns of a catalog under some paths, as arrays over all files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lazynwb_dask.catalog.catalog import Catalog
-from lazynwb_dask.catalog.layout import COLUMNS, STATISTICS
-from lazynwb_dask.catalog.reader import section, whole
+from lazynwb_dask.catalog.tables_schema import COLUMNS, STATISTICS, TABLES
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.nwb.names import table_path
@@ -21,15 +20,8 @@ from lazynwb_dask.scan.catalog_slots import NONE
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage import parquet
 
-_TABLE = [
-    pa.field("file", pa.int32()),
-    pa.field("rows", pa.int64()),
-    pa.field("values", pa.dictionary(pa.int32(), pa.string())),
-    pa.field("first", pa.int64()),
-    pa.field("damage", pa.string()),
-    pa.field("problem", pa.string()),
-]
-_PLANNED = [
+_OF_TABLES = ["file", "rows", "values", "first", "damage", "problem"]
+_OF_COLUMNS = [
     "column", "file", "position", "variant", "short", "bytes", "values", "index", "problem",
     *STATISTICS.names,
 ]  # fmt: skip
@@ -37,7 +29,7 @@ _PLANNED = [
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The table that was asked for, over the catalog's files.
+    """The requested table, over the catalog's files.
 
     Attributes
     ----------
@@ -67,7 +59,7 @@ class Tables:
 
 
 def find_tables(catalog: Catalog, request: TableRequest) -> Tables:
-    """Which table each of the catalog's files has of those asked for.
+    """Which of the requested tables each of the catalog's files has.
 
     With ``on_error="skip"`` a file with a column whose metadata can't be right counts as one that can't be
     read.
@@ -76,10 +68,9 @@ def find_tables(catalog: Catalog, request: TableRequest) -> Tables:
     where[catalog.numbers] = np.arange(len(catalog))
     picked = np.full(len(catalog), -1, np.int32)
     names = _candidates(catalog, request)
-    columns = ["file", "rows", "values", "first", "damage", "problem"]
     held = []
     for i, (name, mine) in enumerate(names.items()):
-        rows = section(catalog.place, catalog.manifest, "tables", name, columns)
+        rows = catalog.index.section("tables", name, _OF_TABLES)
         at = where[rows["file"].to_numpy()]
         free = at >= 0
         free[free] = picked[at[free]] < 0
@@ -89,9 +80,8 @@ def find_tables(catalog: Catalog, request: TableRequest) -> Tables:
         held.append((at[free], rows.filter(pa.array(free))))
     at = np.concatenate([np.zeros(0, np.int64), *[a for a, _ in held]])
     order = np.argsort(at, kind="stable")
-    joined = pa.concat_tables(
-        [pa.schema([f for f in _TABLE if f.name in columns]).empty_table(), *[r for _, r in held]]
-    ).unify_dictionaries()
+    empty = pa.schema([TABLES.field(name) for name in _OF_TABLES]).empty_table()
+    joined = pa.concat_tables([empty, *[rows for _, rows in held]]).unify_dictionaries()
     joined, at = joined.take(pa.array(order)).combine_chunks(), at[order]
     bad = joined["problem"].is_valid().to_numpy()
     if request.on_error == "skip":
@@ -126,7 +116,7 @@ def _candidates(catalog: Catalog, request: TableRequest) -> dict[str, np.ndarray
     """The tables in question, and for each in which of the files; None for any."""
     if not callable(request.table):
         return {table_path(name): None for name in request.table_names}
-    rows = whole(catalog.place, catalog.manifest, "tables", ["table", "file"])
+    rows = catalog.index.rows("tables", ["table", "file"])
     paths: dict[int, list[str]] = {}
     for file, path in zip(rows["file"].to_pylist(), rows["table"].to_pylist(), strict=True):
         paths.setdefault(file, []).append(path)
@@ -144,7 +134,7 @@ def find_columns(catalog: Catalog, tables: Tables) -> Columns:
     where[tables.number] = np.arange(len(tables.number))
     pieces, ats, extents = [], [], []
     for i, path in enumerate(tables.paths):
-        rows = section(catalog.place, catalog.manifest, "columns", path, _PLANNED)
+        rows = catalog.index.section("columns", path, _OF_COLUMNS)
         at = where[rows["file"].to_numpy()]
         mine = at >= 0
         mine[mine] = tables.path[at[mine]] == i
@@ -156,7 +146,7 @@ def find_columns(catalog: Catalog, tables: Tables) -> Columns:
         pieces.append(rows)
         ats.append(at)
         extents.append(packed)
-    empty = pa.schema([COLUMNS.field(name) for name in _PLANNED]).empty_table()
+    empty = pa.schema([COLUMNS.field(name) for name in _OF_COLUMNS]).empty_table()
     rows = pa.concat_tables([empty, *pieces]).unify_dictionaries().combine_chunks()
     at = np.concatenate([np.zeros(0, np.int64), *ats])
     packed = pa.concat_arrays([pa.array([], pa.large_binary()), *extents])
@@ -182,11 +172,10 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
 
     Only row groups that hold any are read: most columns' values are in the catalog itself.
     """
-    place, manifest = catalog.place, catalog.manifest
-    start, stop = manifest.sections.get(path, (0, 0, 0, 0))[2:]
-    file = place.parquet(*manifest.index["columns"])
-    groups, first = parquet.groups_of(file, start, stop, place.access)
-    footer = parquet.footer(file, place.access)
+    file, access = catalog.index.file("columns"), catalog.index.folder.access
+    start, stop = catalog.manifest.sections.get(path, (0, 0, 0, 0))[2:]
+    groups, first = parquet.groups_of(file, start, stop, access)
+    footer = parquet.footer(file, access)
     todo, spans, at = [], [], first
     for group in groups:
         end = at + footer.row_group(group).num_rows
@@ -196,7 +185,7 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
             todo.append(group)
         at = end
     if todo:
-        read = parquet.table(file, ["extents"], todo, place.access)["extents"]
+        read = parquet.table(file, ["extents"], todo, access)["extents"]
     pieces, offset = [pa.array([], pa.large_binary())], 0
     for group, (a, b, begin) in zip(groups, spans, strict=True):
         if group not in todo:
@@ -209,7 +198,6 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
     return pa.concat_arrays(pieces)
 
 
-# ------------------------------------------------------------------------------------------------ schema
 def combined(column: pa.ChunkedArray) -> Any:
     """A column in one piece."""
     held = column.unify_dictionaries().combine_chunks()
@@ -220,6 +208,3 @@ def codes_of(values: pa.DictionaryArray) -> np.ndarray:
     """The positions in the dictionary; NONE for nulls."""
     found: np.ndarray = values.indices.fill_null(NONE).to_numpy().astype(np.int32)
     return found
-
-
-# ------------------------------------------------------------------------------------------------- whole

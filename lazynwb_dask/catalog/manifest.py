@@ -3,40 +3,65 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from lazynwb_dask._version import __version__
-from lazynwb_dask.catalog.batch import What
-from lazynwb_dask.catalog.folder import Place
-from lazynwb_dask.catalog.layout import FORMAT, MANIFEST
+from lazynwb_dask.catalog.folder import Folder
+from lazynwb_dask.catalog.tables_schema import FORMAT, MANIFEST
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.source import shown
+from lazynwb_dask.nwb.names import table_path
+
+GRACE = 3600  # seconds for which files of an earlier state are kept, at the least
+
+
+@dataclass(frozen=True)
+class Keeps:
+    """What a catalog keeps of each file.
+
+    Parameters
+    ----------
+    tables : tuple of str or None
+        The paths of the tables; None: all.
+    values_limit : int
+        Bytes of the values of one table of one file.
+    """
+
+    tables: tuple[str, ...] | None
+    values_limit: int
+
+    @staticmethod
+    def of(tables: str | Sequence[str] | None, values_limit: int) -> Keeps:
+        """As the user named the tables."""
+        names = [tables] if isinstance(tables, str) else tables
+        return Keeps(None if names is None else tuple(map(table_path, names)), values_limit)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a catalog consists of. Everything it names is never changed.
+    """The files that a catalog consists of. None of these is ever changed.
 
     Parameters
     ----------
     index : dict
-        By what is in it, name and size of a Parquet file.
+        By kind, name and size of a Parquet file.
     values : dict
         Names and sizes of the Parquet files of values.
     sections : dict
         By table, its first row and the row after its last in ``tables``, and the same in ``columns``.
     files : int
     unreadable : int
-    what : What
+    keeps : Keeps
     paths : tuple of str
         What the user named, for `refresh`.
     superseded : dict
         Files of earlier snapshots, which whoever opened one may still read, and since when (in seconds
-        since 1970) they are not part of the catalog any more.
+        since 1970) they have not been part of the catalog.
     snapshot, created, library
     """
 
@@ -45,7 +70,7 @@ class Manifest:
     sections: Mapping[str, tuple[int, int, int, int]]
     files: int
     unreadable: int
-    what: What
+    keeps: Keeps
     paths: tuple[str, ...]
     superseded: Mapping[str, int] = field(default_factory=dict)
     snapshot: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -57,13 +82,22 @@ class Manifest:
         """All files that it refers to."""
         return {name for name, _ in self.index.values()} | set(self.values)
 
-    def write(self, place: Place) -> None:
+    def after(self, before: Manifest | None) -> Manifest:
+        """The same, keeping the files of earlier states for a while."""
+        if before is None:
+            return self
+        now, names = int(time.time()), self.names
+        kept = {name: since for name, since in before.superseded.items() if now - since < GRACE}
+        kept |= dict.fromkeys(sorted(before.names), now)
+        return replace(self, superseded={n: since for n, since in kept.items() if n not in names})
+
+    def write(self, folder: Folder) -> None:
         """Make this the catalog, all at once."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
-        place.write(MANIFEST, text.encode())
+        folder.write(MANIFEST, text.encode())
 
 
-def read_manifest(place: Place, *, replaced: bool = False) -> Manifest | None:
+def read_manifest(folder: Folder, *, replaced: bool = False) -> Manifest | None:
     """The catalog in a folder; None if there is none.
 
     Parameters
@@ -76,45 +110,44 @@ def read_manifest(place: Place, *, replaced: bool = False) -> Manifest | None:
     NWBReadError
         There is one that this version of the library can't read.
     """
-    data = place.read(MANIFEST)
+    data = folder.read(MANIFEST)
     if data is None:
         return None
     try:
-        return _parsed(data, place)
+        return _parsed(data, folder)
     except NWBReadError:
         if replaced:
             return None
         raise
 
 
-def _parsed(data: bytes, place: Place) -> Manifest:
+def _parsed(data: bytes, folder: Folder) -> Manifest:
     again = "build it again with build_catalog"
     try:
         held: dict[str, Any] = json.loads(data)
         number = held.pop("format")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise NWBReadError(
-            f"{shown(place.url)}: {MANIFEST} is not that of a catalog; {again}"
+            f"{shown(folder.url)}: {MANIFEST} is not that of a catalog; {again}"
         ) from None
     if number != FORMAT:
         raise NWBReadError(
-            f"{shown(place.url)}: a catalog of format {number}, made by lazynwb_dask "
+            f"{shown(folder.url)}: a catalog of format {number}, made by lazynwb_dask "
             f"{held.get('library')}; this version reads format {FORMAT}; {again}"
         )
     try:
-        what = held.pop("what")
+        keeps = held.pop("keeps")
+        tables = keeps["tables"]
         return Manifest(
             index={k: (str(name), int(size)) for k, (name, size) in held.pop("index").items()},
             sections={k: _four(v) for k, v in held.pop("sections").items()},
-            what=What(
-                None if what["tables"] is None else tuple(what["tables"]), what["values_limit"]
-            ),
+            keeps=Keeps(None if tables is None else tuple(tables), keeps["values_limit"]),
             paths=tuple(held.pop("paths")),
             superseded={str(k): int(v) for k, v in held.pop("superseded").items()},
             **held,
         )
     except (TypeError, KeyError, ValueError, AttributeError):
-        raise NWBReadError(f"{shown(place.url)}: a damaged {MANIFEST}; {again}") from None
+        raise NWBReadError(f"{shown(folder.url)}: a damaged {MANIFEST}; {again}") from None
 
 
 def _four(values: Sequence[int]) -> tuple[int, int, int, int]:

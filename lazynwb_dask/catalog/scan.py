@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -41,6 +40,7 @@ from lazynwb_dask.scan.fields import Schema
 from lazynwb_dask.scan.records import ABSENT, Files, Records
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.util.suggest import did_you_mean, listed
 
 
 def schema_of(
@@ -49,7 +49,7 @@ def schema_of(
     """One schema of all files, and the variants that occur."""
     variant = columns.rows["variant"]
     used = np.unique(variant.drop_null().to_numpy())
-    texts = catalog.variants
+    texts = catalog.index.variants
     variants = {int(v): variant_of(texts[v]) for v in used.tolist()}
     types = {v: column_type(*one) for v, one in variants.items()}
     lacked = {v: missing_filter(layouts) for v, (layouts, _, _) in variants.items()}
@@ -104,7 +104,9 @@ def _indexed(
     found: dict[int, tuple[TableIndex, ColumnIndex]] = {}
     for path in {int(tables.path[i]) for i in where}:
         mine = [i for i in where if tables.path[i] == path]
-        held = catalog.indexes(tables.paths[path], [int(tables.number[i]) for i in mine])
+        held = catalog.index.table_indexes(
+            tables.paths[path], [int(tables.number[i]) for i in mine]
+        )
         found |= {i: (table, table.columns[name]) for i, table in zip(mine, held, strict=True)}
     return found
 
@@ -120,11 +122,11 @@ def _all_null(
     texts = {i for kind, at in found.by_type.items() if pa.types.is_string(kind) for i in at}
     result = {i for i in floats if known[i] == tables.rows[i]}
     unknown = sorted(texts | {i for i in floats if known[i] is None})
-    place = catalog.place
+    folder = catalog.index.folder
     for i, (table, column) in _indexed(catalog, tables, name, unknown).items():
         if may_be_null(column):
-            source = catalog.source(int(tables.number[i]))
-            if all_null(read_column(source, table, name, place.access)):
+            source = catalog.index.source(int(tables.number[i]))
+            if all_null(read_column(source, table, name, folder.access)):
                 result.add(i)
     return result
 
@@ -158,10 +160,10 @@ def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableReq
             slots = _slots(part[kind], at, count)
             if slots is not None:
                 held[name] = slots
-    place = catalog.place
+    folder = catalog.index.folder
     sizes = catalog.manifest.values
     inlined = Inlined(
-        tuple(place.parquet(name, sizes[name]) for name in tables.parquets),
+        tuple(folder.parquet(name, sizes[name]) for name in tables.parquets),
         tables.parquet, tables.first, values, indexes,
     )  # fmt: skip
     files = Files(
@@ -174,7 +176,7 @@ def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableReq
         inlined,
         parts=_parts(mine["parts"]),
     )
-    built = assemble(files, tables.rows, unified, request, place.options, columns)
+    built = assemble(files, tables.rows, unified, request, folder.access.options, columns)
     failures = tuple((f.path, f.stage, f.error) for f in tables.failures)
     token = _token(catalog, tables, built)
     return replace(built, known_token=token, failures=failures)
@@ -260,7 +262,7 @@ def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
         raise TableNotFoundError(f"{shown(catalog.url)}: no files are left of the catalog")
     warn_skipped(tables.failures, len(catalog))
     if len(tables.absent):
-        first = shown(catalog.source(int(tables.absent[0])).url)
+        first = shown(catalog.index.source(int(tables.absent[0])).url)
         warnings.warn(
             f"{len(tables.absent)} of {len(catalog)} files have no table {_or(tables.paths)} and are "
             f"left out (the first: {first}); on_missing='raise' makes this an error",
@@ -285,7 +287,7 @@ def report_of(catalog: Catalog, request: TableRequest) -> pd.DataFrame:
     urls = dict(zip(catalog.numbers.tolist(), catalog.paths, strict=True))
     for i, path in enumerate(tables.paths):
         mine = [n for n, p in zip(numbers, tables.path.tolist(), strict=True) if p == i]
-        pairs = zip(mine, catalog.indexes(path, mine), strict=True)
+        pairs = zip(mine, catalog.index.table_indexes(path, mine), strict=True)
         found += [(urls[number], index) for number, index in pairs]
     return report(found, unified)
 
@@ -296,14 +298,8 @@ def _or(names: Iterable[str]) -> str:
 
 def _no_table(catalog: Catalog, names: list[str], absent: np.ndarray) -> str:
     there = catalog.tables.index.tolist()
-    first = shown(catalog.source(int(absent[0])).url)
+    first = shown(catalog.index.source(int(absent[0])).url)
     text = f"no table {_or(names)} in {first}"
     if len(absent) > 1:
         text += f" and {len(absent) - 1} more of the {len(catalog)} files"
-    last = {name.rsplit("/", 1)[-1] for name in names}
-    near = [t for name in names for t in get_close_matches(name, there, n=3, cutoff=0.5)]
-    near += [t for t in there if t.rsplit("/", 1)[-1] in last]
-    others = dict.fromkeys(t for t in near if t not in names)
-    if others:
-        text += f"; did you mean {_or(others)}?"
-    return f"{text} The catalog's tables: {', '.join(there) or 'none'}"
+    return f"{text}{did_you_mean(names, there)} The catalog's tables: {listed(there)}"

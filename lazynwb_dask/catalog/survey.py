@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lazynwb_dask.catalog.folder import unkept
+from lazynwb_dask.catalog.folder import url_problem
+from lazynwb_dask.catalog.manifest import Keeps
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata.queries import open_file
@@ -55,74 +55,53 @@ class Surveyed:
     problem: str = ""
 
 
-def survey(
-    source: Source,
-    access: FileAccess,
-    *,
-    chosen: Sequence[str] | None = None,
-    values_limit: int,
-) -> Surveyed:
-    """Read what a catalog keeps of one file. That it can't be read is noted, not raised.
-
-    Parameters
-    ----------
-    source : Source
-    chosen : sequence of str, optional
-        Paths of the tables to keep; all if not given.
-    values_limit : int
-        Bytes of the values of one table that are kept.
-    """
+def survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
+    """Read what a catalog keeps of one file. If it can't be read that is recorded, not raised."""
     try:
-        return _survey(source, access, chosen, values_limit)
+        return _survey(source, access, keeps)
     except NWBError as exc:
         return Surveyed(source, problem=f"{type(exc).__name__}: {exc}")
 
 
-def _survey(
-    source: Source,
-    access: FileAccess,
-    chosen: Sequence[str] | None,
-    values_limit: int,
-) -> Surveyed:
+def _survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
     passes = open_file(source, access)
     found = Surveyed(passes.source)
     for part in found.source.parts:
-        if why := unkept(part.url):
+        if why := url_problem(part.url):
             raise NWBReadError(f"{shown(source.url)}: it refers to another file. {why}")
     paths = passes.run(ListTables())
     found.session = passes.run(ReadSession()).value
     for path in paths:
-        if chosen is not None and path not in chosen:
+        if keeps.tables is not None and path not in keeps.tables:
             continue
         try:
             table = passes.run(IndexTable((path,), details=True))
         except NWBError as exc:
-            open_source(found.source, 1, access)  # or else the file is out of reach
+            open_source(found.source, 1, access)  # raises if the whole file is unreachable
             found.problems[path] = f"{type(exc).__name__}: {exc}"
             continue
         if table is not None:
             found.tables.append(table)
-    _read_values(found, access, values_limit)
+    _read_values(found, access, keeps.values_limit)
     return found
 
 
 def _read_values(found: Surveyed, access: FileAccess, limit: int) -> None:
-    """Take in the values of small columns and the maps of chunks, all in a few round trips."""
-    todo: list[tuple[Wanted, Callable[[Values], None]]] = []
+    """Read the values of small columns and the maps of chunks, all in a few round trips."""
+    todo: list[tuple[Wanted, dict[str, Values], str]] = []
     for table in found.tables:
-        held = found.values.setdefault(table.path, {})
-        ends = found.indexes.setdefault(table.path, {})
+        values = found.values.setdefault(table.path, {})
+        indexes = found.indexes.setdefault(table.path, {})
         left = limit
         for column in table.columns.values():
             if is_small(column) and column.nbytes <= left:
                 left -= column.nbytes
                 wanted = Wanted(column.arrays, column.labels, table.rows)
-                todo.append((wanted, _setter(held, column.name)))
+                todo.append((wanted, values, column.name))
             elif has_index(column) and column.arrays[-1].nbytes <= left:
                 left -= column.arrays[-1].nbytes
-                todo.append(
-                    (Wanted(column.arrays[-1:], None, table.rows), _setter(ends, column.name))
-                )
+                wanted = Wanted(column.arrays[-1:], None, table.rows)
+                todo.append((wanted, indexes, column.name))
     unread = [
         array
         for table in found.tables
@@ -130,18 +109,11 @@ def _read_values(found: Surveyed, access: FileAccess, limit: int) -> None:
         for array in column.arrays
         if _is_unread(array)
     ]
-    values, maps = read_arrays(found.source, [w for w, _ in todo], unread, access)
-    for (_, keep), one in zip(todo, values, strict=True):
-        if one is not None:
-            keep(one)
+    read, maps = read_arrays(found.source, [w for w, _, _ in todo], unread, access)
+    for (_, target, name), column_values in zip(todo, read, strict=True):
+        if column_values is not None:
+            target[name] = column_values
     found.tables = [_simplified(table, maps) for table in found.tables]
-
-
-def _setter(held: dict[str, Values], name: str) -> Callable[[Values], None]:
-    def keep(values: Values) -> None:
-        held[name] = values
-
-    return keep
 
 
 def is_small(column: ColumnIndex) -> bool:

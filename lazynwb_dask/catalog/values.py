@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from lazynwb_dask.decode.arrays import Values, arrow
 from lazynwb_dask.storage import parquet
 
-GROUP = 32_768  # rows of a row group: enough to be worth a request, few enough for one file's sake
+ROW_GROUP = (
+    32_768  # rows of a row group: enough to be worth a request, few enough for one file's sake
+)
 
 
-def values_name(build: str) -> str:
-    """A new name for such a file, after the build that writes it."""
-    return f"values/{build}-{uuid.uuid4().hex}.parquet"
+def values_name() -> str:
+    """A new name for such a file."""
+    return f"values/{uuid.uuid4().hex}.parquet"
 
 
 class Writer:
@@ -60,7 +62,7 @@ class Writer:
     def parquet(self) -> bytes:
         """The Parquet file."""
         columns = {name: self._column(name, pieces) for name, pieces in self._pieces.items()}
-        return written(pa.table(columns), GROUP)
+        return written(pa.table(columns), ROW_GROUP)
 
     def _column(self, name: str, pieces: Sequence[tuple[int, pa.Array]]) -> pa.ChunkedArray:
         kind = self._types[name]

@@ -22,6 +22,7 @@ from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex
 from lazynwb_dask.model.source import is_local
+from lazynwb_dask.predicate.intervals import EVERYTHING, bounds
 from lazynwb_dask.read import time_search as seek
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import ChunkMaps, fill_stored, look_elsewhere, run_steps
@@ -238,7 +239,7 @@ class _Count:
                 or layout.computed
                 or layout.external
                 or array.rows <= seek.SMALL * page
-                or seek.bounds(predicate, name) == (-math.inf, math.inf)
+                or bounds(predicate, name) == EVERYTHING
             ):
                 continue
             each, largest = 1, page * layout.row_bytes

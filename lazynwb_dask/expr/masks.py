@@ -9,6 +9,7 @@ from pandas.api.types import is_bool_dtype
 from lazynwb_dask.expr.internals import DataNode, FunctionMap, PropertyMap, ex, methodcaller
 from lazynwb_dask.expr.node import Read, read_of
 from lazynwb_dask.expr.siblings import partitions_key
+from lazynwb_dask.predicate.query import parse_query
 from lazynwb_dask.predicate.row_wise import (
     NotByRow,
     accessor_attribute,
@@ -16,15 +17,7 @@ from lazynwb_dask.predicate.row_wise import (
     method,
     operation,
 )
-from lazynwb_dask.predicate.tree import (
-    Column,
-    Constant,
-    Index,
-    Predicate,
-    parse_query,
-    steps,
-    values_of,
-)
+from lazynwb_dask.predicate.tree import Column, Constant, Index, Predicate, steps, values_of
 
 
 def pushed_condition(view: Any, mask: Any) -> Predicate | None:

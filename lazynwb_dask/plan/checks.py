@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
 from lazynwb_dask.errors import (
     ColumnNotFoundError,
@@ -21,6 +20,7 @@ from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.scan.fields import PROVENANCE, Schema
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.util.suggest import did_you_mean, listed, near_or_all
 
 
 def present(
@@ -60,15 +60,10 @@ def _no_table(
     if len(absent) > 1:
         text += f" and {len(absent) - 1} of the {count} files"
     series = queries.list_series(first, access)
-    near = get_close_matches(name, [*there, *series], n=3, cutoff=0.5)
-    last = name.rsplit("/", 1)[-1]
-    near += [t for t in (*there, *series) if t.rsplit("/", 1)[-1] == last and t not in near]
-    near += [t for t in series if t.startswith(f"{name}/") and t not in near][:3]
-    if near:
-        text += f"; did you mean {' or '.join(near)}?"
+    text += did_you_mean([table_path(t) for t in request.table_names], [*there, *series])
     if series:
         text += f" It has {len(series)} TimeSeries, see lazynwb_dask.contents."
-    return f"{text} Its tables: {', '.join(there) or 'none'}"
+    return f"{text} Its tables: {listed(there)}"
 
 
 def check_overrides(overrides: Iterable[str], unified: Schema) -> None:
@@ -95,13 +90,8 @@ def check_columns(wanted: Sequence[str], unified: Schema) -> None:
 
 def _no_column(name: str, unified: Schema, where: str) -> ColumnNotFoundError:
     there = [*unified.fields, *PROVENANCE]
-    near = get_close_matches(str(name), there, n=3, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(map(repr, near))}?"
-        if near
-        else f"there are: {', '.join(there)}"
-    )
-    return ColumnNotFoundError(f"{where}: no column {name!r} in any of the files; {hint}")
+    hint = near_or_all(name, there)
+    return ColumnNotFoundError(f"{where}: no column {name!r} in any of the files{hint}")
 
 
 def warn_left_out(unified: Schema) -> None:

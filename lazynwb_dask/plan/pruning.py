@@ -1,15 +1,15 @@
 """Which partitions can't hold a row that a condition leaves, by what is known of their values.
 
-A condition is judged from its leaves: for each partition, can it be true of any row, and can it be false of
-any? Where that isn't known both are taken to be possible, so that none is left out by mistake. Of a column it
-is known for whole files, of the rows' numbers for each partition. A comparison is decided by making it, by
-pandas and in the column's own dtype, of the smallest and of the largest value; of columns with few distinct
-values the condition itself is tried on each of them.
+Of each comparison it is judged, for each partition, whether it can be true of any row, and whether it can be
+false of any. Where that isn't known both are taken to be possible, so that none is left out by mistake. A
+column's values are known for whole files, the rows' numbers for each partition. A comparison is made, by pandas
+and in the column's own dtype, of the smallest and of the largest value. Of columns with few distinct values the
+condition itself is evaluated for each of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,15 +18,14 @@ import pyarrow as pa
 from pandas.api.types import is_bool_dtype
 
 from lazynwb_dask.plan.statistics import ColumnEnds, Ends, of_rows
-from lazynwb_dask.predicate.comparisons import as_operators
-from lazynwb_dask.predicate.query_tree import tree_of
-from lazynwb_dask.predicate.tree import Column, Constant, Method, Operation, Predicate, Query, Then
+from lazynwb_dask.predicate.query import Query
+from lazynwb_dask.predicate.tree import Column, Constant, Operation, Predicate, Then
+from lazynwb_dask.predicate.visitor import Visitor
 from lazynwb_dask.scan.fields import PROVENANCE, Field
 
 if TYPE_CHECKING:
     from lazynwb_dask.scan.scan import Scan
 
-_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
@@ -50,7 +49,7 @@ class FileStatistics(ColumnEnds):
 
 
 # ------------------------------------------------------------------------------------------------ judging
-class _Judge:
+class _Judge(Visitor[Judged]):
     """Judges one condition.
 
     Parameters
@@ -67,65 +66,49 @@ class _Judge:
         self.statistics, self.scan, self.loose = statistics, scan, loose
 
     @property
-    def _unknown(self) -> Judged:
+    def unknown(self) -> Judged:
         return Judged(*np.ones((2, self.scan.nparts), bool))
 
-    def of(self, node: Predicate | None) -> Judged:
+    def both(self, left: Judged, right: Judged) -> Judged:
+        return Judged(left.true & right.true, left.false | right.false)
+
+    def either(self, left: Judged, right: Judged) -> Judged:
+        return Judged(left.true | right.true, left.false & right.false)
+
+    def negated(self, of: Judged) -> Judged:
+        return Judged(of.false, of.true)
+
+    def one_by_one(self, steps: list[Judged]) -> Judged:
+        return Judged(np.logical_and.reduce([step.true for step in steps]), self.unknown.false)
+
+    def query(self, query: Query) -> Judged:
+        return _Judge(self.statistics, self.scan, loose=True).of(query.tree)
+
+    def of(self, node: Predicate) -> Judged:
         """What a condition may be in each partition."""
-        if node is None:
-            return self._unknown
         try:
-            found = self._by_kind(node)
+            found = super().of(node)
             tried = self._tried(node)
         except Exception:
             # whatever pandas can't do with these values: that is for reading to find out
-            return self._unknown
+            return self.unknown
         if tried is not None:
             found = Judged(found.true & tried.true, found.false & tried.false)
         return found
 
-    def _by_kind(self, node: Predicate) -> Judged:
-        match node:
-            case Then(steps=steps):
-                true = np.logical_and.reduce([self.of(step).true for step in steps])
-                return Judged(true, self._unknown.false)
-            case Query():
-                return _Judge(self.statistics, self.scan, loose=True).of(tree_of(node))
-            case Operation("&", (left, right)):
-                a, b = self.of(left), self.of(right)
-                return Judged(a.true & b.true, a.false | b.false)
-            case Operation("|", (left, right)):
-                a, b = self.of(left), self.of(right)
-                return Judged(a.true | b.true, a.false & b.false)
-            case Operation("~", (inner,)):
-                found = self.of(inner)
-                return Judged(found.false, found.true)
-            case Operation(symbol, (Column(name), Constant(value))) if symbol in _FLIPPED:
-                return self._compared(name, symbol, value)
-            case Operation(symbol, (Constant(value), Column(name))) if symbol in _FLIPPED:
-                return self._compared(name, _FLIPPED[symbol], value)
-            case Method() if (plain := as_operators(node)) is not None:
-                return self.of(plain)
-            case Method(method, (Column(name), *given), named, None):
-                return self._called(method, name, given, dict(named))
-        return self._unknown
-
-    def _called(
-        self, method: str, name: str, given: list[Predicate], named: Mapping[str, Any]
-    ) -> Judged:
-        values = [one.value for one in given if isinstance(one, Constant)]
+    def missing(self, name: str, missing: bool) -> Judged:
         ends = self._ends(name)
-        if ends is None or len(values) != len(given):
-            return self._unknown
-        if method in ("isna", "isnull", "notna", "notnull") and not values:
-            missing, there = ends.missing | ~ends.known, ends.there | ~ends.known
-            if method.startswith("isn"):
-                return self._of_partitions(name, missing, there)
-            return self._of_partitions(name, there, missing)
-        if method == "isin" and len(values) == 1 and not named:
-            among = self._among(name, ends, values[0])
-            return self._of_partitions(name, among, np.ones(len(among), bool))
-        return self._unknown
+        if ends is None:
+            return self.unknown
+        found = self._of_partitions(name, ends.missing | ~ends.known, ends.there | ~ends.known)
+        return found if missing else self.negated(found)
+
+    def among(self, name: str, values: Any) -> Judged:
+        ends = self._ends(name)
+        if ends is None:
+            return self.unknown
+        found = self._any_among(name, ends, values)
+        return self._of_partitions(name, found, np.ones(len(found), bool))
 
     def _ends(self, name: str) -> Ends | None:
         """What is known of a column in each file; of the row numbers, in each partition."""
@@ -140,10 +123,10 @@ class _Judge:
             return Judged(true, false)
         return Judged(true[self.scan.file], false[self.scan.file])
 
-    def _compared(self, name: str, symbol: str, value: Any) -> Judged:
+    def compared(self, name: str, symbol: str, value: Any) -> Judged:
         ends = self._ends(name)
         if ends is None or np.ndim(value):
-            return self._unknown
+            return self.unknown
         true, false = np.zeros((2, len(ends.known)), bool)
         for low, high in _precisions(ends):
 
@@ -166,7 +149,7 @@ class _Judge:
             true = true | ends.missing
         return self._of_partitions(name, true | ~ends.known, false | ~ends.known)
 
-    def _among(self, name: str, ends: Ends, values: Any) -> np.ndarray:
+    def _any_among(self, name: str, ends: Ends, values: Any) -> np.ndarray:
         """Whether any of the values lies between the ends."""
         kind = self.scan.fields[name].type
         given = list(values)

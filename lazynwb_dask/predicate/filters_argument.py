@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_list_like, is_scalar
 
+from lazynwb_dask.predicate.query import parse_query
 from lazynwb_dask.predicate.tree import (
     Column,
     Constant,
     Method,
     Operation,
     Predicate,
-    parse_query,
+    joined,
     values_of,
 )
 
@@ -56,25 +56,13 @@ def from_filters(filters: Any) -> Predicate | None:
         return None
     nested = all(isinstance(g, list) and not (g and isinstance(g[0], str)) for g in filters)
     groups = filters if nested else [filters]
-    return reduce(_or, [reduce(_and, [_term(term) for term in _terms(group)]) for group in groups])
-
-
-def _terms(group: Sequence[Any]) -> Sequence[Any]:
-    if not group:
+    if not all(groups):
         raise ValueError("filters hold an empty list")
-    return group
+    return joined("|", [joined("&", map(_comparison, group)) for group in groups])
 
 
-def _and(left: Predicate, right: Predicate) -> Predicate:
-    return Operation("&", (left, right))
-
-
-def _or(left: Predicate, right: Predicate) -> Predicate:
-    return Operation("|", (left, right))
-
-
-def _term(term: Any) -> Predicate:
-    """One (column, operator, value)."""
+def _comparison(term: Any) -> Predicate:
+    """A tuple (column, operator, value) as a predicate."""
     if (
         not isinstance(term, (tuple, list))
         or not 2 <= len(term) <= 3

@@ -1,7 +1,7 @@
-"""Calls on columns as predicates: which are known to give each row a value that depends on it alone.
+"""Which operations on columns give each row a value that depends on that row alone, and their predicates.
 
-What isn't on the lists here is refused, so a mask that looks at other rows, draws random numbers or runs
-a user's function is never taken for a condition on rows.
+What isn't on the lists here is refused. So a condition that looks at other rows, draws random numbers or runs a
+user's function is never taken for a condition on rows.
 """
 
 from __future__ import annotations
@@ -15,43 +15,51 @@ import numpy as np
 from pandas.api.extensions import ExtensionDtype
 from pandas.api.types import is_scalar
 
-from lazynwb_dask.predicate.query_text import ACCESSORS, ATTRIBUTES, METHODS
-from lazynwb_dask.predicate.tree import Attribute, Constant, Method, Operation, Predicate
+from lazynwb_dask.predicate.tree import (
+    BINARY,
+    UNARY,
+    Attribute,
+    Constant,
+    Method,
+    Operation,
+    Predicate,
+)
 
+_SERIES = """
+abs add astype between clip div eq fillna floordiv ge gt isin isna isnull le lt mask mod mul ne
+notna notnull pow radd rdiv rfloordiv rmod rmul round rpow rsub rtruediv sub truediv where
+"""
+_STR = """
+__getitem__ capitalize casefold center contains count endswith find fullmatch get isalnum isalpha
+isdecimal isdigit islower isnumeric isspace istitle isupper len ljust lower lstrip match normalize
+pad removeprefix removesuffix repeat replace rfind rjust rstrip slice slice_replace startswith strip
+swapcase title upper zfill
+"""
+_DT = "ceil day_name floor month_name normalize round strftime total_seconds tz_convert tz_localize"
+_DT_ATTRIBUTES = """
+date day day_of_week day_of_year dayofweek dayofyear days hour microsecond minute month nanosecond
+quarter second seconds time weekday year
+"""
+_METHODS = frozenset(_SERIES.split())
+ACCESSORS = {"str": frozenset(_STR.split()), "dt": frozenset(_DT.split())}
+_ATTRIBUTES = {"str": frozenset[str](), "dt": frozenset(_DT_ATTRIBUTES.split())}
+_REFUSED = ("limit", "inplace")  # arguments that count rows, or change the frame
 _SYMBOLS: Mapping[Any, str] = {
-    operator.add: "+",
-    operator.sub: "-",
-    operator.mul: "*",
-    operator.truediv: "/",
-    operator.floordiv: "//",
-    operator.mod: "%",
-    operator.pow: "**",
-    operator.lt: "<",
-    operator.le: "<=",
-    operator.gt: ">",
-    operator.ge: ">=",
-    operator.eq: "==",
-    operator.ne: "!=",
-    operator.and_: "&",
-    operator.or_: "|",
-    operator.xor: "^",
+    **{function: symbol for symbol, function in BINARY.items()},
+    **{function: symbol for symbol, function in UNARY.items()},
     operator.inv: "~",
-    operator.invert: "~",
-    operator.neg: "-",
-    operator.pos: "+",
 }
 _DTYPES = (type, np.dtype, ExtensionDtype)
-_PIECES = (slice, re.Pattern)
 
 
 class NotByRow(Exception):
-    """It depends on more than its row, or isn't known to depend on less."""
+    """An operation that isn't known to give each row a value that depends on that row alone."""
 
 
 def operation(function: Any, args: Iterable[Predicate]) -> Predicate:
-    """A function of the operator module, of one or two values."""
+    """A function of the operator module, applied to one or two values."""
     values = tuple(args)
-    if function not in _SYMBOLS or not all(_single(value) for value in values):
+    if function not in _SYMBOLS or not _allowed(values, {}, is_scalar):
         raise NotByRow
     return Operation(_SYMBOLS[function], values)
 
@@ -63,8 +71,8 @@ def method(name: str | None, args: Iterable[Predicate], named: Mapping[str, Any]
     if name == "astype":
         allowed = _is_dtype
     elif name == "isin":
-        allowed = _is_anything
-    if name not in METHODS or not _harmless([*values[1:], *map(Constant, named.values())], allowed):
+        allowed = _is_no_function
+    if name not in _METHODS or not _allowed(values[1:], named, allowed):
         raise NotByRow
     return Method(name, values, tuple(named.items()))
 
@@ -74,28 +82,29 @@ def accessor_method(
 ) -> Predicate:
     """A method of an accessor such as `str`."""
     values = tuple(args)
-    given = [*values[1:], *map(Constant, named.values())]
-    if name not in ACCESSORS.get(accessor, ()) or not _harmless(given, _is_piece):
+    known = ACCESSORS.get(accessor, ())
+    if name not in known or not _allowed(values[1:], named, _is_scalar_or_pattern):
         raise NotByRow
     return Method(name, values, tuple(named.items()), accessor)
 
 
 def accessor_attribute(accessor: str, name: str, of: Predicate) -> Predicate:
     """An attribute of an accessor such as `dt`."""
-    if name not in ATTRIBUTES.get(accessor, ()):
+    if name not in _ATTRIBUTES.get(accessor, ()):
         raise NotByRow
     return Attribute(name, of, accessor)
 
 
-def _single(value: Predicate) -> bool:
-    return not isinstance(value, Constant) or is_scalar(value.value)
+def _allowed(
+    values: Iterable[Predicate], named: Mapping[str, Any], allowed: Callable[[Any], bool]
+) -> bool:
+    """Whether all arguments that are constants are of a kind that is allowed."""
+    constants = [v.value for v in values if isinstance(v, Constant)] + list(named.values())
+    refused = any(named.get(name) for name in _REFUSED)
+    return not refused and all(value is None or allowed(value) for value in constants)
 
 
-def _harmless(values: Iterable[Predicate], allowed: Callable[[Any], bool]) -> bool:
-    return all(not isinstance(v, Constant) or v.value is None or allowed(v.value) for v in values)
-
-
-def _is_anything(value: Any) -> bool:
+def _is_no_function(value: Any) -> bool:
     return not callable(value)
 
 
@@ -103,8 +112,8 @@ def _is_dtype(value: Any) -> bool:
     return is_scalar(value) or isinstance(value, _DTYPES)
 
 
-def _is_piece(value: Any) -> bool:
+def _is_scalar_or_pattern(value: Any) -> bool:
     """What methods for text and times take: no functions, which could do anything."""
     if isinstance(value, (tuple, list)):
         return all(map(is_scalar, value))
-    return is_scalar(value) or isinstance(value, _PIECES)
+    return is_scalar(value) or isinstance(value, (slice, re.Pattern))

@@ -1,9 +1,8 @@
-"""Which rows to read: conditions and limits, small, picklable, evaluated by pandas. Knows no Dask.
+"""Which rows to read: conditions and limits, small, picklable, evaluated by pandas.
 
-A `Predicate` is a tree of a few kinds of nodes. Evaluating it makes the very calls that pandas
-would have been asked to make on the whole frame, so it means what it means there: whatever is not
-true, missing values included, is left out. Only what looks at one row at a time can be said, so a
-predicate means the same for any part of a table.
+A `Predicate` is a tree of a few kinds of nodes. Evaluating it makes the calls that pandas would make for the
+whole frame, so it means what it means there: a row for which it isn't true, or missing, is left out. Each node
+looks at one row at a time, so a predicate means the same for any part of a table.
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
-from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, reduce
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +24,7 @@ from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_string_dtype
 
 from lazynwb_dask.errors import ColumnNotFoundError
-from lazynwb_dask.predicate.query_text import look_ups, terms_of
+from lazynwb_dask.util.suggest import near_or_all
 
 BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -56,19 +54,21 @@ UNARY: Mapping[str, Callable[[Any], Any]] = {
 # ---------------------------------------------------------------------------------------- the tree
 @dataclass(frozen=True, eq=False, repr=False)
 class Predicate:
-    """A condition on the rows of a frame, or a value that one is made of.
+    """A condition on the rows of a frame, or a value that conditions are made of.
 
-    Equal, and of equal hash and token, if it says the same.
+    Predicates are equal, and of equal hash and token, if they are the same tree of the same constants.
     """
+
+    compound: ClassVar[bool] = False  # whether it is put in parentheses within others
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
-        """The content, hashable and the same in every process."""
+        """The tree as tuples, hashable and the same in every process."""
         return type(self).__name__, *[_fingerprint(value) for value in self._values()]
 
     @cached_property
     def inputs(self) -> frozenset[str | None]:
-        """The columns that are looked at; None stands for the index."""
+        """The columns that it looks at; None stands for the index."""
         parts = [p for v in self._values() for p in (v if isinstance(v, tuple) else (v,))]
         return frozenset().union(*[p.inputs for p in parts if isinstance(p, Predicate)])
 
@@ -76,6 +76,11 @@ class Predicate:
     def columns(self) -> frozenset[str]:
         """The columns that must be in the frame."""
         return frozenset(name for name in self.inputs if name is not None)
+
+    @property
+    def terms(self) -> list[Predicate]:
+        """The conditions that must all be true."""
+        return [self]
 
     def __call__(self, frame: pd.DataFrame) -> Any:
         """The value for each row, as pandas gives it."""
@@ -93,12 +98,19 @@ class Predicate:
         return chosen
 
     def validate(self, meta: pd.DataFrame) -> None:
-        """Raise what is wrong with it for frames like this empty one."""
+        """Raise if it can't be evaluated for frames with the columns and dtypes of this empty one.
+
+        Raises
+        ------
+        ColumnNotFoundError
+        TypeError
+            pandas can't evaluate it, or its values are not truth values.
+        """
         for name in sorted(self.columns - set(meta.columns)):
-            near = get_close_matches(name, [str(c) for c in meta.columns], n=5)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise ColumnNotFoundError(f"no column {name!r}, in the filter {self!r}{hint}")
-        # Values can be wrong where types are right, and text compares with numbers while there is none.
+            hint = near_or_all(name, meta.columns)
+            raise ColumnNotFoundError(f"the filter {self!r}: no column {name!r}{hint}")
+        # A row too: pandas compares text with numbers as long as there is none. It says less about types, as
+        # the row's values can be wrong where those of the frame are right.
         for frame, wrong in (
             (meta, (ValueError, NotImplementedError)),
             (_example(meta[sorted(self.columns)]), ()),
@@ -121,7 +133,7 @@ class Predicate:
         return self.key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._values()  # what is cached doesn't travel
+        return type(self), self._values()  # without what is cached
 
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, f.name) for f in fields(self))
@@ -178,7 +190,7 @@ class Constant(Predicate):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Operation(Predicate):
-    """An operator between one or two values."""
+    """An operator on one or two values."""
 
     symbol: str
     args: tuple[Predicate, ...]
@@ -186,6 +198,14 @@ class Operation(Predicate):
     def __call__(self, frame: pd.DataFrame) -> Any:
         values = [a(frame) for a in self.args]
         return BINARY[self.symbol](*values) if len(values) == 2 else UNARY[self.symbol](*values)
+
+    @property
+    def terms(self) -> list[Predicate]:
+        return [t for a in self.args for t in a.terms] if self.symbol == "&" else [self]
+
+    @property
+    def compound(self) -> bool:  # type: ignore[override]
+        return len(self.args) > 1
 
     def __repr__(self) -> str:
         if len(self.args) == 1:
@@ -229,34 +249,6 @@ class Attribute(Predicate):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Query(Predicate):
-    """The text of a `DataFrame.query`, which pandas evaluates. Made by `parse_query`."""
-
-    text: str
-    names: tuple[str | None, ...]
-    options: tuple[tuple[str, Any], ...] = ()
-
-    @cached_property
-    def inputs(self) -> frozenset[str | None]:
-        return frozenset(self.names)
-
-    def __call__(self, frame: pd.DataFrame) -> Any:
-        # names are looked up here and nowhere else: else pandas takes them from whoever calls it
-        return frame.eval(self.text, **({"local_dict": {}, "global_dict": {}} | dict(self.options)))
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def terms(self) -> list[Predicate]:
-        """What must all be true, each as a query."""
-        texts, options = terms_of(self.text), dict(self.options)
-        try:
-            return [parse_query(text, self.columns, **options) for text in texts]
-        except ValueError:  # one looks at no column
-            return [self]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class Then(Predicate):
     """One condition after the other, each on the rows that those before it left.
 
@@ -264,6 +256,11 @@ class Then(Predicate):
     """
 
     steps: tuple[Predicate, ...]
+    compound = True
+
+    @property
+    def terms(self) -> list[Predicate]:
+        return [term for step in self.steps for term in step.terms]
 
     def rows(self, frame: pd.DataFrame) -> NDArray[np.intp]:
         kept = np.arange(len(frame))
@@ -274,6 +271,55 @@ class Then(Predicate):
 
     def __repr__(self) -> str:
         return " & ".join(map(_inner, self.steps))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Renamed(Predicate):
+    """A condition on columns that have other names in this frame.
+
+    Parameters
+    ----------
+    of : Predicate
+    names : tuple of (str, str)
+        The name in the condition and the name in this frame, for each column that it looks at.
+    """
+
+    of: Predicate
+    names: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def inputs(self) -> frozenset[str | None]:
+        return frozenset(here for _, here in self.names)
+
+    def __call__(self, frame: pd.DataFrame) -> Any:
+        return self.of(self._renamed(frame))
+
+    def rows(self, frame: pd.DataFrame) -> NDArray[np.intp]:
+        return self.of.rows(self._renamed(frame))
+
+    def _renamed(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({there: frame[here] for there, here in self.names}, index=frame.index)
+
+    def __repr__(self) -> str:
+        return repr(self.of)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Labelled(Predicate):
+    """The rows whose label in the index is one of these, a sorted array."""
+
+    labels: Any
+    inputs = frozenset([None])
+
+    def __call__(self, frame: pd.DataFrame) -> Any:
+        if not len(self.labels):
+            return np.zeros(len(frame), bool)
+        there = frame.index.to_numpy()
+        at = np.searchsorted(self.labels, there)
+        return self.labels[np.minimum(at, len(self.labels) - 1)] == there
+
+    def __repr__(self) -> str:
+        return f"one of {len(self.labels)} rows"
 
 
 def _example(meta: pd.DataFrame) -> pd.DataFrame:
@@ -288,17 +334,15 @@ def _example(meta: pd.DataFrame) -> pd.DataFrame:
 
 
 def _inner(predicate: Predicate) -> str:
-    compound = isinstance(predicate, (Query, Then)) or (
-        isinstance(predicate, Operation) and len(predicate.args) > 1
-    )
-    return f"({predicate!r})" if compound else repr(predicate)
+    """A predicate as part of another one."""
+    return f"({predicate!r})" if predicate.compound else repr(predicate)
 
 
 _PLAIN = (str, bytes, bool, int, float, complex, date, timedelta, np.generic, NoneType)
 
 
 def _fingerprint(value: Any) -> tuple[Any, ...]:
-    """What a constant is, hashable, the same in every process, not the same for 1, 1.0 and True."""
+    """A constant, hashable and the same in every process; 1, 1.0 and True differ."""
     kind = type(value).__qualname__
     if isinstance(value, Predicate):
         return value.key
@@ -314,7 +358,7 @@ def _fingerprint(value: Any) -> tuple[Any, ...]:
 
 
 def values_of(values: Any) -> Any:
-    """The values of an `isin` in an order of their own: strings' hashes differ by process."""
+    """The values of an `isin`, sorted: the order of a set of strings differs by process."""
     if isinstance(values, (set, frozenset, list, tuple)):
         return tuple(sorted(dict.fromkeys(values), key=lambda v: (type(v).__qualname__, repr(v))))
     if isinstance(values, np.ndarray) and values.ndim == 1:
@@ -324,7 +368,7 @@ def values_of(values: Any) -> Any:
     return values
 
 
-# ---------------------------------------------------------------------------------- taking it apart
+# ---------------------------------------------------------------------------------- parts of a condition
 def steps(predicate: Predicate | None) -> tuple[Predicate, ...]:
     """The conditions that are evaluated one after the other."""
     if predicate is None:
@@ -338,17 +382,14 @@ def then(first: Predicate | None, second: Predicate) -> Predicate:
     return both[0] if len(both) == 1 else Then(both)
 
 
+def joined(symbol: str, parts: Iterable[Predicate]) -> Predicate:
+    """Conditions with ``&`` or ``|`` between them."""
+    return reduce(lambda left, right: Operation(symbol, (left, right)), parts)
+
+
 def conjuncts(predicate: Predicate | None) -> list[Predicate]:
     """The conditions that must all be true: ``a``, ``b`` and ``c`` of ``a & (b & c)``."""
-    found = []
-    for step in steps(predicate):
-        if isinstance(step, Operation) and step.symbol == "&":
-            found += [term for arg in step.args for term in conjuncts(arg)]
-        elif isinstance(step, Query):
-            found += step.terms()
-        else:
-            found.append(step)
-    return found
+    return [] if predicate is None else predicate.terms
 
 
 @dataclass(frozen=True)
@@ -390,28 +431,3 @@ class Limit:
 
     def __repr__(self) -> str:
         return f"{self.kind} {self.n}" + (f" by {', '.join(self.by)}" if self.by else "")
-
-
-# ------------------------------------------------------------------------------ queries and filters
-def parse_query(text: str, columns: Iterable[str] | None = None, **options: Any) -> Query:
-    """The text of a `DataFrame.query` as a predicate.
-
-    Parameters
-    ----------
-    text : str
-        With ``@name`` for values of `local_dict`.
-    columns : iterable of str, optional
-        The columns there are. If not given, every name is taken for one, except ``index``.
-    **options
-        `local_dict` and `engine`, as `DataFrame.query` takes them.
-
-    Raises
-    ------
-    ValueError
-        It can't be parsed, or doesn't look at each row by itself, or at none of the columns.
-    """
-    local = options.get("local_dict") or {}
-    if not set(options) <= {"local_dict", "global_dict", "engine"} or options.get("global_dict"):
-        raise ValueError(f"options of a query that only a whole frame can serve: {sorted(options)}")
-    names = look_ups(text, columns, local)
-    return Query(text, tuple(sorted(names, key=str)), tuple(sorted(options.items())))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +20,8 @@ import numpy as np
 
 from lazynwb_dask.decode.arrays import numbers
 from lazynwb_dask.model.index import ArrayIndex
-from lazynwb_dask.predicate.comparisons import as_operators
-from lazynwb_dask.predicate.tree import (
-    Column,
-    Constant,
-    Method,
-    Operation,
-    Predicate,
-    Query,
-    conjuncts,
-)
+from lazynwb_dask.predicate.intervals import EVERYTHING, bounds
+from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.steps import Steps
 from lazynwb_dask.util.locks import Lock
@@ -42,8 +34,6 @@ PAGE = 8192  # rows that are looked at together, where no chunk has more
 SMALL = 4  # a series of so few pages is read whole
 FEW = 4  # guesses by the even passing of time, before the range is halved each time
 
-_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
-
 _pages: LRU[np.ndarray] = LRU(32 << 20)
 _locks = [Lock() for _ in range(64)]
 
@@ -52,76 +42,6 @@ class _OutOfOrder(Exception):
     """Timestamps don't rise."""
 
 
-# ------------------------------------------------------------------------------------------ conditions
-def bounds(predicate: Predicate, name: str) -> tuple[float, float]:
-    """The range outside of which no float64 of a column can fulfil a predicate.
-
-    >>> from lazynwb_dask.predicate.filters_argument import from_filters
-    >>> bounds(from_filters([("timestamps", ">=", 3), ("timestamps", "<", 5.5), ("x", ">", 9)]), "timestamps")
-    (3.0, 5.499999999999999)
-    >>> bounds(from_filters("timestamps > 3 and (timestamps <= 5 and x > 9)"), "timestamps")
-    (3.0000000000000004, 5.0)
-    >>> bounds(from_filters("timestamps == 3 or 8 <= timestamps <= 9"), "timestamps")
-    (3.0, 9.0)
-    """
-    low, high = -math.inf, math.inf
-    for term in _terms(predicate):
-        for a, b in _bounds(term, name):
-            low, high = max(low, a), min(high, b)
-    return low, high
-
-
-def _terms(predicate: Predicate | None) -> Iterator[Predicate]:
-    """The conditions that must all be true, those within queries too."""
-    from lazynwb_dask.predicate.query_tree import tree_of
-
-    for term in conjuncts(predicate):
-        if isinstance(term, Query):
-            yield from conjuncts(tree_of(term))
-        else:
-            yield term
-
-
-def _bounds(term: Predicate, name: str) -> Iterable[tuple[float, float]]:
-    if isinstance(term, Operation) and term.symbol == "|":
-        lows, highs = zip(*(bounds(side, name) for side in term.args), strict=True)
-        yield min(lows), max(highs)
-    elif isinstance(term, Operation) and len(term.args) == 2:
-        left, right = term.args
-        symbol = term.symbol
-        if isinstance(left, Constant):
-            left, right, symbol = right, left, _FLIPPED.get(symbol, "")
-        if _is(left, name) and isinstance(right, Constant):
-            yield from _range(symbol, right.value)
-    elif (plain := as_operators(term)) is not None:
-        yield bounds(plain, name)
-    elif isinstance(term, Method) and term.accessor is None and _is(term.args[0], name):
-        values = [a.value for a in term.args[1:] if isinstance(a, Constant)]
-        values += [v for k, v in term.kwargs if k == "values"]
-        if term.name == "isin" and len(values) == 1:
-            among = np.asarray(values[0])
-            if among.size and among.dtype.kind in "iuf" and not np.isnan(among).any():
-                yield float(among.min()), float(among.max())
-
-
-def _is(node: Predicate, name: str) -> bool:
-    return isinstance(node, Column) and node.name == name
-
-
-def _range(symbol: str, value: Any) -> Iterable[tuple[float, float]]:
-    number = isinstance(value, (int, float, np.integer, np.floating))
-    if not number or isinstance(value, bool) or math.isnan(value):
-        return
-    if isinstance(value, (int, np.integer)) and abs(int(value)) > 2**53:
-        return
-    limit = float(value)
-    if symbol in (">", ">=", "=="):
-        yield (math.nextafter(limit, math.inf) if symbol == ">" else limit), math.inf
-    if symbol in ("<", "<=", "=="):
-        yield -math.inf, (math.nextafter(limit, -math.inf) if symbol == "<" else limit)
-
-
-# ------------------------------------------------------------------------------------------- narrowing
 @dataclass(frozen=True)
 class File:
     """What is to be looked at, and how.
@@ -156,7 +76,7 @@ def narrowed(part: Part, predicate: Predicate, names: Iterable[str], file: File)
         if not array.layout.rising or (part.held is not None and name in part.held.values):
             continue
         low, high = bounds(predicate, name)
-        if low == -math.inf and high == math.inf:
+        if (low, high) == EVERYTHING:
             continue
         start, stop = rows_between(array, low, high, file)
         start = min(max(start, part.start), part.stop)

@@ -1,4 +1,4 @@
-"""One TimeSeries as lazy arrays: a window of it reads only the chunks that it touches."""
+"""One TimeSeries as lazy arrays: a part of them reads only the stored chunks that it touches."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import html
 import json
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import dask
@@ -19,26 +17,19 @@ import pyarrow as pa
 from dask.utils import parse_bytes
 
 from lazynwb_dask.decode.arrays import arrow, nested
-from lazynwb_dask.errors import TableNotFoundError, UnsupportedColumnError
-from lazynwb_dask.metadata.queries import open_file
+from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.model.task_names import task_label, words
-from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
-from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import REGIONS, SERIES
 from lazynwb_dask.nwb.series_view import check_channels, stored_conversion
-from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.timeseries.stored_array import StoredArray
-
-MANY = 20  # matches that an error names
-_LINKS = ("acquisition", "stimulus/presentation", "stimulus/templates")
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The rows of a table that the channels of a series are about.
+    """The rows of a table that describe the channels of a series.
 
     Attributes
     ----------
@@ -61,27 +52,27 @@ class TimeSeries:
     file : str
         The file's path or URL.
     path : str
-        Where it is in the file.
+        The path in the file.
     neurodata_type : str
     data : dask.array.Array or None
-        As stored, time first; in blocks of whole stored chunks. None where the values are in other
-        files (such as videos).
+        As stored, time first; in blocks of whole stored chunks. None if the values are in other files,
+        such as videos.
     timestamps : dask.array.Array or None
-        In seconds: as stored, or by `starting_time` and `rate`.
+        In seconds: as stored, or computed from `starting_time` and `rate`. None if they can't be read.
     rate : float or None
-        Samples a second; None where timestamps are stored.
+        Samples a second; None if timestamps are stored.
     starting_time : float or None
     unit : str
-        Of the data after conversion.
+        The unit of the data after conversion.
     conversion, offset : float
     channel_conversion : numpy.ndarray or None
-        A factor for each channel, besides `conversion`.
+        A further factor for each channel.
     resolution : float or None
     description, comments : str
     external_files : tuple of str
-        The files that hold the values, if this one doesn't.
+        The files that hold the values, if they are in other files.
     electrodes : Region or None
-        The rows of the electrodes table that the channels of an ElectricalSeries are.
+        The rows of the electrodes table for the channels of an ElectricalSeries.
     rois : Region or None
         The regions of interest of a RoiResponseSeries.
     """
@@ -111,7 +102,13 @@ class TimeSeries:
 
     @property
     def scaled(self) -> da.Array | None:
-        """The data in their unit, as float64: ``data * conversion * channel_conversion + offset``."""
+        """The data in `unit`, as float64: ``data * conversion * channel_conversion + offset``.
+
+        Raises
+        ------
+        UnsupportedColumnError
+            The data are not numbers.
+        """
         if self.data is None:
             return None
         if self.data.dtype.kind not in "buif":
@@ -135,13 +132,13 @@ class TimeSeries:
         start, stop : int, optional
             The first sample and the one after the last, as in a slice.
         scaled : bool
-            The data in their unit rather than as stored.
+            The data in `unit` rather than as stored.
 
         Returns
         -------
         pandas.DataFrame
-            `timestamps` and `data`; of data with several channels `data_0`, `data_1`, ...; with more
-            dimensions, lists. The index is the number of the sample.
+            `timestamps` and `data`. Two-dimensional data are columns `data_0`, `data_1`, ..., one for each
+            channel; data with more dimensions are lists. The index is the number of the sample.
         """
         window = slice(start, stop)
         arrays = {"timestamps": self.timestamps, "data": self.scaled if scaled else self.data}
@@ -166,8 +163,8 @@ class TimeSeries:
                 columns[name] = pd.arrays.ArrowExtensionArray(lists)
         return pd.DataFrame(columns, index=index)
 
-    # --- how it is shown
     def _facts(self) -> dict[str, str]:
+        """What is shown of it."""
         facts = {"file": shown(self.file)}
         if self.data is not None:
             size = " x ".join(map(str, self.data.shape))
@@ -200,97 +197,40 @@ class TimeSeries:
         return f"<strong>{title}</strong><table>{rows}</table>"
 
 
-# --------------------------------------------------------------------------------------------- finding
-def find(
-    source: Source, name: str | None, match_all: bool, access: FileAccess
-) -> tuple[Source, list[TableIndex]]:
-    """The indexes of the series of a file that a name means.
+# --------------------------------------------------------------------------------------------- opening
+def open_series(source: Source, table: TableIndex, options: Options) -> TimeSeries:
+    """A series whose index is known. Reads nothing.
 
     Raises
     ------
-    TableNotFoundError
-        There is none, or more than one where one is wanted.
+    UnsupportedColumnError
+        Its data can't be read.
     """
-    file = open_file(source, access)
-    where = shown(source.url)
-    if name is not None and not match_all:
-        table = file.run(IndexTable((table_path(name),)))
-        if table is not None:
-            if SERIES not in table.attributes:
-                raise TableNotFoundError(f"{where}: {table.path} is a table; read_nwb reads it")
-            return file.source, [table]
-    paths = file.run(ListSeries())
-    chosen = matching(paths, name)
-    if name is not None and not chosen:
-        # links to series are not listed
-        linked = file.run(IndexTable(tuple(f"/{at}/{name.strip('/')}" for at in _LINKS)))
-        if linked is not None and SERIES in linked.attributes:
-            return file.source, [linked]
-    if (name is not None and not chosen) or (len(chosen) != 1 and not match_all):
-        raise TableNotFoundError(_none(where, name, paths, chosen))
-    found = [file.run(IndexTable((path,))) for path in chosen]
-    return file.source, [table for table in found if table is not None]
-
-
-def matching(paths: Sequence[str], name: str | None) -> list[str]:
-    """The paths that a name means: it, else those that end in it, else those that contain it.
-
-    >>> matching(["/acquisition/lfp", "/processing/ecephys/lfp", "/acquisition/lfp_raw"], "lfp")
-    ['/acquisition/lfp', '/processing/ecephys/lfp']
-    """
-    if name is None:
-        return list(paths)
-    bare = name.strip("/")
-    tests = (
-        lambda path: path == f"/{bare}",
-        lambda path: path.endswith(f"/{bare}"),
-        lambda path: bare.lower() in path.lower(),
-    )
-    return next((found for test in tests if (found := [p for p in paths if test(p)])), [])
-
-
-def _none(where: str, name: str | None, paths: Sequence[str], chosen: Sequence[str]) -> str:
-    some = ", ".join((chosen or paths)[:MANY]) or "none"
-    more = "" if len(chosen or paths) <= MANY else ", ..."
-    if chosen:
-        what = "each of them" if name is None else repr(name)
-        return (
-            f"{where}: {what} means {len(chosen)} TimeSeries: {some}{more}. Give a path, or "
-            "match_all=True"
-        )
-    near = get_close_matches(f"/{(name or '').strip('/')}", paths, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return f"{where}: no TimeSeries {name or ''}{hint} Its TimeSeries: {some}{more}"
-
-
-# --------------------------------------------------------------------------------------------- opening
-def opened(source: Source, table: TableIndex, options: Options) -> TimeSeries:
-    """A series of which the index is known. Reads nothing."""
-    said = table.attributes
+    attributes = table.attributes
     factor, offset, each = stored_conversion(table)
     return TimeSeries(
         source.url,
         table.path,
-        said[SERIES],
-        None if "external_file" in said else _array(source, table, "data", options),
+        attributes[SERIES],
+        None if "external_file" in attributes else _array(source, table, "data", options),
         _times(source, table, options),
-        _float(said.get("rate")),
-        _float(said.get("starting_time")),
-        said.get("unit", ""),
+        _float(attributes.get("rate")),
+        _float(attributes.get("starting_time")),
+        attributes.get("unit", ""),
         factor,
         offset,
         None if each is None else np.asarray(each),
-        _float(said.get("resolution")),
-        said.get("description", ""),
-        said.get("comments", ""),
-        tuple(map(str, json.loads(said.get("external_file", "[]")))),
-        _region(said, "electrodes"),
-        _region(said, "rois"),
+        _float(attributes.get("resolution")),
+        attributes.get("description", ""),
+        attributes.get("comments", ""),
+        tuple(map(str, json.loads(attributes.get("external_file", "[]")))),
+        _region(attributes, "electrodes"),
+        _region(attributes, "rois"),
     )
 
 
 def _times(source: Source, table: TableIndex, options: Options) -> da.Array | None:
-    """The timestamps; None, with a warning, where they can't be told: the data may be fine."""
+    """The timestamps. If they can't be read, None and a warning: the data may be readable."""
     try:
         return _array(source, table, "timestamps", options)
     except UnsupportedColumnError as exc:
@@ -311,17 +251,16 @@ def _array(source: Source, table: TableIndex, name: str, options: Options) -> da
         return start + numbers / rate
     stored = StoredArray(source, f"{table.path}/{name}", array, table.rows, options)
     label = task_label("read", [*words(table.path), name], [source.url])
-    blocks = _blocks(stored)
     return da.from_array(
         stored,
-        chunks=blocks,
-        name=f"{label}-{dask.base.tokenize(stored, blocks)}",
+        chunks=_blocks(stored),
+        name=f"{label}-{dask.base.tokenize(stored)}",
         meta=np.empty((0,) * stored.ndim, stored.dtype),
     )
 
 
 def _blocks(stored: StoredArray) -> tuple[int, ...]:
-    """The shape of Dask's blocks: as many whole stored chunks as make about as much as Dask likes."""
+    """The shape of Dask's blocks: whole stored chunks, of about Dask's setting ``array.chunk-size``."""
     size = 64 if stored.dtype == object else stored.dtype.itemsize
     rows, *inner = stored.chunks
     item = stored.shape[1:]
@@ -331,6 +270,7 @@ def _blocks(stored: StoredArray) -> tuple[int, ...]:
 
 
 def _rows(step: int, row_bytes: int) -> int:
+    """As many rows as Dask's chunk size holds, a multiple of `step`."""
     return max(1, _limit() // max(step * row_bytes, 1)) * step
 
 
@@ -345,8 +285,8 @@ def _float(text: str | None) -> float | None:
         return None
 
 
-def _region(said: dict[str, str], name: str) -> Region | None:
-    rows = np.array(json.loads(said.get(name, "null")))
+def _region(attributes: dict[str, str], name: str) -> Region | None:
+    rows = np.array(json.loads(attributes.get(name, "null")))
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        return None  # there is none, or it can't be read
-    return Region(said.get(f"{name}_table", ""), rows.astype(np.int64))
+        return None  # not given, or malformed
+    return Region(attributes.get(f"{name}_table", ""), rows.astype(np.int64))

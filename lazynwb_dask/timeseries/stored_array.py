@@ -1,9 +1,8 @@
-"""A dataset as an array that Dask takes blocks of: what travels in a graph in place of an open file."""
+"""A dataset as an array of which Dask takes blocks. It travels in graphs, in place of an open file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,18 +23,18 @@ _TEXTS = ("string", "text", "enum")
 
 @dataclass(frozen=True, eq=False)
 class StoredArray:
-    """The values of one dataset, read by the block.
+    """The values of one dataset, read when an index is taken.
 
-    Knows where chunks lie, holds no values, no open file and no secrets.
+    Holds the positions of the dataset's chunks; no values, no open file and no secrets.
 
     Parameters
     ----------
     source : Source
     path : str
-        The dataset's, for messages.
+        The dataset's path in the file, for messages.
     array : ArrayIndex
     rows : int
-        As many of its rows as count.
+        The number of rows to show, at most those that are stored.
     options : Options
     """
 
@@ -72,7 +71,7 @@ class StoredArray:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """The shape of a stored chunk; of contiguous data, of a row."""
+        """The shape of a stored chunk, or of a row if the data are contiguous."""
         return self.array.layout.chunk or (1, *self.array.layout.item)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
@@ -81,8 +80,8 @@ class StoredArray:
         return "stored", *known, self.options.token
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """The values that `key` picks, as of a NumPy array; arrays of numbers pick each axis by itself."""
-        keys, new = _spelled(key, self.ndim)
+        """The values at `key`, as of a NumPy array, but arrays of numbers index each axis by itself."""
+        keys, new = _key_of_each_axis(key, self.ndim)
         picks = [_pick(k, n) for k, n in zip(keys, self.shape, strict=True)]
         rows = picks[0].wanted
         starts = rows[np.diff(rows, prepend=-2) != 1]
@@ -104,7 +103,7 @@ class StoredArray:
         for axis in reversed(range(self.ndim)):
             pick, before = picks[axis], (slice(None),) * axis
             index = pick.index
-            if axis:  # a block is all of a range, but only the rows that are wanted
+            if axis:  # what was read are the rows wanted, and whole ranges of the other axes
                 index = pick.wanted[index] - box[axis - 1][0]
             where: Any = int(index[0]) if pick.single else _slice(index)
             found = found[(*before, where)]
@@ -113,48 +112,57 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class _Pick:
-    """What is wanted of one axis: which positions, rising, and which of these for each that was asked for."""
+    """The key of one axis.
+
+    Attributes
+    ----------
+    wanted : numpy.ndarray
+        The positions to read, sorted.
+    index : numpy.ndarray
+        For each position of the key its place in `wanted`.
+    single : bool
+        Whether the key is a number, so that the axis is dropped.
+    """
 
     wanted: np.ndarray
     index: np.ndarray
-    single: bool = False
+    single: bool
 
 
 def _pick(key: Any, size: int) -> _Pick:
     """A key of one axis: a number, a slice, or an array of numbers or truth values."""
+    single = np.ndim(key) == 0 and not isinstance(key, (slice, bool, np.bool_))
     if isinstance(key, slice):
-        asked = np.arange(*key.indices(size))
-    elif np.ndim(key) == 0 and not isinstance(key, (bool, np.bool_)):
-        asked = np.array([int(key)])
+        positions = np.arange(*key.indices(size))
+    elif single:
+        positions = np.array([int(key)])
     else:
-        asked = np.asarray(key)
-        asked = np.flatnonzero(asked) if asked.dtype == bool else asked.astype(np.int64)
-    asked = np.where(asked < 0, asked + size, asked)
-    if asked.size and (asked.min() < 0 or asked.max() >= size):
+        positions = np.asarray(key)
+        positions = (
+            np.flatnonzero(positions) if positions.dtype == bool else positions.astype(np.int64)
+        )
+    positions = np.where(positions < 0, positions + size, positions)
+    if positions.size and (positions.min() < 0 or positions.max() >= size):
         raise IndexError(f"index {key!r} is out of bounds for an axis of {size}")
-    return _Pick(
-        *np.unique(asked, return_inverse=True), np.ndim(key) == 0 and not isinstance(key, slice)
-    )
+    return _Pick(*np.unique(positions, return_inverse=True), single)
 
 
 def _slice(index: np.ndarray) -> Any:
-    """Positions as a slice, where they are one: no copy is made then."""
+    """Positions as a slice if they are consecutive: no copy is made then."""
     if index.size and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
 
 
-def _spelled(key: Any, ndim: int) -> tuple[list[Any], list[bool]]:
-    """A key for each axis, and where in the result new axes are."""
+def _key_of_each_axis(key: Any, ndim: int) -> tuple[list[Any], list[bool]]:
+    """A key for each axis; and for each axis of the result, whether it is a new one."""
     keys = list(key) if isinstance(key, tuple) else [key]
     real = [k for k in keys if k is not None and k is not Ellipsis]
     fill = [slice(None)] * (ndim - len(real))
     if not any(k is Ellipsis for k in keys):
         keys.append(Ellipsis)
-    spelled: list[Any] = []
+    full: list[Any] = []
     for k in keys:
-        spelled += fill if k is Ellipsis else [k]
-    kept: Sequence[Any] = [
-        k for k in spelled if k is None or np.ndim(k) > 0 or isinstance(k, slice)
-    ]
-    return [k for k in spelled if k is not None], [k is None for k in kept]
+        full += fill if k is Ellipsis else [k]
+    kept = [k for k in full if k is None or np.ndim(k) > 0 or isinstance(k, slice)]
+    return [k for k in full if k is not None], [k is None for k in kept]

@@ -40,7 +40,9 @@ def test_no_paths_at_all_is_an_error() -> None:
 
 
 def test_a_table_that_no_file_has_lists_near_names(paths: list[str]) -> None:
-    with pytest.raises(TableNotFoundError, match=r"no table /unit .*did you mean /units\?.*trials"):
+    with pytest.raises(
+        TableNotFoundError, match=r"no table /unit .*did you mean '/units'\?.*trials"
+    ):
         lazynwb_dask.read_nwb(paths, "/unit")
     with pytest.raises(KeyError, match="/intervals/trials"):
         lazynwb_dask.read_nwb(paths, "/processing/trials")

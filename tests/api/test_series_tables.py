@@ -57,7 +57,9 @@ def test_a_tables_path_a_containers_and_a_missing_one_are_told_apart(kinds: Path
     for name in ("/processing/behavior/events", "/processing/behavior", "/acquisition/nothing"):
         with pytest.raises(TableNotFoundError, match=name):
             lazynwb_dask.read_nwb(kinds, name)
-    with pytest.raises(TableNotFoundError, match=r"did you mean .*/behavior/events/licks"):
+    with pytest.raises(
+        TableNotFoundError, match=r"did you mean .*'/processing/behavior/events/licks'"
+    ):
         lazynwb_dask.read_nwb(kinds, "/processing/behavior/events")
 
 

@@ -420,7 +420,7 @@ def test_what_is_more_than_a_read_is_refused_with_a_way_out() -> None:
         merge_by_file(left, right, on="k", how="cross")  # type: ignore[arg-type]
     with pytest.raises(ColumnNotFoundError, match=r"'depht' in the right frame; did you mean 'dep"):
         merge_by_file(left, right, left_on="depth", right_on="depht")
-    with pytest.raises(ColumnNotFoundError, match="there are: x"):
+    with pytest.raises(ColumnNotFoundError, match="There are: x"):
         merge_by_file(left[["x"]], right, on="k")
     with pytest.raises(TypeError, match="can't be a key"):
         merge_by_file(left, right, on="spikes")

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,7 @@ from files import nwb, ragged, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
-from lazynwb_dask.catalog import (
-    batch as part,
-)
-from lazynwb_dask.catalog import (
-    build,
-    manifest,
-)
-from lazynwb_dask.catalog import (
-    compaction as gathering,
-)
-from lazynwb_dask.catalog import (
-    leases as turns,
-)
+from lazynwb_dask.catalog import build, compaction, manifest
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBReadError, SchemaConflictError, TableNotFoundError
 from lazynwb_dask.read import executor as running
@@ -111,7 +98,7 @@ def test_opening_and_planning_touch_no_nwb_file(
     opened = lazynwb_dask.open_catalog(tmp_path / "catalog")
     units = lazynwb_dask.read_nwb(opened[opened.sessions.sex == "M"], "/units")
     assert len(units)
-    with pytest.raises(TableNotFoundError, match=r"did you mean /intervals/trials.*tables: "):
+    with pytest.raises(TableNotFoundError, match=r"did you mean '/intervals/trials'.*tables: "):
         lazynwb_dask.read_nwb(opened, "/intervals/behavior_trials", on_missing="raise")
     lazynwb_dask.schema_report(opened, "/units")
     assert not range_server.log
@@ -193,8 +180,8 @@ def test_building_again_reads_only_what_is_new_or_changed(folder: Path, tmp_path
 def test_an_interrupted_build_goes_on_where_it_was(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = part.make_part
-    monkeypatch.setattr(build, "SMALL", 2)
+    make = build.make_batch
+    monkeypatch.setattr(build, "SMALLEST", 2)
     monkeypatch.setattr(build, "LOCAL", 1)
     made: list[str] = []
 
@@ -204,19 +191,19 @@ def test_an_interrupted_build_goes_on_where_it_was(
         made.extend(source.url for source in sources)
         return make(sources, *rest)
 
-    monkeypatch.setattr(part, "make_part", interrupted)
+    monkeypatch.setattr(build, "make_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         lazynwb_dask.build_catalog(folder, tmp_path / "catalog")
     with pytest.raises(FileNotFoundError, match="no catalog"):
         lazynwb_dask.open_catalog(tmp_path / "catalog")
-    monkeypatch.setattr(part, "make_part", make)
+    monkeypatch.setattr(build, "make_batch", make)
     with record() as counted:
         whole = lazynwb_dask.build_catalog(folder, tmp_path / "catalog")
     assert not set(made) & set(counted.files)
     assert len(whole) == 6
     ours = lazynwb_dask.read_nwb(whole, "/units").compute()
     oracle.assert_same(ours, lazynwb_dask.read_nwb(folder, "/units").compute())
-    assert not list((tmp_path / "catalog" / "parts").iterdir())
+    assert not list((tmp_path / "catalog" / "batches").iterdir())
 
 
 def test_a_reader_sees_the_old_or_the_new_never_half(
@@ -265,7 +252,7 @@ def test_a_reader_sees_the_old_or_the_new_never_half(
 def test_what_no_catalog_refers_to_is_deleted_by_the_build_after_next(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "GRACE", 0)
+    monkeypatch.setattr(manifest, "GRACE", 0)
     mine = tmp_path / "sessions"
     mine.mkdir()
     paths = sorted(folder.iterdir())
@@ -324,7 +311,7 @@ for i in range(3):
 """
 
 
-def test_of_two_builds_at_once_nothing_is_lost_and_a_reader_never_sees_half(
+def test_of_two_builds_at_once_one_waits_nothing_is_lost_and_a_reader_never_sees_half(
     folder: Path, tmp_path: Path
 ) -> None:
     mine, where = tmp_path / "sessions", tmp_path / "catalog"
@@ -362,64 +349,17 @@ def test_of_two_builds_at_once_nothing_is_lost_and_a_reader_never_sees_half(
     oracle.assert_same(ours, lazynwb_dask.read_nwb(mine, "/units").compute())
     (mine / "last.nwb").write_bytes(paths[3].read_bytes())
     last = whole.refresh().manifest
-    assert not list((where / "parts").iterdir())
+    assert not list((where / "batches").iterdir())
     needed = last.names | set(last.superseded) | {"_manifest.json"}
     assert files_of(where) == needed
-
-
-def test_a_refresh_builds_on_what_another_has_built_meanwhile(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine, where = tmp_path / "sessions", tmp_path / "catalog"
-    mine.mkdir()
-    paths = sorted(folder.iterdir())
-    (mine / "0.nwb").write_bytes(paths[0].read_bytes())
-    made = lazynwb_dask.build_catalog(mine / "0.nwb", where)
-    assembled, looked = build._assembled, [0]
-
-    def meanwhile(*args: Any) -> Any:
-        looked[0] += 1
-        if looked[0] == 1:
-            lazynwb_dask.build_catalog(mine, where)  # the same folder, by somebody who names more
-        return assembled(*args)
-
-    (mine / "0.nwb").write_bytes(paths[1].read_bytes())
-    (mine / "1.nwb").write_bytes(paths[2].read_bytes())
-    monkeypatch.setattr(build, "_assembled", meanwhile)
-    assert made.refresh().paths == [str(mine / "0.nwb"), str(mine / "1.nwb")]
-    opened = lazynwb_dask.open_catalog(where)
-    ours = lazynwb_dask.read_nwb(opened, "/units").compute()
-    oracle.assert_same(ours, lazynwb_dask.read_nwb(mine, "/units").compute())
-    assert not list((where / "parts").glob("*.going"))
-
-
-def test_what_a_build_has_got_so_far_is_left_to_it(folder: Path, tmp_path: Path) -> None:
-    mine, where = tmp_path / "sessions", tmp_path / "catalog"
-    mine.mkdir()
-    paths = sorted(folder.iterdir())
-    (mine / "0.nwb").write_bytes(paths[0].read_bytes())
-    made = lazynwb_dask.build_catalog(mine, where)
-    for build_, age in (("alive", 60), ("dead", 10**6)):
-        (where / f"parts/{build_}.going").write_text(str(int(time.time()) - age))
-        (where / f"parts/{build_}-0.part").write_bytes(b"")
-        (where / f"values/{build_}-0.parquet").write_bytes(b"")
-    for i, expected in ((1, {"alive", "dead"}), (2, set())):
-        (mine / f"{i}.nwb").write_bytes(paths[i].read_bytes())
-        made = made.refresh()
-        there = {path.name[:5].strip("-.") for path in (where / "parts").iterdir()}
-        assert there >= expected if expected else not there
-        assert {
-            name for name in expected if (where / f"values/{name}-0.parquet").exists()
-        } == expected
-        (where / "parts/alive.going").write_text("0")  # it was killed long ago
 
 
 def test_many_small_files_of_values_become_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gathering, "MANY", 3)
-    monkeypatch.setattr(gathering, "SIZES", (3, 9))
-    monkeypatch.setattr(turns, "GRACE", 0)
+    monkeypatch.setattr(compaction, "MANY", 3)
+    monkeypatch.setattr(compaction, "FILES", 9)
+    monkeypatch.setattr(manifest, "GRACE", 0)
     mine, where = tmp_path / "sessions", tmp_path / "catalog"
     mine.mkdir()
     (tmp_path / "odd").mkdir()
@@ -643,9 +583,9 @@ def test_another_format_is_refused_and_a_damaged_catalog_named(
     lazynwb_dask.build_catalog(sorted(folder.iterdir())[:1], where)
     text = (where / "_manifest.json").read_text()
     for changed, match in (
-        (text.replace('"format": 4', '"format": 99'), "format 99"),
+        (text.replace('"format": 5', '"format": 99'), "format 99"),
         ("{}", "not that of a catalog"),
-        ('{"format": 4}', "damaged"),
+        ('{"format": 5}', "damaged"),
         ("[]", "not that of a catalog"),
     ):
         (where / "_manifest.json").write_text(changed)

@@ -20,6 +20,7 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
+from lazynwb_dask.catalog import build
 from lazynwb_dask.catalog.values import written
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.storage import Settings, parquet, record
@@ -187,13 +188,13 @@ def test_what_is_indexed_is_kept_whenever_a_build_is_interrupted(
 
     def interrupt() -> None:
         while not over.is_set() and (
-            any(seen[name] < each for name in names[:good]) or not list(where.glob("parts/*.part"))
+            any(seen[name] < each for name in names[:good]) or not list(where.glob("batches/*"))
         ):
             time.sleep(0.05)
         if over.is_set():
             return  # it failed in another way
         time.sleep(0.5)
-        kept.append(len(list(where.glob("parts/*.part"))))
+        kept.append(len(list(where.glob("batches/*"))))
         signal.pthread_kill(main, signal.SIGINT)
         kept.append(sum(seen.values()))
 
@@ -246,3 +247,33 @@ def test_a_damaged_catalog_is_built_again_whatever_is_damaged(
         if kind in ("sessions", "values") and way == "build":
             continue  # not looked at, as nothing is new: `refresh` says so
         oracle.assert_same(lazynwb_dask.read_nwb(found, "/units").compute(), expected)
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty", "values gone", "other tables"])
+def test_what_an_interrupted_build_has_left_counts_only_if_it_is_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    where = tmp_path / "catalog"
+
+    def interrupted(*args: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "assembled", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lazynwb_dask.build_catalog(folder, where)
+    (left,) = (where / "batches").iterdir()
+    data = left.read_bytes()
+    if how == "flipped":
+        left.write_bytes(flipped(data, len(data) // 2))
+    elif how in ("truncated", "empty"):
+        left.write_bytes(data[: len(data) // 2] if how == "truncated" else b"")
+    elif how == "values gone":
+        part_of(where, "values").unlink()
+    tables = ["/units"] if how == "other tables" else None
+    with record() as counted:
+        made = lazynwb_dask.build_catalog(folder, where, tables=tables)
+    assert {Path(name).name for name in counted.files} >= {"0.nwb", "1.nwb"}
+    oracle.assert_same(read_all(where), lazynwb_dask.read_nwb(folder, "/units").compute())
+    there = {str(p.relative_to(where)) for p in where.rglob("*") if p.is_file()}
+    assert there == made.manifest.names | {"_manifest.json"}

@@ -24,7 +24,7 @@ from lazynwb_dask.cli.main import main
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError, NWBReadError, TableNotFoundError
 from lazynwb_dask.predicate.filters_argument import from_filters
-from lazynwb_dask.read import time_search as seek
+from lazynwb_dask.predicate.intervals import bounds
 
 ROWS = 10
 
@@ -99,16 +99,16 @@ def test_a_method_that_fills_what_is_missing_is_no_mere_comparison(units: dd.Dat
 
 
 def test_methods_bound_times_as_operators_do(units: dd.DataFrame) -> None:
-    def bounds(mask: Any) -> tuple[float, float]:
+    def of(mask: Any) -> tuple[float, float]:
         (node,) = expr.reads(units[mask])
-        return seek.bounds(node.predicate, "x")
+        return bounds(node.predicate, "x")
 
-    assert bounds(units.x.gt(3)) == bounds(units.x > 3)
-    assert bounds(units.x.eq(3)) == (3.0, 3.0)
-    assert bounds(units.x.between(right=5, left=3)) == (3.0, 5.0)
-    assert bounds(units.x.between(3, 5, inclusive="left")) == bounds((units.x >= 3) & (units.x < 5))
-    assert bounds(units.x.gt(3, fill_value=9)) == (-np.inf, np.inf)
-    assert seek.bounds(from_filters("x.between(right=5, left=3)"), "x") == (3.0, 5.0)
+    assert of(units.x.gt(3)) == of(units.x > 3)
+    assert of(units.x.eq(3)) == (3.0, 3.0)
+    assert of(units.x.between(right=5, left=3)) == (3.0, 5.0)
+    assert of(units.x.between(3, 5, inclusive="left")) == of((units.x >= 3) & (units.x < 5))
+    assert of(units.x.gt(3, fill_value=9)) == (-np.inf, np.inf)
+    assert bounds(from_filters("x.between(right=5, left=3)"), "x") == (3.0, 5.0)
 
 
 # ----------------------------------------------------------------------------------------- row numbers
@@ -274,7 +274,7 @@ def test_a_catalog_that_cannot_be_read_is_built_again_as_the_message_says(
 def test_a_table_that_no_file_has_makes_no_catalog(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5, mean_spikes=10)
     where = tmp_path / "catalog"
-    with pytest.raises(TableNotFoundError, match=r"/unitz; did you mean /units\?"):
+    with pytest.raises(TableNotFoundError, match=r"/unitz; did you mean '/units'\?"):
         lazynwb_dask.build_catalog(path, where, tables="/unitz")
     assert not (where / "_manifest.json").exists()
     with pytest.warns(UserWarning, match="none of the files has a table /unitz"):

@@ -18,7 +18,7 @@ from files import nwb, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
-from lazynwb_dask.catalog import layout
+from lazynwb_dask.catalog import tables_schema
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError
 from lazynwb_dask.metadata import queries
@@ -301,10 +301,10 @@ def test_every_kind_of_column_comes_back_the_same(session: Path) -> None:
 
 
 def test_what_is_stored_has_the_shape_that_the_format_number_stands_for() -> None:
-    # other fields: raise FORMAT in entry.py and in catalogs/layout.py, then change this
+    # other fields: raise FORMAT in entry.py and in catalog/tables_schema.py, then change this
     stored = [
         [field.name for field in fields(kind)]
         for kind in (index.TableIndex, index.ColumnIndex, index.Extents, index.Layout, index.Filter)
     ]
     digest = hashlib.sha256(repr(stored).encode()).hexdigest()[:12]
-    assert (entry.FORMAT, layout.FORMAT, digest) == (3, 4, "205f098e9407")
+    assert (entry.FORMAT, tables_schema.FORMAT, digest) == (3, 5, "205f098e9407")

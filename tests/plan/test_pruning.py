@@ -19,15 +19,14 @@ from hypothesis import strategies as st
 
 import lazynwb_dask
 from lazynwb_dask import expr
-from lazynwb_dask.catalog import column_stats as statistics
-from lazynwb_dask.catalog import layout
+from lazynwb_dask.catalog import column_stats, tables_schema
+from lazynwb_dask.predicate.query import parse_query
 from lazynwb_dask.predicate.tree import (
     Column,
     Constant,
     Method,
     Operation,
     Predicate,
-    parse_query,
     then,
 )
 from lazynwb_dask.scan.scan import Scan
@@ -178,7 +177,8 @@ TERMS = st.sampled_from(
         "f > 1", "0.1 < f <= 0.7", "g >= 0.7", "g == 0.7", "0.7 <= g", "i in [1, 5]", "i not in [5]",
         "t == 'VISp'", "t in @words", "t != ''", "not b", "b", "f != f", "k >= @limit", "j == 2",
         "t.isna()", "e == 'low'", "f.isna()", "i > 2 or f > 1", "-f < -2", "t == ['a', 'b']", "j != 1",
-        "f + i > 3", "m == True",
+        "f + i > 3", "m == True", "t.str.startswith('VIS')", "t.str.upper() == 'A'", "abs(f) > 1",
+        "i * 2 > 5", "f.between(0.7, 2.5)", "2 < i != 5", "t in ['a', 'VISp'] != 'a'", "i in [1, 5] == i",
     ]
 )  # fmt: skip
 
@@ -266,11 +266,11 @@ def test_statistics_tell_what_the_schema_promises() -> None:
         np.array([1, 2], np.uint8), np.array([True]), np.array([], float), np.array(["a"], object),
         np.array([2**63], np.uint64), np.array([np.nan], np.float32),
     ):  # fmt: skip
-        found = statistics.statistics(
+        found = column_stats.statistics(
             values if values.dtype != object else pa.array(values.tolist())
         )
-        assert set(found) <= set(layout.STATISTICS.names)
-    assert statistics.statistics(np.array([2**63], np.uint64)) == {}
+        assert set(found) <= set(tables_schema.STATISTICS.names)
+    assert column_stats.statistics(np.array([2**63], np.uint64)) == {}
 
 
 def test_several_conditions_prune_together(scan: Scan) -> None:

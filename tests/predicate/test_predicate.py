@@ -15,6 +15,7 @@ import toy
 
 from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.predicate.filters_argument import from_filters
+from lazynwb_dask.predicate.query import parse_query
 from lazynwb_dask.predicate.tree import (
     Attribute,
     Column,
@@ -25,7 +26,6 @@ from lazynwb_dask.predicate.tree import (
     Operation,
     Predicate,
     conjuncts,
-    parse_query,
     steps,
     then,
     values_of,
@@ -129,7 +129,13 @@ def test_no_filters_are_no_predicate() -> None:
         ("x > 1 ; import os", "not a query"),
         ("x = 3", "not a query"),
         ("x > x.mean()", "each row by itself"),
-        ("x > @threshold", "each row by itself"),
+        (
+            "x > @limit and n in @some",
+            r"uses @limit, @some.*f'... {limit!r}'.*\.query\(text, local_dict={'limit': limit}",
+        ),
+        ("x == 'a@b' and n > @limit", "uses @limit, but a text can't see your variables"),
+        ("x.eq([1, 2])", "each row by itself"),
+        ("x.fillna(0, limit=1) > 1", "each row by itself"),
         ("x in y", "each row by itself"),
         ("x.shift() > 1", "each row by itself"),
         ("__import__('os').system('true')", "each row by itself"),
@@ -146,7 +152,7 @@ def test_malformed_filters_say_what_is_wrong(filters: object, message: str) -> N
 def test_an_unknown_column_lists_near_ones() -> None:
     predicate = from_filters([("aera", "==", "VISp")])
     assert predicate is not None
-    with pytest.raises(ColumnNotFoundError, match=r"'aera'.*did you mean area"):
+    with pytest.raises(ColumnNotFoundError, match=r"'aera'.*did you mean 'area'"):
         predicate.validate(FRAME.iloc[:0])
 
 

@@ -268,7 +268,7 @@ def test_series_are_found_by_path_by_name_or_all(kinds: Path, tmp_path: Path) ->
     assert set(read(kinds, "behavior", match_all=True)) == {p for p in found if "behavior" in p}
     with pytest.raises(TableNotFoundError, match=r"'acquisition' means 5 TimeSeries.*match_all"):
         read(kinds, "acquisition")
-    with pytest.raises(TableNotFoundError, match=r"did you mean /processing/behavior/speed"):
+    with pytest.raises(TableNotFoundError, match=r"did you mean '/processing/behavior/speed'"):
         read(kinds, "/processing/behaviour/speed")
     with pytest.raises(TableNotFoundError, match="electrodes is a table"):
         read(kinds, "/general/extracellular_ephys/electrodes")

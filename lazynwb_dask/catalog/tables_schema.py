@@ -1,18 +1,18 @@
-"""What the Parquet files of a catalog hold. `docs/catalog.md` says the same to people.
+"""The schemas of a catalog's Parquet files, which `docs/catalog.md` describes.
 
 ``files``, ``tables``, ``columns`` and ``variants`` are the index; ``sessions`` is the table of sessions.
-``columns`` is sorted by table, then column, then file, so that whoever wants one table reads one stretch of
-it. Files are referred to by their row in ``files``. Values of small columns are in files of their own, one
-row for each row of the tables, see `values`.
+``columns`` is sorted by table, then column, then file, so that the rows about one table are contiguous. Files
+are referred to by their row in ``files``. Values of small columns are in files of their own, one row for each
+row of the tables, see `values`.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = "_manifest.json"
-PARTS = "parts"  # the folder of what an interrupted build has got so far
+BATCHES = "batches"  # the folder of batches that a build has indexed so far
 
 _text = pa.string()
 _repeated = pa.dictionary(pa.int32(), pa.string())
@@ -21,12 +21,9 @@ FILES = pa.schema(
     [
         ("url", _text),
         ("size", pa.int64()),
-        ("etag", _text),  # null: nothing tells versions apart
+        ("etag", _text),  # null: the store tells no version
         ("parts", _text),  # JSON: URL, size and etag of the files that a LINDI file refers to
-        (
-            "session",
-            _text,
-        ),  # session and subject fields as JSON, by group; null if it can't be read
+        ("session", _text),  # JSON: session and subject fields, by group; null if it can't be read
         ("problem", _text),  # why the file can't be read; null if it can
     ]
 )

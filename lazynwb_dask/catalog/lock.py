@@ -1,0 +1,135 @@
+"""The lock of a catalog: one build or refresh at a time.
+
+It is a small file in the catalog's folder that names its owner, who writes it anew every `RENEW` seconds.
+Whoever finds it waits. If it stays the same for `SILENT` seconds its owner counts as dead, and the lock is
+taken over. Clocks of different machines are never compared.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from lazynwb_dask.catalog.folder import Folder
+from lazynwb_dask.errors import NWBError
+from lazynwb_dask.model.source import is_local, shown
+
+LOCK = "_lock"
+RENEW = 10.0
+SILENT = 60.0
+POLL = 0.5  # seconds between two looks at a lock that somebody else holds
+SETTLE = 1.0  # seconds after which a lock that was written without a guarantee is read back
+
+
+@contextmanager
+def locked(folder: Folder) -> Iterator[Callable[[], None]]:
+    """Hold the lock of a catalog, after waiting for whoever holds it.
+
+    Yields
+    ------
+    callable
+        Raises `NWBError` if another process has taken the lock over meanwhile.
+    """
+    lock = _Lock(folder)
+    over = threading.Event()
+    thread = threading.Thread(target=lock.renew, args=(over,), daemon=True)
+    try:
+        lock.take()
+        thread.start()
+        yield lock.check
+    finally:
+        over.set()
+        if thread.ident is not None:
+            thread.join()  # or it might write the lock again
+        with suppress(NWBError, OSError):
+            if lock.is_mine():
+                folder.remove([LOCK])
+
+
+class _Lock:
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._content = {"id": uuid.uuid4().hex, "owner": _owner()}
+
+    def take(self) -> None:
+        seen: bytes | None = None
+        begun, announced = 0.0, ""
+        while True:
+            held = self._folder.read(LOCK)
+            if held is None or (held == seen and time.monotonic() - begun > SILENT):
+                if self._write(free=held is None):
+                    return
+                continue
+            owner = _parsed(held).get("owner", "another process")
+            if held != seen:
+                seen, begun = held, time.monotonic()
+            elif owner != announced:
+                announced = owner
+                warnings.warn(
+                    f"{shown(self._folder.url)}: {owner} is building this catalog; waiting until that "
+                    f"ends. If that process was killed, this one takes over after {SILENT:.0f} s",
+                    stacklevel=6,
+                )
+            time.sleep(POLL)
+
+    def _write(self, free: bool) -> bool:
+        """Take a lock that is free, or whose owner is silent; whether nobody was faster."""
+        if free:
+            self._folder.create(LOCK, self._text())
+        else:
+            self._folder.write(LOCK, self._text())
+        if not (free and is_local(self._folder.url)):
+            time.sleep(SETTLE)  # where two may have written it, the last one has it
+        return self.is_mine()
+
+    def is_mine(self) -> bool:
+        return bool(_parsed(self._folder.read(LOCK)).get("id") == self._content["id"])
+
+    def check(self) -> None:
+        held = _parsed(self._folder.read(LOCK))
+        if held.get("id") != self._content["id"]:
+            raise NWBError(
+                f"{shown(self._folder.url)}: this process has not renewed the catalog's lock for more than "
+                f"{SILENT:.0f} s, and {held.get('owner', 'another process')} has taken it over. What was "
+                "indexed is kept: the same call goes on from there"
+            )
+
+    def renew(self, over: threading.Event) -> None:
+        while not over.wait(RENEW):
+            with suppress(NWBError, OSError):  # the next time may succeed
+                if not self.is_mine():
+                    return
+                self._folder.write(LOCK, self._text())
+
+    def _text(self) -> bytes:
+        return json.dumps({**self._content, "renewed": _now()}).encode()
+
+
+def _parsed(text: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or b"")
+    except ValueError:  # it is just being written
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _owner() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        user = "somebody"
+    return f"{user} on {socket.gethostname()} (process {os.getpid()})"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

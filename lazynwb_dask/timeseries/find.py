@@ -1,0 +1,94 @@
+"""Which TimeSeries of a file a name means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lazynwb_dask.errors import TableNotFoundError
+from lazynwb_dask.metadata.queries import open_file
+from lazynwb_dask.model.index import TableIndex
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
+from lazynwb_dask.nwb.names import table_path
+from lazynwb_dask.nwb.series import SERIES
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.util.suggest import did_you_mean, listed
+
+_LINKS = (
+    "acquisition",
+    "stimulus/presentation",
+    "stimulus/templates",
+)  # groups that hold links to series
+
+
+def find(
+    source: Source, name: str | None, match_all: bool, access: FileAccess
+) -> tuple[Source, list[TableIndex]]:
+    """The indexes of the series of a file that a name means.
+
+    Parameters
+    ----------
+    source : Source
+    name : str or None
+        A path, its end, or a part of it; see `matching`. None: all series.
+    match_all : bool
+        More than one may match.
+    access : FileAccess
+
+    Returns
+    -------
+    Source
+        The file, its size and version known.
+    list of TableIndex
+
+    Raises
+    ------
+    TableNotFoundError
+        None matches, or more than one where one is wanted.
+    """
+    file = open_file(source, access)
+    where = shown(source.url)
+    if name is not None and not match_all:
+        table = file.run(IndexTable((table_path(name),)))
+        if table is not None:
+            if SERIES not in table.attributes:
+                raise TableNotFoundError(f"{where}: {table.path} is a table; read_nwb reads it")
+            return file.source, [table]
+    paths = file.run(ListSeries())
+    chosen = matching(paths, name)
+    if name is not None and not chosen:
+        # links to series are not listed
+        linked = file.run(IndexTable(tuple(f"/{at}/{name.strip('/')}" for at in _LINKS)))
+        if linked is not None and SERIES in linked.attributes:
+            return file.source, [linked]
+        hint = did_you_mean(f"/{name.strip('/')}", paths)
+        raise TableNotFoundError(
+            f"{where}: no TimeSeries {name}{hint} Its TimeSeries: {listed(paths)}"
+        )
+    if len(chosen) != 1 and not match_all:
+        what = "each of them" if name is None else repr(name)
+        raise TableNotFoundError(
+            f"{where}: {what} means {len(chosen)} TimeSeries: {listed(chosen)}. Give a path, or "
+            "match_all=True"
+        )
+    found = [file.run(IndexTable((path,))) for path in chosen]
+    return file.source, [table for table in found if table is not None]
+
+
+def matching(paths: Sequence[str], name: str | None) -> list[str]:
+    """The paths that a name means: it, else those that end in it, else those that contain it.
+
+    Examples
+    --------
+    >>> matching(["/acquisition/lfp", "/processing/ecephys/lfp", "/acquisition/lfp_raw"], "lfp")
+    ['/acquisition/lfp', '/processing/ecephys/lfp']
+    """
+    if name is None:
+        return list(paths)
+    bare = name.strip("/")
+    tests = (
+        lambda path: path == f"/{bare}",
+        lambda path: path.endswith(f"/{bare}"),
+        lambda path: bare.lower() in path.lower(),
+    )
+    return next((found for test in tests if (found := [p for p in paths if test(p)])), [])
