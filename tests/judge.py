@@ -137,8 +137,8 @@ class Judge:
         import mutants
         import oracle
 
-        from lazynwb_dask.isolation.helpers import IsolatedSettings
         from lazynwb_dask.storage import Settings
+        from lazynwb_dask.storage.settings import IsolatedSettings
 
         self.mutants, self.folder, self.deadline = mutants, folder, deadline
         self.settings = IsolatedSettings(isolate_deadline=deadline) if isolate else Settings()

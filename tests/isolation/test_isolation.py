@@ -32,7 +32,6 @@ from lazynwb_dask import nwb as nwb_package
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.isolation import helpers, wire
-from lazynwb_dask.isolation.helpers import IsolatedSettings
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source
@@ -42,6 +41,7 @@ from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.settings import IsolatedSettings
 
 OPTIONS = Options(None)
 posix = pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX systems")
