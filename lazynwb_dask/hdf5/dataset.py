@@ -82,7 +82,7 @@ _infos: dict[tuple[bytes, ...], DatasetInfo] = {}
 
 
 def known_info(header: DatasetHeader) -> DatasetInfo | None:
-    """What h5py has said of a dataset with the same header messages, if it was asked before."""
+    """What h5py says of a dataset with the same header messages, if one was opened before."""
     return _infos.get(header.messages)
 
 

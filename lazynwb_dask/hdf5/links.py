@@ -59,36 +59,36 @@ def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str
         An external link, or too many soft links.
     """
     todo = components(path)
-    here, followed = root, 0
+    node, followed = root, 0
     walked: list[str] = []
     while todo:
         name = todo.pop(0)
         if name == "..":
-            here = root
+            node = root
             walked = walked[:-1]
             for component in walked:
-                here = h5o.open(here, component.encode())
+                node = h5o.open(node, component.encode())
             continue
-        if not isinstance(here, h5g.GroupID):
+        if not isinstance(node, h5g.GroupID):
             return None
         key = name.encode()
-        if not here.links.exists(key):
+        if not node.links.exists(key):
             return None
-        info = here.links.get_info(key)
+        info = node.links.get_info(key)
         if info.type == h5l.TYPE_SOFT:
             followed += 1
             if followed > MAX_LINKS:
                 raise Refused(f"more than {MAX_LINKS} soft links one after another")
-            target = here.links.get_val(key).decode("utf-8", "replace")
+            target = node.links.get_val(key).decode("utf-8", "replace")
             todo = components(target) + todo
             if target.startswith("/"):
-                here, walked = root, []
+                node, walked = root, []
         elif info.type == h5l.TYPE_HARD:
-            here = h5o.open(here, key)
+            node = h5o.open(node, key)
             walked.append(name)
         else:
             raise Refused(f"an external link; {REFUSED}", external=True)
-    return here, "/" + "/".join(walked)
+    return node, "/" + "/".join(walked)
 
 
 # ------------------------------------------------------------------------------------------- attributes

@@ -76,17 +76,17 @@ class SparseFile(io.RawIOBase):
         return bool(self._missing)
 
     @property
-    def here(self) -> Mapping[int, bytes]:
+    def present(self) -> Mapping[int, bytes]:
         """The blocks that are present, by number."""
         return self._blocks
 
     @property
-    def held(self) -> int:
+    def present_bytes(self) -> int:
         """The bytes that are present, in whole blocks."""
         return len(self._blocks) * self.block
 
     @property
-    def wanted(self) -> int:
+    def missing_bytes(self) -> int:
         """The bytes that are missing, in whole blocks."""
         return len(self._missing) * self.block
 

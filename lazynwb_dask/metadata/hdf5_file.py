@@ -51,12 +51,12 @@ class HDF5File:
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
                 if sparse.size > WHOLE:
-                    block_cache.keep(self.source, sparse.block, sparse.here)
+                    block_cache.keep(self.source, sparse.block, sparse.present)
                 return result
             if self._tail is not None:
                 sparse.need(self._tail, sparse.size)
                 self._tail = None
-            if sparse.held + sparse.wanted > MAX_METADATA:
+            if sparse.present_bytes + sparse.missing_bytes > MAX_METADATA:
                 break
             self._fetch()
         raise NWBReadError(
