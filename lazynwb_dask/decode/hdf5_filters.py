@@ -1,7 +1,6 @@
 """Filters undone by libhdf5, one chunk at a time, in a file in memory that holds nothing else.
 
-libhdf5's own filters don't check whether a chunk has as many bytes as they need, and go on with the memory
-behind it. So that is checked before they are called.
+libhdf5's own filters read beyond a chunk with fewer bytes than they need. So that is checked first.
 """
 
 from __future__ import annotations
@@ -45,26 +44,10 @@ _lock = Lock()
 def decode_chunk(
     data: memoryview, layout: Layout, applied: Sequence[Filter], nbytes: int, output: OutputSize
 ) -> memoryview:
-    """A chunk's bytes with all its filters undone.
+    """A chunk's bytes with all its filters undone; `applied` has them in the order of writing.
 
-    Parameters
-    ----------
-    data : memoryview
-        As stored.
-    layout : Layout
-    applied : sequence of Filter
-        In the order in which they were applied.
-    nbytes : int
-        The decoded size of the chunk.
-    output : OutputSize
-        What the last filter was applied to.
-
-    Raises
-    ------
-    NWBReadError
-        It is damaged, or has another decoded size.
-    UnsupportedColumnError
-        A filter is not available here.
+    `nbytes` is the decoded size, `output` the size before the last filter was applied. Raises NWBReadError
+    if the chunk is damaged or has another size, UnsupportedColumnError if a filter is not available here.
     """
     check_available(applied)
     last, endings = applied[-1], [b""]
@@ -126,8 +109,8 @@ def _is_plugin(step: Filter) -> bool:
 def _with_plugins(file: h5py.File, applied: Sequence[Filter]) -> h5d.DatasetID:
     """The empty dataset of `file` with the placeholders replaced by the plugins that they stand for.
 
-    When a dataset is created, a plugin takes the parameters as a user gives them, and stores others
-    (Bitshuffle puts three before them). Parameters that are in a file already are taken as they are.
+    A plugin changes its parameters when a dataset is created (Bitshuffle puts three before them), but takes
+    those that are in a file already as they are.
     """
     file.flush()
     image = file.id.get_file_image()
@@ -144,12 +127,7 @@ def _with_plugins(file: h5py.File, applied: Sequence[Filter]) -> h5d.DatasetID:
 
 
 def check_available(applied: Sequence[Filter]) -> None:
-    """Raise if chunks that these filters were applied to can't be decoded by libhdf5 here.
-
-    Raises
-    ------
-    UnsupportedColumnError
-    """
+    """Raise UnsupportedColumnError if libhdf5 can't decode chunks with these filters here."""
     for step in applied:
         if not h5z.filter_avail(step.id):
             _load_plugins()
@@ -209,10 +187,7 @@ def _check_scaleoffset(data: memoryview, layout: Layout, nbytes: int) -> None:
 
 
 def nbit_size(layout: Layout, nbytes: int) -> int:
-    """The stored size of a chunk of `nbytes` bytes after the n-bit filter.
-
-    It packs the significant bits of each value. The last byte may be unused.
-    """
+    """The size of a chunk of `nbytes` bytes after n-bit, which packs the significant bits of each value."""
     bits = _significant_bits(layout.element)
     size = layout.element_bytes
     return nbytes if bits == 8 * size else nbytes // size * bits // 8 + 1
@@ -280,15 +255,7 @@ def _hdf5_type(element: ElementType) -> h5t.TypeID:
 
 
 def convert_odd(raw: np.ndarray, element: ElementType) -> np.ndarray:
-    """Numbers of a type that NumPy doesn't have, converted by libhdf5 to the type that the element names.
-
-    Parameters
-    ----------
-    raw : numpy.ndarray of uint8
-        The stored bytes.
-    element : tuple
-        An element type ``("odd", ...)``.
-    """
+    """The stored bytes (uint8) of ``("odd", ...)`` elements, converted by libhdf5 to the type they name."""
     count = len(raw) // element_bytes(element)
     out = np.empty(count, np.dtype(element[2]))
     if count == 0:

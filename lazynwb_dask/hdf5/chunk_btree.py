@@ -1,7 +1,6 @@
-"""Version 1 B-trees that index a dataset's chunks (node type 1), read level by level.
+"""Version 1 B-trees of a dataset's chunks. All nodes of a level are read in one wave of requests.
 
-libhdf5 reads one node after the other. Here all nodes of a level are read in one wave of requests. See the
-HDF5 File Format Specification, version 3.0, section III.A.1 "Version 1 B-trees".
+See the HDF5 File Format Specification, version 3.0, section III.A.1 "Version 1 B-trees".
 """
 
 from __future__ import annotations
@@ -22,21 +21,9 @@ NODE_HEADER = 24  # bytes: signature, node type, level, entries used, two siblin
 
 
 class ChunkBTree:
-    """The B-tree of one dataset.
+    """The B-tree of one dataset. `feed` takes the `wanted` nodes until there are none; then call `extents`.
 
-    `wanted` are the byte ranges of the nodes to read next, which `feed` takes, until `wanted` is empty.
-    Then `extents` are complete.
-
-    Parameters
-    ----------
-    root : int
-        Byte offset of the root node.
-    shape, chunk : tuple of int
-        Of the dataset, and of one chunk.
-    base : int
-        The base address of the superblock.
-    limit : int
-        The size of the file.
+    `root` is the root node's byte offset, `base` the superblock's base address, `limit` the file's size.
     """
 
     def __init__(
@@ -141,23 +128,9 @@ class ChunkBTree:
         self.masks[flat] = table["mask"]
 
     def read(self, sparse: SparseFile, *, opportunistic: bool = False) -> bool:
-        """Read the whole tree from a sparse file.
+        """Read the whole tree. With `opportunistic`, return False if a node is absent.
 
-        Parameters
-        ----------
-        sparse : SparseFile
-        opportunistic : bool
-            Use only nodes that are present.
-
-        Returns
-        -------
-        bool
-            False if `opportunistic` and a node is absent.
-
-        Raises
-        ------
-        Miss
-            After all absent nodes of one level were recorded.
+        Otherwise raises Miss for absent nodes, after all those of one level were recorded.
         """
         while self.wanted:
             ranges = self.wanted
@@ -171,19 +144,9 @@ class ChunkBTree:
 
 
 def grid_positions(start: np.ndarray, chunk: tuple[int, ...], grid: tuple[int, ...]) -> np.ndarray:
-    """Positions of chunks in the chunk grid (C order).
+    """Positions in the chunk grid (C order) of chunks by their first elements, rows of `start`.
 
-    Parameters
-    ----------
-    start : numpy.ndarray of uint64
-        The first element of each chunk, a row for each.
-    chunk, grid : tuple of int
-        The shape of a chunk, and the number of chunks in each dimension.
-
-    Returns
-    -------
-    numpy.ndarray of int64
-        -1 for a chunk outside the grid.
+    `grid` is the number of chunks in each dimension. A chunk outside it has the position -1.
     """
     step = np.array(chunk, "<u8")
     if (start % step).any():

@@ -28,13 +28,7 @@ _SPECIFICATIONS = ("/specifications", "/.specloc")  # of namespaces: they hold n
 
 
 class Refused(Exception):
-    """A link that is not followed.
-
-    Parameters
-    ----------
-    external : bool
-        Because it leads out of the file.
-    """
+    """A link that is not followed; `external`: because it leads out of the file."""
 
     def __init__(self, reason: str, external: bool = False) -> None:
         super().__init__(reason)
@@ -53,10 +47,7 @@ def components(path: str) -> list[str]:
 def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str] | None:
     """The object at an absolute path, and its path with soft links resolved; None if there is none.
 
-    Raises
-    ------
-    Refused
-        An external link, or too many soft links.
+    Raises Refused for an external link, and for too many soft links.
     """
     todo = components(path)
     node, followed = root, 0
@@ -109,12 +100,7 @@ def attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> object:
 def small(dataset: h5d.DatasetID) -> np.ndarray:
     """The values of a dataset that is read while indexing, as a flat array of h5py's values.
 
-    Raises
-    ------
-    UnsupportedColumnError
-        Its data are in another file.
-    NWBReadError
-        It is too large.
+    Raises UnsupportedColumnError if its data are in another file, and NWBReadError if it is too large.
     """
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():

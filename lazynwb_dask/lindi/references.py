@@ -1,6 +1,6 @@
 """The JSON of a LINDI file: its objects, their attributes, and the references to their chunks.
 
-Keys are those of a Zarr store. Values are JSON, text, or a byte range ``[url, offset, length]``. Nothing in it
+Keys are those of a Zarr store. Values are JSON, text, or a byte range ``[url, offset, length]``. Nothing
 is evaluated: a template is a name that stands for the beginning of a URL.
 """
 
@@ -38,15 +38,7 @@ _LEFT_OUT = "specifications"  # schemas, which no table needs
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """A LINDI file's content.
-
-    Parameters
-    ----------
-    name : str
-        The file, for messages.
-    refs : dict
-    templates : dict
-    """
+    """A LINDI file's content. `name` is the file, for messages."""
 
     name: str
     refs: Mapping[str, Any]
@@ -214,13 +206,7 @@ class Contents:
 
 
 def parse(text: bytes, name: str) -> Contents:
-    """The content of a LINDI file.
-
-    Raises
-    ------
-    NWBReadError
-        It is none.
-    """
+    """The content of a LINDI file. Raises NWBReadError for other JSON."""
     try:
         content = json.loads(text)
         refs, templates = content["refs"], content.get("templates") or {}

@@ -1,8 +1,8 @@
-"""The data model: what a file holds and where its bytes lie.
+"""The data model: what a file holds and where its bytes lie. Labels of enumerations are the only values.
 
 `FileIndex > TableIndex > ColumnIndex > ArrayIndex > chunks`. All classes are frozen, and none depends on a
-file format's library or on a filesystem. They hold no values except the labels of enumerations. What many
-datasets share is their `Layout`, hashable and stored once. Each file has its own `Extents`, a few integers.
+format's library or a filesystem. What many datasets share is their `Layout`, hashable and stored once. Each
+file has its own `Extents`, a few integers.
 """
 
 from __future__ import annotations
@@ -190,18 +190,16 @@ class ColumnIndex:
 class TableIndex:
     """One table of one file.
 
-    `notes` say what was unusual and was corrected. `attributes` hold ``description`` where it was
-    requested, and of a TimeSeries all that says how to show it. `damage` is the first column whose metadata
-    are damaged, and how. Such a column has a `problem`; so has one of a form that can't be shown, but that
-    is no damage to the file.
+    `attributes` hold ``description`` where it was requested, and of a TimeSeries all that says how to show
+    it. A damaged column has a `problem`; so has one of a form that can't be shown, but that is no damage.
     """
 
     path: str
     rows: int
     columns: dict[str, ColumnIndex]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was unusual and was corrected
     attributes: dict[str, str] = field(default_factory=dict)
-    damage: str = ""
+    damage: str = ""  # the first column with damaged metadata, and how it is damaged
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Limits on what a file may declare, checked before any memory is allocated.
 
-A contiguous dataset has to lie within the file. So have chunks, which may not overlap, and need as many
-bytes as their filters can't do without. What was never written takes no bytes, and has limits of its own.
+Data have to lie within the file. Chunks may not overlap, and need as many bytes as their filters can't do
+without. What was never written takes no bytes, and has limits of its own.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     """Raise if a dataset's bytes don't lie in a file of `size` bytes, or can't be its values.
 
     The layout has passed `check_shape`; the extents list the chunks, or only have the root of their B-tree.
-    The errors are NWBReadError and UnsupportedColumnError. `name` is the dataset's, for messages.
+    Raises NWBReadError or UnsupportedColumnError; `name` is for messages.
     """
     nbytes = extents.rows * layout.row_bytes
     if layout.external or layout.computed or (layout.unlisted and not extents.offsets.size):

@@ -44,9 +44,8 @@ def unpack_table(
 ) -> TableIndex:
     """The index that was packed; `payload` holds its parts, one after the other.
 
-    With the file's `size`, the index is checked as a file is, since the process that packed it may have
-    been compromised. Raises InvalidIndexError, KeyError, TypeError, ValueError, OverflowError or
-    NWBReadError if it is no index, or one that no file of that size can have.
+    With the file's `size`, it is checked as a file is, since another process may be compromised. Raises
+    InvalidIndexError, KeyError, TypeError, ValueError, OverflowError or NWBReadError for an invalid one.
     """
     layouts = [layout_of(packed) for packed in data["layouts"]]
     columns: dict[str, ColumnIndex] = {}

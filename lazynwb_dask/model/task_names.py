@@ -30,8 +30,8 @@ def tables(label: str) -> list[str]:
 def task_label(kind: str, about: Sequence[str], urls: Sequence[str]) -> str:
     """The name of a task: what it does, the tables, and the file if it is a single one.
 
-    Dask groups tasks by the words of a name up to the first with other characters than letters. So the
-    ``@`` keeps the tasks of several files in one group.
+    Dask groups tasks by the words of a name up to the first with other characters than letters. So ``@``
+    keeps the tasks of several files in one group.
 
     >>> task_label("read", ["units"], ["https://host/sub-01.nwb?secret=1"])
     'read-units-@sub-01'

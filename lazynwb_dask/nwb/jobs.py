@@ -21,14 +21,7 @@ from lazynwb_dask.nwb.version import check_nwb
 
 @dataclass(frozen=True)
 class IndexTable:
-    """The index of the first table or TimeSeries that exists of those at some paths.
-
-    Parameters
-    ----------
-    paths : tuple of str
-    details, allow_external_links : bool
-        See `ColumnIndexer`.
-    """
+    """The index of the first table or TimeSeries that exists at one of the paths. See `ColumnIndexer`."""
 
     paths: tuple[str, ...]
     details: bool = False
@@ -101,15 +94,7 @@ def _paths(
 
 
 def choose(root: h5g.GroupID, paths: Sequence[str], name: str) -> tuple[h5g.GroupID, str] | None:
-    """The group of the first table or TimeSeries that exists of those at some paths, and its path.
-
-    Parameters
-    ----------
-    root : h5py.h5g.GroupID
-    paths : sequence of str
-    name : str
-        The file, for messages.
-    """
+    """The first table or TimeSeries that exists at one of the paths, and its path."""
     for path in paths:
         try:
             found = find(root, path)

@@ -1,8 +1,7 @@
 """TimeSeries in HDF5 files as tables of two columns, `timestamps` and `data`.
 
-Timestamps are stored, often as a link to those of another series, or computed from `starting_time` and its
-`rate`. How stored values become physical ones is kept in the attributes of the table: see
-`lazynwb_dask.nwb.series_view`.
+Timestamps are stored, often as a link to another series, or computed from `starting_time` and `rate`. How
+to convert values to physical units is kept in the table's attributes (`lazynwb_dask.nwb.series_view`).
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ _OF_DATA = ("unit", "conversion", "offset", "resolution")
 def is_series(root: h5g.GroupID, group: h5g.GroupID, path: str) -> bool:
     """Whether a group that is no table is a TimeSeries.
 
-    It has times, or data and a neurodata_type that ends in "Series". (Events of older extensions have times
-    only.)
+    It has times (events of older extensions have no more), or data and a neurodata_type ending in "Series".
     """
     if is_table(group):
         return False
@@ -106,16 +104,7 @@ def _number(text: str | None) -> float:
 
 
 def ramp(start: float, rate: float, rows: int) -> ArrayIndex:
-    """Times at a constant rate, of which nothing is stored.
-
-    Parameters
-    ----------
-    start : float
-        In seconds.
-    rate : float
-        In Hz.
-    rows : int
-    """
+    """Times in seconds from `start` on at a constant rate in Hz, of which nothing is stored."""
     return ArrayIndex.without_chunks(Layout(("ramp", start, rate), rising=True), rows)
 
 

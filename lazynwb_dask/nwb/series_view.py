@@ -1,6 +1,6 @@
 """Views of a TimeSeries: one column for each channel, and values in their unit.
 
-The stored `data` are indexed once. Views are applied afterwards, so that a file's index doesn't depend on them.
+They are applied to the index of the stored `data`, so that a file's index doesn't depend on them.
 """
 
 from __future__ import annotations
@@ -17,20 +17,9 @@ from lazynwb_dask.nwb.series import SERIES
 
 
 def show(table: TableIndex, how: Shown | None, name: str) -> TableIndex:
-    """The index of a TimeSeries with a view of `data`.
+    """The index of a TimeSeries with a view of `data`. `name` is the file, for messages.
 
-    Parameters
-    ----------
-    table : TableIndex
-        As it was indexed.
-    how : Shown or None
-    name : str
-        The file, for messages.
-
-    Raises
-    ------
-    NWBReadError
-        It is no TimeSeries, or its data have no channels or are no numbers.
+    Raises NWBReadError if it is no TimeSeries, or its data have no channels or are no numbers.
     """
     if how is None:
         return table
@@ -79,16 +68,9 @@ def stored_conversion(table: TableIndex) -> tuple[float, float, tuple[float, ...
 
 
 def check_channels(where: str, factors: int, item: Sequence[int]) -> None:
-    """Raise unless there is a factor for each channel. A scalar sample has one channel.
+    """Raise unless there is one factor of channel_conversion for each channel.
 
-    Parameters
-    ----------
-    where : str
-        The series, for messages.
-    factors : int
-        The length of channel_conversion.
-    item : sequence of int
-        The shape of a sample.
+    `item` is the shape of a sample; a scalar one has one channel. `where` is the series, for messages.
     """
     channels = item[0] if item else 1
     if factors != channels:
@@ -117,10 +99,7 @@ def _number(text: str | None, default: float) -> float:
 def show_all(found: Sequence[FileIndex], how: Shown | None) -> list[FileIndex]:
     """Views of many files' TimeSeries. A file that lacks a channel lacks that column.
 
-    Raises
-    ------
-    ColumnNotFoundError
-        No file has a channel.
+    Raises ColumnNotFoundError if no file has a channel.
     """
     if how is None:
         return list(found)
