@@ -63,7 +63,7 @@ class DatasetHeader:
 
 
 def parse_header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None:
-    """The object header at an absolute address; None if libhdf5 has to read it. Raises Miss if it is absent."""
+    """The object header at an absolute address; None if libhdf5 has to read it. Raises Miss if absent."""
     try:
         return _header(sparse, address, base)
     except (ValueError, IndexError, struct.error):  # libhdf5 will say what is wrong

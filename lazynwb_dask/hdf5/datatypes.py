@@ -35,7 +35,7 @@ def element_of(kind: h5t.TypeID, depth: int = 0) -> ElementType:
 
 
 def _extra_bytes(element: ElementType) -> int:
-    """The bytes by which an element in the file is larger than libhdf5's datatype, which is that in memory."""
+    """How many bytes larger an element is in the file than in libhdf5's datatype, which is in memory."""
     if element[0] == "string":
         return element_bytes(element) - _POINTER
     if element[0] == "array":

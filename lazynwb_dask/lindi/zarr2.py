@@ -183,8 +183,8 @@ def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) ->
     """All values of an array in the JSON.
 
     `chunk` gives a chunk's bytes by its place in the grid; None if it was never written. The result has the
-    array's shape: numbers, booleans or bytes as stored, structured for compounds, texts as objects, references
-    as the paths of their targets.
+    array's shape: numbers, booleans or bytes as stored, structured for compounds, texts as objects,
+    references as the paths of their targets.
     """
     texts = array.is_object or array.dtype[1] == "U"
     if texts and array.count > MAX_TEXTS:
