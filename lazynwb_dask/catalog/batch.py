@@ -51,18 +51,12 @@ def batch_of(files: Sequence[Surveyed]) -> tuple[Batch, dict[str, bytes]]:
                 name, writer = writers[table.path]
                 first = writer.rows
                 named, ends = writer.add(table.rows, values, indexes)
-            rows["tables"].append(
-                {
-                    "table": table.path,
-                    "file": number,
-                    "rows": table.rows,
-                    "values": name if named or ends else None,
-                    "first": first,
-                    "notes": _json(table.notes),
-                    "attributes": _json(table.attributes),
-                    "damage": table.damage or None,
-                }
-            )
+            rows["tables"].append({
+                "table": table.path, "file": number, "rows": table.rows,
+                "values": name if named or ends else None, "first": first,
+                "notes": _json(table.notes), "attributes": _json(table.attributes),
+                "damage": table.damage or None,
+            })  # fmt: skip
             for position, column in enumerate(table.columns.values()):
                 row = _column_row(column, variants)
                 row |= {"table": table.path, "file": number, "position": position}
@@ -78,13 +72,11 @@ def batch_of(files: Sequence[Surveyed]) -> tuple[Batch, dict[str, bytes]]:
 
 def _file_row(file: Surveyed) -> dict[str, Any]:
     return {
-        "url": file.source.url,
-        "size": file.source.size,
-        "etag": file.source.etag,
+        "url": file.source.url, "size": file.source.size, "etag": file.source.etag,
         "parts": _json(parts_json(file.source.parts)),
         "session": None if file.problem else json.dumps(file.session),
         "problem": file.problem or None,
-    }
+    }  # fmt: skip
 
 
 def _column_row(column: ColumnIndex, variants: dict[str, int]) -> dict[str, Any]:

@@ -14,9 +14,7 @@ import pyarrow.parquet as pq
 from lazynwb_dask.decode.arrays import Values, arrow
 from lazynwb_dask.storage import parquet
 
-ROW_GROUP = (
-    32_768  # rows of a row group: enough to be worth a request, few enough for one file's sake
-)
+ROW_GROUP = 32_768  # rows: enough to be worth a request, and few if one file's are needed
 
 
 def values_name() -> str:
