@@ -27,11 +27,8 @@ LATE = 64 * 1024  # larger columns (bytes a partition) are read only for the row
 MOST = 1 << 62  # labels of a whole frame
 # The sides whose rows are all in the result.
 _KEPT: Mapping[str, tuple[bool, bool]] = {
-    "inner": (False, False),
-    "left": (True, False),
-    "right": (False, True),
-    "outer": (True, True),
-}
+    "inner": (False, False), "left": (True, False), "right": (False, True), "outer": (True, True),
+}  # fmt: skip
 
 
 class _Pushed(NamedTuple):

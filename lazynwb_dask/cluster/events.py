@@ -37,14 +37,11 @@ class _Watch:
     def events(self) -> list[dict[str, Any]]:
         return [
             {
-                "file": name,
-                "requests": tally.requests,
-                "bytes": tally.bytes,
-                "retries": tally.retries,
-                "seconds": self.ended[name] - self.begun[name],
+                "file": name, "requests": tally.requests, "bytes": tally.bytes,
+                "retries": tally.retries, "seconds": self.ended[name] - self.begun[name],
             }
             for name, tally in self.tallies.items()
-        ]
+        ]  # fmt: skip
 
 
 @contextmanager

@@ -25,18 +25,9 @@ from lazynwb_dask.plan.tasks import Scan
 from lazynwb_dask.predicate.tree import Predicate
 
 __all__ = [
-    "FinalizeCompute",
-    "Loc",
-    "ReadNWB",
-    "collections_to_expr",
-    "ex",
-    "filters_left",
-    "from_scan",
-    "is_computed",
-    "new_collection",
-    "reads",
-    "taken_apart",
-]
+    "FinalizeCompute", "Loc", "ReadNWB", "collections_to_expr", "ex", "filters_left", "from_scan",
+    "is_computed", "new_collection", "reads", "taken_apart",
+]  # fmt: skip
 
 
 def from_scan(scan: Scan, predicate: Predicate | None = None) -> Any:

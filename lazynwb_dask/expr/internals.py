@@ -46,23 +46,7 @@ if _missing:
     )
 
 __all__ = [
-    "AnyExpr",
-    "BlockwiseIO",
-    "DataNode",
-    "FinalizeCompute",
-    "FromGraph",
-    "FunctionMap",
-    "Len",
-    "Loc",
-    "M",
-    "NLargest",
-    "NSmallest",
-    "PropertyMap",
-    "SetIndexBlockwise",
-    "Task",
-    "_tokenize_deterministic",
-    "collections_to_expr",
-    "ex",
-    "methodcaller",
-    "new_collection",
-]
+    "AnyExpr", "BlockwiseIO", "DataNode", "FinalizeCompute", "FromGraph", "FunctionMap", "Len",
+    "Loc", "M", "NLargest", "NSmallest", "PropertyMap", "SetIndexBlockwise", "Task",
+    "_tokenize_deterministic", "collections_to_expr", "ex", "methodcaller", "new_collection",
+]  # fmt: skip

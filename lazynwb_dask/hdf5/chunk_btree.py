@@ -94,15 +94,10 @@ class ChunkBTree:
 
     def _entry_dtype(self) -> np.dtype:
         """A key (size, filter mask, offset in each dimension, 0 for that within an element) and a child."""
-        return np.dtype(
-            [
-                ("size", "<u4"),
-                ("mask", "<u4"),
-                ("start", "<u8", (len(self.chunk),)),
-                ("zero", "<u8"),
-                ("child", "<u8"),
-            ]
-        )
+        return np.dtype([
+            ("size", "<u4"), ("mask", "<u4"), ("start", "<u8", (len(self.chunk),)), ("zero", "<u8"),
+            ("child", "<u8"),
+        ])  # fmt: skip
 
     def _one_chunk(self, node: bytes) -> bool:
         """Take a leaf of one chunk, as most columns have, in less time than many chunks take."""

@@ -28,15 +28,9 @@ MAX_PAYLOAD = 1 << 30
 JOBS: dict[str, type] = {
     job.__name__: job
     for job in (
-        IndexTable,
-        ListChunks,
-        ListObjects,
-        ListSeries,
-        ListTables,
-        NameObjects,
-        ReadSession,
+        IndexTable, ListChunks, ListObjects, ListSeries, ListTables, NameObjects, ReadSession,
     )
-}
+}  # fmt: skip
 _HEAD = struct.Struct("<QQ")
 
 

@@ -26,11 +26,8 @@ MAX_OBJECTS = 100_000
 MAX_DEPTH = 32
 MAX_LINKS = 32
 SOFT_LINK, EXTERNAL, FIELDS, SCALAR = (
-    "_SOFT_LINK",
-    "_EXTERNAL_ARRAY_LINK",
-    "_COMPOUND_DTYPE",
-    "_SCALAR",
-)
+    "_SOFT_LINK", "_EXTERNAL_ARRAY_LINK", "_COMPOUND_DTYPE", "_SCALAR",
+)  # fmt: skip
 _TEMPLATE = re.compile(r"\{\{ *(\w+) *\}\}")
 _BASE64 = "base64:"
 _LEFT_OUT = "specifications"  # schemas, which no table needs

@@ -31,12 +31,8 @@ MAX_DIMENSIONS = 32
 _DTYPE = re.compile(r"[<>|=][biufcSU]\d{1,9}|\|O")
 _NAME = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|bool")
 _CODECS = {
-    "shuffle": SHUFFLE,
-    "zlib": DEFLATE,
-    "fletcher32": FLETCHER32,
-    "zstd": ZSTD,
-    "blosc": BLOSC,
-}
+    "shuffle": SHUFFLE, "zlib": DEFLATE, "fletcher32": FLETCHER32, "zstd": ZSTD, "blosc": BLOSC,
+}  # fmt: skip
 _JSON = ("json2", "json")
 REFERENCE = "<REFERENCE>"
 _TARGET = pa.struct([("_REFERENCE", pa.struct([("path", pa.string())]))])

@@ -29,14 +29,10 @@ def pack_table(table: TableIndex, parts: list[bytes]) -> dict[str, Any]:
             ]
         )  # fmt: skip
     return {
-        "path": table.path,
-        "rows": table.rows,
-        "columns": columns,
-        "notes": table.notes,
-        "attributes": table.attributes,
-        "damage": table.damage,
+        "path": table.path, "rows": table.rows, "columns": columns, "notes": table.notes,
+        "attributes": table.attributes, "damage": table.damage,
         "layouts": [layout_json(layout) for layout in layouts],
-    }
+    }  # fmt: skip
 
 
 def unpack_table(

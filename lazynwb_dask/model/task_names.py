@@ -8,9 +8,7 @@ from itertools import takewhile
 
 from lazynwb_dask.model.source import shown
 
-LONGEST = (
-    60  # characters of either part, since workers that spill to disk use task names as file names
-)
+LONGEST = 60  # characters of either part: workers that spill to disk use them in file names
 
 
 def words(path: str) -> list[str]:

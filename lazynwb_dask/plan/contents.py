@@ -18,21 +18,11 @@ from lazynwb_dask.plan.each_file import each_file
 from lazynwb_dask.storage.access import FileAccess
 
 COLUMNS = {  # with the pandas dtype of each
-    "path": "string",
-    "kind": "string",
-    "neurodata_type": "string",
-    "rows": "Int64",
-    "shape": "object",
-    "dtype": "string",
-    "columns": "object",
-    "stored_bytes": "Int64",
-    "decoded_bytes": "Int64",
-    "rate": "float64",
-    "timestamps": "string",
-    "unit": "string",
-    "description": "string",
-    "problem": "string",
-}
+    "path": "string", "kind": "string", "neurodata_type": "string", "rows": "Int64",
+    "shape": "object", "dtype": "string", "columns": "object", "stored_bytes": "Int64",
+    "decoded_bytes": "Int64", "rate": "float64", "timestamps": "string", "unit": "string",
+    "description": "string", "problem": "string",
+}  # fmt: skip
 _ICONS = {TABLE: "▦", TIMESERIES: "∿", OTHER: "▪"}
 
 

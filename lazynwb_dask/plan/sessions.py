@@ -31,44 +31,25 @@ TIME = pa.timestamp("us", "UTC")
 _TEXT, _TEXTS, _TIMES = pa.string(), pa.list_(pa.string()), pa.list_(TIME)
 
 _OF_SESSION: Mapping[tuple[str, str], pa.DataType] = {
-    ("/", "identifier"): _TEXT,
-    ("/general", "session_id"): _TEXT,
-    ("/", "session_start_time"): TIME,
-    ("/", "session_description"): _TEXT,
-    ("/", "timestamps_reference_time"): TIME,
-    ("/", "file_create_date"): _TIMES,
-    ("/general", "experiment_description"): _TEXT,
-    ("/general", "experimenter"): _TEXTS,
-    ("/general", "institution"): _TEXT,
-    ("/general", "lab"): _TEXT,
-    ("/general", "keywords"): _TEXTS,
-    ("/general", "notes"): _TEXT,
-    ("/general", "pharmacology"): _TEXT,
-    ("/general", "protocol"): _TEXT,
-    ("/general", "related_publications"): _TEXTS,
-    ("/general", "data_collection"): _TEXT,
-    ("/general", "slices"): _TEXT,
-    ("/general", "source_script"): _TEXT,
-    ("/general", "stimulus"): _TEXT,
-    ("/general", "surgery"): _TEXT,
-    ("/general", "virus"): _TEXT,
+    ("/", "identifier"): _TEXT, ("/general", "session_id"): _TEXT,
+    ("/", "session_start_time"): TIME, ("/", "session_description"): _TEXT,
+    ("/", "timestamps_reference_time"): TIME, ("/", "file_create_date"): _TIMES,
+    ("/general", "experiment_description"): _TEXT, ("/general", "experimenter"): _TEXTS,
+    ("/general", "institution"): _TEXT, ("/general", "lab"): _TEXT,
+    ("/general", "keywords"): _TEXTS, ("/general", "notes"): _TEXT,
+    ("/general", "pharmacology"): _TEXT, ("/general", "protocol"): _TEXT,
+    ("/general", "related_publications"): _TEXTS, ("/general", "data_collection"): _TEXT,
+    ("/general", "slices"): _TEXT, ("/general", "source_script"): _TEXT,
+    ("/general", "stimulus"): _TEXT, ("/general", "surgery"): _TEXT, ("/general", "virus"): _TEXT,
     ("/", "nwb_version"): _TEXT,
-}
+}  # fmt: skip
 _OF_SUBJECT: Mapping[tuple[str, str], pa.DataType] = {
     (SUBJECT, name): TIME if name == "date_of_birth" else _TEXT
     for name in (
-        "subject_id",
-        "age",
-        "age_reference",
-        "date_of_birth",
-        "description",
-        "genotype",
-        "sex",
-        "species",
-        "strain",
-        "weight",
+        "subject_id", "age", "age_reference", "date_of_birth", "description", "genotype", "sex",
+        "species", "strain", "weight",
     )
-}
+}  # fmt: skip
 _STANDARD = {**_OF_SESSION, **_OF_SUBJECT}
 
 

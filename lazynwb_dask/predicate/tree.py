@@ -26,28 +26,14 @@ from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.util.suggest import near_or_all
 
 BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "//": operator.floordiv,
-    "%": operator.mod,
-    "**": operator.pow,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "&": operator.and_,
-    "|": operator.or_,
-    "^": operator.xor,
-}
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+    "//": operator.floordiv, "%": operator.mod, "**": operator.pow, "<": operator.lt,
+    "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+    "&": operator.and_, "|": operator.or_, "^": operator.xor,
+}  # fmt: skip
 UNARY: Mapping[str, Callable[[Any], Any]] = {
-    "~": operator.invert,
-    "-": operator.neg,
-    "+": operator.pos,
-}
+    "~": operator.invert, "-": operator.neg, "+": operator.pos,
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------- the tree

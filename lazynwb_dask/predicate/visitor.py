@@ -15,11 +15,8 @@ _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _SYMBOLS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _MISSING = {"isna": True, "isnull": True, "notna": False, "notnull": False}
 _INCLUSIVE = {
-    "both": (">=", "<="),
-    "left": (">=", "<"),
-    "right": (">", "<="),
-    "neither": (">", "<"),
-}
+    "both": (">=", "<="), "left": (">=", "<"), "right": (">", "<="), "neither": (">", "<"),
+}  # fmt: skip
 
 
 class Visitor(ABC, Generic[T]):

@@ -139,13 +139,9 @@ def _records(variants: Any, layouts: list[Layout], buffers: list[bytes]) -> Reco
 def _request_json(request: TableRequest) -> list[Any]:
     view = request.view
     return [
-        request.table_names,
-        request.blocksize,
-        request.on_missing,
-        request.on_error,
-        request.allow_external_links,
-        None if view is None else [view.channels, view.scaled],
-    ]
+        request.table_names, request.blocksize, request.on_missing, request.on_error,
+        request.allow_external_links, None if view is None else [view.channels, view.scaled],
+    ]  # fmt: skip
 
 
 def _request_of(data: list[Any]) -> TableRequest:

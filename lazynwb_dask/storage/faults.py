@@ -16,46 +16,21 @@ Kind = Literal["missing", "forbidden", "changed", "truncated", "transient", "cre
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 # By name, so that no client library needs to be imported to classify its exceptions.
-_TRANSIENT = frozenset(
-    {
-        "TimeoutError",
-        "ConnectionError",
-        "ClientConnectionError",
-        "ClientPayloadError",
-        "HTTPClientError",
-        "EOFError",
-        "IncompleteRead",
-        "IncompleteReadError",
-        "ResponseParserError",
-        "BadStatusLine",
-        "ServerError",
-    }
-)
+_TRANSIENT = frozenset({
+    "TimeoutError", "ConnectionError", "ClientConnectionError", "ClientPayloadError",
+    "HTTPClientError", "EOFError", "IncompleteRead", "IncompleteReadError", "ResponseParserError",
+    "BadStatusLine", "ServerError",
+})  # fmt: skip
 _NO_CREDENTIALS = frozenset({"NoCredentialsError"})
-_BAD_CREDENTIALS = frozenset(
-    {
-        "PartialCredentialsError",
-        "CredentialRetrievalError",
-        "TokenRetrievalError",
-        "NoAuthTokenError",
-        "ProfileNotFound",
-        "SSOError",
-        "LoginError",
-        "RefreshError",
-        "DefaultCredentialsError",
-    }
-)
-_TRANSIENT_CODES = frozenset(
-    {
-        "SlowDown",
-        "RequestTimeout",
-        "InternalError",
-        "ServiceUnavailable",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-    }
-)
+_BAD_CREDENTIALS = frozenset({
+    "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
+    "NoAuthTokenError", "ProfileNotFound", "SSOError", "LoginError", "RefreshError",
+    "DefaultCredentialsError",
+})  # fmt: skip
+_TRANSIENT_CODES = frozenset({
+    "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling",
+    "ThrottlingException", "RequestLimitExceeded",
+})  # fmt: skip
 
 
 class Fault(Exception):

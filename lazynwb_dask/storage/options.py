@@ -31,49 +31,16 @@ POOL = 1024
 CONNECT_TIMEOUT, READ_TIMEOUT = 20, 300
 
 # Options that can be shown and sent to anyone. What isn't listed is treated as a secret.
-_PUBLIC = frozenset(
-    {
-        "anon",
-        "access",
-        "block_size",
-        "cache_regions",
-        "cache_type",
-        "consistency",
-        "default_block_size",
-        "default_cache_type",
-        "default_fill_cache",
-        "encoded",
-        "listings_expiry_time",
-        "local_expiry_check",
-        "max_concurrency",
-        "max_paths",
-        "profile",
-        "project",
-        "region_name",
-        "requester_pays",
-        "same_scheme",
-        "simple_links",
-        "target_protocol",
-        "trust_env",
-        "use_listings_cache",
-        "use_ssl",
-        "verify",
-        "version_aware",
-        "account_name",
-        "addressing_style",
-        "connect_timeout",
-        "max_attempts",
-        "max_pool_connections",
-        "mode",
-        "parameter_validation",
-        "read_timeout",
-        "signature_version",
-        "tcp_keepalive",
-        "total_max_attempts",
-        "use_dualstack_endpoint",
-        "use_fips_endpoint",
-    }
-)
+_PUBLIC = frozenset({
+    "anon", "access", "block_size", "cache_regions", "cache_type", "consistency",
+    "default_block_size", "default_cache_type", "default_fill_cache", "encoded",
+    "listings_expiry_time", "local_expiry_check", "max_concurrency", "max_paths", "profile",
+    "project", "region_name", "requester_pays", "same_scheme", "simple_links", "target_protocol",
+    "trust_env", "use_listings_cache", "use_ssl", "verify", "version_aware", "account_name",
+    "addressing_style", "connect_timeout", "max_attempts", "max_pool_connections", "mode",
+    "parameter_validation", "read_timeout", "signature_version", "tcp_keepalive",
+    "total_max_attempts", "use_dualstack_endpoint", "use_fips_endpoint",
+})  # fmt: skip
 _PUBLIC_URLS = frozenset({"endpoint_url"})
 _NESTED = frozenset(
     {"client_kwargs", "config_kwargs", "s3", "retries", "target_options", "remote_options"}
@@ -333,10 +300,7 @@ def _completed(protocol: str, options: dict[str, Any]) -> dict[str, Any]:
             "signature_version": "s3v4",  # for signed URLs too, which else are of the old kind
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
-            "retries": {
-                "total_max_attempts": 1,
-                "mode": "standard",
-            },  # the reader repeats, and counts
+            "retries": {"total_max_attempts": 1, "mode": "standard"},  # the reader retries itself
         }
         options = {**options, "config_kwargs": {**config, **(options.get("config_kwargs") or {})}}
         if not _has_identity(options) and _identity(options) in _anonymous:

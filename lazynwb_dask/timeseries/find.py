@@ -14,11 +14,7 @@ from lazynwb_dask.nwb.series import SERIES
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.suggest import did_you_mean, listed
 
-_LINKS = (
-    "acquisition",
-    "stimulus/presentation",
-    "stimulus/templates",
-)  # groups that hold links to series
+_LINKS = ("acquisition", "stimulus/presentation", "stimulus/templates")  # with links to series
 
 
 def find(
