@@ -422,7 +422,5 @@ def test_a_listing_is_retried_and_its_errors_are_ours(range_server: RangeServer)
     assert retried("memory://x", FileAccess(Options(), how), shaky) == "/x"
     calls.clear()
     with pytest.raises(NWBReadError, match="listing can't be read: 2 attempts"):
-        retried(
-            "memory://x", FileAccess(FileAccess(Options(), Settings(retries=1, pause=0.01))), shaky
-        )
+        retried("memory://x", FileAccess(Options(), Settings(retries=1, pause=0.01)), shaky)
     assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"
