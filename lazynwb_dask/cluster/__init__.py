@@ -1,4 +1,1 @@
-"""What a task knows of the Dask worker that runs it, and what it reports to the client.
-
-The one room that uses distributed.
-"""
+"""Clients, workers and events of Dask's distributed scheduler."""

@@ -1,4 +1,4 @@
-"""The plugin that puts secrets into workers. Imported only where there is a cluster."""
+"""The worker plugin that holds secrets. Imported only where there is a cluster, as it needs distributed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lazynwb_dask.storage.options import remember
 
 
 class Secrets(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped here
-    """Puts secrets into the vault of each worker that there is or will be."""
+    """Adds secrets to those that `storage.options` keeps in each worker, also in workers that start later."""
 
     idempotent = True
 

@@ -1,4 +1,4 @@
-"""The active Dask cluster, if there is one."""
+"""The client of the active Dask cluster, and the worker that runs the current task."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def this_worker() -> Any:
 
 
 def memory() -> Bounds | None:
-    """What the worker of the current task may use; None elsewhere, or where there is no limit."""
+    """The memory limit of the worker that runs the current task; None elsewhere, or without a limit."""
     worker = this_worker()
     limit = None if worker is None else worker.memory_manager.memory_limit
     if not limit:
@@ -53,10 +53,10 @@ def memory() -> Bounds | None:
 
 
 def _spill(worker: Any) -> bool:
-    """Have one result written to the worker's disk, as Dask does when memory runs short."""
+    """Write one result to the worker's disk, as Dask does when memory runs short. Return whether it was."""
     data, done = worker.data, Future[bool]()
     if not hasattr(data, "evict"):
-        return False  # the worker was told to keep all in memory
+        return False  # the worker is configured to keep all in memory
 
     def evict() -> None:
         moved = False
@@ -72,7 +72,7 @@ def _spill(worker: Any) -> bool:
 
 
 def memory_per_thread() -> int | None:
-    """Bytes for each thread of the active cluster's workers, of the one that has least; None without."""
+    """The least memory per thread of the active cluster's workers; None without a cluster or a limit."""
     client = active_client()
     if client is None:
         return None
@@ -82,9 +82,9 @@ def memory_per_thread() -> int | None:
 
 
 def cancelled_check() -> Callable[[], bool] | None:
-    """Whether the current task was cancelled: a question that may be asked again and again while it runs.
+    """A function that returns whether the current task was cancelled; None where tasks can't be.
 
-    Dask does not interrupt tasks. None where tasks can't be cancelled.
+    Dask does not interrupt tasks: reads call the function while they wait.
     """
     worker = this_worker()
     if worker is None:
@@ -96,11 +96,11 @@ def cancelled_check() -> Callable[[], bool] | None:
     if key is None or key not in tasks:
         return None
 
-    def ask() -> bool:
+    def check() -> bool:
         task = tasks.get(key)
         return task is None or task.state == "cancelled"
 
-    return ask
+    return check
 
 
 _compared: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a task knows of where it runs, and what it tells of what it did: events of Dask's scheduler."""
+"""What each task did to which file, as events of Dask's scheduler."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.counters import Tally
 
 TOPIC = "lazynwb-dask"
-"""The topic of the events: ``client.get_events("lazynwb-dask")``."""
+"""The topic of the events, for ``client.get_events``."""
 
 
 @dataclass
@@ -49,12 +49,12 @@ class _Watch:
 
 @contextmanager
 def observed() -> Iterator[Settings]:
-    """The settings of a task's reads. What these do to each file becomes an event, where there is a worker.
+    """Log what a task's reads do to each file as an event of the worker, if there is one.
 
     Yields
     ------
     Settings
-        With which reads end soon after the task is cancelled.
+        For these reads. With them a read ends soon after the task is cancelled.
     """
     settings, worker = config.settings(), cluster.this_worker()
     if worker is None:

@@ -1,4 +1,4 @@
-"""Any scan, read: a table's by its partitions, others as they know themselves."""
+"""Read any kind of scan."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def execute(
     limit: Limit | None,
     settings: Settings,
 ) -> pd.DataFrame:
-    """All partitions of a scan, one after the other, as a frame. Files that are left out are told of."""
+    """Read all partitions of a scan into one frame. Files that are left out are reported."""
     if not isinstance(scan, Scan):
         frame: pd.DataFrame = scan.read(columns, predicate, limit, settings)
         return frame
     failed: list[Failure] = []
-    lacking: list[Failure] = []
-    frame = read_parts(scan, columns, predicate, limit, settings, failed, lacking)
+    missing: list[Failure] = []
+    frame = read_parts(scan, columns, predicate, limit, settings, failed, missing)
     if failed:
         report_failures(scan.origin or scan.token, failed)
-    if lacking:
-        report_missing(scan.origin or scan.token, lacking)
+    if missing:
+        report_missing(scan.origin or scan.token, missing)
     return frame

@@ -1,41 +1,28 @@
-"""Sends secrets to the workers of a Dask cluster."""
+"""Send secrets to the workers of the active Dask cluster."""
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Mapping
-from typing import Any
 
+from lazynwb_dask.cluster.client import active_client
 from lazynwb_dask.storage.options import Options
 
 _sent: set[tuple[str, str]] = set()
 
 
 def share(options: Options) -> None:
-    """Give secrets to the workers of the active Dask cluster, later ones included.
+    """Send the secrets of some options to all workers of the active cluster, also to those that start later.
 
-    They are sent over the cluster's own connections (choose TLS where that matters), once per client.
+    They travel over the cluster's own connections (use TLS where that matters), each once per client.
     Without a cluster, or without secrets, nothing happens.
     """
-    held = options.secrets
-    if held and "distributed" in sys.modules:
-        send(held)
-
-
-def send(held: Mapping[str, dict[str, Any]]) -> None:
-    """Share secrets with the active cluster, each of them once per client."""
+    held, client = options.secrets, active_client()
+    if not held or client is None or client.status != "running":
+        return
     import cloudpickle  # type: ignore[import-untyped]  # comes with Dask
-    from distributed import default_client
 
     from lazynwb_dask.cluster._plugin import Secrets
 
-    try:
-        client = default_client()
-    except ValueError:  # no client
-        return
-    if client.asynchronous or client.status != "running":
-        return
     for token, secret in held.items():
         if (client.id, token) in _sent:
             continue
@@ -46,7 +33,7 @@ def send(held: Mapping[str, dict[str, Any]]) -> None:
             warnings.warn(
                 "storage_options hold an object that can't be sent to Dask's workers "
                 f"({type(error).__name__}): they will need credentials of their own.",
-                stacklevel=4,
+                stacklevel=3,
             )
         else:
             client.register_plugin(plugin, name=f"lazynwb-dask-{token[:16]}")

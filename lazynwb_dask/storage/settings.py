@@ -1,4 +1,4 @@
-"""How reads behave, and whom they tell of what they do."""
+"""How reads behave, and what observes them."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Settings:
         Whether to take the timestamps of TimeSeries to rise, as NWB asks, as long as none that are
         looked at fall.
     memory : Memory, optional
-        Asked before memory is taken, where that is limited.
+        Called before memory is taken, where that is limited.
     observer : callable, optional
-        Told of what happens to which file, as the counters of the process are.
+        Called with the name of a file and what was done to it, as the counters of the process are.
     cancelled : callable, optional
-        Asked a few times a second while a read waits: whether nobody wants its result any more.
+        Called a few times a second while a read waits. Returns True if the read is to end.
     """
 
     connections: int = 64
