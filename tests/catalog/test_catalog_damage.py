@@ -166,6 +166,7 @@ def test_damage_in_a_store_is_told_in_the_same_way(
             units.compute()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_what_is_indexed_is_kept_whenever_a_build_is_interrupted(
     range_server: RangeServer, tmp_path: Path
 ) -> None:

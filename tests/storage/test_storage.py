@@ -363,6 +363,7 @@ INTERRUPTED = """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_requests(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     server.behaviour.latency = 0.2
