@@ -19,6 +19,7 @@ from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
+from lazynwb_dask.util import lru
 
 
 @functools.cache
@@ -43,13 +44,13 @@ def get(key: str) -> Any:
 
 
 def settings() -> Settings:
-    """What reading needs of the configuration."""
+    """What reading needs of the configuration. What this process remembers is limited by it from now on."""
+    lru.set_limit(parse_bytes(get("memory-cache")))
     plain = Settings(
         connections=int(get("connections")),
         gap=parse_bytes(get("gap")),
         split=parse_bytes(get("split")),
         in_flight=parse_bytes(get("in-flight")),
-        keep=parse_bytes(get("keep")),
         timeout=float(parse_timedelta(get("timeout"))),
         retries=int(get("retries")),
         deadline=float(parse_timedelta(get("deadline"))),

@@ -28,7 +28,7 @@ from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
 from lazynwb_dask.catalog.reader import IndexReader
 from lazynwb_dask.catalog.survey import Surveyed, survey
 from lazynwb_dask.catalog.tables_schema import BATCHES
-from lazynwb_dask.cluster.client import active_client, cancelled_check
+from lazynwb_dask.cluster.client import active_client, cancellation_check
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
@@ -300,7 +300,7 @@ def _by_cluster(
 def _make_there(sources: Sequence[Source], url: str, options: Options, keeps: Keeps) -> _Made:
     """On a worker, by its own settings."""
     folder = Folder(url, config.file_access(options))
-    return make_batch(sources, folder, keeps, _threads(), cancelled_check())
+    return make_batch(sources, folder, keeps, _threads(), cancellation_check())
 
 
 def make_batch(
@@ -315,7 +315,7 @@ def make_batch(
     Once the build is `stopped` no other file is begun, and reads that go on end. What was found until then is
     written, for the build that goes on from there, and `ReadCancelled` is raised.
     """
-    access = folder.access.with_settings(cancelled=stopped)
+    access = folder.access.with_settings(is_cancelled=stopped)
 
     def is_over() -> bool:
         return stopped is not None and stopped()

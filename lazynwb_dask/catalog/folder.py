@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
-from lazynwb_dask.storage import Request, fetch, listed, open_source, parquet
+from lazynwb_dask.storage import Request, fetch, open_source, parquet, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.parquet import ParquetFile
 from lazynwb_dask.util.threads import at_once
@@ -105,7 +105,7 @@ class Folder:
 
     def _put(self, name: str, put: Callable[[AbstractFileSystem, str], None]) -> None:
         try:
-            listed(self.url_of(name), self.access, put)
+            retried(self.url_of(name), self.access, put)
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
                 f"{shown(self.url)}: a catalog can't be written there: there is no such bucket or "
@@ -118,7 +118,7 @@ class Folder:
             path = self.url_of(folder)
             names = os.listdir(path) if os.path.isdir(path) else []
         else:
-            names = listed(self.url_of(folder), self.access, _names)
+            names = retried(self.url_of(folder), self.access, _names)
         return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
 
     def remove(self, names: Iterable[str]) -> None:
@@ -130,7 +130,7 @@ class Folder:
             if is_local(self.url):
                 os.unlink(self.url_of(name))
             else:
-                listed(self.url_of(name), self.access, _delete)
+                retried(self.url_of(name), self.access, _delete)
         except (OSError, NWBReadError):
             return
 

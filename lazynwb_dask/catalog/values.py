@@ -85,7 +85,7 @@ def written(table: pa.Table, group: int) -> bytes:
         table, sink, row_group_size=group, compression="zstd", use_dictionary=texts,
         write_statistics=False, write_page_checksum=True,
     )  # fmt: skip
-    return parquet.sealed(sink.getvalue())
+    return parquet.with_checksum(sink.getvalue())
 
 
 def _repeats(kind: pa.DataType) -> bool:

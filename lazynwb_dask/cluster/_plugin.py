@@ -7,7 +7,7 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin
 
-from lazynwb_dask.storage.options import remember
+from lazynwb_dask.storage.options import add_secrets
 
 
 class Secrets(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped here
@@ -22,4 +22,4 @@ class Secrets(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped her
         return "Secrets()"
 
     def setup(self, worker: Worker) -> None:
-        remember(self._held)
+        add_secrets(self._held)

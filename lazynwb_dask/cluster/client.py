@@ -5,15 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from lazynwb_dask._version import __version__
-from lazynwb_dask.storage.memory_budget import Bounds
+from lazynwb_dask.storage.memory_budget import ProcessMemory, release
 
-SPILLING = 10.0  # seconds that one result may take on its way to the disk
 COMPARING = 10.0  # seconds that a cluster may take to say which versions it has
 PACKAGE = "lazynwb_dask"
 
@@ -43,32 +40,44 @@ def this_worker() -> Any:
         return None
 
 
-def memory() -> Bounds | None:
+def memory() -> ProcessMemory | None:
     """What the worker of the current task may use; None elsewhere, or where there is no limit."""
     worker = this_worker()
     limit = None if worker is None else worker.memory_manager.memory_limit
     if not limit:
         return None
-    return Bounds(limit, worker.monitor.get_process_memory, partial(_spill, worker))
+    _release_while_paused(worker)
+    return ProcessMemory(limit, worker.monitor.get_process_memory, partial(_movable, worker))
 
 
-def _spill(worker: Any) -> bool:
-    """Have one result written to the worker's disk, as Dask does when memory runs short."""
-    data, done = worker.data, Future[bool]()
-    if not hasattr(data, "evict"):
-        return False  # the worker was told to keep all in memory
+def _movable(worker: Any) -> int:
+    """Bytes of results that Dask writes to the worker's disk when its memory runs short."""
+    in_memory = getattr(
+        worker.data, "fast", None
+    )  # absent where the worker is to keep all in memory
+    return int(getattr(in_memory, "total_weight", 0))
 
-    def evict() -> None:
-        moved = False
-        try:
-            moved = bool(data.fast) and data.evict() >= 0
-        finally:
-            done.set_result(moved)
 
-    worker.loop.add_callback(evict)
-    with suppress(TimeoutError):
-        return done.result(SPILLING)
-    return False
+def _release_while_paused(worker: Any) -> None:
+    """Have freed memory given back to the system as long as Dask has paused a worker.
+
+    Arrow would not give it back, as nothing asks for more while no task runs, and the worker would stay
+    paused for ever.
+    """
+    from distributed.core import Status
+    from tornado.ioloop import PeriodicCallback
+
+    name = "lazynwb-dask-release"
+    if name in worker.periodic_callbacks:
+        return
+
+    def look() -> None:
+        if worker.status == Status.paused:
+            release()
+
+    callback = PeriodicCallback(look, 1000)
+    if worker.periodic_callbacks.setdefault(name, callback) is callback:
+        worker.loop.add_callback(callback.start)
 
 
 def memory_per_thread() -> int | None:
@@ -81,8 +90,8 @@ def memory_per_thread() -> int | None:
     return min(shares, default=None)
 
 
-def cancelled_check() -> Callable[[], bool] | None:
-    """Whether the current task was cancelled: a question that may be asked again and again while it runs.
+def cancellation_check() -> Callable[[], bool] | None:
+    """A function that returns whether the current task was cancelled, to be called again and again meanwhile.
 
     Dask does not interrupt tasks. None where tasks can't be cancelled.
     """
@@ -96,11 +105,11 @@ def cancelled_check() -> Callable[[], bool] | None:
     if key is None or key not in tasks:
         return None
 
-    def ask() -> bool:
+    def is_cancelled() -> bool:
         task = tasks.get(key)
         return task is None or task.state == "cancelled"
 
-    return ask
+    return is_cancelled
 
 
 _compared: set[str] = set()

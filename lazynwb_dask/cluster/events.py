@@ -62,7 +62,7 @@ def observed() -> Iterator[Settings]:
         return
     watch = _Watch()
     try:
-        yield replace(settings, observer=watch.count, cancelled=cluster.cancelled_check())
+        yield replace(settings, report=watch.count, is_cancelled=cluster.cancellation_check())
     finally:
         if watch.tallies:
             worker.log_event(TOPIC, watch.events())

@@ -34,7 +34,7 @@ def read(scan: Scan, selection: Selection) -> pd.DataFrame:
             int(COPIED * expected(scan, selection)),
             lambda share: execute(scan, selection, replace(limited, memory=share)),
             _way_out(scan),
-            settings.cancelled,
+            settings.is_cancelled,
         )
 
 

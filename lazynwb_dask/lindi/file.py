@@ -32,7 +32,7 @@ from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.nwb.jobs import ListChunks
 from lazynwb_dask.storage import Request, fetch, open_source
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 R = TypeVar("R")
 
@@ -43,8 +43,8 @@ MEMORY = 6  # bytes of parsed JSON for each byte of text, about
 _STORES = frozenset({"http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 _POINTERS = ("string", "sequence")
 
-_contents: LRU[Contents] = LRU(256 << 20)
-_values: LRU[np.ndarray] = LRU(64 << 20)
+_contents = Cache[Contents]("LINDI files")
+_values = Cache[np.ndarray]("LINDI values")
 
 
 # --------------------------------------------------------------------------------------------- the file
@@ -166,7 +166,10 @@ class Lindi:
             what = "a local file" if local else "a store that such files don't name"
             self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
             return None
-        if self.access.options.is_loose(url) and urlsplit(url).netloc != urlsplit(here).netloc:
+        if (
+            self.access.options.exposes_secrets(url)
+            and urlsplit(url).netloc != urlsplit(here).netloc
+        ):
             raise NWBReadError(
                 f"{self.name}: it names {shown(url)}, to which the secrets in storage_options would "
                 "be sent; give them by the beginning of the URL that they are meant for, as in "

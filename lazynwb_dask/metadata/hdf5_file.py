@@ -54,9 +54,7 @@ class HDF5File:
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
                 if sparse.size > WHOLE:
-                    block_cache.keep(
-                        self.source, sparse.block, sparse.present, self.access.settings
-                    )
+                    block_cache.keep(self.source, sparse.block, sparse.present)
                 return result
             if self._tail is not None:
                 sparse.need(self._tail, sparse.size)

@@ -15,12 +15,12 @@ from lazynwb_dask.storage import Request, fetch, parquet
 from lazynwb_dask.storage import block_cache as kept
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 FEW = 1 << 20  # bytes that are looked at in a moment
 
-_chunks: LRU[Extents] = LRU(64 << 20)
-_paths: LRU[str] = LRU(16 << 20)
+_chunks = Cache[Extents]("chunk maps")
+_paths = Cache[str]("paths of objects")
 _turn = Lock()
 
 

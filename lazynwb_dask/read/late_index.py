@@ -13,9 +13,9 @@ from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
-_tables: LRU[TableIndex] = LRU(64 << 20)
+_tables = Cache[TableIndex]("tables")
 
 
 def indexed_part(part: Part, scan: Scan, access: FileAccess, lacking: list[Failure]) -> Part:

@@ -25,7 +25,7 @@ from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.steps import Steps
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 if TYPE_CHECKING:
     from lazynwb_dask.scan.records import Part
@@ -34,7 +34,7 @@ PAGE = 8192  # rows that are looked at together, where no chunk has more
 SMALL = 4  # a series of so few pages is read whole
 FEW = 4  # guesses by the even passing of time, before the range is halved each time
 
-_pages: LRU[np.ndarray] = LRU(32 << 20)
+_pages = Cache[np.ndarray]("timestamps")
 _locks = [Lock() for _ in range(64)]
 
 

@@ -18,7 +18,7 @@ from lazynwb_dask.sources.listing import (
     list_store,
     names_many,
 )
-from lazynwb_dask.storage import listed
+from lazynwb_dask.storage import retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once
 
@@ -102,7 +102,7 @@ def _find(named: str, access: FileAccess) -> list[Source]:
     if is_local(named):
         found = _find_local(named)
     elif names_many(named):
-        found = listed(named, access, partial(list_store, named))
+        found = retried(named, access, partial(list_store, named))
     else:
         return [Source(named.rstrip("/"))]
     if not found:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lazynwb_dask.errors import NWBError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.sources.listing import list_keys
-from lazynwb_dask.storage import listed, open_source
+from lazynwb_dask.storage import open_source, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.responses import validator_of
 from lazynwb_dask.util.threads import at_once
@@ -77,7 +77,7 @@ def _from_listing(sources: Sequence[Source], access: FileAccess) -> dict[Source,
         }
 
     try:
-        found = listed(start, access, partial(ask))
+        found = retried(start, access, partial(ask))
     except NWBError:
         return {}  # not everyone who may read may list
     known = {}

@@ -1,10 +1,11 @@
-"""The only door to bytes: concurrent, checked, repeated and counted range reads of any file.
+"""Range reads of any file, concurrent, checked, repeated after faults, and counted. All bytes come this way.
 
 Nothing here knows what the bytes mean.
 """
 
 from lazynwb_dask.storage.coalesce import Request
 from lazynwb_dask.storage.counters import counters, record
-from lazynwb_dask.storage.fetch import Settings, fetch, listed, open_source
+from lazynwb_dask.storage.fetch import fetch, open_source, retried
+from lazynwb_dask.storage.settings import Settings
 
-__all__ = ["Request", "Settings", "counters", "fetch", "listed", "open_source", "record"]
+__all__ = ["Request", "Settings", "counters", "fetch", "open_source", "record", "retried"]

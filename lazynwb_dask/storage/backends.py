@@ -13,7 +13,15 @@ from weakref import WeakKeyDictionary
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault, fault_of
 from lazynwb_dask.storage.http_body import receive_body
-from lazynwb_dask.storage.responses import READ, Answer, Ask, checked, is_etag, known, validator
+from lazynwb_dask.storage.responses import (
+    READ,
+    RangeRequest,
+    RangeResponse,
+    checked,
+    is_etag,
+    known,
+    validator,
+)
 from lazynwb_dask.storage.s3 import read_s3
 from lazynwb_dask.util.locks import Lock
 
@@ -21,7 +29,9 @@ if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
 
-async def read(filesystem: AbstractFileSystem, path: str, ask: Ask, threads: Executor) -> Answer:
+async def read(
+    filesystem: AbstractFileSystem, path: str, request: RangeRequest, threads: Executor
+) -> RangeResponse:
     """Read one range, once.
 
     Runs on fsspec's event loop; filesystems that block are read in ``threads``.
@@ -36,31 +46,31 @@ async def read(filesystem: AbstractFileSystem, path: str, ask: Ask, threads: Exe
         protocols = {cls.protocol} if isinstance(cls.protocol, str) else set(cls.protocol)
         inner = filesystem.__dict__.get("fs")
         if "http" in protocols and cls.async_impl:
-            return await _http(filesystem, path, ask)
+            return await _http(filesystem, path, request)
         if "s3" in protocols and cls.async_impl:
-            return await read_s3(filesystem, path, ask)
+            return await read_s3(filesystem, path, request)
         if cls.async_impl and (inner is None or inner.async_impl):
-            return await _asynchronous(filesystem, path, ask)
+            return await _asynchronous(filesystem, path, request)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads, _blocking, filesystem, path, ask)
+        return await loop.run_in_executor(threads, _blocking, filesystem, path, request)
     except Exception as error:
         fault = fault_of(error)
     raise fault  # outside the handler: the original must not hang on to it
 
 
-async def _http(filesystem: Any, path: str, ask: Ask) -> Answer:
+async def _http(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
     from aiohttp import ClientTimeout
 
     keywords = dict(filesystem.kwargs)
     keywords.setdefault("timeout", ClientTimeout(total=None))  # the clock below is ours
     headers = {
         **keywords.pop("headers", {}),
-        "Range": f"bytes={ask.start}-{ask.stop - 1}",
+        "Range": f"bytes={request.start}-{request.stop - 1}",
         "Accept-Encoding": "identity",
     }
-    if ask.etag:
-        headers["If-Match" if is_etag(ask.etag) else "If-Unmodified-Since"] = ask.etag
-    async with asyncio.timeout(ask.timeout) as clock:
+    if request.etag:
+        headers["If-Match" if is_etag(request.etag) else "If-Unmodified-Since"] = request.etag
+    async with asyncio.timeout(request.timeout) as clock:
         session = await filesystem.set_session()
         async with session.get(
             filesystem.encode_url(path),
@@ -70,52 +80,56 @@ async def _http(filesystem: Any, path: str, ask: Ask) -> Answer:
             raise_for_status=False,
             **keywords,
         ) as response:
-            length, size = checked(response.status, response.headers, ask)
-            await receive_body(response, length, ask, clock)
-            return Answer(length, size, validator(response.headers))
+            length, size = checked(response.status, response.headers, request)
+            await receive_body(response, length, request, clock)
+            return RangeResponse(length, size, validator(response.headers))
 
 
-async def _asynchronous(filesystem: Any, path: str, ask: Ask) -> Answer:
-    async with asyncio.timeout(ask.timeout + len(ask.into) / (16 * 1024)):  # no progress is told
-        size, etag = ask.size, ask.etag
-        if not ask.exact:
-            size, etag = known(await filesystem._info(path), ask)
-        stop = ask.stop if ask.exact or size is None else min(ask.stop, size)
+async def _asynchronous(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
+    async with asyncio.timeout(
+        request.timeout + len(request.into) / (16 * 1024)
+    ):  # no progress is seen
+        size, etag = request.size, request.etag
+        if not request.exact:
+            size, etag = known(await filesystem._info(path), request)
+        stop = request.stop if request.exact or size is None else min(request.stop, size)
         data = b""
-        if stop > ask.start:
-            data = await filesystem._cat_file(path, start=ask.start, end=stop)
-        ask.count(Tally(bytes=len(data)))
-        if len(data) < stop - ask.start:
-            known(await filesystem._info(path), ask)
-    return _placed(data, stop, size, etag, ask)
+        if stop > request.start:
+            data = await filesystem._cat_file(path, start=request.start, end=stop)
+        request.count(Tally(bytes=len(data)))
+        if len(data) < stop - request.start:
+            known(await filesystem._info(path), request)
+    return _placed(data, stop, size, etag, request)
 
 
 _locks: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
 _locks_lock = Lock()
 
 
-def _blocking(filesystem: Any, path: str, ask: Ask) -> Answer:
+def _blocking(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
     if "memory" in type(filesystem).protocol:
-        return _one_at_a_time(filesystem, path, ask, info=True)
+        return _one_at_a_time(filesystem, path, request, info=True)
     # Archives share one file handle, caches download on the first read: neither likes threads.
     with _locks_lock:
         lock = _locks.setdefault(filesystem, Lock())
     with lock:
-        return _one_at_a_time(filesystem, path, ask, info=not ask.exact)
+        return _one_at_a_time(filesystem, path, request, info=not request.exact)
 
 
-def _one_at_a_time(filesystem: Any, path: str, ask: Ask, info: bool) -> Answer:
-    size, etag = known(filesystem.info(path), ask) if info else (ask.size, ask.etag)
-    stop = ask.stop if ask.exact or size is None else min(ask.stop, size)
-    data = filesystem.cat_file(path, start=ask.start, end=stop) if stop > ask.start else b""
-    ask.count(Tally(bytes=len(data)))
-    if len(data) < stop - ask.start and not info:
-        known(filesystem.info(path), ask)
-    return _placed(data, stop, size, etag, ask)
+def _one_at_a_time(filesystem: Any, path: str, request: RangeRequest, info: bool) -> RangeResponse:
+    size, etag = known(filesystem.info(path), request) if info else (request.size, request.etag)
+    stop = request.stop if request.exact or size is None else min(request.stop, size)
+    data = filesystem.cat_file(path, start=request.start, end=stop) if stop > request.start else b""
+    request.count(Tally(bytes=len(data)))
+    if len(data) < stop - request.start and not info:
+        known(filesystem.info(path), request)
+    return _placed(data, stop, size, etag, request)
 
 
-def _placed(data: bytes, stop: int, size: int | None, etag: str | None, ask: Ask) -> Answer:
-    if len(data) != stop - ask.start:
-        raise Fault("transient", f"{len(data)} bytes came instead of {stop - ask.start}")
-    ask.into[: len(data)] = data
-    return Answer(len(data), size, etag)
+def _placed(
+    data: bytes, stop: int, size: int | None, etag: str | None, request: RangeRequest
+) -> RangeResponse:
+    if len(data) != stop - request.start:
+        raise Fault("transient", f"{len(data)} bytes came instead of {stop - request.start}")
+    request.into[: len(data)] = data
+    return RangeResponse(len(data), size, etag)

@@ -1,8 +1,7 @@
-"""What was fetched of files while planning, for the filters that follow in the same process.
+"""Blocks of files that were fetched while planning, for the filters that follow in the same process.
 
-The blocks that hold a file's metadata often hold its small columns too, those that filters look at, and all
-else waits for. They are told from those of another version by the store's validator; without one nothing is
-kept.
+The blocks with a file's metadata often have its small columns too, which filters look at first. The store's
+validator distinguishes them from those of another version of the file; without one nothing is kept.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lazynwb_dask.model.source import Source, is_local
-from lazynwb_dask.storage import Request, Settings
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.storage import Request
+from lazynwb_dask.util.lru import Cache
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Blocks:
     """Some blocks of a file, by their number."""
 
     block: int
@@ -33,25 +32,24 @@ class Held:
         return whole[start - first * self.block : stop - first * self.block]
 
 
-_held: LRU[Held] = LRU(0)
+_blocks = Cache[Blocks]("blocks")
 
 
-def keep(source: Source, block: int, blocks: Mapping[int, bytes], settings: Settings) -> None:
-    """Keep blocks of a file that has a validator, for as long as there is room."""
+def keep(source: Source, block: int, blocks: Mapping[int, bytes]) -> None:
+    """Keep blocks of a file that has a validator, for as long as the process's caches have room."""
     if source.etag is None or is_local(source.url):
         return
-    _held.limit = settings.keep
-    _held.put(_key(source), Held(block, dict(blocks)), len(blocks) * block)
+    _blocks.put(_key(source), Blocks(block, dict(blocks)), len(blocks) * block)
 
 
 def serve(source: Source, requests: Sequence[Request]) -> list[Request]:
     """Give requests the bytes that are kept; the others are returned."""
-    held = _held.get(_key(source)) if source.etag is not None else None
-    if held is None:
+    blocks = _blocks.get(_key(source)) if source.etag is not None else None
+    if blocks is None:
         return list(requests)
     left = []
     for request in requests:
-        data = held.get(request.start, request.stop) if request.stop > request.start else None
+        data = blocks.get(request.start, request.stop) if request.stop > request.start else None
         if data is None:
             left.append(request)
         else:

@@ -1,4 +1,4 @@
-"""Which bytes to ask for so that all wanted ranges arrive in few requests and little waste.
+"""Which bytes to request so that all wanted ranges arrive in few requests and little waste.
 
 Pure arithmetic: nothing here touches a file.
 """

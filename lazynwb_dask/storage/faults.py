@@ -15,7 +15,7 @@ Kind = Literal["missing", "forbidden", "changed", "truncated", "transient", "cre
 
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-# Told by name, so that no client library needs to be imported to classify its exceptions.
+# By name, so that no client library needs to be imported to classify its exceptions.
 _TRANSIENT = frozenset(
     {
         "TimeoutError",
@@ -82,11 +82,13 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("other", "the server's certificate isn't trusted")
     if names & _TRANSIENT:
         slow = isinstance(error, TimeoutError)
-        return Fault("transient", "no answer in time" if slow else f"the connection broke ({kind})")
+        return Fault(
+            "transient", "no response in time" if slow else f"the connection broke ({kind})"
+        )
     if (status := _status_of(error)) is not None:
-        answer = getattr(error, "response", None)
-        code = answer.get("Error", {}).get("Code", "") if isinstance(answer, dict) else ""
-        about = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+        response = getattr(error, "response", None)
+        code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
+        about = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
         after = retry_after_of(about.get("HTTPHeaders", {}))
         words = f"HTTP status {status}" + (f", {code}" if code and code != str(status) else "")
         if code in _TRANSIENT_CODES:
@@ -102,11 +104,11 @@ def fault_of(error: BaseException) -> Fault:
 
 
 def _status_of(error: BaseException) -> int | None:
-    answer = getattr(error, "response", None)
-    if answer is None and error.__cause__ is not None:  # s3fs translates what it lists
+    response = getattr(error, "response", None)
+    if response is None and error.__cause__ is not None:  # s3fs translates what it lists
         return _status_of(error.__cause__)
-    if isinstance(answer, dict):  # botocore
-        status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if isinstance(response, dict):  # botocore
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return int(status) if status else None
     for name in ("status", "status_code", "code"):  # aiohttp, azure, gcsfs
         status = getattr(error, name, None)

@@ -1,6 +1,6 @@
-"""The only door to bytes: concurrent, checked, repeated and counted range reads of any file.
+"""Range reads of any file, concurrent, checked, repeated after faults, and counted. All bytes come this way.
 
-`fetch` brings the ranges that are asked for, `open_source` the beginning of a file together with
+`fetch` reads byte ranges, `open_source` the beginning of a file together with
 its size and version. Nothing here knows what the bytes mean.
 """
 
@@ -29,7 +29,7 @@ from lazynwb_dask.storage.counters import Tally, counters, record
 from lazynwb_dask.storage.faults import Fault, fault_of
 from lazynwb_dask.storage.multi_file import by_part
 from lazynwb_dask.storage.options import Options
-from lazynwb_dask.storage.responses import Answer, Ask
+from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
 from lazynwb_dask.storage.runtime import process
 from lazynwb_dask.storage.settings import Settings
 from lazynwb_dask.util.buffers import blank
@@ -67,7 +67,7 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
     Raises
     ------
     NWBReadError
-        A range can't be read. Its subclasses tell missing files, refused access and files that
+        A range can't be read. Its subclasses are for missing files, refused access and files that
         changed. The other ranges are given up then, as they are when a sink raises.
     """
     if source.parts:
@@ -106,7 +106,7 @@ def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source
     Returns
     -------
     source : Source
-        With size, and with the version if the store tells one that can be checked.
+        With size, and with the version if the store gives one that can be checked.
     data : bytes
     """
     if nbytes < 1:
@@ -116,18 +116,22 @@ def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source
             return source, b""
         nbytes = min(nbytes, source.size)
     if is_local(source.url):
-        return local.begin(source, nbytes)
+        return local.open_source(source, nbytes)
     return _Reader(source, access).open(nbytes)
 
 
-def listed(url: str, access: FileAccess, ask: Callable[[AbstractFileSystem, str], T]) -> T:
-    """Let ``ask`` list a part of a store, with the same patience and the same errors as reads."""
+def retried(
+    url: str,
+    access: FileAccess,
+    operation: Callable[[AbstractFileSystem, str], T],
+) -> T:
+    """Run an operation of a filesystem, such as listing, with the retries and errors of reads."""
     begun = time.monotonic()
     attempt = 0
     while True:
         attempt += 1
         try:
-            return ask(*_reach(url, access.options))
+            return operation(*_reach(url, access.options))
         except NWBReadError:
             raise
         except Exception as error:
@@ -169,22 +173,22 @@ class _Reader:
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
         self.process.run(
-            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.cancelled
+            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled
         )
 
     def open(self, nbytes: int) -> tuple[Source, bytes]:
-        return self.process.run(lambda: self._begin(nbytes), self.settings.cancelled)
+        return self.process.run(lambda: self._open(nbytes), self.settings.is_cancelled)
 
-    async def _begin(self, nbytes: int) -> tuple[Source, bytes]:
+    async def _open(self, nbytes: int) -> tuple[Source, bytes]:
         buffer = memoryview(bytearray(nbytes))
-        answer = await self._range(0, nbytes, buffer, exact=False)
-        self.settings.count(self.name, Tally(wanted=answer.length))
+        response = await self._range(0, nbytes, buffer, exact=False)
+        self.settings.count(self.name, Tally(wanted=response.length))
         known = replace(
             self.source,
-            size=self.source.size if answer.size is None else answer.size,
-            etag=self.source.etag or answer.etag,
+            size=self.source.size if response.size is None else response.size,
+            etag=self.source.etag or response.etag,
         )
-        return known, bytes(buffer[: answer.length])
+        return known, bytes(buffer[: response.length])
 
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
@@ -206,13 +210,13 @@ class _Reader:
 
     async def _range(
         self, start: int, stop: int, into: memoryview, *, exact: bool = True
-    ) -> Answer:
-        """One range, asked for until it comes or the patience of the settings is spent.
+    ) -> RangeResponse:
+        """One range, requested until it comes, or until retries or deadline of the settings are used up.
 
-        A place on the wire is held also between attempts: a store that asks for a pause gets one.
+        It counts as one of the connections between attempts too: a store that asks for a pause gets one.
         """
         settings, source, loop = self.settings, self.source, asyncio.get_running_loop()
-        ask = Ask(
+        request = RangeRequest(
             start,
             stop,
             into,
@@ -222,13 +226,13 @@ class _Reader:
             settings.timeout,
             partial(settings.count, self.name),
         )
-        async with self.process.slots.hold(1, settings.connections):
+        async with self.process.connections.hold(1, settings.connections):
             begun = loop.time()
             end = begun + settings.deadline + (stop - start) / SLOWEST
             attempt = 1
             while True:
                 used = self.filesystem
-                outcome = await self._attempt(ask, end)
+                outcome = await self._attempt(request, end)
                 if not isinstance(outcome, Fault):
                     return outcome
                 if outcome.kind == "credentials" and self._without_credentials(used):
@@ -243,11 +247,11 @@ class _Reader:
             spent = loop.time() - begun
         raise _error(self.name, f"bytes {start}-{stop - 1}", outcome, attempt, spent)
 
-    async def _attempt(self, ask: Ask, end: float) -> Answer | Fault:
+    async def _attempt(self, request: RangeRequest, end: float) -> RangeResponse | Fault:
         sent = 1
         try:
             async with asyncio.timeout_at(end):
-                return await read(self.filesystem, self.path, ask, self.process.threads)
+                return await read(self.filesystem, self.path, request, self.process.threads)
         except TimeoutError:
             return Fault("transient", "no end in time")
         except Fault as fault:
@@ -257,7 +261,7 @@ class _Reader:
             self.settings.count(self.name, Tally(requests=sent))
 
     def _without_credentials(self, used: AbstractFileSystem) -> bool:
-        """Go on anonymously where no credentials were found and none were asked for."""
+        """Go on anonymously where no credentials were found and none were given."""
         if self.filesystem is used:
             if not self.options.anonymous(self.source.url):
                 return False
@@ -283,7 +287,7 @@ async def _all(work: Sequence[Coroutine[Any, Any, object]]) -> None:
         failed[0].result()
 
 
-# --- patience and errors
+# --- pauses and errors
 
 
 def _pause(attempt: int, fault: Fault, settings: Settings) -> float:
@@ -314,7 +318,7 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
             return NWBPermissionError(
                 f"{name}: access refused ({cause}). Check the credentials, in storage_options or "
                 "in the environment of the process that reads; signed URLs expire. Where listing "
-                "isn't allowed, S3 gives the same answer for files that don't exist."
+                "isn't allowed, S3 gives the same response for files that don't exist."
             )
         case "credentials":
             return NWBPermissionError(
@@ -333,7 +337,7 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
         case "transient":
             return NWBReadError(
                 f"{name}: {what} can't be read: {attempts} attempts in {spent:.1f} s failed, the "
-                f"last one because of: {cause}. Try again later, or with more patience in the "
+                f"last one because of: {cause}. Try again later, or with larger "
                 "settings (timeout, retries, deadline)."
             )
     return NWBReadError(f"{name}: {what} can't be read: {cause}.")

@@ -37,11 +37,11 @@ def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
                 file.serve(piece)
         else:
             process().decode_all(
-                [partial(file.serve, piece) for piece in pieces], settings.cancelled
+                [partial(file.serve, piece) for piece in pieces], settings.is_cancelled
             )
 
 
-def begin(source: Source, nbytes: int) -> tuple[Source, bytes]:
+def open_source(source: Source, nbytes: int) -> tuple[Source, bytes]:
     """The beginning of a local file, and the file's size and version."""
     with _opened(source, counters.add) as file, _translated(source.url):
         data = file.read(0, min(nbytes, file.size))

@@ -1,9 +1,9 @@
-"""Room in the memory of a process that may use only so much: what the reads of all its tasks take together.
+"""The memory of a process that may use only so much, as a budget for the reads of all its tasks.
 
-A task enters with what it is expected to take, and waits outside until that fits. Inside, it takes for each
-partition what decoding that needs, before it decodes. What goes beyond the expected is there at once or not at
-all: then the task leaves, and reads once more when it has the room for itself. So none that holds anything
-waits for another. Knows no Dask.
+A task begins to read once the budget has what it is expected to take. Until then it waits, and holds nothing.
+For each partition it takes what decoding needs, before it decodes. What goes beyond the expected is free at
+once, or the task ends and reads again when no other does. So no task that holds memory waits for another, and
+all waits end. Knows no Dask.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import gc
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,82 +21,38 @@ import pyarrow as pa
 
 from lazynwb_dask.errors import NWBMemoryError
 from lazynwb_dask.storage.runtime import ReadCancelled
+from lazynwb_dask.util import lru
 
 T = TypeVar("T")
 
-# Parts of the limit. From 70 % on Dask moves results to the disk, which takes as much again as the results; it
-# ends a worker that uses 95 %.
-EASY, FULL = 0.65, 0.85
+# Parts of the limit that tasks may use that read together, and that one may use that reads alone. From
+# 70 % on Dask moves results to the disk; it ends a worker that uses 95 %.
+TOGETHER, ALONE = 0.65, 0.85
 NEGLIGIBLE = 16 << 20  # bytes that a task may always take: a worker's limit is no finer
+PATIENCE = 10.0  # seconds for others to release what a task needs that reads alone
 POLL = 0.1  # seconds between two looks at what is in use
-ASKED = 64 << 20  # bytes to ask Arrow for, of which none is touched
-CALM = 2.0  # seconds for others to be done with results, rather than have them moved
-PATIENCE = 10.0  # seconds for others to give back memory that is needed
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """What a process may use.
-
-    Parameters
-    ----------
-    limit : int
-        Bytes that it may use in all.
-    used : callable
-        How many it uses now.
-    spill : callable
-        Moves something that others keep in memory out of it; says whether there was anything.
-    """
+class ProcessMemory:
+    """Bytes that a process may use, that it uses now, and that of these go to the disk when they must."""
 
     limit: int
     used: Callable[[], int]
-    spill: Callable[[], bool]
-
-    @property
-    def easy(self) -> float:
-        """What should do, as long as there is a choice."""
-        return self.limit * EASY
-
-    @property
-    def usable(self) -> float:
-        return self.limit * FULL
+    movable: Callable[[], int]
 
 
-class Share:
-    """What one task holds of a process's memory.
+@dataclass(eq=False)
+class Reservation:
+    """What one task has of the budget, while it reads."""
 
-    Parameters
-    ----------
-    bounds : Bounds
-    expected : int
-        Bytes that it will probably take.
-    alone : bool
-        Whether it is to have all there is.
-    way_out : str
-        What whoever asked for too much can change.
-    cancelled : callable, optional
-        Whether nobody wants the result any more.
-    """
-
-    def __init__(
-        self,
-        bounds: Bounds,
-        expected: int,
-        alone: bool = False,
-        way_out: str = "",
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
-        self.bounds, self.alone = bounds, alone
-        self.expected, self.taken, self.before = expected, 0, 0
-        self.calm = False  # once it has waited for others to be done with results
-        self.full = False  # once it is known that there is no more
-        self.making = threading.Lock()
-        self._way_out, self._cancelled = way_out, cancelled
-
-    @property
-    def held(self) -> int:
-        """Bytes that others must leave to it."""
-        return self.bounds.limit if self.alone else self.expected
+    memory: ProcessMemory
+    expected: int  # bytes that others must leave to it
+    alone: bool  # whether no other task may read meanwhile
+    advice: str
+    is_cancelled: Callable[[], bool] | None
+    taken: int = 0
+    before: int = 0  # bytes that were in use without it
 
     def take(self, nbytes: int, what: Callable[[], str]) -> None:
         """Take some bytes, before they are used.
@@ -105,167 +60,137 @@ class Share:
         Raises
         ------
         NWBMemoryError
-            There is no room. The beginning of its text is what `what` returns.
+            They aren't free. Its text begins with what `what` returns.
         """
-        if not _room.grow(self, nbytes):
+        with _changed:
+            self.taken += nbytes
+            more = self.taken - self.expected
+            if self.taken <= NEGLIGIBLE or (not self.alone and more <= 0):
+                return
+            if not self.alone and self.fits(more):
+                self.expected = self.taken
+                return
+            if _reading == [self]:
+                self.alone, self.expected = True, self.memory.limit
+        if not self.alone or not self._is_free(self.taken - nbytes):
             raise NWBMemoryError(
                 f"{what()}; with what else its task reads, and while that is decoded, "
-                f"{self.taken >> 20} MiB. This worker may use {self.bounds.limit >> 20} MiB, of which "
-                f"{self.before >> 20} MiB are in use. {self._way_out}"
+                f"{self.taken >> 20} MiB. This worker may use {self.memory.limit >> 20} MiB, of which "
+                f"{self.before >> 20} MiB are in use. {self.advice}"
             )
 
     def give_back(self) -> None:
-        """Hold nothing any more: what has been taken shows in what the process uses."""
-        _room.empty(self)
+        """Read no more: what has been taken shows in what the process uses."""
+        with _changed:
+            if self in _reading:
+                _reading.remove(self)
+            _changed.notify_all()
+
+    def fits(self, more: int) -> bool:
+        """Whether some more bytes fit, if each task that reads takes what it is expected to."""
+        expected = sum(one.expected for one in _reading)
+        return self.memory.used() + expected + more <= self.memory.limit * TOGETHER
 
     def check(self) -> None:
-        """Raise `ReadCancelled` if nobody waits for the result."""
-        if self._cancelled is not None and self._cancelled():
+        """Raise `ReadCancelled` if the task was cancelled."""
+        if self.is_cancelled is not None and self.is_cancelled():
             raise ReadCancelled()
 
-
-class Room:
-    """The memory of this process. Tasks enter one after the other, first come, first served."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._queue: deque[Share] = deque()
-        self._inside: list[Share] = []
-        self._least: int | None = None  # bytes: the process has been seen to do with so few
-
-    @contextmanager
-    def entered(self, share: Share) -> Iterator[None]:
-        """Wait until there is room for what a task is expected to take, or nobody else inside."""
-        small = share.expected <= NEGLIGIBLE
-        if not small and share.bounds.used() + share.expected > share.bounds.easy:
-            _tidy()
-        with self._changed:
-            self._queue.append(share)
-            try:
-                while not self._admits(share):
-                    self._changed.wait(POLL)
-                    share.check()
-                self._inside.append(share)
-            finally:
-                self._queue.remove(share)
-                self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside.remove(share)
-                self._changed.notify_all()
-
-    def _admits(self, share: Share) -> bool:
-        if self._queue[0] is not share:
-            return False
-        share.before = self._used(share)
-        fits = share.before + self._held() + share.expected <= share.bounds.easy
-        fits |= share.expected <= NEGLIGIBLE and not share.alone
-        if self._inside:
-            return fits and not share.alone
-        share.alone |= not fits
-        return True
-
-    def grow(self, share: Share, nbytes: int) -> bool:
-        """Whether a task inside may take some more bytes. Waits for no other task."""
-        with self._changed:
-            taken, share.taken = share.taken, share.taken + nbytes
-            if share.taken <= NEGLIGIBLE:
+    def _is_free(self, taken_before: int) -> bool:
+        """Whether there is enough for a task that reads alone, once others had time to release theirs."""
+        end, movable, begun = self.memory.limit * ALONE, 0, time.monotonic()
+        while self.taken <= end:
+            used = self.memory.used()
+            self.before = max(min(self.before, used), used - taken_before)
+            if self.before + self.taken - movable <= end:
                 return True
-            if not share.alone:
-                more = share.taken - share.expected
-                if more <= 0:
-                    return True
-                used = self._used(share)
-                if used + self._held() + more <= share.bounds.easy:
-                    share.expected = share.taken
-                    return True
-                if self._inside != [share]:
-                    return False
-                share.alone = True
-                share.before = max(share.before, used - taken)
-            if share.before + share.taken <= share.bounds.easy:
-                return True
-        with share.making:
-            share.full = share.full or not self._made(share)
-            return not share.full
-
-    def _made(self, share: Share) -> bool:
-        """Whether there is room for a task that is alone, once others' results are out of the way."""
-        begun = time.monotonic()
-        if share.calm and share.before + share.taken <= share.bounds.usable:
-            return True
-        while share.taken <= share.bounds.usable:
-            share.check()
-            _tidy()
-            share.before = min(share.before, self._used(share))
-            waited, needed = time.monotonic() - begun, share.before + share.taken
-            # Alone, it cannot become easy where nothing but what the process needs anyway is in use.
-            easy = share.taken + (self._least or 0) <= share.bounds.easy
-            share.calm |= not easy or waited >= CALM
-            if needed <= (share.bounds.usable if share.calm else share.bounds.easy):
-                return True
-            if waited > PATIENCE:
+            if time.monotonic() > begun + PATIENCE:
                 return False
-            if not share.calm or not share.bounds.spill():
-                time.sleep(POLL)
+            self.check()
+            lru.clear()
+            release()
+            movable = self.memory.movable()
+            time.sleep(POLL)
         return False
 
-    def empty(self, share: Share) -> None:
-        with self._changed:
-            share.alone, share.expected, share.taken = False, 0, 0
-            self._changed.notify_all()
 
-    def _held(self) -> int:
-        return sum(one.held for one in self._inside)
-
-    def _used(self, share: Share) -> int:
-        used = share.bounds.used()
-        self._least = used if self._least is None else min(self._least, used)
-        return used
-
-
-def _tidy() -> None:
-    """Have what nothing refers to any more given back to the operating system."""
-    gc.collect()
-    # Arrow's pool looks after what other threads have freed only when it is asked for more.
-    pa.allocate_buffer(ASKED)
-    pa.default_memory_pool().release_unused()
-
-
-_room = Room()
-
-
-def _after_fork() -> None:
-    global _room
-    _room = Room()  # no thread is left that would leave the old one
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_changed = threading.Condition()
+_waiting: list[Reservation] = []  # first come, first served
+_reading: list[Reservation] = []
 
 
 def within(
-    bounds: Bounds,
+    memory: ProcessMemory,
     expected: int,
-    read: Callable[[Share], T],
-    way_out: str,
-    cancelled: Callable[[], bool] | None = None,
-    alone: bool = False,
+    read: Callable[[Reservation], T],
+    advice: str,
+    is_cancelled: Callable[[], bool] | None = None,
 ) -> T:
-    """What a task reads, once there is room for it; read again if it turns out to need all there is.
+    """What a task reads, once the budget has what that is expected to take; read again if it takes more.
 
     Raises
     ------
     NWBMemoryError
-        It has no room even by itself.
+        It takes too much even if no other task reads. The error ends with the advice.
     """
-    share = Share(bounds, expected, alone, way_out, cancelled)
-    with _room.entered(share):
+    for alone in (False, True):
+        reservation = Reservation(memory, expected, alone, advice, is_cancelled)
+        with _begun(reservation):
+            try:
+                return read(reservation)
+            except NWBMemoryError:
+                if reservation.alone:
+                    raise
+    raise AssertionError
+
+
+@contextmanager
+def _begun(reservation: Reservation) -> Iterator[None]:
+    """Wait until the budget has what a task is expected to take, or no other reads."""
+    if reservation.expected > NEGLIGIBLE and not reservation.fits(reservation.expected):
+        release()
+    with _changed:
+        _waiting.append(reservation)
         try:
-            return read(share)
-        except NWBMemoryError:
-            if share.alone or alone:
-                raise
-    return within(bounds, expected, read, way_out, cancelled, alone=True)
+            while not _may_begin(reservation):
+                _changed.wait(POLL)
+                reservation.check()
+            _reading.append(reservation)
+        finally:
+            _waiting.remove(reservation)
+            _changed.notify_all()
+    try:
+        yield
+    finally:
+        reservation.give_back()
+
+
+def _may_begin(reservation: Reservation) -> bool:
+    if _waiting[0] is not reservation:
+        return False
+    reservation.before = reservation.memory.used()
+    together = not reservation.alone and reservation.fits(reservation.expected)
+    if _reading:
+        return together or (reservation.expected <= NEGLIGIBLE and not reservation.alone)
+    if not together:
+        reservation.alone, reservation.expected = True, reservation.memory.limit
+    return True
+
+
+def release() -> None:
+    """Have what nothing refers to any more given back to the operating system."""
+    gc.collect()
+    # Arrow gives back what was freed only when it is asked for more. Of these bytes none is touched.
+    pa.allocate_buffer(64 << 20)
+    pa.default_memory_pool().release_unused()
+
+
+def _after_fork() -> None:
+    global _changed
+    _changed = threading.Condition()
+    _waiting.clear()  # no thread is left that would read
+    _reading.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Sockets are limited by the reader itself, so the filesystems' own pools must not be narrower.
 POOL = 1024
-# Seconds to wait for a connection, and for any byte of an answer, unless the reader is stricter.
+# Seconds to wait for a connection, and for any byte of a response, unless the reader is stricter.
 CONNECT_TIMEOUT, READ_TIMEOUT = 20, 300
 
 # Options that can be shown and sent to anyone. What isn't listed is treated as a secret.
@@ -203,7 +203,7 @@ class Options:
         """The secrets that this process holds, by their tokens."""
         return {token: _vault[token] for _, _, token, _ in self._parts if token in _vault}
 
-    def is_loose(self, url: str) -> bool:
+    def exposes_secrets(self, url: str) -> bool:
         """Whether secrets would be sent to a web host that were not given for it by name."""
         if _protocol(url) not in ("http", "https"):
             return False
@@ -249,9 +249,9 @@ def _unpickle(parts: tuple[tuple[str, str, str, int], ...]) -> Options:
     return options
 
 
-def remember(held: Mapping[str, dict[str, Any]]) -> None:
+def add_secrets(secrets: Mapping[str, dict[str, Any]]) -> None:
     """Put secrets that another process sent into this one's vault."""
-    _vault.update(held)
+    _vault.update(secrets)
 
 
 # --- one dict for all files, or one for each kind
@@ -386,7 +386,7 @@ def _completed(protocol: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _http_session(**keywords: Any) -> Any:
-    """An aiohttp session whose pool is as wide as the reader asks for."""
+    """An aiohttp session whose pool is as wide as the reader needs."""
     import aiohttp
 
     keywords.pop("loop", None)

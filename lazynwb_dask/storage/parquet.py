@@ -1,11 +1,11 @@
 """Parquet files in any store, read by byte ranges: the rows and columns that are wanted, and no others.
 
-The footer is read once in a process. Column chunks are fetched through the same door as all bytes, so that
+The footer is read once in a process. Column chunks are fetched as all bytes are, so that
 they are concurrent, repeated after faults, and counted; Arrow then reads them from memory. What was decoded
 is kept for a while: many partitions lie in one row group.
 
 Nothing damaged is taken for data. Pages have checksums, as Parquet has it. Footers have none there, and some
-that are damaged would make Arrow end the process; so 16 bytes before a footer tell whether it is whole.
+that are damaged would make Arrow end the process; so there is a checksum of 16 bytes before a footer.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage import Request, fetch
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.lru import LRU
+from lazynwb_dask.util.lru import Cache
 
 TAIL = 64 * 1024  # bytes read of a file's end at first: the footers of most
-SEAL = 16  # bytes before a footer that tell whether it is whole
+CHECKSUM = 16  # bytes before a footer
 _END = 8  # bytes after it: its length, and a mark
 
-_footers: LRU[pq.FileMetaData] = LRU(32 << 20)
-_columns: LRU[pa.ChunkedArray] = LRU(256 << 20)
+_footers = Cache[pq.FileMetaData]("Parquet footers")
+_columns = Cache[pa.ChunkedArray]("Parquet columns")
 _locks: dict[tuple[str, int], Lock] = {}
 _guard = Lock()
 
@@ -116,7 +116,7 @@ def groups_of(file: ParquetFile, start: int, stop: int, access: FileAccess) -> t
 
 # ---------------------------------------------------------------------------------------------- reading
 def _lock(url: str, group: int) -> Lock:
-    """One for each row group, so that it is fetched once however many ask for it."""
+    """One for each row group, so that it is fetched once however many tasks need it."""
     with _guard:
         if len(_locks) > 4096:
             for key in [key for key, lock in _locks.items() if not lock.locked()]:
@@ -147,30 +147,30 @@ def _type(file: ParquetFile, name: str, access: FileAccess) -> pa.DataType:
     return footer(file, access).schema.to_arrow_schema().field(name).type
 
 
-def sealed(data: bytes) -> bytes:
+def with_checksum(data: bytes) -> bytes:
     """A Parquet file that Arrow has written, with a checksum before its footer.
 
     Whatever reads Parquet passes over it, as over page indexes, which may lie there too.
     """
     start = len(data) - _END - int.from_bytes(data[-_END:-4], "little")
-    return data[:start] + _seal(data[start:]) + data[start:]
+    return data[:start] + _checksum(data[start:]) + data[start:]
 
 
-def _seal(footer: bytes) -> bytes:
-    return hashlib.blake2b(footer, digest_size=SEAL).digest()
+def _checksum(footer: bytes) -> bytes:
+    return hashlib.blake2b(footer, digest_size=CHECKSUM).digest()
 
 
 def _read_footer(file: ParquetFile, access: FileAccess) -> pq.FileMetaData:
     tail = _fetched(file, [(max(0, file.size - TAIL), file.size)], access)[0]
-    need = int.from_bytes(tail[-_END:-4], "little") + _END + SEAL
+    need = int.from_bytes(tail[-_END:-4], "little") + _END + CHECKSUM
     if tail[-4:] != b"PAR1" or need > file.size:
         raise _damaged(file, "it doesn't end as a Parquet file does")
     if need > len(tail):
         tail = _fetched(file, [(file.size - need, file.size)], access)[0]
-    held = tail[len(tail) - need + SEAL :]
-    if tail[len(tail) - need :][:SEAL] != _seal(held):
+    data = tail[len(tail) - need + CHECKSUM :]
+    if tail[len(tail) - need :][:CHECKSUM] != _checksum(data):
         raise _damaged(file, "its Parquet footer isn't what was written")
-    return pq.read_metadata(pa.BufferReader(b"PAR1" + held))
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + data))
 
 
 def _damaged(file: ParquetFile, why: str) -> NWBReadError:
@@ -182,7 +182,7 @@ def _damaged(file: ParquetFile, why: str) -> NWBReadError:
 
 def footer_bytes(file: ParquetFile, access: FileAccess) -> int:
     """What is read of a file's end, before any values."""
-    need = int(footer(file, access).serialized_size) + _END + SEAL
+    need = int(footer(file, access).serialized_size) + _END + CHECKSUM
     first = min(file.size, TAIL)
     return first if need <= first else first + need
 
@@ -191,10 +191,10 @@ def chunk_ranges(
     file: ParquetFile, group: int, names: Collection[str], access: FileAccess
 ) -> list[tuple[int, int]]:
     """Where some columns of a row group lie."""
-    held = footer(file, access).row_group(group)
+    columns = footer(file, access).row_group(group)
     ranges = []
-    for i in range(held.num_columns):
-        chunk = held.column(i)
+    for i in range(columns.num_columns):
+        chunk = columns.column(i)
         path = chunk.path_in_schema
         if any(path == name or path.startswith(f"{name}.") for name in names):
             begin = chunk.data_page_offset

@@ -1,4 +1,4 @@
-"""One range to read, and whether what a store answers is what was asked for."""
+"""A request for one range, and whether a store's response is the one to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RangeRequest:
     """One range to read.
 
     Attributes
@@ -31,11 +31,11 @@ class Ask:
     exact : bool
         False if the file may end before ``stop``, as when its size is still unknown.
     size, etag
-        What is known of the file, to be told when it has changed.
+        What is known of the file, to notice when it has changed.
     timeout : float
         Seconds without a single byte after which the attempt has failed.
     count : callable
-        Told what happens: bytes that have come, and requests beyond the attempt's first.
+        Called with what happens: bytes that have come, and requests beyond the attempt's first.
     """
 
     start: int
@@ -48,7 +48,7 @@ class Ask:
     count: Callable[[Tally], None]
 
 
-class Answer(NamedTuple):
+class RangeResponse(NamedTuple):
     """What came: the number of bytes, and what the store said of the file."""
 
     length: int
@@ -56,43 +56,47 @@ class Answer(NamedTuple):
     etag: str | None
 
 
-def checked(status: int, headers: Mapping[str, str], ask: Ask) -> tuple[int, int | None]:
-    """The length that the body must have, and the file's size, if the answer fits the question."""
+def checked(
+    status: int, headers: Mapping[str, str], request: RangeRequest
+) -> tuple[int, int | None]:
+    """The length that the body must have, and the file's size, if the response is to this request."""
     if status == 206:
-        return _checked_part(headers, ask)
+        return _checked_part(headers, request)
     if status == 200:
         length = _number(headers.get("content-length"))
-        enough = length is not None and (length == ask.stop if ask.exact else length <= ask.stop)
-        if ask.start == 0 and length is not None and enough:
-            _check_same(headers, length, ask)
+        enough = length is not None and (
+            length == request.stop if request.exact else length <= request.stop
+        )
+        if request.start == 0 and length is not None and enough:
+            _check_same(headers, length, request)
             return length, length
         raise Fault("other", "the server ignores Range requests and sends the whole file instead")
     if status == 412:
         raise Fault("changed", "the store says that it is another version")
     if status == 416:
-        if ask.size is not None and ask.size >= ask.stop:
+        if request.size is not None and request.size >= request.stop:
             raise Fault("changed", "it is shorter now")
-        if ask.start == 0 and not ask.exact:
-            return 0, 0  # nothing can be asked of an empty file
-        raise Fault("truncated", "the file ends before the bytes that were asked for")
+        if request.start == 0 and not request.exact:
+            return 0, 0  # an empty file has no ranges
+        raise Fault("truncated", "the file ends before the bytes that were requested")
     raise Fault(kind_of(status), f"HTTP status {status}", retry_after_of(headers))
 
 
-def _checked_part(headers: Mapping[str, str], ask: Ask) -> tuple[int, int | None]:
+def _checked_part(headers: Mapping[str, str], request: RangeRequest) -> tuple[int, int | None]:
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if match is None:
-        raise Fault("other", "the server's answer lacks a valid Content-Range")
+        raise Fault("other", "the server's response lacks a valid Content-Range")
     if headers.get("content-encoding", "identity") not in ("identity", ""):
         raise Fault("other", "the server sends the file compressed (Content-Encoding)")
     first, stop = int(match[1]), int(match[2]) + 1
     size = _number(match[3])
-    _check_same(headers, size, ask)
-    if ask.exact and size is not None and size < ask.stop:
+    _check_same(headers, size, request)
+    if request.exact and size is not None and size < request.stop:
         raise Fault("truncated", f"the file ends at byte {size}")
-    expected = ask.stop if ask.exact or size is None else min(ask.stop, size)
-    if size is None and not ask.exact:
-        raise Fault("other", "the server doesn't tell the file's size")
-    if (first, stop) != (ask.start, expected):
+    expected = request.stop if request.exact or size is None else min(request.stop, size)
+    if size is None and not request.exact:
+        raise Fault("other", "the server doesn't give the file's size")
+    if (first, stop) != (request.start, expected):
         raise Fault("transient", f"the server sent bytes {first}-{stop - 1} instead")
     length = _number(headers.get("content-length"))
     if length is not None and length != stop - first:
@@ -100,36 +104,36 @@ def _checked_part(headers: Mapping[str, str], ask: Ask) -> tuple[int, int | None
     return stop - first, size
 
 
-def _check_same(headers: Mapping[str, str], size: int | None, ask: Ask) -> None:
-    """Not every server heeds If-Match: compare what it says with what was planned."""
-    if ask.size is not None and size is not None and size != ask.size:
-        raise Fault("changed", f"it had {ask.size} bytes and has {size} now")
-    if ask.etag:
-        etag = headers.get("etag") if is_etag(ask.etag) else headers.get("last-modified")
-        if etag and not etag.startswith("W/") and etag.strip('"') != ask.etag.strip('"'):
+def _check_same(headers: Mapping[str, str], size: int | None, request: RangeRequest) -> None:
+    """Not every server honours If-Match: compare what it says with what was planned."""
+    if request.size is not None and size is not None and size != request.size:
+        raise Fault("changed", f"it had {request.size} bytes and has {size} now")
+    if request.etag:
+        etag = headers.get("etag") if is_etag(request.etag) else headers.get("last-modified")
+        if etag and not etag.startswith("W/") and etag.strip('"') != request.etag.strip('"'):
             raise Fault("changed", "its ETag or Last-Modified is another one")
 
 
 async def receive(
-    take: Callable[[], Awaitable[bytes]], length: int, ask: Ask, clock: asyncio.Timeout
+    take: Callable[[], Awaitable[bytes]], length: int, request: RangeRequest, clock: asyncio.Timeout
 ) -> None:
     """Take a body from its socket into place."""
     loop = asyncio.get_running_loop()
     at = 0
     while at < length:
-        clock.reschedule(loop.time() + ask.timeout)
+        clock.reschedule(loop.time() + request.timeout)
         data = await take()
         if not data:
             raise Fault("transient", f"{at} bytes came instead of {length}")
-        ask.count(Tally(bytes=len(data)))
+        request.count(Tally(bytes=len(data)))
         if at + len(data) > length:
             raise Fault("transient", f"more than {length} bytes came")
-        ask.into[at : at + len(data)] = data
+        request.into[at : at + len(data)] = data
         at += len(data)
 
 
 def validator(headers: Mapping[str, str]) -> str | None:
-    """What tells this version of a file from any other: a strong ETag, else the time of change."""
+    """What distinguishes this version of a file from any other: a strong ETag, else the time of change."""
     etag = headers.get("etag")
     if etag and not etag.startswith("W/"):
         return etag
@@ -145,16 +149,16 @@ def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else None
 
 
-def known(info: Mapping[str, Any], ask: Ask) -> tuple[int | None, str | None]:
-    """A file's size and validator as the filesystem tells them, if they are the ones expected."""
+def known(info: Mapping[str, Any], request: RangeRequest) -> tuple[int | None, str | None]:
+    """A file's size and validator as the filesystem gives them, if they are the ones expected."""
     if info.get("type") == "directory":
         raise Fault("missing", "it is a folder")
     size, etag = info.get("size"), validator_of(info)
-    if ask.size is not None and size is not None and size != ask.size:
-        raise Fault("changed", f"it had {ask.size} bytes and has {size} now")
-    if ask.etag is not None and etag is not None and etag != ask.etag:
+    if request.size is not None and size is not None and size != request.size:
+        raise Fault("changed", f"it had {request.size} bytes and has {size} now")
+    if request.etag is not None and etag is not None and etag != request.etag:
         raise Fault("changed", "the store says that it is another version")
-    if ask.exact and size is not None and size < ask.stop:
+    if request.exact and size is not None and size < request.stop:
         raise Fault("truncated", f"the file ends at byte {size}")
     return size, etag
 

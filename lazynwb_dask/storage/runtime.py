@@ -1,4 +1,4 @@
-"""What all reads of one process share: places on the wire, room in memory, and threads.
+"""What all reads of one process have in common: limits of connections and memory, and threads.
 
 Coroutines run on fsspec's own event loop, so that the sessions of its filesystems can be used. All
 of it is made anew after a fork, when neither the loop nor any thread is left.
@@ -29,7 +29,7 @@ DECODERS = min(4, max(2, os.cpu_count() or 2))
 # Filesystems that block need a thread for each read that is under way.
 BLOCKING = 16
 # Seconds that an interrupted call waits for its own end.
-POLL = 0.25  # seconds between two questions whether a read is still wanted
+POLL = 0.25  # seconds between two looks whether a read was cancelled
 GRACE = 5
 
 
@@ -85,7 +85,7 @@ class Process:
     def __init__(self) -> None:
         self.loop = get_loop()
         self.filesystems: dict[int, AbstractFileSystem] = {}  # those with open connections
-        self.slots = Gate()
+        self.connections = Gate()
         self.memory = Gate()
         self.decoders = ThreadPoolExecutor(DECODERS, "lazynwb-dask-decode", _is_decoder)
         self.threads = ThreadPoolExecutor(BLOCKING, "lazynwb-dask-read")
@@ -93,18 +93,18 @@ class Process:
     def run(
         self,
         work: Callable[[], Coroutine[Any, Any, T]],
-        cancelled: Callable[[], bool] | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
     ) -> T:
         """Run a coroutine function on the loop and wait for it, from any thread but the loop's own.
 
-        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `cancelled`, once it says
-        that nobody wants the result any more.
+        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `is_cancelled`, once it
+        returns True.
 
         Raises
         ------
         ReadCancelled
         """
-        if cancelled is not None and cancelled():
+        if is_cancelled is not None and is_cancelled():
             raise ReadCancelled()
         if _role.decoder or _on(self.loop):
             raise _Deadlock()
@@ -121,7 +121,7 @@ class Process:
 
         self.loop.call_soon_threadsafe(lambda: tasks.append(self.loop.create_task(main())))
         try:
-            _wait([result], cancelled=cancelled)
+            _wait([result], is_cancelled=is_cancelled)
         except BaseException:
             self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
             wait([result], timeout=GRACE)
@@ -142,14 +142,14 @@ class Process:
             raise
 
     def decode_all(
-        self, work: Sequence[Callable[[], None]], cancelled: Callable[[], bool] | None = None
+        self, work: Sequence[Callable[[], None]], is_cancelled: Callable[[], bool] | None = None
     ) -> None:
         """Run all in the decoders and wait. What hasn't begun when one fails never does."""
         if _role.decoder:
             raise _Deadlock()
         futures = [self.decoders.submit(one) for one in work]
         try:
-            _wait(futures, FIRST_EXCEPTION, cancelled)
+            _wait(futures, FIRST_EXCEPTION, is_cancelled)
         finally:
             for future in futures:
                 future.cancel()
@@ -168,7 +168,7 @@ class _Deadlock(RuntimeError):
 
 
 class ReadCancelled(Exception):
-    """Nobody wants the result of a read any more."""
+    """The task that reads was cancelled."""
 
     def __init__(self) -> None:
         super().__init__("the task was cancelled while it was reading")
@@ -177,15 +177,15 @@ class ReadCancelled(Exception):
 def _wait(
     futures: Sequence[Future[Any]],
     when: str = ALL_COMPLETED,
-    cancelled: Callable[[], bool] | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
 ) -> None:
     """Wait in steps, since not on every platform does a signal end a wait."""
-    step = 1.0 if cancelled is None else POLL
+    step = 1.0 if is_cancelled is None else POLL
     while True:
         done, waiting = wait(futures, timeout=step, return_when=when)
         if not waiting or (when == FIRST_EXCEPTION and any(one.exception() for one in done)):
             return
-        if cancelled is not None and cancelled():
+        if is_cancelled is not None and is_cancelled():
             raise ReadCancelled()
 
 
@@ -218,17 +218,17 @@ def process() -> Process:
         return _current
 
 
-_kept: list[object] = []
+_alive_while_forking: list[object] = []
 
 
 def _before_fork() -> None:
     """Keep what has sockets from being collected in the child.
 
     Parent and child share the kernel's list of sockets to watch: one that is closed in the child is
-    struck off it, and the parent would wait for its answers in vain.
+    struck off it, and the parent would wait for its responses in vain.
     """
     if _current is not None:
-        _kept.extend([_current, *_current.filesystems.copy().values()])
+        _alive_while_forking.extend([_current, *_current.filesystems.copy().values()])
 
 
 def _after_fork() -> None:
@@ -239,5 +239,5 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork, after_in_parent=_kept.clear, after_in_child=_after_fork
+        before=_before_fork, after_in_parent=_alive_while_forking.clear, after_in_child=_after_fork
     )

@@ -3,7 +3,7 @@
 The official client spends 1.4 ms of Python on each request, eight times what the request itself
 takes, and all of it on the one event loop. So after its first success in a bucket, objects are read
 by a signed URL, made once for each object, over the same connections. Whatever the store has
-against that (another region, a proxy, credentials that have expired), the official client is asked
+against that (another region, a proxy, credentials that have expired), the official client reads
 again.
 """
 
@@ -17,13 +17,21 @@ from weakref import WeakKeyDictionary
 
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.http_body import receive_body
-from lazynwb_dask.storage.responses import READ, Answer, Ask, checked, is_etag, receive, validator
+from lazynwb_dask.storage.responses import (
+    READ,
+    RangeRequest,
+    RangeResponse,
+    checked,
+    is_etag,
+    receive,
+    validator,
+)
 
 # Seconds that a signed URL is valid, and used.
 VALID, USED = 900, 300
 # Signed URLs that are kept for each bucket.
 KEPT = 10_000
-# Answers that may mean that the signed URL is to blame, not the object.
+# Statuses that may mean that the signed URL is to blame, not the object.
 _REFUSED = frozenset({301, 302, 303, 307, 308, 400, 401, 403, 501})
 
 
@@ -46,9 +54,9 @@ class _Bucket:
 _buckets: WeakKeyDictionary[Any, dict[str, _Bucket]] = WeakKeyDictionary()
 
 
-async def read_s3(filesystem: Any, path: str, ask: Ask) -> Answer:
+async def read_s3(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
     """Read one range of an object, once."""
-    async with asyncio.timeout(ask.timeout) as clock:
+    async with asyncio.timeout(request.timeout) as clock:
         await filesystem.set_session()
         name, key, version = filesystem.split_path(path)
         bucket = _buckets.setdefault(filesystem, {}).setdefault(name, _Bucket())
@@ -58,24 +66,26 @@ async def read_s3(filesystem: Any, path: str, ask: Ask) -> Answer:
             client.get_object, filesystem.req_kw, **arguments
         )
         plain = arguments.keys() <= {"Bucket", "Key", "VersionId"}  # else headers are to be signed
-        heeded = not getattr(filesystem, "local_expiry_check", False)  # If-Match, by this store
+        conditional = not getattr(
+            filesystem, "local_expiry_check", False
+        )  # If-Match, by this store
         useless = False
         if bucket.works and bucket.direct and plain:
             signed = await _signed(bucket, client, arguments)
-            answer = await _direct(client, signed.url, heeded, ask, clock)
-            if answer is not None:
+            response = await _direct(client, signed.url, conditional, request, clock)
+            if response is not None:
                 signed.worked = True
-                return answer
+                return response
             signed.made = -VALID  # make another
             useless = not signed.worked
-            ask.count(Tally(requests=1, retries=1))
-        answer = await _official(client, arguments, heeded, ask, clock)
+            request.count(Tally(requests=1, retries=1))
+        response = await _official(client, arguments, conditional, request, clock)
         if not bucket.works:
             bucket.works = True
             _no_hidden_requests(client)
         if useless:
             bucket.direct = False
-        return answer
+        return response
 
 
 def _no_hidden_requests(client: Any) -> None:
@@ -87,29 +97,33 @@ def _no_hidden_requests(client: Any) -> None:
 
 
 async def _official(
-    client: Any, arguments: dict[str, Any], heeded: bool, ask: Ask, clock: asyncio.Timeout
-) -> Answer:
-    arguments["Range"] = f"bytes={ask.start}-{ask.stop - 1}"
-    if ask.etag and heeded:
-        arguments["IfMatch" if is_etag(ask.etag) else "IfUnmodifiedSince"] = ask.etag
+    client: Any,
+    arguments: dict[str, Any],
+    conditional: bool,
+    request: RangeRequest,
+    clock: asyncio.Timeout,
+) -> RangeResponse:
+    arguments["Range"] = f"bytes={request.start}-{request.stop - 1}"
+    if request.etag and conditional:
+        arguments["IfMatch" if is_etag(request.etag) else "IfUnmodifiedSince"] = request.etag
     try:
         response = await client.get_object(**arguments)
     except Exception as error:
-        answer = getattr(error, "response", None)
-        about = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+        failed = getattr(error, "response", None)
+        about = failed.get("ResponseMetadata", {}) if isinstance(failed, dict) else {}
         status = about.get("HTTPStatusCode")
         if status not in (412, 416):
             raise
-        length, size = checked(status, about.get("HTTPHeaders", {}), ask)
-        return Answer(length, size, None)
+        length, size = checked(status, about.get("HTTPHeaders", {}), request)
+        return RangeResponse(length, size, None)
     about = response["ResponseMetadata"]
     body = response["Body"]
     try:
-        length, size = checked(about["HTTPStatusCode"], about["HTTPHeaders"], ask)
-        await receive(lambda: body.read(READ), length, ask, clock)
+        length, size = checked(about["HTTPStatusCode"], about["HTTPHeaders"], request)
+        await receive(lambda: body.read(READ), length, request, clock)
     finally:
         body.close()
-    return Answer(length, size, validator(about["HTTPHeaders"]))
+    return RangeResponse(length, size, validator(about["HTTPHeaders"]))
 
 
 async def _signed(bucket: _Bucket, client: Any, arguments: dict[str, Any]) -> _Signed:
@@ -126,21 +140,21 @@ async def _signed(bucket: _Bucket, client: Any, arguments: dict[str, Any]) -> _S
 
 
 async def _direct(
-    client: Any, url: str, heeded: bool, ask: Ask, clock: asyncio.Timeout
-) -> Answer | None:
+    client: Any, url: str, conditional: bool, request: RangeRequest, clock: asyncio.Timeout
+) -> RangeResponse | None:
     """Read by a signed URL; None if that was refused."""
     from botocore.awsrequest import AWSPreparedRequest
 
-    headers = {"Range": f"bytes={ask.start}-{ask.stop - 1}"}
-    if ask.etag and heeded:
-        headers["If-Match" if is_etag(ask.etag) else "If-Unmodified-Since"] = ask.etag
-    request = AWSPreparedRequest("GET", url, headers, None, True)
-    response = await client._endpoint.http_session.send(request)
+    headers = {"Range": f"bytes={request.start}-{request.stop - 1}"}
+    if request.etag and conditional:
+        headers["If-Match" if is_etag(request.etag) else "If-Unmodified-Since"] = request.etag
+    prepared = AWSPreparedRequest("GET", url, headers, None, True)
+    response = await client._endpoint.http_session.send(prepared)
     try:
         if response.status_code in _REFUSED:
             return None
-        length, size = checked(response.status_code, response.headers, ask)
-        await receive_body(response.raw, length, ask, clock)
+        length, size = checked(response.status_code, response.headers, request)
+        await receive_body(response.raw, length, request, clock)
     finally:
         response.raw.close()
-    return Answer(length, size, validator(response.headers))
+    return RangeResponse(length, size, validator(response.headers))

@@ -1,4 +1,4 @@
-"""How reads behave, and whom they tell of what they do."""
+"""How reads behave, and what they report to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lazynwb_dask.storage.counters import Tally, counters
 
 
 class Memory(Protocol):
-    """What a task may take of its process's memory. See `lazynwb_dask.storage.memory_budget.Share`."""
+    """A task's part of its process's memory. See `lazynwb_dask.storage.memory_budget.Reservation`."""
 
     def take(self, nbytes: int, what: Callable[[], str], /) -> None: ...
     def give_back(self) -> None: ...
@@ -31,13 +31,10 @@ class Settings:
         Longer ranges are read over several connections, in parts of at most this many bytes.
     in_flight : int
         Bytes that may be on their way or waiting to be decoded, in the whole process.
-    keep : int
-        Bytes that this process keeps of what was fetched while planning, so that filters need not
-        fetch it again.
     timeout : float
         Seconds without a single byte after which an attempt has failed.
     retries : int
-        How often a range is asked for again after transient faults.
+        How often a range is requested again after transient faults.
     deadline : float
         Seconds that one range may take, all attempts and pauses included; one more for each 16 KiB.
     pause : float
@@ -48,18 +45,17 @@ class Settings:
         Whether to take the timestamps of TimeSeries to rise, as NWB asks, as long as none that are
         looked at fall.
     memory : Memory, optional
-        Asked before memory is taken, where that is limited.
-    observer : callable, optional
-        Told of what happens to which file, as the counters of the process are.
-    cancelled : callable, optional
-        Asked a few times a second while a read waits: whether nobody wants its result any more.
+        From which memory is taken before it is used, where that is limited.
+    report : callable, optional
+        Called with a file's name and what happened to it, as the counters of the process are.
+    is_cancelled : callable, optional
+        Called a few times a second while a read waits: whether its task was cancelled.
     """
 
     connections: int = 64
     gap: int = 64 * KIB
     split: int = 4 * MIB
     in_flight: int = 256 * MIB
-    keep: int = 64 * MIB
     timeout: float = 60.0
     retries: int = 5
     deadline: float = 300.0
@@ -67,14 +63,14 @@ class Settings:
     longest_pause: float = 20.0
     sorted_timestamps: bool = True
     memory: Memory | None = None
-    observer: Callable[[str, Tally], None] | None = None
-    cancelled: Callable[[], bool] | None = None
+    report: Callable[[str, Tally], None] | None = None
+    is_cancelled: Callable[[], bool] | None = None
 
     def count(self, name: str, tally: Tally) -> None:
         """Count what happened to a file."""
         counters.add(name, tally)
-        if self.observer is not None:
-            self.observer(name, tally)
+        if self.report is not None:
+            self.report(name, tally)
 
 
 @dataclass(frozen=True)

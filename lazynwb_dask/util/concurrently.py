@@ -1,4 +1,4 @@
-"""Work on many items at once, in order, with a progress bar."""
+"""Many items, worked on concurrently, with results and errors in the order of the items."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from typing import TypeVar
 
-from lazynwb_dask.util.threads import kept
+from lazynwb_dask.util.progress import progress_bar
+from lazynwb_dask.util.threads import thread_pool
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -17,18 +18,33 @@ def concurrently(
 ) -> Iterator[B]:
     """The results of work on each item, in the items' order.
 
-    The first error in that order is raised, whichever came first in time; what has not begun by then is
+    The first error in that order is raised, whichever came first in time. What has not begun by then is
     not begun.
+
+    Parameters
+    ----------
+    items : sequence
+    work : callable
+        Called with each of the items.
+    threads : int
+        Items that are worked on at a time.
+    progress : bool
+        Show a progress bar if it takes long.
+
+    Examples
+    --------
+    >>> list(concurrently(["a", "b"], str.upper, threads=2, progress=False))
+    ['A', 'B']
     """
     if not items:
         return
     if len(items) == 1:
         yield work(items[0])
         return
-    pool = kept("lazynwb-dask-index", threads)
+    pool = thread_pool("lazynwb-dask-index", threads)
     futures = [pool.submit(work, item) for item in items]
     try:
-        bar = _bar(len(items)) if progress else None
+        bar = progress_bar(len(items), "Indexing NWB files") if progress else None
         for future in futures:
             yield future.result()
             if bar is not None:
@@ -37,12 +53,3 @@ def concurrently(
             bar.close()
     finally:
         wait([future for future in futures if not future.cancel()])
-
-
-def _bar(total: int):  # type: ignore[no-untyped-def]
-    """A progress bar that appears only if the work takes a while, and only where somebody looks."""
-    from tqdm.auto import tqdm
-
-    return tqdm(
-        total=total, desc="Indexing NWB files", unit="file", delay=2, disable=None, leave=False
-    )

@@ -1,50 +1,87 @@
-"""Bounded memory for what a process learns of files: least recently used goes first."""
+"""What a process remembers of files, within one limit for all kinds: least recently used goes first."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lazynwb_dask.util.locks import Lock
 
 V = TypeVar("V")
 
+DEFAULT = 256 << 20  # bytes, where nobody sets a limit
 
-class LRU(Generic[V]):
-    """A mapping of at most so many bytes, safe for threads.
+_entries: OrderedDict[tuple[str, Hashable], tuple[Any, int]] = OrderedDict()
+_lock = Lock()
+_limit = DEFAULT
+_nbytes = 0
 
-    >>> cache = LRU[str](limit=10)
-    >>> cache.put("a", "first", 6); cache.put("b", "second", 6)
-    >>> cache.get("a"), cache.get("b")
-    (None, 'second')
+
+class Cache(Generic[V]):
+    """What is remembered of one kind. Safe for threads.
+
+    All caches of a process share its limit, and an entry of one can push out entries of another. An entry
+    that would take more than half of the limit is not kept, rather than push out nearly all others.
+
+    Parameters
+    ----------
+    name : str
+        No two caches may have the same.
+
+    Examples
+    --------
+    >>> letters, words = Cache[str]("letters"), Cache[str]("words")
+    >>> letters.put(1, "a", 100); words.put(1, "first", 100)
+    >>> letters.get(1), words.get(1), words.get(2)
+    ('a', 'first', None)
+    >>> letters.put(1, "huge", 1 << 40)
+    >>> letters.get(1), words.get(1)
+    (None, 'first')
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._held: OrderedDict[Hashable, tuple[V, int]] = OrderedDict()
-        self._nbytes = 0
-        self._lock = Lock()
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def get(self, key: Hashable) -> V | None:
-        with self._lock:
-            found = self._held.get(key)
+        """The value of a key; None if it isn't there, or not any more."""
+        with _lock:
+            found = _entries.get((self.name, key))
             if found is None:
                 return None
-            self._held.move_to_end(key)
-            return found[0]
+            _entries.move_to_end((self.name, key))
+            value: V = found[0]
+            return value
 
     def put(self, key: Hashable, value: V, nbytes: int) -> None:
-        with self._lock:
-            old = self._held.pop(key, None)
-            self._nbytes -= old[1] if old else 0
-            self._held[key] = (value, nbytes)
-            self._nbytes += nbytes
-            while self._nbytes > self.limit:
-                _, (_, freed) = self._held.popitem(last=False)
-                self._nbytes -= freed
+        """Keep a value of about so many bytes, in place of the one that the key had."""
+        global _nbytes
+        with _lock:
+            _nbytes -= _entries.pop((self.name, key), (None, 0))[1]
+            if 2 * nbytes <= _limit:
+                _entries[self.name, key] = value, nbytes
+                _nbytes += nbytes
+                _shrink()
 
-    def clear(self) -> None:
-        with self._lock:
-            self._held.clear()
-            self._nbytes = 0
+
+def set_limit(nbytes: int) -> None:
+    """Bytes that all caches of this process may take together, from now on."""
+    global _limit
+    with _lock:
+        _limit = nbytes
+        _shrink()
+
+
+def clear() -> None:
+    """Forget all, as in a new process."""
+    global _nbytes
+    with _lock:
+        _entries.clear()
+        _nbytes = 0
+
+
+def _shrink() -> None:
+    global _nbytes
+    while _nbytes > _limit:
+        _, (_, freed) = _entries.popitem(last=False)
+        _nbytes -= freed

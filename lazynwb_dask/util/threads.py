@@ -21,17 +21,17 @@ THREADS = 64  # of a process, for all of its tasks
 
 
 @cache
-def kept(name: str, threads: int) -> ThreadPoolExecutor:
+def thread_pool(name: str, threads: int) -> ThreadPoolExecutor:
     """A pool of this process. What is submitted must not wait for what is submitted later."""
     return ThreadPoolExecutor(threads, name)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=kept.cache_clear)
+    os.register_at_fork(after_in_child=thread_pool.cache_clear)
 
 
 def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
-    """What some functions return, called at once, on this thread and on kept ones.
+    """What some functions return, called at once, on this thread and on those of a pool.
 
     This thread makes calls, too, so they may themselves call `at_once`: none ever waits for a thread.
 
@@ -65,7 +65,7 @@ def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
             except BaseException as exc:
                 failed[i] = exc
 
-    pool = kept("lazynwb-dask-part", THREADS)
+    pool = thread_pool("lazynwb-dask-part", THREADS)
     helpers = [
         pool.submit(contextvars.copy_context().run, work) for _ in range(min(limit, len(calls)) - 1)
     ]

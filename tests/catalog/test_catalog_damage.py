@@ -26,6 +26,7 @@ from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.storage import Settings, parquet, record
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util import lru
 
 KINDS = ("files", "tables", "columns", "variants", "sessions", "values")
 
@@ -46,8 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forgetful() -> Iterator[None]:
     """As in a process that has read none of it yet."""
     yield
-    parquet._footers.clear()
-    parquet._columns.clear()
+    lru.clear()
 
 
 def part_of(catalog: Path, kind: str) -> Path:
@@ -56,8 +56,7 @@ def part_of(catalog: Path, kind: str) -> Path:
 
 
 def read_all(catalog: Path) -> object:
-    parquet._footers.clear()
-    parquet._columns.clear()
+    lru.clear()
     opened = lazynwb_dask.open_catalog(catalog)
     assert len(opened.sessions) == len(opened)
     return lazynwb_dask.read_nwb(opened, "/units").compute()
@@ -69,7 +68,7 @@ def flipped(good: bytes, at: int) -> bytes:
 
 def footer_of(data: bytes) -> int:
     """Where the checksum and the footer begin."""
-    return len(data) - 8 - int.from_bytes(data[-8:-4], "little") - parquet.SEAL
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little") - parquet.CHECKSUM
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -162,7 +161,7 @@ def test_damage_in_a_store_is_told_in_the_same_way(
                 s3_server.put("lab", f"{how}/{path.relative_to(tmp_path / 'catalog')}", data)
         catalog = lazynwb_dask.open_catalog(f"s3://lab/{how}", **options)
         units = lazynwb_dask.read_nwb(catalog, "/units")
-        parquet._footers.clear()
+        lru.clear()
         with pytest.raises(NWBReadError, match=r"values/.*\.parquet.*refresh\(anew=True\)"):
             units.compute()
 
@@ -235,8 +234,7 @@ def test_a_damaged_catalog_is_built_again_whatever_is_damaged(
         lazynwb_dask.build_catalog(paths, place)
         damaged = part_of(place, kind)
         damaged.write_bytes(flipped(damaged.read_bytes(), len(damaged.read_bytes()) // 2))
-        parquet._footers.clear()
-        parquet._columns.clear()
+        lru.clear()
         if way == "build":
             found = lazynwb_dask.build_catalog(paths, place)
         else:

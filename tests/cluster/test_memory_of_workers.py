@@ -15,13 +15,16 @@ from typing import Any
 import dask
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
+from distributed.core import Status
 from files import nwb, table
 
 import lazynwb_dask
 from lazynwb_dask.errors import NWBMemoryError
 from lazynwb_dask.storage import memory_budget as memory
+from lazynwb_dask.storage.runtime import ReadCancelled
 
 MIB = 1 << 20
 ROWS = 64
@@ -138,66 +141,150 @@ def test_a_function_of_files_may_itself_compute_what_is_read(files: list[str]) -
         assert mapped["n"].compute().tolist() == [ROWS] * 3
 
 
-def bounds(used: int = 0) -> memory.Bounds:
-    return memory.Bounds(1000 * MIB, lambda: used * MIB, lambda: False)
+def limited(used: int = 0, movable: int = 0) -> memory.ProcessMemory:
+    return memory.ProcessMemory(1000 * MIB, lambda: used * MIB, lambda: movable * MIB)
 
 
 def test_a_task_that_needs_more_than_expected_reads_again_when_it_is_alone() -> None:
     other, begun = threading.Event(), threading.Event()
     tries: list[bool] = []
 
-    def small(share: memory.Share) -> None:
+    def small(reservation: memory.Reservation) -> None:
         begun.set()
         assert other.wait(30)
 
-    def large(share: memory.Share) -> str:
-        tries.append(share.alone)
+    def large(reservation: memory.Reservation) -> str:
+        tries.append(reservation.alone)
         try:
-            share.take(500 * MIB, lambda: "large")
+            reservation.take(500 * MIB, lambda: "large")
         finally:
             other.set()
         return "read"
 
     with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(memory.within, bounds(), 400 * MIB, small, "")
+        held = pool.submit(memory.within, limited(), 400 * MIB, small, "")
         assert begun.wait(30)
-        assert memory.within(bounds(), 100 * MIB, large, "") == "read"
+        assert memory.within(limited(), 100 * MIB, large, "") == "read"
         held.result(30)
     assert tries == [False, True]
 
 
 def test_what_can_never_fit_is_an_error_at_once() -> None:
-    def read(share: memory.Share) -> None:
-        share.take(900 * MIB, lambda: "s.nwb: /units")
+    def read(reservation: memory.Reservation) -> None:
+        reservation.take(900 * MIB, lambda: "s.nwb: /units")
 
     with pytest.raises(NWBMemoryError, match=r"s\.nwb: /units.*900 MiB.*1000 MiB.*memory_limit"):
-        memory.within(bounds(100), 10, read, "memory_limit=")
+        memory.within(limited(100), 10, read, "memory_limit=")
 
 
 def _enter() -> None:
-    memory.within(bounds(), 600 * MIB, lambda share: os._exit(7), "")
+    memory.within(limited(), 600 * MIB, lambda _: os._exit(7), "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_forked_process_has_all_the_room() -> None:
-    def fork(share: memory.Share) -> int | None:
+def test_a_forked_process_has_the_whole_budget() -> None:
+    def fork(reservation: memory.Reservation) -> int | None:
         child = multiprocessing.get_context("fork").Process(target=_enter)
         child.start()
         child.join(30)
         return child.exitcode
 
-    assert memory.within(bounds(), 600 * MIB, fork, "") == 7
+    assert memory.within(limited(), 600 * MIB, fork, "") == 7
 
 
 def test_little_is_read_however_much_is_in_use() -> None:
-    full = memory.Bounds(1 << 30, lambda: 1 << 30, lambda: False)
     begun = time.monotonic()
 
-    def read(share: memory.Share) -> str:
-        share.take(1 << 20, lambda: "a little")
+    def read(reservation: memory.Reservation) -> str:
+        reservation.take(1 << 20, lambda: "a little")
         return "read"
 
     with ThreadPoolExecutor(8) as pool:
-        some = [pool.submit(memory.within, full, 1 << 20, read, "") for _ in range(8)]
+        some = [pool.submit(memory.within, limited(1000), 1 << 20, read, "") for _ in range(8)]
         assert [one.result() for one in some] == ["read"] * 8
     assert time.monotonic() - begun < memory.PATIENCE
+
+
+def test_results_that_dask_can_move_to_the_disk_are_no_obstacle() -> None:
+    def read(reservation: memory.Reservation) -> str:
+        reservation.take(400 * MIB, lambda: "large")
+        return "read"
+
+    begun = time.monotonic()
+    assert memory.within(limited(600, movable=300), 400 * MIB, read, "") == "read"
+    assert time.monotonic() - begun < memory.PATIENCE
+
+
+def test_a_task_waits_for_others_to_release_their_results_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "PATIENCE", 1.0)
+    in_use = [600, 600, 600, 600, 100]
+    for used, fits in ((lambda: in_use.pop(0) if in_use[1:] else 100, True), (lambda: 600, False)):
+        released = memory.ProcessMemory(1000 * MIB, lambda used=used: used() * MIB, lambda: 0)
+
+        def read(reservation: memory.Reservation) -> str:
+            reservation.take(400 * MIB, lambda: "s.nwb: /units")
+            return "read"
+
+        if fits:
+            assert memory.within(released, 400 * MIB, read, "") == "read"
+        else:
+            with pytest.raises(NWBMemoryError, match=r"s\.nwb: /units.*600 MiB are in use.*less"):
+                memory.within(released, 400 * MIB, read, "read less")
+
+
+def test_a_cancelled_task_waits_no_longer() -> None:
+    other, begun = threading.Event(), threading.Event()
+
+    def reading(_: memory.Reservation) -> None:
+        begun.set()
+        assert other.wait(30)
+
+    def alone(reservation: memory.Reservation) -> None:
+        reservation.take(400 * MIB, lambda: "")
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(memory.within, limited(), 600 * MIB, reading, "")
+        assert begun.wait(30)
+        with pytest.raises(ReadCancelled):  # while it waits to begin
+            memory.within(limited(), 600 * MIB, lambda _: None, "", lambda: True)
+        other.set()
+        held.result(30)
+    with pytest.raises(ReadCancelled):  # while it waits for memory
+        memory.within(limited(600), 400 * MIB, alone, "", lambda: True)
+
+
+def test_what_a_function_reads_that_has_its_rows_never_waits_for_it() -> None:
+    def read(reservation: memory.Reservation) -> str:
+        reservation.take(600 * MIB, lambda: "outer")
+        reservation.give_back()
+        return memory.within(limited(600), 200 * MIB, nested, "")
+
+    def nested(reservation: memory.Reservation) -> str:
+        reservation.take(200 * MIB, lambda: "nested")
+        return "read"
+
+    assert memory.within(limited(), 600 * MIB, read, "") == "read"
+
+
+def _fill(part: float) -> str:
+    """Have Dask pause this worker for want of memory; then free it."""
+    worker = get_worker()
+    missing = int(worker.memory_manager.memory_limit * part) - worker.monitor.get_process_memory()
+    held = [pa.allocate_buffer(4 * MIB) for _ in range(missing // (4 * MIB))]
+    for buffer in held:
+        np.frombuffer(buffer, np.uint8)[:] = 1
+    end = time.monotonic() + 20
+    while worker.status != Status.paused and time.monotonic() < end:
+        time.sleep(0.1)
+    return str(worker.status)
+
+
+def test_a_worker_goes_on_once_the_memory_is_free_for_which_dask_paused_it(
+    files: list[str],
+) -> None:
+    with worker("480 MiB") as client:
+        assert len(lazynwb_dask.read_nwb(files[0], "trials").compute()) == 4
+        assert client.submit(_fill, 0.85).result(60) == str(Status.paused)
+        assert client.submit(sum, [1, 2]).result(60) == 3

@@ -15,7 +15,7 @@ from servers import RangeServer
 
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
-from lazynwb_dask.storage import parquet
+from lazynwb_dask.util import lru
 
 QUERIES: dict[str, Callable[[dd.DataFrame], Any]] = {
     "numbers": lambda d: d[["unit_id", "firing_rate"]],
@@ -57,8 +57,7 @@ def test_of_the_catalog_no_more_is_read_than_it_tells(
 ) -> None:
     query = QUERIES[name](lazynwb_dask.read_nwb(catalog, "/units"))
     (told,) = lazynwb_dask.explain(query).reads
-    parquet._footers.clear()
-    parquet._columns.clear()
+    lru.clear()
     with lazynwb_dask.trace() as fetched:
         query.compute()
     tallies = [t for file, t in fetched.by_file.items() if file.endswith(".parquet")]

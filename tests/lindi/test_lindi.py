@@ -30,11 +30,9 @@ from lazynwb_dask.errors import (
     NWBReadError,
     UnsupportedColumnError,
 )
-from lazynwb_dask.lindi import file as lindi_file
-from lazynwb_dask.read import executor as running
-from lazynwb_dask.read import late_index
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import Settings, record
+from lazynwb_dask.util import lru
 
 Refs = dict[str, Any]
 
@@ -47,8 +45,7 @@ def same(ours: pd.DataFrame, theirs: pd.DataFrame, path: str | Path) -> None:
 
 def forget() -> None:
     """As in another process."""
-    for held in (lindi_file._contents, lindi_file._values, running._chunks, late_index._tables):
-        held.clear()
+    lru.clear()
 
 
 @pytest.fixture(scope="module")

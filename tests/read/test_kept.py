@@ -16,7 +16,7 @@ from servers import RangeServer
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBFileChangedError
-from lazynwb_dask.storage.block_cache import Held
+from lazynwb_dask.storage.block_cache import Blocks
 
 DATA = np.random.default_rng(0).integers(0, 255, 1000, np.uint8).tobytes()
 
@@ -79,7 +79,7 @@ def test_nothing_is_kept_where_it_must_not_be(
 ) -> None:
     if why == "no validator":
         range_server.behaviour.etag = range_server.behaviour.last_modified = "none"
-    with dask.config.set({"lazynwb-dask.keep": "64 MiB" if why == "no validator" else 0}):
+    with dask.config.set({"lazynwb-dask.memory-cache": "64 MiB" if why == "no validator" else 0}):
         frame = lazynwb_dask.read_nwb(range_server.put("s.nwb", session), "/units")
         range_server.clear_log()
         assert len(filtered(frame).compute())
@@ -88,7 +88,7 @@ def test_nothing_is_kept_where_it_must_not_be(
 
 def test_what_is_kept_has_a_limit(range_server: RangeServer, session: bytes) -> None:
     urls = [range_server.put(f"s{i}.nwb", session) for i in range(6)]
-    with dask.config.set({"lazynwb-dask.keep": "3 MiB"}):
+    with dask.config.set({"lazynwb-dask.memory-cache": "4 MiB"}):
         frame = lazynwb_dask.read_nwb(urls, "/units")
         range_server.clear_log()
         assert len(filtered(frame).compute())
@@ -104,7 +104,7 @@ def test_blocks_give_the_bytes_of_the_file_or_nothing(
     blocks = {
         i: DATA[i * block : (i + 1) * block] for i in range(-(-len(DATA) // block)) if i not in gone
     }
-    found = Held(block, blocks).get(start, stop)
+    found = Blocks(block, blocks).get(start, stop)
     needed = set(range(start // block, (stop - 1) // block + 1))
     assert (found is None) == bool(needed & gone)
     assert found is None or bytes(found) == DATA[start:stop]

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
+import pandas as pd
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,8 +23,10 @@ from cryptography.x509.oid import NameOID
 from reading import DATA, IMPATIENT, MIB, PLAIN, QUICK, read
 from servers import RangeServer
 
+import lazynwb_dask
+from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.storage import open_source, record
+from lazynwb_dask.storage import http_body, open_source, record
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.http_body import SHORT
 from lazynwb_dask.storage.options import Options
@@ -83,6 +87,112 @@ def test_bodies_of_all_lengths_arrive_whole_over_tls(
     with record() as seen:
         assert read(source, [(5, 5 + length)], options) == [DATA[5 : 5 + length]]
     assert (seen.total.requests, seen.total.bytes) == (1, length)
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> http_body.Usage:
+    """Nothing is known of aiohttp yet."""
+    usage = http_body.Usage()
+    monkeypatch.setattr(http_body, "usage", usage)
+    return usage
+
+
+def long_body(server: RangeServer) -> None:
+    """Read bodies of which one is long, and check them."""
+    source, _ = open_source(Source(server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK))
+    ranges = [(5, 1_000_005), (2_000_000, 2_000_100)]
+    assert read(source, ranges) == [DATA[a:b] for a, b in ranges]
+
+
+def test_long_bodies_are_received_in_place(
+    range_server: RangeServer, fresh: http_body.Usage
+) -> None:
+    long_body(range_server)
+    assert (fresh.in_place, fresh.problem) == (1, "")
+
+
+USED = [
+    (aiohttp.ClientResponse, "connection"),
+    (aiohttp.StreamReader, "exception"),
+    (aiohttp.StreamReader, "feed_eof"),
+    (aiohttp.StreamReader, "get_read_buffer_limits"),
+    (aiohttp.StreamReader, "is_eof"),
+    (aiohttp.StreamReader, "read_nowait"),
+    (aiohttp.client_proto.ResponseHandler, "eof_received"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), USED)
+def test_where_aiohttp_lacks_what_that_needs_it_reads_the_bodies(
+    range_server: RangeServer,
+    fresh: http_body.Usage,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    name: str,
+) -> None:
+    class Without:
+        """What aiohttp itself needs stays, what we look for is gone."""
+
+        def __init__(self, whole: object) -> None:
+            self.whole = whole
+
+        def __getattr__(self, wanted: str) -> object:
+            if wanted == name:
+                raise AttributeError(wanted)
+            found = getattr(self.whole, wanted)
+            return Without(found) if isinstance(found, parts) else found
+
+    parts = (
+        aiohttp.StreamReader,
+        aiohttp.client_proto.ResponseHandler,
+        aiohttp.connector.Connection,
+    )
+    assert hasattr(owner, name)
+    problem_with = http_body.problem_with
+    monkeypatch.setattr(http_body, "problem_with", lambda response: problem_with(Without(response)))
+    long_body(range_server)
+    assert fresh.in_place == 0 < fresh.by_aiohttp
+    assert fresh.problem
+    assert name in fresh.problem
+
+
+def test_where_aiohttp_has_changed_it_reads_the_bodies(
+    range_server: RangeServer, fresh: http_body.Usage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(aiohttp.StreamReader, "get_read_buffer_limits")
+    long_body(range_server)
+    assert fresh.in_place == 0
+    assert fresh.problem == "there is no content.get_read_buffer_limits"
+
+
+@pytest.mark.parametrize("limits", [None, (1 << 20,), "two"])
+def test_what_aiohttp_returns_otherwise_than_expected_costs_one_attempt(
+    range_server: RangeServer,
+    fresh: http_body.Usage,
+    monkeypatch: pytest.MonkeyPatch,
+    limits: object,
+) -> None:
+    monkeypatch.setattr(aiohttp.StreamReader, "get_read_buffer_limits", lambda self: limits)
+    with record() as seen:
+        long_body(range_server)
+    if limits == (1 << 20,):
+        assert fresh.in_place == 1
+    else:
+        assert (fresh.in_place, seen.total.retries) == (0, 1)
+        assert fresh.problem == "TypeError where its connection is taken"
+
+
+def test_a_frame_is_the_same_by_either_way(
+    range_server: RangeServer, fresh: http_body.Usage, tmp_path: Path
+) -> None:
+    (path,) = make_sessions(tmp_path, n=1, units=100, mean_spikes=3000)
+    url = range_server.put("s.nwb", Path(path).read_bytes())
+    ways = []
+    for problem in (None, "as a test wants it"):
+        fresh.problem, fresh.in_place = problem, 0
+        ways.append(lazynwb_dask.read_nwb(url, "/units")[["unit_id", "spike_times"]].compute())
+        assert (fresh.in_place > 0) == (problem is None)
+    pd.testing.assert_frame_equal(*ways)
 
 
 def test_one_connection_carries_many_long_bodies(range_server: RangeServer) -> None:

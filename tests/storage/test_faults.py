@@ -114,7 +114,7 @@ def test_missing_and_forbidden_are_told_apart(
     for url in (range_server.url("no.nwb"), "s3://lab/no", "s3://nobucket/no", "memory://no"):
         with pytest.raises(NWBFileNotFoundError, match="no such file") as missing:
             open_source(
-                Source(url), 10, options if url.startswith("s3") else FileAccess(PLAIN, QUICK)
+                Source(url), 10, FileAccess(options if url.startswith("s3") else PLAIN, QUICK)
             )
         assert isinstance(missing.value, FileNotFoundError)
         assert url in str(missing.value)

@@ -19,7 +19,7 @@ from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.storage import Request, Settings, fetch, listed, open_source
+from lazynwb_dask.storage import Request, Settings, fetch, open_source, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
@@ -419,8 +419,10 @@ def test_a_listing_is_retried_and_its_errors_are_ours(range_server: RangeServer)
         return path
 
     how = Settings(retries=3, pause=0.01)
-    assert listed("memory://x", FileAccess(Options(), how), shaky) == "/x"
+    assert retried("memory://x", FileAccess(Options(), how), shaky) == "/x"
     calls.clear()
     with pytest.raises(NWBReadError, match="listing can't be read: 2 attempts"):
-        listed("memory://x", FileAccess(Options(), Settings(retries=1, pause=0.01)), shaky)
+        retried(
+            "memory://x", FileAccess(FileAccess(Options(), Settings(retries=1, pause=0.01))), shaky
+        )
     assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"

@@ -354,7 +354,7 @@ INTERRUPTED = """
     requests = [Request(i * 100_000, i * 100_000 + 10, lambda view: None) for i in range(30)]
     print("started", flush=True)
     try:
-        fetch(Source(sys.argv[1]), requests, FileAccess(Options(), Settings(connections=2)))
+        fetch(Source(sys.argv[1]), requests, FileAccess(FileAccess(Options(), Settings(connections=2))))
     except KeyboardInterrupt:
         print("interrupted", flush=True)
         threading.Event().wait(0.5)
@@ -390,7 +390,7 @@ def test_a_forked_process_reads_too(web: tuple[RangeServer, Source]) -> None:
         def one():
             got = []
             fetch(Source(sys.argv[1]), [Request(5, 9, lambda v: got.append(len(v)))],
-                  FileAccess(Options(), Settings(timeout=10, retries=0)))
+                  FileAccess(FileAccess(Options(), Settings(timeout=10, retries=0))))
             return got == [4]
         assert one()
         warnings.simplefilter("ignore")
