@@ -230,7 +230,10 @@ def test_a_helper_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
             FileAccess(OPTIONS, IsolatedSettings(isolate_memory=1 << 20)),
         )
     enough = IsolatedSettings(isolate_memory=64 << 20)
-    assert queries.index_file(one, TableRequest("/units"), OPTIONS, enough).table is not None
+    assert (
+        queries.index_file(one, TableRequest("/units"), FileAccess(OPTIONS, enough)).table
+        is not None
+    )
 
 
 # --------------------------------------------------------------------------------------- the processes
@@ -238,9 +241,10 @@ _LISTING = """
 import sys, time
 from lazynwb_dask.isolation import helpers
 from lazynwb_dask.metadata import queries
-from lazynwb_dask.storage.settings import IsolatedSettings
-from lazynwb_dask.storage.options import Options
 from lazynwb_dask.sources.expand import expand
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.settings import IsolatedSettings
 
 (source,) = expand(sys.argv[1], FileAccess(Options(None)))
 queries.list_tables(source, FileAccess(Options(None), IsolatedSettings()))
