@@ -56,6 +56,14 @@ def read(path: Path | str) -> Any:
     return lazynwb_dask.read_nwb(str(path), "/units").compute(scheduler="sync")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Modules that the first read imports are no memory of a later one."""
+    path = tmp_path_factory.mktemp("first") / "f.nwb"
+    one(path, np.arange(3.0), chunks=(3,), compression="gzip")
+    read(path)
+
+
 @contextmanager
 def little_memory(limit: int = 24 * MB) -> Iterator[None]:
     """What goes on here takes no more memory than that."""
