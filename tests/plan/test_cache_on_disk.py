@@ -137,7 +137,7 @@ def test_where_listing_is_refused_each_object_is_asked(
     urls = [s3_server.put("lab", f"day/{i}.nwb", data) for i in range(9)]
     options = {"storage_options": s3_server.storage_options}
     units(urls, **options)
-    monkeypatch.setattr(versions, "listed", refused)
+    monkeypatch.setattr(versions, "retried", refused)
     s3_server.clear_log()
     units(urls, **options)
     assert len(s3_server.log) == 9
