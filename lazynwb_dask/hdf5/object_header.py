@@ -25,6 +25,8 @@ MAX_HEADER = 32 << 20  # bytes of one object header
 MAX_NODES = 1 << 17  # of one chunk B-tree
 MAX_LEVEL = 128 << 20  # bytes of one level of a chunk B-tree
 NODE_HEADER = 24
+NODE = 64  # chunks that a node of a chunk B-tree lists at most, as libhdf5 writes them
+SPARSE = 6  # and at least, when there are several: it leaves no node less than a tenth when it splits one
 
 
 class FormatError(ValueError):
@@ -158,6 +160,14 @@ def parse_layout(at: int, body: bytes, base: int) -> DataLayout:
     raise FormatError(f"data layout message of version {version}")
 
 
+def tree_bound(chunks: int, rank: int) -> tuple[int, int, int]:
+    """The levels, nodes and bytes of a chunk B-tree that libhdf5 has written, at most."""
+    levels = 1 + math.ceil(math.log(max(chunks / NODE, 1), SPARSE))
+    nodes = 1 if chunks <= NODE else chunks // (SPARSE - 1) + levels
+    key = 8 + 8 * (rank + 1)
+    return levels, nodes, nodes * (NODE_HEADER + NODE * (key + 8) + key)
+
+
 class ChunkTree:
     """The version 1 B-tree that lists a dataset's chunks, read level by level.
 
@@ -190,8 +200,8 @@ class ChunkTree:
         self.nodes = 0
         self._level: int | None = None
         self._wanted = [root]
-        # a node of the default capacity (64 children); larger ones are asked for again
-        self.guess = NODE_HEADER + 64 * (self.key + 8) + self.key
+        # a node of the default capacity; larger ones are asked for again
+        self.guess = NODE_HEADER + NODE * (self.key + 8) + self.key
 
     def extents(self) -> Extents:
         """What was found, once nothing is wanted any more."""
