@@ -18,6 +18,16 @@ from lazynwb_dask.model.limits import MAX_CHUNKS
 MAX_NODES = 1 << 17  # of one B-tree
 MAX_LEVEL = 128 << 20  # bytes of one level
 NODE_HEADER = 24  # bytes: signature, node type, level, entries used, two sibling addresses
+NODE = 64  # chunks that a node lists at most, as libhdf5 writes them
+SPARSE = 6  # and at least, when there are several: a split leaves no node less than a tenth
+
+
+def tree_bound(chunks: int, rank: int) -> tuple[int, int, int]:
+    """The levels, nodes and bytes of a chunk B-tree that libhdf5 has written, at most."""
+    levels = 1 + math.ceil(math.log(max(chunks / NODE, 1), SPARSE))
+    nodes = 1 if chunks <= NODE else chunks // (SPARSE - 1) + levels
+    key = 8 + 8 * (rank + 1)
+    return levels, nodes, nodes * (NODE_HEADER + NODE * (key + 8) + key)
 
 
 class ChunkBTree:

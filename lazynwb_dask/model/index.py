@@ -141,6 +141,11 @@ class ArrayIndex:
         return self.rows * self.layout.row_bytes
 
     @property
+    def located(self) -> bool:
+        """Whether it is known where its chunks lie, if it has any."""
+        return self.layout.chunk is None or not self.rows or self.extents.offsets.size > 0
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes in the file, where the chunks are known."""
         return int(self.extents.sizes.sum())

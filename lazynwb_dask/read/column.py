@@ -65,7 +65,7 @@ class Reader:
 
     def extents(self, array: ArrayIndex) -> Steps[Extents]:
         """Where a dataset's chunks lie."""
-        if array.layout.chunk is None or not array.rows or array.extents.offsets.size:
+        if array.located:
             return array.extents
         if not array.layout.unlisted:
             return (yield from self._tree(array))

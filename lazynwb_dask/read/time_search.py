@@ -125,6 +125,16 @@ def _page_rows(array: ArrayIndex) -> int:
     return -(-PAGE // layout.chunk[0]) * layout.chunk[0]
 
 
+def search_bound(array: ArrayIndex) -> tuple[int, int, int]:
+    """The round trips, ranges and bytes of a search for two times, at most."""
+    page, layout = _page_rows(array), array.layout
+    looks = FEW + math.ceil(math.log2(max(array.rows / page, 1))) + 2
+    chunks = page // (layout.chunk[0] if layout.chunk else page) + 2
+    # of each page as many bytes as it has decoded, or a few more where it doesn't get smaller
+    most = page * layout.row_bytes * 9 // 8 + 256 * chunks
+    return looks, 2 * looks * chunks, 2 * looks * most
+
+
 def _place(array: ArrayIndex) -> int:
     """What tells a dataset from others of the same file."""
     offsets = array.extents.offsets

@@ -113,6 +113,12 @@ def _joined(gaps: np.ndarray, limit: int, allowance: int) -> np.ndarray:
     return joined
 
 
+def bytes_bound(calls: int, ranges: int, wanted: int, gap: int) -> int:
+    """The bytes that some calls of `plan` lead to at most, with the gaps between so many ranges."""
+    most = calls * GAP_ALLOWANCE + wanted // 8 + ranges * min(FREE_GAP, gap)
+    return wanted + min(most, ranges * gap)
+
+
 def serve(view: memoryview, start: int, requests: Sequence[Request]) -> None:
     """Give each request its part of a buffer that begins at byte ``start`` of the file."""
     for request in requests:

@@ -67,15 +67,19 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
     if not wanted:
         return
     settings = access.settings
-    gap, split = settings.gap, settings.split
-    if is_local(source.url):
-        gap, split = min(gap, local.GAP), min(split, local.SPLIT)
-    todo = plan(wanted, gap, split)
+    todo = plan(wanted, *gap_and_split(source, settings))
     settings.count(shown(source.url), Tally(wanted=todo.wanted, gap=todo.gap))
     if is_local(source.url):
         local.fetch(source, todo.pieces, settings)
     else:
         _Reader(source, access).fetch(todo.pieces)
+
+
+def gap_and_split(source: Source, settings: Settings) -> tuple[int, int]:
+    """The gap that is fetched rather than pay for a request, and the longest range, of one file."""
+    if is_local(source.url):
+        return min(settings.gap, local.GAP), min(settings.split, local.SPLIT)
+    return settings.gap, settings.split
 
 
 def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source, bytes]:

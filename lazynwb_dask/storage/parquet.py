@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBRe
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage import Request, fetch
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.coalesce import bytes_bound
+from lazynwb_dask.storage.fetch import gap_and_split
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
 
@@ -164,14 +166,24 @@ def _damaged(file: ParquetFile, why: str) -> NWBReadError:
     )
 
 
-def footer_bytes(file: ParquetFile, access: FileAccess) -> int:
-    """What is read of a file's end, before any values."""
+def columns_bound(
+    file: ParquetFile, wanted: Mapping[int, Collection[str]], access: FileAccess
+) -> tuple[int, int]:
+    """Requests and bytes of columns of row groups at most, each read once, and of the file's end before."""
     need = int(footer(file, access).serialized_size) + _END + CHECKSUM
-    first = min(file.size, TAIL)
-    return first if need <= first else first + need
+    tail = min(file.size, TAIL)
+    ranges = [
+        r for group, names in wanted.items() for r in _chunk_ranges(file, group, names, access)
+    ]
+    gap, split = gap_and_split(Source(file.url), access.settings)
+    calls = sum(map(len, wanted.values()))
+    most = bytes_bound(calls, len(ranges), sum(b - a for a, b in ranges), gap)
+    most = min(most, calls * file.size)
+    requests = 1 + (need > tail) + len(ranges) + most // split
+    return requests, tail + need * (need > tail) + most
 
 
-def chunk_ranges(
+def _chunk_ranges(
     file: ParquetFile, group: int, names: Collection[str], access: FileAccess
 ) -> list[tuple[int, int]]:
     """Where some columns of a row group lie."""
@@ -192,7 +204,7 @@ def _decoded(
     file: ParquetFile, groups: list[int], names: list[str], access: FileAccess
 ) -> pa.Table:
     metadata = footer(file, access)
-    ranges = [r for group in groups for r in chunk_ranges(file, group, names, access)]
+    ranges = [r for group in groups for r in _chunk_ranges(file, group, names, access)]
     ranges.sort()
     parts = _fetched(file, ranges, access)
     memory = _Ranges(file.size, [a for a, _ in ranges], parts)
