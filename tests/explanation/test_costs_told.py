@@ -260,7 +260,7 @@ def test_bytes_between_ranges_that_are_fetched_as_one_are_told(
     server: RangeServer, apart: bytes, name: str
 ) -> None:
     url = server.put(f"apart{next(_number)}.nwb", apart)
-    with dask.config.set({"lazynwb-dask.keep": 0}):
+    with dask.config.set({"lazynwb-dask.memory-cache": 0}):
         tables = [lazynwb_dask.read_nwb(url, name) for name in ("/units", "trials")]
         check(server, APART[name](*tables, url))
     assert server.sent > 2 * 5 * 8 * ROWS, "more than half of it lies between what is wanted"
