@@ -36,9 +36,7 @@ if sys.version_info < (3, 11, 12):
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the cache of files' metadata would be, for tests that switch it on."""
     folder = tmp_path_factory.getbasetemp() / "cache-of-no-test"
-    with dask.config.set(
-        {"lazynwb-dask.cache": False, "lazynwb-dask.cache-directory": str(folder)}
-    ):
+    with dask.config.set({"lazynwb-dask.cache": False, "lazynwb-dask.cache-directory": str(folder)}):
         yield folder
 
 

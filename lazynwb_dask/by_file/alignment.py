@@ -136,9 +136,7 @@ class Side:
         """Which of `parts` each label belongs to."""
         assert self.starts is not None
         assert self.sizes is not None
-        order = np.lexsort(
-            (self.sizes, self.starts)
-        )  # of several that begin together all but one are empty
+        order = np.lexsort((self.sizes, self.starts))  # of several that begin together all but one are empty
         found: Ints = order[np.searchsorted(self.starts[order], labels, side="right") - 1]
         return found
 
@@ -311,9 +309,7 @@ def hold(rows: Sequence[Rows], urls: Sequence[str], joined: int, settings: Any) 
     sizes = [(int(one.frame.memory_usage(index=False).sum()), len(one.frame)) for one in rows]
     nbytes = sum(size * joined // max(count, 1) for size, count in sizes)
     more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
-    settings.memory.take(
-        nbytes, lambda: f"{urls[0]}{more}: {joined} joined rows take about {nbytes >> 20} MiB"
-    )
+    settings.memory.take(nbytes, lambda: f"{urls[0]}{more}: {joined} joined rows take about {nbytes >> 20} MiB")
 
 
 class Leaf(NamedTuple):
@@ -325,9 +321,7 @@ class Leaf(NamedTuple):
     certain: bool  # or may turn out to be less
 
 
-def leaves(
-    scan: Any, selection: Selection, buckets: Sequence[Ints], certain: bool = True
-) -> list[Leaf]:
+def leaves(scan: Any, selection: Selection, buckets: Sequence[Ints], certain: bool = True) -> list[Leaf]:
     """What a read takes from each table; each bucket has the partitions of one task."""
     if not isinstance(scan, ByFile):
         return [Leaf(scan, selection, buckets, certain)]

@@ -38,9 +38,7 @@ class _Pushed(NamedTuple):
     rest: Predicate | None
 
 
-def join(
-    left: Plan, right: Plan, keys: Sequence[tuple[str, str]], how: str, suffixes: Sequence[Any]
-) -> Pairs:
+def join(left: Plan, right: Plan, keys: Sequence[tuple[str, str]], how: str, suffixes: Sequence[Any]) -> Pairs:
     """The scan of two tables joined file by file. Each of `keys` has the name on the left and on the right;
     `how` and `suffixes` are as in `pandas.merge`."""
     outputs = outputs_of(left, right, keys, suffixes)
@@ -69,9 +67,7 @@ class Pairs(ByFile):
     def meta(self) -> pd.DataFrame:
         rows = [Rows(s.scan.meta, *np.zeros((2, 0), np.int64)) for s in self.sides]
         pairs = self._match(*rows)
-        return pd.DataFrame(
-            {o.name: self._column(o, rows, pairs) for o in self.outputs}, index=pairs.labels
-        )
+        return pd.DataFrame({o.name: self._column(o, rows, pairs) for o in self.outputs}, index=pairs.labels)
 
     @cached_property
     def extents(self) -> Ints | None:
@@ -100,10 +96,7 @@ class Pairs(ByFile):
     def constants(self) -> frozenset[str]:
         found = {"_nwb_path"}
         for output in self.outputs:
-            if (
-                self._is_whole(output.side)
-                and output.source in self.sides[output.side].scan.constants
-            ):
+            if self._is_whole(output.side) and output.source in self.sides[output.side].scan.constants:
                 found.add(output.name)
         return frozenset(found)
 
@@ -174,9 +167,7 @@ class Pairs(ByFile):
                 raise
         return self._read(selection, (None, None), settings)
 
-    def _read(
-        self, selection: Selection, pushed: Sequence[Predicate | None], settings: Any
-    ) -> pd.DataFrame:
+    def _read(self, selection: Selection, pushed: Sequence[Predicate | None], settings: Any) -> pd.DataFrame:
         """The selection of the pairs of rows, once the sides have applied their `pushed` predicates."""
         early, late = self._in_turn(selection)
         rows = at_once(
@@ -214,20 +205,14 @@ class Pairs(ByFile):
         late: list[list[str]] = []
         for i, side in enumerate(self.sides):
             later = whole[i] - now[i]
-            if (
-                (_KEPT[self.how][i] and not some)
-                or side.starts is None
-                or isinstance(side.scan, ByFile)
-            ):
+            if (_KEPT[self.how][i] and not some) or side.starts is None or isinstance(side.scan, ByFile):
                 later = set()
             most = LATE * max(len(side.parts), 1)
             late.append(sorted(name for name in later if side.nbytes([name]).sum() > most))
             early.append(sorted(whole[i] - {*late[i]}))
         return early, late
 
-    def _kept(
-        self, rows: Sequence[Rows], pairs: _Matched, selection: Selection
-    ) -> NDArray[np.intp]:
+    def _kept(self, rows: Sequence[Rows], pairs: _Matched, selection: Selection) -> NDArray[np.intp]:
         """Which pairs satisfy the predicate and the limit."""
         rest, limit, names = selection.predicate, selection.limit, selection.deciding
         data = {o.name: self._column(o, rows, pairs) for o in self.outputs if o.name in names}
@@ -402,9 +387,7 @@ class _Matched(NamedTuple):
         return _Matched([at[keep] for at in self.at], self.file[keep], self.labels[keep])
 
 
-def _completed(
-    rows: Rows, side: Side, names: list[str], at: Ints, settings: Any
-) -> tuple[Rows, Ints]:
+def _completed(rows: Rows, side: Side, names: list[str], at: Ints, settings: Any) -> tuple[Rows, Ints]:
     """The rows that are used, with further columns, and their new positions."""
     if not names:
         return rows, at

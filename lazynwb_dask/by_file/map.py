@@ -49,9 +49,7 @@ def _inferred(func: Function, frames: Mapping[str, pd.DataFrame]) -> pd.DataFram
         ) from exc
     _check_frame(func, found)
     unknown = [
-        name
-        for name, dtype in found.dtypes.items()
-        if dtype.kind == "O" and isinstance(dtype, np.dtype)
+        name for name, dtype in found.dtypes.items() if dtype.kind == "O" and isinstance(dtype, np.dtype)
     ]
     if unknown:
         raise ValueError(
@@ -64,8 +62,7 @@ def _inferred(func: Function, frames: Mapping[str, pd.DataFrame]) -> pd.DataFram
 def _check_frame(func: Function, found: Any) -> None:
     if not isinstance(found, pd.DataFrame):
         raise TypeError(
-            f"map_files: {_name(func)} has to return a pandas.DataFrame, and returned a "
-            f"{type(found).__name__}"
+            f"map_files: {_name(func)} has to return a pandas.DataFrame, and returned a {type(found).__name__}"
         )
     if any(name is not None for name in found.index.names):
         raise ValueError(
@@ -162,9 +159,7 @@ class Mapped(ByFile):
         joined = pd.concat(pieces) if len(pieces) > 1 else pieces[0]
         return joined.set_axis(joined.index.astype("int64"), axis=0)
 
-    def _of_file(
-        self, rows: Sequence[Rows], borders: Sequence[list[int]], i: int
-    ) -> dict[str, pd.DataFrame]:
+    def _of_file(self, rows: Sequence[Rows], borders: Sequence[list[int]], i: int) -> dict[str, pd.DataFrame]:
         return {
             name: one.frame.iloc[cut[i] : cut[i + 1]]
             for name, one, cut in zip(self.names, rows, borders, strict=True)
@@ -187,8 +182,7 @@ class Mapped(ByFile):
                 f"not {list(self.made.columns)}: give meta=, or return the same columns for every file"
             )
         return pd.DataFrame(
-            {name: self._as_announced(found[name], url) for name in self.made.columns},
-            index=found.index,
+            {name: self._as_announced(found[name], url) for name in self.made.columns}, index=found.index
         )
 
     def _as_announced(self, column: pd.Series[Any], url: str) -> pd.Series[Any]:

@@ -25,11 +25,7 @@ Sections = dict[str, tuple[int, int, int, int]]
 
 
 def assembled(
-    batches: Sequence[Batch],
-    where: np.ndarray,
-    folder: Folder,
-    keeps: Keeps,
-    paths: tuple[str, ...],
+    batches: Sequence[Batch], where: np.ndarray, folder: Folder, keeps: Keeps, paths: tuple[str, ...]
 ) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest and the files to write. `where` has the batch, and the row in it, of each file of the
     catalog; `folder` holds the values that the batches refer to."""
@@ -55,9 +51,7 @@ def assembled(
 def _joined(batches: Sequence[Batch], where: np.ndarray) -> dict[str, pa.Table]:
     """The rows of the catalog's files, renumbered; equal variants become one."""
     numbers: dict[str, int] = {}
-    pieces: dict[str, list[pa.Table]] = {
-        kind: [schema.empty_table()] for kind, schema in INDEX.items()
-    }
+    pieces: dict[str, list[pa.Table]] = {kind: [schema.empty_table()] for kind, schema in INDEX.items()}
     order = [np.zeros(0, np.int64)]
     for i in np.unique(where[:, 0]).tolist():
         tables, mine = batches[i].tables, np.flatnonzero(where[:, 0] == i)

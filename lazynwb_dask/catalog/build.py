@@ -117,9 +117,7 @@ class _Update:
                 self.check_lock()
                 problem = next(filter(None, problems), "")
                 if problem and self.on_error == "raise":
-                    raise NWBReadError(
-                        f"{problem.rstrip('.')}. on_error='skip' leaves such files out"
-                    )
+                    raise NWBReadError(f"{problem.rstrip('.')}. on_error='skip' leaves such files out")
         found = read_batches(self.folder, names, self.keeps, _threads())
         if len(found) < len(names):
             raise NWBReadError(
@@ -230,9 +228,7 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder)
 _Made = tuple[str, list[str]]  # a batch's name, and for each of its files why it can't be read
 
 
-def _indexing(
-    sources: Sequence[Source], folder: Folder, keeps: Keeps
-) -> Generator[_Made, None, None]:
+def _indexing(sources: Sequence[Source], folder: Folder, keeps: Keeps) -> Generator[_Made, None, None]:
     """Batches as they are completed, by the cluster or by threads."""
     if not sources:
         return
@@ -262,9 +258,7 @@ def _by_threads(
 ) -> Generator[_Made, None, None]:
     pool, over = ThreadPoolExecutor(LOCAL, "lazynwb-catalog"), threading.Event()
     try:
-        running = [
-            pool.submit(make_batch, part, folder, keeps, _threads(), over.is_set) for part in parts
-        ]
+        running = [pool.submit(make_batch, part, folder, keeps, _threads(), over.is_set) for part in parts]
         for future in as_completed(running):
             yield future.result()
     finally:

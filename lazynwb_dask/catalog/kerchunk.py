@@ -24,10 +24,7 @@ _DEFLATE_LEVEL = 4  # if the file has none; decoding ignores it
 
 
 def to_kerchunk(
-    source: Source,
-    tables: Sequence[TableIndex],
-    columns: str | Sequence[str] | None,
-    access: FileAccess,
+    source: Source, tables: Sequence[TableIndex], columns: str | Sequence[str] | None, access: FileAccess
 ) -> dict[str, Any]:
     """See `Catalog.to_kerchunk`."""
     if source.parts:
@@ -42,9 +39,7 @@ def to_kerchunk(
         _, maps = read_arrays(source, [], [array], access)
         found = maps.get(array.extents.root)
         if found is None:
-            raise UnsupportedColumnError(
-                f"{shown(source.url)}: the list of its chunks can't be read"
-            )
+            raise UnsupportedColumnError(f"{shown(source.url)}: the list of its chunks can't be read")
         return ArrayIndex(array.layout, found)
 
     columns = [columns] if isinstance(columns, str) else columns
@@ -59,14 +54,8 @@ def to_kerchunk(
         references |= _group(table, arrays, source)
     for column in columns or ():
         if column not in found:
-            raise ColumnNotFoundError(
-                f"no column {column!r} in {', '.join(table.path for table in tables)}"
-            )
-    metadata = {
-        key: json.loads(text)
-        for key, text in references.items()
-        if key.rpartition("/")[2][:2] == ".z"
-    }
+            raise ColumnNotFoundError(f"no column {column!r} in {', '.join(table.path for table in tables)}")
+    metadata = {key: json.loads(text) for key, text in references.items() if key.rpartition("/")[2][:2] == ".z"}
     consolidated = {"zarr_consolidated_format": 1, "metadata": metadata}
     references[".zmetadata"] = json.dumps(consolidated)
     return {"version": 1, "refs": references}
@@ -94,9 +83,7 @@ def _problem(table: TableIndex, column: ColumnIndex) -> str:
     if SERIES in table.attributes and "external_file" in table.attributes and column.name == "data":
         return "its values are in external files"
     if column.arrays[0].layout.computed:
-        return (
-            "not stored: it follows from starting_time and rate, which the group's attributes tell"
-        )
+        return "not stored: it follows from starting_time and rate, which the group's attributes tell"
     if column.labels is not None or column.arrays[0].layout.element[0] not in ("number", "bool"):
         return "not numbers"
     return ""

@@ -90,9 +90,7 @@ def _parsed(data: bytes, folder: Folder) -> Manifest:
         held: dict[str, Any] = json.loads(data)
         number = held.pop("format")
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise NWBReadError(
-            f"{shown(folder.url)}: {MANIFEST} is not that of a catalog; {again}"
-        ) from None
+        raise NWBReadError(f"{shown(folder.url)}: {MANIFEST} is not that of a catalog; {again}") from None
     if number != FORMAT:
         raise NWBReadError(
             f"{shown(folder.url)}: a catalog of format {number}, made by lazynwb_dask "

@@ -103,8 +103,7 @@ class IndexReader:
         for path in paths or ():
             if path not in tables and path not in series:
                 raise TableNotFoundError(
-                    f"no table or TimeSeries {path} in {shown(source.url)}. Its tables: "
-                    f"{', '.join(tables)}"
+                    f"no table or TimeSeries {path} in {shown(source.url)}. Its tables: {', '.join(tables)}"
                 )
         return [
             series[path] if path in series else self.table_indexes(path, [number])[0]
@@ -138,8 +137,7 @@ def variant_of(text: str) -> Variant:
         )
     except (ValueError, TypeError):
         raise NWBReadError(
-            "a damaged catalog, or one of another version: build it again with "
-            "catalog.refresh(anew=True)"
+            "a damaged catalog, or one of another version: build it again with catalog.refresh(anew=True)"
         ) from None
 
 

@@ -14,13 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.catalog.catalog import Catalog
-from lazynwb_dask.catalog.lookup import (
-    Tables,
-    codes_of,
-    combined,
-    find_columns,
-    find_tables,
-)
+from lazynwb_dask.catalog.lookup import Tables, codes_of, combined, find_columns, find_tables
 from lazynwb_dask.catalog.reader import Variant, variant_of
 from lazynwb_dask.decode.available import missing_filter
 from lazynwb_dask.decode.convert import all_null
@@ -76,9 +70,7 @@ def schema_of(
             for i, (_, column) in _indexed(catalog, tables, name, some).items():
                 if not column.arrays[-1].rows:
                     empty.add(i)
-        found[name] = Found(
-            len(at), held, bool(short[run].any()), at[problems].tolist(), reason, empty
-        )
+        found[name] = Found(len(at), held, bool(short[run].any()), at[problems].tolist(), reason, empty)
     urls = catalog.files["url"]
     place = {int(n): i for i, n in enumerate(catalog.numbers)} if len(found) else {}
 
@@ -104,16 +96,12 @@ def _indexed(
     found: dict[int, tuple[TableIndex, ColumnIndex]] = {}
     for path in {int(tables.path[i]) for i in where}:
         mine = [i for i in where if tables.path[i] == path]
-        held = catalog.index.table_indexes(
-            tables.paths[path], [int(tables.number[i]) for i in mine]
-        )
+        held = catalog.index.table_indexes(tables.paths[path], [int(tables.number[i]) for i in mine])
         found |= {i: (table, table.columns[name]) for i, table in zip(mine, held, strict=True)}
     return found
 
 
-def _all_null(
-    catalog: Catalog, tables: Tables, columns: Columns, name: str, found: Found
-) -> set[int]:
+def _all_null(catalog: Catalog, tables: Tables, columns: Columns, name: str, found: Found) -> set[int]:
     """The files in which a column is all null or NaN, from statistics where there are any, else read."""
     run = columns.runs[name]
     nans = columns.rows["nans"].slice(run.start, run.stop - run.start).to_pylist()
@@ -252,8 +240,7 @@ def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
     if not len(tables.number) and tables.failures:
         failed = tables.failures[0]
         raise NWBReadError(
-            f"none of the {len(tables.failures)} files can be read; the first: {failed.path}: "
-            f"{failed.error}"
+            f"none of the {len(tables.failures)} files can be read; the first: {failed.path}: {failed.error}"
         )
     if not len(tables.number):
         raise TableNotFoundError(f"{shown(catalog.url)}: no files are left of the catalog")

@@ -89,8 +89,7 @@ def _query(client: Client, paths: list[str]) -> None:
     spikes = future.result()
     computed = time.perf_counter() - begin
     shown = spikes.assign(
-        spikes=spikes.spike_times.list.len(),
-        _nwb_path=[os.path.basename(p) for p in spikes._nwb_path],
+        spikes=spikes.spike_times.list.len(), _nwb_path=[os.path.basename(p) for p in spikes._nwb_path]
     )
     click.echo(_indent(shown.drop(columns="spike_times").head(8).to_string()))
     click.echo(f"  ... {len(spikes)} of {len(units)} units, {int(shown.spikes.sum()):,} spikes")

@@ -59,9 +59,7 @@ def catalog() -> None:
 _TOLERANT = click.option(
     "--skip-errors", is_flag=True, help="Leave out files that can't be read, and list them."
 )
-_CLUSTER = click.option(
-    "--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work."
-)
+_CLUSTER = click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work.")
 
 
 @catalog.command()
@@ -71,11 +69,7 @@ _CLUSTER = click.option(
 @_TOLERANT
 @_CLUSTER
 def build(
-    url: str,
-    paths: tuple[str, ...],
-    tables: tuple[str, ...],
-    skip_errors: bool,
-    scheduler: str | None,
+    url: str, paths: tuple[str, ...], tables: tuple[str, ...], skip_errors: bool, scheduler: str | None
 ) -> None:
     """Index the NWB files at PATHS into a catalog in the folder URL.
 
@@ -85,9 +79,7 @@ def build(
     from lazynwb_dask.api.catalogs import build_catalog
 
     with _readable_errors(), _client(scheduler):
-        made = build_catalog(
-            list(paths), url, tables=list(tables) or None, on_error=_policy(skip_errors)
-        )
+        made = build_catalog(list(paths), url, tables=list(tables) or None, on_error=_policy(skip_errors))
         _show(made)
 
 

@@ -136,7 +136,6 @@ def compare_versions() -> None:
             for version, where in differing.items()
         ]
         warnings.warn(
-            f"{PACKAGE} is {__version__} here, but {', '.join(others)}: "
-            "install the same version everywhere",
+            f"{PACKAGE} is {__version__} here, but {', '.join(others)}: install the same version everywhere",
             stacklevel=4,
         )

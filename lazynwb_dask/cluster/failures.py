@@ -70,7 +70,5 @@ def recorded(origins: Container[str]) -> list[tuple[str, str, str]]:
     client = active_client()
     if client is not None:
         for _, event in client.get_events(TOPIC):
-            found += [
-                (path, stage, error) for token, path, stage, error in event if token in origins
-            ]
+            found += [(path, stage, error) for token, path, stage, error in event if token in origins]
     return found

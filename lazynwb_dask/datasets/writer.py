@@ -37,9 +37,7 @@ class Column:
 class Writer:
     """Groups, datasets, tables and time series of one file that is being written."""
 
-    def __init__(
-        self, file: h5py.File, rng: np.random.Generator, layout: Layout, series_chunk: int
-    ) -> None:
+    def __init__(self, file: h5py.File, rng: np.random.Generator, layout: Layout, series_chunk: int) -> None:
         self.file = file
         self._rng = rng
         self._layout = layout
@@ -68,9 +66,7 @@ class Writer:
             data = text if isinstance(text, str) else list(text)
             self.file.create_dataset(f"{path}/{name}", data=data, dtype=h5py.string_dtype())
 
-    def data(
-        self, path: str, values: Array, dtype: Any = None, chunk: int | None = None
-    ) -> h5py.Dataset:
+    def data(self, path: str, values: Array, dtype: Any = None, chunk: int | None = None) -> h5py.Dataset:
         """Write an array in the layout of this file."""
         if values.dtype.kind in "OU" and dtype is None:
             dtype, values = h5py.string_dtype(), values.astype(object)

@@ -55,9 +55,7 @@ def _sizes(values: Values) -> Callable[[np.ndarray], np.ndarray]:
         offsets = offsets[values.offset : values.offset + len(values) + 1]
         inner = _sizes(values.values) if not wide else np.asarray
         return lambda count: inner(offsets[count].astype(np.int64)) + count * offsets.itemsize
-    width = (
-        values.itemsize if isinstance(values, np.ndarray) else max(values.type.bit_width // 8, 1)
-    )
+    width = values.itemsize if isinstance(values, np.ndarray) else max(values.type.bit_width // 8, 1)
     return lambda count: count * width
 
 
@@ -86,10 +84,7 @@ def _with_replacements(binary: pa.Array) -> pa.Array:
     try:
         return pc.cast(binary, pa.large_string())
     except pa.ArrowInvalid:
-        fixed = [
-            None if value is None else value.decode("utf-8", "replace")
-            for value in binary.to_pylist()
-        ]
+        fixed = [None if value is None else value.decode("utf-8", "replace") for value in binary.to_pylist()]
         return pa.array(fixed, pa.large_string())
 
 

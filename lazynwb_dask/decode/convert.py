@@ -176,9 +176,7 @@ def _structs(values: pa.Array, to: pa.DataType) -> pa.Array:
 def _nulls(values: pa.Array, to: pa.DataType) -> pa.Array:
     """Nulls of another type, if there are no other values."""
     if not all_null(values):
-        raise SchemaConflictError(
-            f"{values.type} can't become {to}; give schema= a type that it can become"
-        )
+        raise SchemaConflictError(f"{values.type} can't become {to}; give schema= a type that it can become")
     return pa.nulls(len(values), to)
 
 

@@ -32,9 +32,7 @@ def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> mem
     return unshuffle(*before_shuffle(data, layout, mask, nbytes))
 
 
-def before_shuffle(
-    data: memoryview, layout: Layout, mask: int, nbytes: int
-) -> tuple[memoryview, int]:
+def before_shuffle(data: memoryview, layout: Layout, mask: int, nbytes: int) -> tuple[memoryview, int]:
     """As `chunk_bytes`, except that a shuffle that was applied first is not undone.
 
     Returns also the element size in bytes of that shuffle; 1 if there was none.

@@ -14,17 +14,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t, h5z
 
-from lazynwb_dask.decode.codecs import (
-    BLOSC,
-    DEFLATE,
-    LZF,
-    NBIT,
-    SCALEOFFSET,
-    SHUFFLE,
-    SZIP,
-    ZSTD,
-    OutputSize,
-)
+from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, LZF, NBIT, SCALEOFFSET, SHUFFLE, SZIP, ZSTD, OutputSize
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.elements import ElementType, element_bytes
 from lazynwb_dask.model.index import Filter, Layout
@@ -140,8 +130,7 @@ def check_available(applied: Sequence[Filter]) -> None:
                     "that does in HDF5_PLUGIN_PATH"
                 )
             raise UnsupportedColumnError(
-                f"compressed with the HDF5 filter {step.id} ({name}), which is not available here: "
-                f"{way_out}"
+                f"compressed with the HDF5 filter {step.id} ({name}), which is not available here: {way_out}"
             )
     # a size that a compressor's output declares is checked for the last one only
     if any(f.id in _COMPRESSORS for f in applied[:-1]):
@@ -161,9 +150,7 @@ def _check_parameters(dataset: h5d.DatasetID, applied: Sequence[Filter]) -> None
     plist = dataset.get_create_plist()
     for i, step in enumerate(applied):
         if step.id in _CHECKED and tuple(plist.get_filter(i)[2]) != step.values:
-            raise NWBReadError(
-                f"the parameters of the filter {_NAMES[step.id]} don't fit the dataset: damaged"
-            )
+            raise NWBReadError(f"the parameters of the filter {_NAMES[step.id]} don't fit the dataset: damaged")
 
 
 def _check_szip(data: memoryview, step: Filter, output: OutputSize) -> None:

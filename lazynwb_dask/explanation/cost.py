@@ -45,9 +45,7 @@ class Cost:
     known: bool = True
 
 
-def cost(
-    scan: Scan, i: int, selection: Selection, access: FileAccess, certain: bool = True
-) -> Cost:
+def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: bool = True) -> Cost:
     """What reading one partition fetches. Reads nothing but values that a catalog holds.
 
     Where it isn't `certain` that all rows are wanted that condition and limit leave, any of them may be.
@@ -129,11 +127,7 @@ class _DryRun(Executor):
             self.bytes += sum(map(len, pieces))
 
     def bound(
-        self,
-        names: Iterable[str],
-        rows: np.ndarray,
-        most: int | None = None,
-        requested: Collection[int] = (),
+        self, names: Iterable[str], rows: np.ndarray, most: int | None = None, requested: Collection[int] = ()
     ) -> None:
         """Count what columns that are read together take at most. See `column_bounds`."""
         arrays = {name: file_arrays(self.part, name) for name in names if rows.size}

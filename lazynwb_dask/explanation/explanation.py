@@ -85,14 +85,8 @@ class ReadPlan:
         """What to show, by heading."""
         found = [
             ("table", ", ".join(self.tables) or "as found when it is read"),
-            (
-                "files",
-                _of(self.files_left, self.files, "the others can't hold a row that is wanted"),
-            ),
-            (
-                "partitions",
-                f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}",
-            ),
+            ("files", _of(self.files_left, self.files, "the others can't hold a row that is wanted")),
+            ("partitions", f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}"),
             ("columns", _names(self.columns)),
         ]
         if self.from_catalog:
@@ -161,12 +155,8 @@ class Explanation:
 
     def _blocks(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """What to show, by title and heading."""
-        titles = [
-            f"Read {n}" if len(self.reads) > 1 else "Read" for n in range(1, 1 + len(self.reads))
-        ]
-        left = [
-            ("After reading", [("condition", text), ("not pushed", why)]) for text, why in self.left
-        ]
+        titles = [f"Read {n}" if len(self.reads) > 1 else "Read" for n in range(1, 1 + len(self.reads))]
+        left = [("After reading", [("condition", text), ("not pushed", why)]) for text, why in self.left]
         return [*zip(titles, [read.lines() for read in self.reads], strict=True), *left]
 
 
@@ -177,9 +167,7 @@ def explain(frame: Any) -> Explanation:
     for node in nodes:
         buckets = [node.parts(int(task)) for task in node._tasks]
         reads += [_plan(leaf) for leaf in leaves(node.scan, node.selection, buckets)]
-    together = [
-        node.scan.remaining(node.predicate) for node in nodes if isinstance(node.scan, ByFile)
-    ]
+    together = [node.scan.remaining(node.predicate) for node in nodes if isinstance(node.scan, ByFile)]
     left = [(repr(rest), "it is of what is made of several tables of a file")
             for rest in together if rest is not None]  # fmt: skip
     left += [(text if len(text) <= LONG else f"{text[:LONG]}...", why)
@@ -198,11 +186,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
     if scan.indexed:
         costs = [cost(scan, int(i), selection, access, leaf.certain) for i in left]
         known = all(one.known for one in costs)
-        why = (
-            _why(scan, used, selection.deciding)
-            if known
-            else ["values of columns lie in other files"]
-        )
+        why = _why(scan, used, selection.deciding) if known else ["values of columns lie in other files"]
     else:
         known = False
         costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]

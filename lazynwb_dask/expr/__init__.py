@@ -11,14 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynwb_dask.expr.internals import (
-    FinalizeCompute,
-    FromGraph,
-    Loc,
-    collections_to_expr,
-    ex,
-    new_collection,
-)
+from lazynwb_dask.expr.internals import FinalizeCompute, FromGraph, Loc, collections_to_expr, ex, new_collection
 from lazynwb_dask.expr.node import Pushed, View
 from lazynwb_dask.expr.rules import ReadNWB
 from lazynwb_dask.plan.tasks import Scan
@@ -52,9 +45,7 @@ def is_computed(collection: Any) -> bool:
 def taken_apart(collection: Any) -> tuple[Scan, list[str], Predicate | None] | None:
     """The scan, columns and predicate of a frame that optimizes to a single read; None for any other
     frame."""
-    if getattr(collection, "ndim", None) != 2 or not isinstance(
-        getattr(collection, "expr", None), ex.Expr
-    ):
+    if getattr(collection, "ndim", None) != 2 or not isinstance(getattr(collection, "expr", None), ex.Expr):
         return None
     node = collection.expr.simplify()
     columns = list(node.columns)

@@ -71,9 +71,7 @@ def _extended(read: ReadNWB, names: list[str], extend: Callable[[Any], Any]) -> 
 def mapped(frame: Any, table: pd.DataFrame, fields: Sequence[Field]) -> Any:
     """The frame with the columns of a table indexed by `_nwb_path`, looked up in each partition."""
     empty = {f.name: pd.Series([], dtype=f.dtype) for f in fields}
-    return frame.map_partitions(
-        looked_up, table, meta=frame._meta.assign(**empty), enforce_metadata=False
-    )
+    return frame.map_partitions(looked_up, table, meta=frame._meta.assign(**empty), enforce_metadata=False)
 
 
 def looked_up(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

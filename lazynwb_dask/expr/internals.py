@@ -20,9 +20,7 @@ try:
     from dask.tokenize import _tokenize_deterministic
     from dask.utils import M, methodcaller
 except ImportError as exc:
-    raise ImportError(
-        f"lazynwb_dask works with dask {WORKS_WITH}; this is {dask.__version__}: {exc}"
-    ) from exc
+    raise ImportError(f"lazynwb_dask works with dask {WORKS_WITH}; this is {dask.__version__}: {exc}") from exc
 
 # Methods that Dask and this package's subclasses call on each other.
 _HOOKS = {

@@ -10,13 +10,7 @@ from lazynwb_dask.expr.internals import DataNode, FunctionMap, PropertyMap, ex, 
 from lazynwb_dask.expr.node import Read, read_of
 from lazynwb_dask.expr.siblings import partitions_key
 from lazynwb_dask.predicate.query import parse_query
-from lazynwb_dask.predicate.row_wise import (
-    NotByRow,
-    accessor_attribute,
-    accessor_method,
-    method,
-    operation,
-)
+from lazynwb_dask.predicate.row_wise import NotByRow, accessor_attribute, accessor_method, method, operation
 from lazynwb_dask.predicate.tree import Column, Constant, Index, Predicate, steps, values_of
 
 
@@ -44,11 +38,7 @@ def _translated(node: Any, read: Read, bases: list[Predicate | None]) -> Predica
         return Constant(node)
     if isinstance(node, (ex.Projection, ex.Index)):
         source = read_of(node.frame)
-        if (
-            source is None
-            or source.limit is not None
-            or partitions_key(source) != partitions_key(read)
-        ):
+        if source is None or source.limit is not None or partitions_key(source) != partitions_key(read):
             raise NotByRow
         bases.append(source.predicate)
         if isinstance(node, ex.Index):

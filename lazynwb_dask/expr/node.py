@@ -50,9 +50,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         if not self._determ_token:
             pushed = self.operand("pushed")
             parts = [self.operand(name) for name in self._parameters if name != "pushed"]
-            token: str = _tokenize_deterministic(
-                "ReadNWB", parts, pushed.predicate, pushed.siblings
-            )
+            token: str = _tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.siblings)
             self._determ_token = token
         return self._determ_token
 
@@ -175,9 +173,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return self._with(layout=layout, siblings=None, _partitions=None)
 
 
-def _unpickled(
-    kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: tuple[Any] | None
-) -> Any:
+def _unpickled(kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: tuple[Any] | None) -> Any:
     # Not by Dask's registry of names: the pickled read is narrower than the one registered here. The name
     # is kept, as a new one would depend on the narrowed scan and change the keys of tasks.
     read = AnyExpr.__new__(kind, *operands, _determ_token=name[1])

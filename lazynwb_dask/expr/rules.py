@@ -100,9 +100,7 @@ def _push_head(read: ReadNWB, parent: Any, dependents: Any) -> Any:
     if asked < 0 and lengths is not None:
         enough = int(np.searchsorted(np.cumsum(lengths), parent.n)) + 1
         tasks = list(read._tasks[:enough])
-    limited = read._with(
-        limit=Limit("first" if first else "last", parent.n), _partitions=tasks, siblings=None
-    )
+    limited = read._with(limit=Limit("first" if first else "last", parent.n), _partitions=tasks, siblings=None)
     # Dask means one partition, so don't fuse several
     limited = limited._with(siblings=replace(Siblings.of([limited]), fuse=asked < 0))
     return (ReadHead if first else ReadTail)(limited, *parent.operands[1:])

@@ -47,9 +47,7 @@ def _siblings_by_partitions(dependents: Any) -> Mapping[tuple[Any, ...], Sibling
                         members.setdefault(partitions_key(read), {})[read._name] = read
         dependents[_SIBLINGS] = [
             {
-                key: Siblings.of(
-                    found.values(), any(_counted(r, dependents) for r in found.values())
-                )
+                key: Siblings.of(found.values(), any(_counted(r, dependents) for r in found.values()))
                 for key, found in members.items()
             }
         ]

@@ -111,9 +111,7 @@ class ChunkBTree:
 
     def _one_chunk(self, node: bytes) -> bool:
         """Take a leaf of one chunk, as most columns have, in less time than many chunks take."""
-        size, mask, *start, child = struct.unpack_from(
-            f"<II{len(self.chunk) + 2}Q", node, NODE_HEADER
-        )
+        size, mask, *start, child = struct.unpack_from(f"<II{len(self.chunk) + 2}Q", node, NODE_HEADER)
         if any(start) or child > self.limit:
             return False
         self.offsets[0], self.sizes[0], self.masks[0] = child + self.base, size, mask

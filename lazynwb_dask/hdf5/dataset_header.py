@@ -94,18 +94,13 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
         found[kind] = body
     if layout is None or not found.keys() >= _NEEDED:
         return None
-    describing = (
-        *(found.get(kind, b"") for kind in _DESCRIBING),
-        _without_address(found[DATA_LAYOUT]),
-    )
+    describing = (*(found.get(kind, b"") for kind in _DESCRIBING), _without_address(found[DATA_LAYOUT]))
     if sum(map(len, describing)) > _MAX_MESSAGES:
         return None
     return DatasetHeader(describing, layout, attributes)
 
 
-def _messages(
-    sparse: SparseFile, prefix: bytes, at: int, base: int
-) -> Iterator[tuple[int, int, int, bytes]]:
+def _messages(sparse: SparseFile, prefix: bytes, at: int, base: int) -> Iterator[tuple[int, int, int, bytes]]:
     """Messages as (type, flags, absolute address of the data, data), with stricter checks than libhdf5's."""
     expected, size = struct.unpack_from("<2xHxxxxI", prefix)
     blocks, count = HeaderBlocks(sparse, at, size), 0

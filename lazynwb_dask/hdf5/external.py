@@ -44,16 +44,13 @@ def external_array(source: Source, path: str) -> ArrayIndex:
     return ArrayIndex.without_chunks(layout, shape[0])
 
 
-def external_rows(
-    source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray
-) -> np.ndarray:
+def external_rows(source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """Row ranges of such a dataset, concatenated: stored bytes as uint8, or strings as objects."""
     try:
         with h5py.File(source.url, "r") as file:
             dataset = file[layout.external]
             pieces = [
-                _read(dataset, layout, a, b)
-                for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
+                _read(dataset, layout, a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
             ]
     except (OSError, KeyError) as exc:
         raise NWBReadError(f"{shown(source.url)}: {layout.external}: {exc}") from None

@@ -226,8 +226,7 @@ class NameObjects:
             level = [
                 (path, opened)
                 for path, child, group in below
-                if path not in _SPECIFICATIONS
-                and (opened := _opened_group(group, child)) is not None
+                if path not in _SPECIFICATIONS and (opened := _opened_group(group, child)) is not None
             ]
             if sparse.missing:
                 raise Miss("")

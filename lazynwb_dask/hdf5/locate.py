@@ -95,9 +95,7 @@ class Locator:
         if layout.chunk is None:
             nbytes = rows * layout.row_bytes
             if message.kind == "compact" and message.size < nbytes:
-                raise FormatError(
-                    f"compact data of {message.size} bytes where {nbytes} are declared"
-                )
+                raise FormatError(f"compact data of {message.size} bytes where {nbytes} are declared")
             return Extents(rows, np.array([message.address], "<u8"), np.array([nbytes], "<u8"))
         if layout.unlisted:
             return Extents(rows, nothing, nothing)
@@ -116,9 +114,7 @@ class Locator:
             return unlisted
         return tree.extents()
 
-    def _listed(
-        self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], count: int
-    ) -> Extents:
+    def _listed(self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], count: int) -> Extents:
         """The chunks as libhdf5 lists them, for the chunk indexes of HDF5 1.10 and later."""
         assert layout.chunk is not None
         assert dataset.id is not None

@@ -72,9 +72,7 @@ def messages(sparse: SparseFile, address: int, base: int) -> Iterator[tuple[int,
         raise FormatError("no object header")
 
 
-def _messages_1(
-    sparse: SparseFile, at: int, size: int, base: int
-) -> Iterator[tuple[int, int, bytes]]:
+def _messages_1(sparse: SparseFile, at: int, size: int, base: int) -> Iterator[tuple[int, int, bytes]]:
     blocks = HeaderBlocks(sparse, at, size)
     for start, data in blocks:
         at = 0

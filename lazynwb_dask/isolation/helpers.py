@@ -79,9 +79,7 @@ class Attempts:
                 f"answer ({type(exc).__name__})"
             ) from None
 
-    def _exchange(
-        self, request: dict[str, Any], sparse: SparseFile
-    ) -> tuple[dict[str, Any], memoryview]:
+    def _exchange(self, request: dict[str, Any], sparse: SparseFile) -> tuple[dict[str, Any], memoryview]:
         helper = _pool.take(self._settings.isolate_memory)
         begun = time.monotonic()
         try:

@@ -58,9 +58,7 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     source, head = open_source(source, FIRST, access)
     assert source.size is not None
     if source.size > MAX_FILE:
-        raise NWBReadError(
-            f"{shown(source.url)}: a LINDI file of {source.size} bytes; the limit is {MAX_FILE}"
-        )
+        raise NWBReadError(f"{shown(source.url)}: a LINDI file of {source.size} bytes; the limit is {MAX_FILE}")
     text = bytearray(head) + bytearray(source.size - len(head))
 
     def sink(data: memoryview) -> None:
@@ -99,9 +97,7 @@ class Lindi:
         self.access, self.allow = access, allow_external_links
         urls = self.contents.urls
         if len(urls) > MAX_PARTS:
-            raise NWBReadError(
-                f"{self.name}: it refers to {len(urls)} files; the limit is {MAX_PARTS}"
-            )
+            raise NWBReadError(f"{self.name}: it refers to {len(urls)} files; the limit is {MAX_PARTS}")
         self._refused: dict[str, str] = {}
         parts = []
         self._begins: dict[str, tuple[int, int]] = {}
@@ -150,10 +146,7 @@ class Lindi:
             what = "a local file" if local else "a store that such files don't name"
             self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
             return None
-        if (
-            self.access.options.exposes_secrets(url)
-            and urlsplit(url).netloc != urlsplit(here).netloc
-        ):
+        if self.access.options.exposes_secrets(url) and urlsplit(url).netloc != urlsplit(here).netloc:
             raise NWBReadError(
                 f"{self.name}: it names {shown(url)}, to which the secrets in storage_options would "
                 "be sent; give them by the beginning of the URL that they are meant for, as in "
@@ -208,9 +201,7 @@ class Lindi:
         for i, (url, offset, size) in self.contents.ranges(path, array):
             begin, number = self._begin(url)
             if offset + size > (self.source.parts[number].size or 0):
-                raise NWBReadError(
-                    f"truncated or damaged: it refers beyond the end of {shown(url)}"
-                )
+                raise NWBReadError(f"truncated or damaged: it refers beyond the end of {shown(url)}")
             offsets[i], sizes[i] = begin + offset, size
         found = Extents(rows, offsets, sizes)
         index = _contiguous(layout, found)

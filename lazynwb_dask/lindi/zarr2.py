@@ -133,13 +133,7 @@ def layout_of(array: Array) -> Layout:
         raise UnsupportedColumnError("a Zarr array without dimensions")
     element = element_of(array.dtype)
     fill = b"" if array.fill is None else _filled(array).tobytes()
-    return Layout(
-        element,
-        array.shape[1:],
-        array.chunks,
-        filters_of(array),
-        fill if any(fill) else b"",
-    )
+    return Layout(element, array.shape[1:], array.chunks, filters_of(array), fill if any(fill) else b"")
 
 
 def _filled(array: Array) -> np.ndarray:

@@ -7,15 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.sparse_file import (
-    HEAD,
-    MAX_METADATA,
-    MAX_WAVES,
-    WHOLE,
-    Job,
-    SparseFile,
-    attempt,
-)
+from lazynwb_dask.hdf5.sparse_file import HEAD, MAX_METADATA, MAX_WAVES, WHOLE, Job, SparseFile, attempt
 from lazynwb_dask.isolation.helpers import Attempts
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage import block_cache, fetch, open_source

@@ -59,9 +59,7 @@ def layout_json(layout: Layout) -> list[Any]:
 
 
 def layout_of(data: list[Any]) -> Layout:
-    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted = (
-        data
-    )
+    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted = data
     return Layout(
         tuples(element),
         tuple(item),

@@ -35,9 +35,7 @@ def pack_table(table: TableIndex, parts: list[bytes]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def unpack_table(
-    data: dict[str, Any], payload: bytes | memoryview, size: int | None = None
-) -> TableIndex:
+def unpack_table(data: dict[str, Any], payload: bytes | memoryview, size: int | None = None) -> TableIndex:
     """The index that was packed; `payload` holds its parts, one after the other.
 
     With the file's `size`, it is checked as a file is, since another process may be compromised. Raises

@@ -70,9 +70,7 @@ class ColumnIndexer:
         found = Members()
         links = list(children(group))
         if len(links) > MAX_COLUMNS:
-            raise NWBReadError(
-                f"{self.name}: {path}: {len(links)} objects; the limit is {MAX_COLUMNS}"
-            )
+            raise NWBReadError(f"{self.name}: {path}: {len(links)} objects; the limit is {MAX_COLUMNS}")
         for name, info in links:
             where = f"{path}/{name}"
             try:
@@ -93,9 +91,7 @@ class ColumnIndexer:
                     found.problems[name] = self.reason(prefix + name, exc)
         return found
 
-    def _member(
-        self, group: h5g.GroupID, name: str, where: str, info: h5l.LinkInfo
-    ) -> Dataset | None:
+    def _member(self, group: h5g.GroupID, name: str, where: str, info: h5l.LinkInfo) -> Dataset | None:
         """A dataset of a group; None if it is another object."""
         address = None
         if info.type == h5l.TYPE_HARD:
@@ -129,9 +125,7 @@ class ColumnIndexer:
             known[address] = parse_header(self.sparse, address + base, base)
         return known[address]
 
-    def dataset(
-        self, name: str, opened: h5d.DatasetID, where: str, address: int | None = None
-    ) -> Dataset:
+    def dataset(self, name: str, opened: h5d.DatasetID, where: str, address: int | None = None) -> Dataset:
         """A dataset in this file; `where` is its path with links resolved, `address` its object header's.
 
         If its data are in other files, not even its shape may be read: libhdf5 would open them.

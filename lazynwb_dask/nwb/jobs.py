@@ -70,17 +70,13 @@ class ListSeries:
     """The paths of all TimeSeries, sorted by their components."""
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> list[str]:
-        found = _paths(
-            file.id, sparse, lambda path, group: path != "/" and is_series(file.id, group, path)
-        )
+        found = _paths(file.id, sparse, lambda path, group: path != "/" and is_series(file.id, group, path))
         if not found and not sparse.missing:
             check_nwb(file.id, name)
         return sorted(found, key=lambda path: path.split("/"))
 
 
-def _paths(
-    root: h5g.GroupID, sparse: SparseFile, accepts: Callable[[str, h5g.GroupID], bool]
-) -> list[str]:
+def _paths(root: h5g.GroupID, sparse: SparseFile, accepts: Callable[[str, h5g.GroupID], bool]) -> list[str]:
     """The paths of the groups that are accepted."""
     found = []
     for path, group in walk_groups(root, sparse):

@@ -66,10 +66,7 @@ def index_series(indexer: ColumnIndexer, group: h5g.GroupID, path: str) -> Table
     attributes = _attributes(indexer, group, members.datasets)
     if in_files:
         attributes |= _values("external_file", members.datasets["external_file"])
-    found = (
-        _times(indexer, members, rows, attributes),
-        _data(indexer, members, rows, in_files),
-    )
+    found = (_times(indexer, members, rows, attributes), _data(indexer, members, rows, in_files))
     if indexer.sparse.missing:
         raise Miss(path)
     columns = {column.name: column for column in found if column is not None}
@@ -108,9 +105,7 @@ def ramp(start: float, rate: float, rows: int) -> ArrayIndex:
     return ArrayIndex.without_chunks(Layout(("ramp", start, rate), rising=True), rows)
 
 
-def _data(
-    indexer: ColumnIndexer, members: Members, rows: int, in_files: bool
-) -> ColumnIndex | None:
+def _data(indexer: ColumnIndexer, members: Members, rows: int, in_files: bool) -> ColumnIndex | None:
     name = "data"
     if name in members.datasets or name in members.problems:
         return indexer.column(name, name, members, rows)
@@ -121,9 +116,7 @@ def _data(
     return ColumnIndex(name, (array,), rows, notes=("its values are in external files",))
 
 
-def _attributes(
-    indexer: ColumnIndexer, group: h5g.GroupID, datasets: dict[str, Dataset]
-) -> dict[str, str]:
+def _attributes(indexer: ColumnIndexer, group: h5g.GroupID, datasets: dict[str, Dataset]) -> dict[str, str]:
     """What is said of a series, as text; of numbers a text from which they can be read again."""
     found = indexer.attributes(group, list(_OF_GROUP))
     found[SERIES] = found.pop("neurodata_type", "")

@@ -47,8 +47,7 @@ def _channels(wanted: Sequence[int], array: ArrayIndex, where: str) -> Sequence[
     item = array.layout.item
     if len(item) != 1:
         raise NWBReadError(
-            f"{where}: channels= needs data of two dimensions, time and channel; these have "
-            f"{1 + len(item)}"
+            f"{where}: channels= needs data of two dimensions, time and channel; these have {1 + len(item)}"
         )
     return [n for n in wanted if n < item[0]] if wanted else range(item[0])
 
@@ -107,7 +106,5 @@ def show_all(found: Sequence[FileIndex], how: Shown | None) -> list[FileIndex]:
     names = {name for table in tables if table is not None for name in table.columns}
     for n in how.channels or ():
         if f"data_{n}" not in names and names:
-            raise ColumnNotFoundError(
-                f"channels=: no channel {n} in any of the files; they are counted from 0"
-            )
+            raise ColumnNotFoundError(f"channels=: no channel {n} in any of the files; they are counted from 0")
     return [replace(f, table=table) for f, table in zip(found, tables, strict=True)]

@@ -27,9 +27,7 @@ class TableIndexer(ColumnIndexer):
 
     _categories_seen = 0
 
-    def table(
-        self, group: h5g.GroupID, path: str, prefix: str = "", aligned: int | None = None
-    ) -> TableIndex:
+    def table(self, group: h5g.GroupID, path: str, prefix: str = "", aligned: int | None = None) -> TableIndex:
         """The index of a table.
 
         For a category, `prefix` begins the names of its columns; `aligned` is the whole table's row count.

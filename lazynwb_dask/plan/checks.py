@@ -24,10 +24,7 @@ from lazynwb_dask.util.suggest import did_you_mean, listed, near_or_all
 
 
 def present(
-    found: Sequence[FileIndex],
-    failures: Sequence[Failure],
-    request: TableRequest,
-    access: FileAccess,
+    found: Sequence[FileIndex], failures: Sequence[Failure], request: TableRequest, access: FileAccess
 ) -> list[tuple[Source, TableIndex]]:
     """The tables of the files that have one. Raises TableNotFoundError or warns about the others."""
     tables = [(f.source, f.table) for f in found if f.table is not None]
@@ -49,9 +46,7 @@ def _table_name(request: TableRequest) -> str:
     return " or ".join(map(table_path, request.table_names)) or "as chosen"
 
 
-def _no_table(
-    absent: Sequence[Source], count: int, request: TableRequest, access: FileAccess
-) -> str:
+def _no_table(absent: Sequence[Source], count: int, request: TableRequest, access: FileAccess) -> str:
     first = absent[0]
     there = queries.list_tables(first, access)
     name = _table_name(request)

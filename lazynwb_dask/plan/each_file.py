@@ -40,6 +40,5 @@ def each_file(
 
 def none_readable(failures: Sequence[Failure]) -> NWBError:
     return NWBError(
-        f"none of the {len(failures)} files can be read; the first: {failures[0].path}: "
-        f"{failures[0].error}"
+        f"none of the {len(failures)} files can be read; the first: {failures[0].path}: {failures[0].error}"
     )

@@ -100,9 +100,7 @@ def damaged(url: str, table: str, damage: str) -> Failure:
     return Failure.of(shown(url), "plan", error)
 
 
-def _identified(
-    sources: Sequence[Source], request: TableRequest, access: FileAccess
-) -> list[Source]:
+def _identified(sources: Sequence[Source], request: TableRequest, access: FileAccess) -> list[Source]:
     """The sources, with the versions of those that have an entry in the cache."""
     cache = index_cache()
     if cache is None:

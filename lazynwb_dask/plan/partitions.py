@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    tables: Sequence[tuple[Source, TableIndex]],
-    schema: Schema,
-    request: TableRequest,
-    options: Options,
+    tables: Sequence[tuple[Source, TableIndex]], schema: Schema, request: TableRequest, options: Options
 ) -> Scan:
     """The scan of indexed tables, in source order. Large tables are split by rows."""
     names = [name for name in schema.fields if name not in PROVENANCE]
@@ -111,14 +108,10 @@ def _chunk_rows(layouts: tuple[Layout, ...]) -> int:
     return 1 if chunk is None or len(layouts) > 1 else chunk[0]
 
 
-def unindexed(
-    sources: Sequence[Source], schema: Schema, request: TableRequest, options: Options
-) -> Scan:
+def unindexed(sources: Sequence[Source], schema: Schema, request: TableRequest, options: Options) -> Scan:
     """The scan of files that workers will index: one partition for each, of unknown length."""
     if callable(request.table):
-        raise NWBReadError(
-            "a callable table can't be combined with a pyarrow schema; name the table"
-        )
+        raise NWBReadError("a callable table can't be combined with a pyarrow schema; name the table")
     count = len(sources)
     zeros = np.zeros(count, np.int64)
     files = Files(

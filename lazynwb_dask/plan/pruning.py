@@ -150,9 +150,7 @@ class _Judge(Visitor[Judged]):
             dtype = kind.to_pandas_dtype() if pa.types.is_floating(kind) else np.float64
             sought = np.array([float(v) for v in real], np.float64)
             sought = np.unique(np.concatenate([sought, sought.astype(dtype).astype(np.float64)]))
-            lows, highs = (
-                pd.Series(end).to_numpy(np.float64, na_value=0) for end in (ends.low, ends.high)
-            )
+            lows, highs = (pd.Series(end).to_numpy(np.float64, na_value=0) for end in (ends.low, ends.high))
             some = _any_between(sought, lows, highs)
         found = some & ends.there
         if any(nulls):

@@ -34,10 +34,7 @@ class Report(pd.DataFrame):
         text = shown.to_string(line_width=width, max_colwidth=min(WIDTH, width // 2))
         for name, problem in told[told != ""].items():
             text += "\n\n" + textwrap.fill(
-                f"{name} is left out: {problem}",
-                width,
-                break_long_words=False,
-                break_on_hyphens=False,
+                f"{name} is left out: {problem}", width, break_long_words=False, break_on_hyphens=False
             )
         return text
 

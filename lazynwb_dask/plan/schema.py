@@ -89,9 +89,7 @@ def unify(
         reason = ""
         if problems[name]:
             reason = tables[problems[name][0]][1].columns[name].problem
-        columns[name] = Found(
-            count[name], by_type, name in short, problems[name], reason, empty[name]
-        )
+        columns[name] = Found(count[name], by_type, name in short, problems[name], reason, empty[name])
     rows = [table.rows for _, table in tables]
     return settle(columns, rows, lambda i: tables[i][0], overrides, nulls)
 
@@ -150,9 +148,7 @@ def _telling(
     rows: Sequence[int], by_type: Mapping[pa.DataType, Sequence[int]], nulls: set[int]
 ) -> list[pa.DataType]:
     """The types in files that hold values; all types if no file does."""
-    kept = [
-        kind for kind, where in by_type.items() if any(rows[i] and i not in nulls for i in where)
-    ]
+    kept = [kind for kind, where in by_type.items() if any(rows[i] and i not in nulls for i in where)]
     return kept or list(by_type)
 
 

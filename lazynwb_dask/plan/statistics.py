@@ -130,13 +130,9 @@ class ColumnEnds:
         if pa.types.is_boolean(field.type):
             both = np.flatnonzero(known & there & ~one)
             few_files = np.concatenate([few_files, both, both])
-            few = np.concatenate(
-                [few, np.zeros(len(both), few.dtype), np.ones(len(both), few.dtype)]
-            )
+            few = np.concatenate([few, np.zeros(len(both), few.dtype), np.ones(len(both), few.dtype)])
             complete = known
-        return Ends(
-            known, there, missing, low, high, few_files, _as(pa.array(few), field), complete
-        )
+        return Ends(known, there, missing, low, high, few_files, _as(pa.array(few), field), complete)
 
     def _texts(self, field: Field, columns: Columns, run: slice) -> Ends | None:
         rows, at, known, there, missing = self._base(columns, run)
@@ -149,12 +145,8 @@ class ColumnEnds:
         told_texts = rows["texts"].unify_dictionaries().combine_chunks()
         held = told_texts.chunk(0) if isinstance(told_texts, pa.ChunkedArray) else told_texts
         codes, which = np.unique(held.indices.fill_null(-1).to_numpy(), return_inverse=True)
-        names = (
-            held.dictionary.take(pa.array(np.maximum(codes, 0))).to_pylist() if listed.any() else []
-        )
-        parsed = [
-            json.loads(t) if c >= 0 else None for c, t in zip(codes.tolist(), names, strict=False)
-        ]
+        names = held.dictionary.take(pa.array(np.maximum(codes, 0))).to_pylist() if listed.any() else []
+        parsed = [json.loads(t) if c >= 0 else None for c, t in zip(codes.tolist(), names, strict=False)]
         lists = pa.array(parsed or [None], _TEXTS).take(pa.array(which.reshape(-1)))
         counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
         few_files = np.repeat(at, counts)
@@ -168,9 +160,7 @@ class ColumnEnds:
         low, high = ends
         unbounded = known.copy()
         unbounded[at] &= told | ~there[at]
-        return Ends(
-            unbounded, there, missing, low, high, few_files, _as(lists.flatten(), field), complete
-        )
+        return Ends(unbounded, there, missing, low, high, few_files, _as(lists.flatten(), field), complete)
 
 
 def of_rows(start: np.ndarray, stop: np.ndarray) -> Ends:
@@ -186,7 +176,5 @@ def _as(values: Any, field: Field) -> Any:
     held = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if not len(held):
         return pd.Series([], dtype=field.dtype).array
-    made = series(
-        [pc.cast(held, field.type, safe=False)], Field(field.name, field.type, field.nullable)
-    )
+    made = series([pc.cast(held, field.type, safe=False)], Field(field.name, field.type, field.nullable))
     return made

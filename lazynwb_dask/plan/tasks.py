@@ -222,9 +222,7 @@ def _borders(
         return None
     if not (np.diff(parts) > 0).all():
         return None  # not in order: there are no divisions to keep
-    weights = np.maximum(
-        scan.nbytes(sorted(siblings.columns))[parts], max(scan.blocksize // SHARE, 1)
-    )
+    weights = np.maximum(scan.nbytes(sorted(siblings.columns))[parts], max(scan.blocksize // SHARE, 1))
     ends = np.cumsum(weights)
     target = max(1, min(scan.blocksize, -(-int(ends[-1]) // min_tasks)))
     borders = [0]

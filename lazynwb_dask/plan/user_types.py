@@ -38,9 +38,7 @@ def parse_type(kind: Any) -> pa.DataType:
             raise TypeError
         return pa.from_numpy_dtype(np.dtype(getattr(kind, "numpy_dtype", kind)))
     except (TypeError, pa.ArrowNotImplementedError):
-        raise ValueError(
-            f"schema: {kind!r} is not a type; give a pyarrow.DataType or a dtype"
-        ) from None
+        raise ValueError(f"schema: {kind!r} is not a type; give a pyarrow.DataType or a dtype") from None
 
 
 def given_type(name: str, kind: Any) -> pa.DataType:
@@ -68,8 +66,4 @@ def given(schema: pa.Schema) -> list[Field]:
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise ValueError(f"schema: there is more than one column {', '.join(twice)}")
-    return [
-        Field(f.name, given_type(f.name, f.type), f.nullable)
-        for f in schema
-        if f.name not in PROVENANCE
-    ]
+    return [Field(f.name, given_type(f.name, f.type), f.nullable) for f in schema if f.name not in PROVENANCE]

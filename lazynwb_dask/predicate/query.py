@@ -19,15 +19,7 @@ import pandas as pd
 from pandas.api.types import is_scalar
 
 from lazynwb_dask.predicate.row_wise import ACCESSORS, NotByRow, accessor_method, method
-from lazynwb_dask.predicate.tree import (
-    Column,
-    Constant,
-    Index,
-    Method,
-    Operation,
-    Predicate,
-    joined,
-)
+from lazynwb_dask.predicate.tree import Column, Constant, Index, Method, Operation, Predicate, joined
 
 _FUNCTION_NAMES = "abs arctan2 ceil cos exp expm1 floor log log10 log1p sin sqrt tan tanh"
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
@@ -132,9 +124,7 @@ class _Reader:
         self.columns = None if columns is None else frozenset(columns)
         self.local = local
         self.inputs: set[str | None] = set()
-        self._words: dict[
-            str, str
-        ] = {}  # by our own name: the word of the query that it stands for
+        self._words: dict[str, str] = {}  # by our own name: the word of the query that it stands for
         self._prefix = "_word"
         while self._prefix in text:
             self._prefix += "_"

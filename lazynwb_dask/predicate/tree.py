@@ -297,9 +297,7 @@ def _example(meta: pd.DataFrame) -> pd.DataFrame:
     row = {}
     for name, dtype in meta.dtypes.items():
         value = "" if is_string_dtype(dtype) else 0 if isinstance(dtype, np.dtype) else None
-        row[name] = (
-            pd.Series([value]).astype(dtype) if value == 0 else pd.Series([value], dtype=dtype)
-        )
+        row[name] = pd.Series([value]).astype(dtype) if value == 0 else pd.Series([value], dtype=dtype)
     return pd.DataFrame(row)
 
 

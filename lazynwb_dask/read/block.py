@@ -88,9 +88,7 @@ class _ChunkPart:
     @property
     def whole_rows(self) -> bool:
         """Whether all of each of the chunk's rows is taken."""
-        return all(
-            s.start == 0 and s.stop == n for s, n in zip(self.inside, self.shape[1:], strict=True)
-        )
+        return all(s.start == 0 and s.stop == n for s, n in zip(self.inside, self.shape[1:], strict=True))
 
 
 def _chunk_parts(layout: Layout, extents: Extents, block: Block) -> Iterator[_ChunkPart]:
@@ -114,10 +112,7 @@ def _chunk_parts(layout: Layout, extents: Extents, block: Block) -> Iterator[_Ch
         for place in itertools.product(*places):
             n = k * across + (int(np.ravel_multi_index(place, grid)) if place else 0)
             corner = [p * c for p, c in zip(place, chunk[1:], strict=True)]
-            inside = [
-                (max(a, o), min(b, o + c))
-                for (a, b), o, c in zip(box, corner, chunk[1:], strict=True)
-            ]
+            inside = [(max(a, o), min(b, o + c)) for (a, b), o, c in zip(box, corner, chunk[1:], strict=True)]
             edge = high - low < step or any(
                 o + c > m for o, c, m in zip(corner, chunk[1:], layout.item, strict=True)
             )

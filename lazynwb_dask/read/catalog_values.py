@@ -172,11 +172,6 @@ def _runs(scan: Scan, held: Inlined, slots: Slots | None) -> list[_Run]:
     lengths = np.add.reduceat(stop - start, first)
     names = () if slots is None else slots.names
     return [
-        _Run(
-            int(where[a]),
-            None if which[a] == NONE else names[which[a]],
-            int(start[a]),
-            int(start[a] + n),
-        )
+        _Run(int(where[a]), None if which[a] == NONE else names[which[a]], int(start[a]), int(start[a] + n))
         for a, n in zip(first.tolist(), lengths.tolist(), strict=True)
     ]

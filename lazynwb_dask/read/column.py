@@ -76,10 +76,7 @@ class Reader:
         return asked.found
 
     def column(
-        self,
-        arrays: Sequence[ArrayIndex],
-        labels: tuple[str, ...] | None,
-        rows: np.ndarray,
+        self, arrays: Sequence[ArrayIndex], labels: tuple[str, ...] | None, rows: np.ndarray
     ) -> Steps[Values]:
         """The values of ascending rows of the table, in that order; null for rows that the column lacks.
 
@@ -142,8 +139,7 @@ class Reader:
         total = int(counts.sum())
         if total > limit and (total - limit) * max(inner[-1].layout.row_bytes, 1) > SLACK:
             raise NWBReadError(
-                f"its rows together hold {total} values, but only {limit} are stored: "
-                "the index is damaged"
+                f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
             )
         if ahead:
             if (begin == np.cumsum(counts) - counts).all() and total == limit:
@@ -159,20 +155,14 @@ class Reader:
             values = picked(values, begin, counts, SLACK)
         return listed(_offsets(counts), values)
 
-    def _numbers(
-        self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray
-    ) -> Steps[np.ndarray]:
+    def _numbers(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
         if array.layout.element[0] not in ("number", "odd"):
             raise NWBReadError("its index does not hold numbers")
         raw = yield from self.raw(array, starts, stops)
         return numbers(raw, array.layout.element)
 
     def _values(
-        self,
-        array: ArrayIndex,
-        labels: tuple[str, ...] | None,
-        starts: np.ndarray,
-        stops: np.ndarray,
+        self, array: ArrayIndex, labels: tuple[str, ...] | None, starts: np.ndarray, stops: np.ndarray
     ) -> Steps[Values]:
         rows = int((stops - starts).sum())
         if array.layout.computed or array.layout.view is not None:
@@ -183,9 +173,7 @@ class Reader:
             flat: Values = labelled(numbers(raw, array.layout.element), labels, None)
         else:
             count = rows * math.prod(array.layout.item)
-            flat = yield from self.elements(
-                raw, array.layout.element, count, array.layout.user_block
-            )
+            flat = yield from self.elements(raw, array.layout.element, count, array.layout.user_block)
         return nested(flat, array.layout.item, rows)
 
     def _viewed(
@@ -207,9 +195,7 @@ class Reader:
             flat = _scaled(flat, view, rows)
         return flat, layout.item if view.channel is None else ()
 
-    def elements(
-        self, raw: np.ndarray, element: ElementType, count: int, base: int
-    ) -> Steps[Values]:
+    def elements(self, raw: np.ndarray, element: ElementType, count: int, base: int) -> Steps[Values]:
         """The values of so many elements, stored one after the other."""
         kind = element[0]
         if kind in ("number", "bool", "odd"):
@@ -251,9 +237,7 @@ class Reader:
             return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
         if kind == "sequence":
             width = element_bytes(element[1])
-            buffer, starts, sizes = yield from heap_bytes(
-                raw.view(DESCRIPTOR), width, base, self.size
-            )
+            buffer, starts, sizes = yield from heap_bytes(raw.view(DESCRIPTOR), width, base, self.size)
             inner = blank(int(sizes.sum()))
             gather(buffer, starts, sizes, inner)
             total = int(sizes.sum()) // width

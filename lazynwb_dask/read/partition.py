@@ -16,11 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.decode.arrays import Values, empty
-from lazynwb_dask.errors import (
-    Failure,
-    NWBError,
-    NWBMemoryError,
-)
+from lazynwb_dask.errors import Failure, NWBError, NWBMemoryError
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.read import catalog_values as bulk
 from lazynwb_dask.read import time_search as seek
@@ -86,9 +82,7 @@ def read_parts(
                 part = indexed_part(part, scan, access, left_out.lacking)
             rows = None if chosen is None else chosen.of(i)
             reader = Reader(part.source.reach, ChunkMaps(part.source))
-            return PartReader(scan, part, reader, Executor(part.source, access)).read(
-                selection, rows
-            )
+            return PartReader(scan, part, reader, Executor(part.source, access)).read(selection, rows)
         except NWBError as exc:
             if scan.request.on_error != "skip" or isinstance(exc, NWBMemoryError):
                 raise
@@ -106,9 +100,7 @@ def _no_rows(scan: Scan, part: Part, columns: Sequence[str]) -> Piece:
     return Piece(part, np.zeros(0, np.int64), values)
 
 
-def _chosen_at_once(
-    scan: Scan, selection: Selection, access: FileAccess
-) -> pd.DataFrame | _Choice | None:
+def _chosen_at_once(scan: Scan, selection: Selection, access: FileAccess) -> pd.DataFrame | _Choice | None:
     """The frame, or the rows that a condition leaves of each partition, where a catalog holds the values.
 
     None where it doesn't, or where something is wrong with them: reading file by file finds out what.
@@ -200,9 +192,7 @@ class PartReader:
 
         return seek.File(self.reader, None if source.etag is None else file_key(source), run)
 
-    def _decide(
-        self, selection: Selection, rows: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, Values]]:
+    def _decide(self, selection: Selection, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Values]]:
         """The rows that are left, and for these the values of the columns that decided."""
         part, first = self.part, sorted(selection.deciding)
         rest = [name for name in selection.columns if name not in first]
@@ -223,8 +213,7 @@ class PartReader:
         with self.executor.turn():
             keep = chosen_rows(Piece(part, rows, values), self.scan, selection)
         values = {
-            name: v[keep] if isinstance(v, np.ndarray) else v.take(pa.array(keep))
-            for name, v in values.items()
+            name: v[keep] if isinstance(v, np.ndarray) else v.take(pa.array(keep)) for name, v in values.items()
         }
         return rows[keep], values
 

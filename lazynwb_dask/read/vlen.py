@@ -63,9 +63,7 @@ def heap_bytes(
         if size > len(part):
             end = int(begins[i]) + size
             if end > int(following[i]):
-                raise NWBReadError(
-                    "damaged: a global heap collection reaches beyond the file or into another"
-                )
+                raise NWBReadError("damaged: a global heap collection reaches beyond the file or into another")
             more.append(Request(int(begins[i]) + len(part), end, keep(i)))
         else:
             parts[i] = part[:size]

@@ -91,10 +91,7 @@ class Inlined:
     def unpack(head: dict[str, Any], buffers: list[bytes]) -> Inlined:
         rest = iter(buffers[2:])
         values, indexes = (
-            {
-                name: Slots(tuple(names), wide(next(rest)).astype(np.int16))
-                for name, names in head[kind].items()
-            }
+            {name: Slots(tuple(names), wide(next(rest)).astype(np.int16)) for name, names in head[kind].items()}
             for kind in ("values", "indexes")
         )
         return Inlined(

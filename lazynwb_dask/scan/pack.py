@@ -52,8 +52,7 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
     buffers = [thin(files.sizes), thin(files.table), *[thin(scan[name]) for name in _PARTITIONS]]
     for name, records in files.records.items():
         columns[name] = [
-            ([layouts.setdefault(x, len(layouts)) for x in found], labels)
-            for found, labels in records.variants
+            ([layouts.setdefault(x, len(layouts)) for x in found], labels) for found, labels in records.variants
         ]
         lengths = np.diff(records.ends, prepend=0)
         buffers += [thin(records.which), thin(lengths), records.weights.tobytes(), records.data]

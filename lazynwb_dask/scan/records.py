@@ -43,9 +43,7 @@ class Records:
         """The records of some files, with variants renumbered."""
         begins = np.concatenate([[0], self.ends[:-1]])[files]
         ends = self.ends[files]
-        data = b"".join(
-            [self.data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-        )
+        data = b"".join([self.data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)])
         which = self.which[files]
         used, renumbered = np.unique(which[which != ABSENT], return_inverse=True)
         compact = np.full(len(which), ABSENT, np.int32)

@@ -197,9 +197,7 @@ class Scan:
         return request.on_error == "skip" or (not self.indexed and request.on_missing == "skip")
 
     def _packed(self) -> bytes:
-        return pack(
-            {f.name: getattr(self, f.name) for f in dataclass_fields(self)}, self.options.token
-        )
+        return pack({f.name: getattr(self, f.name) for f in dataclass_fields(self)}, self.options.token)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (zlib.compress(self._packed(), 6), self.options, self.known_token)

@@ -9,15 +9,7 @@ from functools import partial
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError
 from lazynwb_dask.model.source import Source, is_local, local_path, local_version, shown
-from lazynwb_dask.sources.listing import (
-    FILE,
-    MARKERS,
-    STORE,
-    is_hidden,
-    is_typed,
-    list_store,
-    names_many,
-)
+from lazynwb_dask.sources.listing import FILE, MARKERS, STORE, is_hidden, is_typed, list_store, names_many
 from lazynwb_dask.storage import retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once

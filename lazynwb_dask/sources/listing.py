@@ -86,10 +86,7 @@ def list_store(url: str, filesystem: AbstractFileSystem, path: str) -> list[Sour
         found = _sources(_below(filesystem, path), path)
     rename = _renamer(link, path)
     return sorted(
-        (
-            Source(rename(name), info.get("size"), validator_of(info))
-            for name, info in found.items()
-        ),
+        (Source(rename(name), info.get("size"), validator_of(info)) for name, info in found.items()),
         key=lambda source: source.url,
     )
 
@@ -134,9 +131,7 @@ def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
 
 def is_hidden(name: str) -> bool:
     """Whether the name begins with a dot, or the file is inside a Zarr store."""
-    return name.rpartition("/")[2].startswith(".") or any(
-        parent.endswith(STORE) for parent in _parents(name)
-    )
+    return name.rpartition("/")[2].startswith(".") or any(parent.endswith(STORE) for parent in _parents(name))
 
 
 def _sources(entries: Entries, root: str) -> Entries:

@@ -63,9 +63,7 @@ def _from_listing(sources: Sequence[Source], access: FileAccess) -> dict[Source,
         found = list_keys(filesystem, path, pages)
         if found is None:
             return None
-        return {
-            name: Source(name, info.get("size"), validator_of(info)) for name, info in found.items()
-        }
+        return {name: Source(name, info.get("size"), validator_of(info)) for name, info in found.items()}
 
     try:
         found = retried(start, access, partial(ask))

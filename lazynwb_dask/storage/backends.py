@@ -13,15 +13,7 @@ from weakref import WeakKeyDictionary
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault, fault_of
 from lazynwb_dask.storage.http_body import receive_body
-from lazynwb_dask.storage.responses import (
-    READ,
-    RangeRequest,
-    RangeResponse,
-    checked,
-    is_etag,
-    known,
-    validator,
-)
+from lazynwb_dask.storage.responses import READ, RangeRequest, RangeResponse, checked, is_etag, known, validator
 from lazynwb_dask.storage.s3 import read_s3
 from lazynwb_dask.util.locks import Lock
 
@@ -81,9 +73,7 @@ async def _http(filesystem: Any, path: str, request: RangeRequest) -> RangeRespo
 
 
 async def _asynchronous(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
-    async with asyncio.timeout(
-        request.timeout + len(request.into) / (16 * 1024)
-    ):  # no progress is seen
+    async with asyncio.timeout(request.timeout + len(request.into) / (16 * 1024)):  # no progress is seen
         size, etag = request.size, request.etag
         if not request.exact:
             size, etag = known(await filesystem._info(path), request)
@@ -121,9 +111,7 @@ def _one_at_a_time(filesystem: Any, path: str, request: RangeRequest, info: bool
     return _placed(data, stop, size, etag, request)
 
 
-def _placed(
-    data: bytes, stop: int, size: int | None, etag: str | None, request: RangeRequest
-) -> RangeResponse:
+def _placed(data: bytes, stop: int, size: int | None, etag: str | None, request: RangeRequest) -> RangeResponse:
     if len(data) != stop - request.start:
         raise Fault("transient", f"{len(data)} bytes came instead of {stop - request.start}")
     request.into[: len(data)] = data

@@ -57,9 +57,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("other", "the server's certificate isn't trusted")
     if names & _TRANSIENT:
         slow = isinstance(error, TimeoutError)
-        return Fault(
-            "transient", "no response in time" if slow else f"the connection broke ({kind})"
-        )
+        return Fault("transient", "no response in time" if slow else f"the connection broke ({kind})")
     if (status := _status_of(error)) is not None:
         response = getattr(error, "response", None)
         code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""

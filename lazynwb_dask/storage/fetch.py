@@ -13,12 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lazynwb_dask.errors import (
-    NWBFileChangedError,
-    NWBFileNotFoundError,
-    NWBPermissionError,
-    NWBReadError,
-)
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
@@ -99,11 +94,7 @@ def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source
     return _Reader(source, access).open(nbytes)
 
 
-def retried(
-    url: str,
-    access: FileAccess,
-    operation: Callable[[AbstractFileSystem, str], T],
-) -> T:
+def retried(url: str, access: FileAccess, operation: Callable[[AbstractFileSystem, str], T]) -> T:
     """Run an operation of a filesystem, such as listing, with the retries and errors of reads."""
     begun = time.monotonic()
     attempt = 0
@@ -151,9 +142,7 @@ class _Reader:
         self.process.filesystems[id(self.filesystem)] = self.filesystem
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
-        self.process.run(
-            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled
-        )
+        self.process.run(lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled)
 
     def open(self, nbytes: int) -> tuple[Source, bytes]:
         return self.process.run(lambda: self._open(nbytes), self.settings.is_cancelled)
@@ -187,9 +176,7 @@ class _Reader:
                 ]
             )
 
-    async def _range(
-        self, start: int, stop: int, into: memoryview, *, exact: bool = True
-    ) -> RangeResponse:
+    async def _range(self, start: int, stop: int, into: memoryview, *, exact: bool = True) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.
 
         It counts as a connection between attempts too, so that a store that wants a pause gets fewer
@@ -311,9 +298,7 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
                 "read_nwb again, or refresh the catalog."
             )
         case "truncated":
-            return NWBReadError(
-                f"{name}: {what} can't be read: {cause}. The file is truncated or damaged."
-            )
+            return NWBReadError(f"{name}: {what} can't be read: {cause}. The file is truncated or damaged.")
         case "transient":
             return NWBReadError(
                 f"{name}: {what} can't be read: {attempts} attempts in {spent:.1f} s failed, the "

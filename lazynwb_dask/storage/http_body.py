@@ -26,10 +26,7 @@ SHORT = 64 * 1024
 USED = (
     ("connection.protocol", ("connection_lost", "data_received", "eof_received")),
     ("connection.transport", ("abort", "get_protocol", "is_reading", "set_protocol")),
-    (
-        "content",
-        ("exception", "feed_eof", "get_read_buffer_limits", "is_eof", "read_nowait", "total_bytes"),
-    ),
+    ("content", ("exception", "feed_eof", "get_read_buffer_limits", "is_eof", "read_nowait", "total_bytes")),
 )
 
 logger = logging.getLogger(__name__)
@@ -53,9 +50,7 @@ class Usage:
 usage = Usage()
 
 
-async def receive_body(
-    response: Any, length: int, request: RangeRequest, clock: asyncio.Timeout
-) -> None:
+async def receive_body(response: Any, length: int, request: RangeRequest, clock: asyncio.Timeout) -> None:
     """Receive the body of an aiohttp.ClientResponse into place."""
     try:
         body = _taken_over(response, length, request)

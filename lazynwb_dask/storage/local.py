@@ -9,12 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from lazynwb_dask.errors import (
-    NWBFileChangedError,
-    NWBFileNotFoundError,
-    NWBPermissionError,
-    NWBReadError,
-)
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source, local_path, local_version
 from lazynwb_dask.storage.coalesce import KIB, MIB, Piece, serve
 from lazynwb_dask.storage.counters import Tally, counters
@@ -35,9 +30,7 @@ def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
             for piece in pieces:
                 file.serve(piece)
         else:
-            process().decode_all(
-                [partial(file.serve, piece) for piece in pieces], settings.is_cancelled
-            )
+            process().decode_all([partial(file.serve, piece) for piece in pieces], settings.is_cancelled)
 
 
 def open_source(source: Source, nbytes: int) -> tuple[Source, bytes]:

@@ -42,9 +42,7 @@ _PUBLIC = frozenset({
     "total_max_attempts", "use_dualstack_endpoint", "use_fips_endpoint",
 })  # fmt: skip
 _PUBLIC_URLS = frozenset({"endpoint_url"})
-_NESTED = frozenset(
-    {"client_kwargs", "config_kwargs", "s3", "retries", "target_options", "remote_options"}
-)
+_NESTED = frozenset({"client_kwargs", "config_kwargs", "s3", "retries", "target_options", "remote_options"})
 # Names that gcsfs takes in place of a token.
 _PUBLIC_TOKENS = frozenset({"anon", "google_default", "cache", "cloud", "browser"})
 # How a filesystem instance is kept is decided here; loops and sessions belong to one process.

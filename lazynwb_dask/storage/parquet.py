@@ -58,11 +58,7 @@ def footer(file: ParquetFile, access: FileAccess) -> pq.FileMetaData:
 
 
 def rows(
-    file: ParquetFile,
-    names: Sequence[str],
-    start: int,
-    stop: int,
-    access: FileAccess,
+    file: ParquetFile, names: Sequence[str], start: int, stop: int, access: FileAccess
 ) -> dict[str, pa.ChunkedArray]:
     """Rows `start` to `stop` of some columns."""
     ends = _ends(footer(file, access))
@@ -80,12 +76,7 @@ def rows(
     return found
 
 
-def table(
-    file: ParquetFile,
-    names: Sequence[str],
-    groups: Sequence[int],
-    access: FileAccess,
-) -> pa.Table:
+def table(file: ParquetFile, names: Sequence[str], groups: Sequence[int], access: FileAccess) -> pa.Table:
     """Whole row groups, not kept."""
     return _decoded(file, list(groups), list(names), access)
 
@@ -172,9 +163,7 @@ def columns_bound(
     """Requests and bytes of columns of row groups at most, each read once, and of the file's end before."""
     need = int(footer(file, access).serialized_size) + _END + CHECKSUM
     tail = min(file.size, TAIL)
-    ranges = [
-        r for group, names in wanted.items() for r in _chunk_ranges(file, group, names, access)
-    ]
+    ranges = [r for group, names in wanted.items() for r in _chunk_ranges(file, group, names, access)]
     gap, split = gap_and_split(Source(file.url), access.settings)
     calls = sum(map(len, wanted.values()))
     most = bytes_bound(calls, len(ranges), sum(b - a for a, b in ranges), gap)
@@ -200,9 +189,7 @@ def _chunk_ranges(
     return ranges
 
 
-def _decoded(
-    file: ParquetFile, groups: list[int], names: list[str], access: FileAccess
-) -> pa.Table:
+def _decoded(file: ParquetFile, groups: list[int], names: list[str], access: FileAccess) -> pa.Table:
     metadata = footer(file, access)
     ranges = [r for group in groups for r in _chunk_ranges(file, group, names, access)]
     ranges.sort()
@@ -218,9 +205,7 @@ def _decoded(
         raise _damaged(file, str(exc)) from None
 
 
-def _fetched(
-    file: ParquetFile, ranges: Sequence[tuple[int, int]], access: FileAccess
-) -> list[bytes]:
+def _fetched(file: ParquetFile, ranges: Sequence[tuple[int, int]], access: FileAccess) -> list[bytes]:
     source = Source(file.url, file.size)
     parts = [b""] * len(ranges)
 

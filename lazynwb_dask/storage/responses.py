@@ -40,17 +40,13 @@ class RangeResponse(NamedTuple):
     etag: str | None
 
 
-def checked(
-    status: int, headers: Mapping[str, str], request: RangeRequest
-) -> tuple[int, int | None]:
+def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> tuple[int, int | None]:
     """The length that the body must have, and the file's size, if the response is to this request."""
     if status == 206:
         return _checked_part(headers, request)
     if status == 200:
         length = _number(headers.get("content-length"))
-        enough = length is not None and (
-            length == request.stop if request.exact else length <= request.stop
-        )
+        enough = length is not None and (length == request.stop if request.exact else length <= request.stop)
         if request.start == 0 and length is not None and enough:
             _check_same(headers, length, request)
             return length, length

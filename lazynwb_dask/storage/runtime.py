@@ -91,9 +91,7 @@ class Process:
         self.threads = ThreadPoolExecutor(BLOCKING, "lazynwb-dask-read")
 
     def run(
-        self,
-        work: Callable[[], Coroutine[Any, Any, T]],
-        is_cancelled: Callable[[], bool] | None = None,
+        self, work: Callable[[], Coroutine[Any, Any, T]], is_cancelled: Callable[[], bool] | None = None
     ) -> T:
         """Run a coroutine function on the loop and wait for it, from any thread but the loop's own.
 
@@ -171,9 +169,7 @@ class ReadCancelled(Exception):
 
 
 def _wait(
-    futures: Sequence[Future[Any]],
-    when: str = ALL_COMPLETED,
-    is_cancelled: Callable[[], bool] | None = None,
+    futures: Sequence[Future[Any]], when: str = ALL_COMPLETED, is_cancelled: Callable[[], bool] | None = None
 ) -> None:
     """Wait in steps, since not on every platform does a signal end a wait."""
     step = 1.0 if is_cancelled is None else POLL

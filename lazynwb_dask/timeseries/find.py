@@ -41,14 +41,11 @@ def find(
         if linked is not None and SERIES in linked.attributes:
             return file.source, [linked]
         hint = did_you_mean(f"/{name.strip('/')}", paths)
-        raise TableNotFoundError(
-            f"{where}: no TimeSeries {name}{hint} Its TimeSeries: {listed(paths)}"
-        )
+        raise TableNotFoundError(f"{where}: no TimeSeries {name}{hint} Its TimeSeries: {listed(paths)}")
     if len(chosen) != 1 and not match_all:
         what = "each of them" if name is None else repr(name)
         raise TableNotFoundError(
-            f"{where}: {what} means {len(chosen)} TimeSeries: {listed(chosen)}. Give a path, or "
-            "match_all=True"
+            f"{where}: {what} means {len(chosen)} TimeSeries: {listed(chosen)}. Give a path, or match_all=True"
         )
     found = [file.run(IndexTable((path,))) for path in chosen]
     return file.source, [table for table in found if table is not None]

@@ -13,9 +13,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def concurrently(
-    items: Sequence[A], work: Callable[[A], B], threads: int, progress: bool
-) -> Iterator[B]:
+def concurrently(items: Sequence[A], work: Callable[[A], B], threads: int, progress: bool) -> Iterator[B]:
     """The results of work on each item, in the items' order; `threads` items are worked on at a time.
 
     The first error in that order is raised, whichever came first in time; no further item is begun then.

@@ -55,9 +55,7 @@ def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
                 failed[i] = exc
 
     pool = thread_pool("lazynwb-dask-part", THREADS)
-    helpers = [
-        pool.submit(contextvars.copy_context().run, work) for _ in range(min(limit, len(calls)) - 1)
-    ]
+    helpers = [pool.submit(contextvars.copy_context().run, work) for _ in range(min(limit, len(calls)) - 1)]
     try:
         work()
     finally:

@@ -21,22 +21,13 @@ COMMAND = [sys.executable, "-m", "lazynwb_dask.cli.main"]
 
 
 def run(*arguments: str, timeout: float = 250) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def test_the_demo_runs_the_main_job_and_says_what_it_read(tmp_path: Path) -> None:
     done = run("demo", "--sessions", "3", "--keep", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    for text in (
-        "/intervals/trials",
-        "presence_ratio >= 0.7",
-        "columns",
-        "bytes",
-        "requests",
-        "seconds",
-    ):
+    for text in ("/intervals/trials", "presence_ratio >= 0.7", "columns", "bytes", "requests", "seconds"):
         assert text in done.stdout
     assert "lazynwb_dask.read_nwb(" in done.stdout
     assert "Traceback" not in done.stderr
@@ -82,9 +73,7 @@ def running(session: int) -> list[psutil.Process]:
     ("phase", "after"),
     [("made-up sessions", 0.3), ("Starting", 0), ("Starting", 2), ("The tables", 0), ("Good", 0.2)],
 )
-def test_ctrl_c_ends_the_demo_and_its_workers_at_once(
-    tmp_path: Path, phase: str, after: float
-) -> None:
+def test_ctrl_c_ends_the_demo_and_its_workers_at_once(tmp_path: Path, phase: str, after: float) -> None:
     with interrupted(tmp_path, phase, after) as process:
         begin = time.monotonic()
         _, errors = process.communicate(timeout=60)
