@@ -84,13 +84,7 @@ def main(
                     convert(root, dataset, workload.table, _tell)
                 for latency in latencies:
                     setting = Setting(
-                        dataset,
-                        layout,
-                        latency / 1000,
-                        bandwidth * 1e6,
-                        protocol,
-                        repeats,
-                        patience,
+                        dataset, layout, latency / 1000, bandwidth * 1e6, protocol, repeats, patience
                     )
                     group = []
                     for peer in peers:
@@ -98,9 +92,7 @@ def main(
                         if about.builds_catalog if workload.cold else about.keeps_catalog:
                             continue
                         _tell(f"{workload.title}: {PEERS[peer].title}")
-                        row = measure(
-                            store, workload, peer, setting, python[PEERS[peer].own_environment]
-                        )
+                        row = measure(store, workload, peer, setting, python[PEERS[peer].own_environment])
                         _tell(report.line(row))
                         group.append(row)
                     rows += group

@@ -41,11 +41,7 @@ def _arrow(values: Any) -> pa.ChunkedArray:
     if hasattr(values, "to_arrow"):  # polars
         values = values.to_arrow()
     elif hasattr(values, "array"):  # pandas
-        values = (
-            pa.array(values)
-            if not hasattr(values.array, "__arrow_array__")
-            else pa.array(values.array)
-        )
+        values = pa.array(values) if not hasattr(values.array, "__arrow_array__") else pa.array(values.array)
     elif not isinstance(values, (pa.Array, pa.ChunkedArray)):
         values = pa.array(values)
     return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])

@@ -69,9 +69,7 @@ def _varied(table: pa.Table, kind: str, at: int, rng: np.random.Generator) -> pa
         for name in ("min_float", "max_float"):
             index = table.schema.get_field_index(name)
             held = table[name].combine_chunks()
-            column = pa.array(
-                held.fill_null(0).to_numpy() * noise, mask=table[name].is_null().to_numpy()
-            )
+            column = pa.array(held.fill_null(0).to_numpy() * noise, mask=table[name].is_null().to_numpy())
             table = table.set_column(index, table.schema.field(name), column)
     return table
 
@@ -131,9 +129,7 @@ def main() -> None:
             begun = time.perf_counter()
             if not (folder / "_manifest.json").exists():
                 make_catalog(folder, files)
-                print(
-                    f"{files} sessions made up in {time.perf_counter() - begun:.0f} s", flush=True
-                )
+                print(f"{files} sessions made up in {time.perf_counter() - begun:.0f} s", flush=True)
             figures = measure(folder)
             limit, most = LIMITS.get(files, (None, None))
             shown = {k: round(v, 3) if isinstance(v, float) else v for k, v in figures.items()}

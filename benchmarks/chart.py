@@ -61,7 +61,6 @@ def _bar(row: Row, y: int, at: Callable[[float], float]) -> list[str]:
     colour = OWN if row.peer in OURS else OTHER
     return [
         f'<text x="{LABELS}" y="{middle}" class="name">{escape(PEERS[row.peer].title)}</text>',
-        f'<rect x="{LEFT}" y="{y + 2}" width="{max(1.0, end - LEFT):.1f}" height="{BAR - 4}" '
-        f'fill="{colour}"/>',
+        f'<rect x="{LEFT}" y="{y + 2}" width="{max(1.0, end - LEFT):.1f}" height="{BAR - 4}" fill="{colour}"/>',
         f'<text x="{end + 5:.1f}" y="{middle}">{seconds:.3g} s</text>',
     ]

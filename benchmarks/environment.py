@@ -20,9 +20,7 @@ def lazynwb_python(folder: Path, progress: Callable[[str], object]) -> str:
         progress(f"installing {REQUIREMENT} into an environment of its own")
         venv.create(home, clear=True, with_pip=True)
         subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", REQUIREMENT],
-            check=True,
-            stdout=subprocess.DEVNULL,
+            [python, "-m", "pip", "install", "--quiet", REQUIREMENT], check=True, stdout=subprocess.DEVNULL
         )
         done.touch()
     return str(python)

@@ -24,9 +24,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the number of the first")
     parser.add_argument("--deadline", type=float, default=10.0, help="seconds for one job")
     parser.add_argument("--workers", type=int, default=2, help="mutants that are read at a time")
-    parser.add_argument(
-        "--no-isolation", action="store_true", help="let libhdf5 hang and crash the reader"
-    )
+    parser.add_argument("--no-isolation", action="store_true", help="let libhdf5 hang and crash the reader")
     chosen = parser.parse_args()
     sys.path.insert(0, str(TESTS))
     import judge
@@ -35,11 +33,7 @@ def main() -> None:
     found: list[judge.Verdict] = []
     last = chosen.first + chosen.mutants
     verdicts = judge.judged(
-        chosen.first,
-        last,
-        deadline=chosen.deadline,
-        isolate=not chosen.no_isolation,
-        workers=chosen.workers,
+        chosen.first, last, deadline=chosen.deadline, isolate=not chosen.no_isolation, workers=chosen.workers
     )
     for verdict in verdicts:
         found.append(verdict)

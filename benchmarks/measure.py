@@ -111,13 +111,7 @@ def measure(store: Store, workload: Workload, peer: str, setting: Setting, pytho
 
 
 def _repeated(
-    row: Row,
-    store: Store,
-    workload: Workload,
-    peer: str,
-    setting: Setting,
-    python: str,
-    folder: str,
+    row: Row, store: Store, workload: Workload, peer: str, setting: Setting, python: str, folder: str
 ) -> None:
     if PEERS[peer].keeps_catalog:
         catalog = f"{folder}/kept"
@@ -161,9 +155,7 @@ def _started(
     def task(keys: Sequence[str]) -> dict[str, Any]:
         urls = [store.url(protocol, *key.split("/", 1)) for key in keys]
         settings = {"catalog": catalog}
-        return asdict(
-            Task(urls, workload.table, store.endpoint, dataset.unit, about.threads, settings)
-        )
+        return asdict(Task(urls, workload.table, store.endpoint, dataset.unit, about.threads, settings))
 
     worker = Worker(python, setting.patience)
     try:

@@ -45,9 +45,7 @@ def main(partitions: int, repeats: int) -> None:
     fused = _seconds(lambda: _planned(tables, fused=True), repeats)
     click.echo(f"{plan:8.3f} s to plan: query, optimization and graph, the index given")
     click.echo(f"{fused:8.3f} s to plan when partitions are read together in fewer tasks")
-    click.echo(
-        f"{_seconds(lambda: pickle.dumps(query.expr), repeats):8.3f} s to pickle the expression"
-    )
+    click.echo(f"{_seconds(lambda: pickle.dumps(query.expr), repeats):8.3f} s to pickle the expression")
 
 
 def renamed_scan(frame: Any) -> Any:
@@ -59,9 +57,7 @@ def renamed_scan(frame: Any) -> Any:
         node.scan,
         files=dataclasses.replace(
             files,
-            urls=tuple(
-                f"s3://a-bucket-of-a-lab/sets/000409/{d[:8]}-{d[8:20]}.nwb" for d in digests
-            ),
+            urls=tuple(f"s3://a-bucket-of-a-lab/sets/000409/{d[:8]}-{d[8:20]}.nwb" for d in digests),
             etags=tuple(f'"{d[::-1]}"' for d in digests),
             sizes=np.random.default_rng(0).integers(10**6, 10**9, len(digests)),
         ),
@@ -70,11 +66,7 @@ def renamed_scan(frame: Any) -> Any:
 
 def _planned(scan: Any, fused: bool) -> None:
     # another object each time: nothing that was cached for the last one helps
-    scan = (
-        dataclasses.replace(scan, blocksize=128 << 20, fusable=True)
-        if fused
-        else dataclasses.replace(scan)
-    )
+    scan = dataclasses.replace(scan, blocksize=128 << 20, fusable=True) if fused else dataclasses.replace(scan)
     query = expr.from_scan(scan)
     dict(query[COLUMNS].optimize().__dask_graph__())
 

@@ -42,9 +42,7 @@ def table(group: Sequence[Row]) -> list[list[str]]:
     for row in group:
         title = PEERS[row.peer].title
         if not row.first:
-            lines.append(
-                [title, (row.note or "no answer").splitlines()[0][:40], *[""] * (len(heads) - 2)]
-            )
+            lines.append([title, (row.note or "no answer").splitlines()[0][:40], *[""] * (len(heads) - 2)])
             continue
         run = row.typical
         early = late = ""

@@ -85,9 +85,7 @@ def measure(
             query.compute()
             seconds.append(time.perf_counter() - begun)
             requests.append(store.stats()["requests"])
-    return Run(
-        how, len(urls), workers, statistics.median(seconds), round(statistics.median(requests))
-    )
+    return Run(how, len(urls), workers, statistics.median(seconds), round(statistics.median(requests)))
 
 
 @dataclass(frozen=True)
@@ -153,9 +151,7 @@ def on_paper(cost: Cost, alone: Run, defaults: Run) -> list[str]:
 @click.option("--latency", default=30.0, help="Milliseconds before each answer.")
 @click.option("--repeats", default=3)
 @click.option("--partitions", default=2000, help="For the cost of tasks.")
-@click.option(
-    "--folder", type=click.Path(path_type=Path), default=None, help="Where files are kept."
-)
+@click.option("--folder", type=click.Path(path_type=Path), default=None, help="Where files are kept.")
 def main(
     files: int, many: int, workers: tuple[int, ...], latency: float, repeats: int, partitions: int,
     folder: Path | None,

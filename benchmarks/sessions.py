@@ -51,9 +51,7 @@ class Dataset:
         return _parquet_key(self.spare, table)
 
 
-def prepare(
-    root: Path, kind: str, layout: Layout, size: Size, progress: Callable[[str], object]
-) -> Dataset:
+def prepare(root: Path, kind: str, layout: Layout, size: Size, progress: Callable[[str], object]) -> Dataset:
     """Make the sessions of one kind, unless they are there."""
     spikes = round(size.megabytes * 1e6 * 0.97 / 8 / UNITS)
     count, name = size.sessions, f"{kind}-{layout}-{size.megabytes}MB"
@@ -83,9 +81,7 @@ def convert(root: Path, dataset: Dataset, table: str, progress: Callable[[str], 
 
     import lazynwb_dask
 
-    todo = [
-        key for key in (*dataset.keys, dataset.spare) if not _parquet(root, key, table).exists()
-    ]
+    todo = [key for key in (*dataset.keys, dataset.spare) if not _parquet(root, key, table).exists()]
     if todo:
         progress(f"{len(todo)} Parquet files: {dataset.name}{table}")
     for key in todo:

@@ -93,8 +93,7 @@ class State:
             "connections": self.connections,
             "depth": longest_chain([(one.begin, one.end) for one in self.log]),
             "file_depth": max(
-                (longest_chain([(one.begin, one.end) for one in f]) for f in by_file.values()),
-                default=0,
+                (longest_chain([(one.begin, one.end) for one in f]) for f in by_file.values()), default=0
             ),
             "file_requests": max(map(len, by_file.values()), default=0),
             "file_bytes": max((sum(one.sent for one in f) for f in by_file.values()), default=0),
@@ -181,9 +180,7 @@ def answer(state: State, method: str, target: str, headers: dict[str, str]) -> R
     return _body(method, 206, found.data[start:stop], about)
 
 
-def _body(
-    method: str, status: int, data: memoryview, headers: tuple[tuple[str, str], ...]
-) -> Reply:
+def _body(method: str, status: int, data: memoryview, headers: tuple[tuple[str, str], ...]) -> Reply:
     if method == "HEAD":
         return Reply(status, headers=headers, length=len(data))
     return Reply(status, data, headers)

@@ -12,17 +12,12 @@ c.KubeClusterConfig.idle_timeout = 3600
 c.KubeClusterConfig.worker_extra_pod_config = {
     "serviceAccountName": "nwb-reader",
     "tolerations": [
-        {
-            "key": "cloud.google.com/gke-spot",
-            "operator": "Equal",
-            "value": "true",
-            "effect": "NoSchedule",
-        },
+        {"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}
     ],
     "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "10Gi"}}],
 }
 c.KubeClusterConfig.worker_extra_container_config = {
-    "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+    "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]
 }
 
 

@@ -19,9 +19,7 @@ MANIFEST = Path(__file__).with_name("daskcluster.yaml")
 
 
 def main(paths: list[str]) -> None:
-    with KubeCluster(
-        custom_cluster_spec=str(MANIFEST), namespace="analysis", resource_timeout=300
-    ) as cluster:
+    with KubeCluster(custom_cluster_spec=str(MANIFEST), namespace="analysis", resource_timeout=300) as cluster:
         cluster.adapt(minimum=1, maximum=40)
         client = cluster.get_client()
         client.get_versions(check=True)

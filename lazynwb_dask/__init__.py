@@ -39,43 +39,20 @@ _HOMES = {
     "api.tables": ("list_tables", "read_nwb", "read_report", "schema_report"),
     "catalog.catalog": ("Catalog",),
     "errors": (
-        "ColumnNotFoundError",
-        "NWBError",
-        "NWBReadError",
-        "SchemaConflictError",
-        "TableNotFoundError",
-        "UnsupportedColumnError",
+        "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
+        "TableNotFoundError", "UnsupportedColumnError",
     ),
     "explanation.trace": ("Trace", "trace"),
-}
+}  # fmt: skip
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Catalog",
-    "ColumnNotFoundError",
-    "NWBError",
-    "NWBReadError",
-    "SchemaConflictError",
-    "TableNotFoundError",
-    "Trace",
-    "UnsupportedColumnError",
-    "__version__",
-    "build_catalog",
-    "contents",
-    "explain",
-    "list_tables",
-    "map_files",
-    "merge_by_file",
-    "open_catalog",
-    "open_hdf5",
-    "open_timeseries",
-    "read_nwb",
-    "read_report",
-    "read_sessions",
-    "schema_report",
-    "trace",
+    "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
+    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "build_catalog",
+    "contents", "explain", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5",
+    "open_timeseries", "read_nwb", "read_report", "read_sessions", "schema_report", "trace",
     "with_sessions",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

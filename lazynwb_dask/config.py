@@ -1,9 +1,7 @@
-"""Settings, in Dask's configuration system under `lazynwb-dask`.
-
-`lazynwb_dask.yaml` holds the defaults and says what each setting is. As with Dask's own settings they can
-be changed in a YAML file, by environment variables (`DASK_LAZYNWB_DASK__RETRIES=9`) or in code
-(`dask.config.set({"lazynwb-dask.retries": 9})`). Each worker uses its own configuration.
-"""
+"""Settings, in Dask's configuration under `lazynwb-dask`. `lazynwb_dask.yaml` has the defaults and
+describes each setting. They can be changed in YAML files, by environment variables
+(`DASK_LAZYNWB_DASK__RETRIES=9`) or in code (`dask.config.set({"lazynwb-dask.retries": 9})`). Each worker
+uses its own configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from lazynwb_dask.util import lru
 
 @functools.cache
 def _defaults() -> Mapping[str, Any]:
-    """What the YAML file says; shown in Dask's configuration too."""
+    """The defaults in the YAML file, which are also added to Dask's configuration."""
     import yaml
 
     held = yaml.safe_load(files(__package__).joinpath("lazynwb_dask.yaml").read_text())
@@ -34,17 +32,12 @@ def _defaults() -> Mapping[str, Any]:
 
 
 def get(key: str) -> Any:
-    """The value of a setting.
-
-    >>> get("retries")
-    5
-    """
-    # `dask.config.set` as a context takes away what came meanwhile, defaults included
+    # on exit, a `dask.config.set` context also removes defaults that were added within
     return dask.config.get(f"lazynwb-dask.{key}", default=_defaults()[key])
 
 
 def settings() -> Settings:
-    """What reading needs of the configuration. What this process remembers is limited by it from now on."""
+    """The settings for reading. Also applies the `memory-cache` setting to this process."""
     lru.set_limit(parse_bytes(get("memory-cache")))
     plain = Settings(
         connections=int(get("connections")),
@@ -66,5 +59,4 @@ def settings() -> Settings:
 
 
 def file_access(options: Options) -> FileAccess:
-    """How files are reached with these options and the configuration as it is now."""
     return FileAccess(options, settings())

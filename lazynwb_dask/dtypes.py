@@ -1,9 +1,6 @@
-"""List and struct dtypes by name, so that pandas finds them again.
-
-pandas writes a column's dtype into Arrow metadata as ``list<item: double>[pyarrow]`` and can't parse that name
-when it reads it back. Dask's P2P shuffle and `read_parquet` do just that. A dtype registered with pandas that
-parses these names makes both work; Dask loads this module wherever it runs, by the entry point ``dask.sizeof``.
-"""
+"""Makes pandas parse the names of list and struct dtypes. pandas writes ``list<item: double>[pyarrow]`` to
+Arrow metadata and can't parse it, which Dask's P2P shuffle and `read_parquet` need. A registered dtype
+parses such names. Dask loads this module in every process, by the entry point ``dask.sizeof``."""
 
 from __future__ import annotations
 
@@ -18,15 +15,8 @@ SUFFIX = "[pyarrow]"
 
 
 def parse(name: str) -> pa.DataType:
-    """The Arrow type of a name as Arrow writes it.
+    """The Arrow type that Arrow writes as `name`. Raises ValueError for other names.
 
-    Raises
-    ------
-    ValueError
-        If it is no such name.
-
-    Examples
-    --------
     >>> parse("list<item: struct<x: uint32, y: list<item: string>>>")
     ListType(list<item: struct<x: uint32, y: list<item: string>>>)
     """
@@ -37,7 +27,7 @@ def parse(name: str) -> pa.DataType:
 
 
 def _parse(name: str) -> tuple[pa.DataType, str]:
-    """The type that a text begins with, and the rest of the text."""
+    """The type at the beginning of a text, and the rest of the text."""
     for kind, make in (("list<", _list), ("struct<", _struct)):
         if name.startswith(kind):
             return make(name[len(kind) :])
@@ -68,7 +58,7 @@ def _struct(text: str) -> tuple[pa.DataType, str]:
 
 
 def _field(text: str) -> tuple[str, pa.DataType, str]:
-    """A struct's first field and the rest of the text. Its name may have colons too."""
+    """A struct's first field (its name may contain colons) and the rest of the text."""
     at = text.find(": ")
     while at >= 0:
         try:
@@ -84,7 +74,7 @@ def _field(text: str) -> tuple[str, pa.DataType, str]:
 
 @register_extension_dtype
 class NestedDtype(pd.ArrowDtype):
-    """Parses the names that `pandas.ArrowDtype` can't; makes plain `ArrowDtype` objects."""
+    """Parses names that `pandas.ArrowDtype` can't. Makes plain `ArrowDtype` objects."""
 
     @classmethod
     def construct_from_string(cls, string: str) -> Any:
@@ -100,11 +90,8 @@ class NestedDtype(pd.ArrowDtype):
 
 
 def _first() -> None:
-    """Have pandas ask this dtype before `ArrowDtype`.
-
-    That one raises an error that ends the search for names with brackets, such as those of lists of
-    times, or of fields with a unit. pandas has no public way to be asked first.
-    """
+    """Put this dtype before `ArrowDtype` in pandas' registry, which has no public way to do so.
+    `ArrowDtype` raises an error that stops the search for names with brackets, such as lists of times."""
     with suppress(ImportError, AttributeError, ValueError):
         from pandas.core.dtypes.base import _registry  # type: ignore[attr-defined]
 
@@ -116,4 +103,4 @@ _first()
 
 
 def register(sizeof: Any) -> None:
-    """For the entry point: importing this module has done it."""
+    """For the entry point. The import has done the work."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask.config
@@ -35,10 +36,21 @@ if sys.version_info < (3, 11, 12):
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where the cache of files' metadata would be, for tests that switch it on."""
     folder = tmp_path_factory.getbasetemp() / "cache-of-no-test"
-    with dask.config.set(
-        {"lazynwb-dask.cache": False, "lazynwb-dask.cache-directory": str(folder)}
-    ):
+    with dask.config.set({"lazynwb-dask.cache": False, "lazynwb-dask.cache-directory": str(folder)}):
         yield folder
+
+
+@pytest.fixture
+def interruptible() -> Iterator[Callable[[bool], None]]:
+    """A Ctrl-C (SIGINT) reaches this process and those that it starts, also where the tests run in the
+    background of a shell script, which ignores it. Called with False: it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def choose(heeded: bool) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler if heeded else signal.SIG_IGN)
+
+    yield choose
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -130,6 +130,4 @@ def deployed(spec: Mapping[str, Any], role: str) -> dict[str, Any]:
     if role == "scheduler":
         return build_scheduler_deployment_spec(name, part["spec"], notes, labels)
     group = f"{name}-default"
-    return build_worker_deployment_spec(
-        group, "analysis", name, "0123456789", part["spec"], notes, labels
-    )
+    return build_worker_deployment_spec(group, "analysis", name, "0123456789", part["spec"], notes, labels)

@@ -100,9 +100,7 @@ def _oversee(
             if worker is None:
                 own = tempfile.mkdtemp(dir=folder)
                 arguments = [sys.executable, __file__, own, str(deadline), str(int(isolate))]
-                worker = subprocess.Popen(
-                    arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-                )
+                worker = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
                 assert worker.stdout is not None
                 worker.stdout.readline()
             assert worker.stdin is not None
@@ -246,9 +244,7 @@ class Judge:
         else:
             for column in got.columns:
                 same = column in good and good[column].dtype == got[column].dtype
-                if not same or oracle._difference(
-                    oracle._arrow(got[column]), oracle._arrow(good[column])
-                ):
+                if not same or oracle._difference(oracle._arrow(got[column]), oracle._arrow(good[column])):
                     changed.append(column)
             if set(good.columns) - set(got.columns):
                 outcomes.add("partly")
@@ -413,9 +409,7 @@ def _tolerant_paths(file: Any) -> dict[int, str]:
     return found
 
 
-def _column_opinion(
-    file: Any, paths: Any, group: Any, column: str, rows: int, got: Any
-) -> tuple[str, str]:
+def _column_opinion(file: Any, paths: Any, group: Any, column: str, rows: int, got: Any) -> tuple[str, str]:
     import oracle
     import pandas as pd
 

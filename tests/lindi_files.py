@@ -18,12 +18,7 @@ BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 
 
 
 def lindi_of(
-    path: str | Path,
-    url: str,
-    *,
-    left: int = 100,
-    split: int = 20_000_000,
-    name: str | Path | None = None,
+    path: str | Path, url: str, *, left: int = 100, split: int = 20_000_000, name: str | Path | None = None
 ) -> dict[str, Any]:
     """The content of a LINDI file.
 
@@ -49,9 +44,7 @@ def lindi_of(
     return held
 
 
-def _group(
-    file: h5py.File, path: str, group: h5py.Group, refs: dict[str, Any], left: int, split: int
-) -> None:
+def _group(file: h5py.File, path: str, group: h5py.Group, refs: dict[str, Any], left: int, split: int) -> None:
     _put(refs, path, ".zgroup", {"zarr_format": 2})
     _put(refs, path, ".zattrs", _attributes(file, group))
     for name in group:
@@ -125,9 +118,7 @@ def _dataset(
     _put(refs, path, ".zattrs", attributes)
 
 
-def _ranges(
-    path: str, data: h5py.Dataset, refs: dict[str, Any], chunks: tuple[int, ...], row: int
-) -> None:
+def _ranges(path: str, data: h5py.Dataset, refs: dict[str, Any], chunks: tuple[int, ...], row: int) -> None:
     zeros = ".0" * (data.ndim - 1)
     if data.chunks is None:
         begin, end = data.id.get_offset(), data.id.get_storage_size()
@@ -154,9 +145,7 @@ def _inlined(
         meta |= {"dtype": "|O", "filters": [JSON2]}
         fields = data.dtype.names
         flat = np.atleast_1d(data[()]).reshape(-1)
-        values_ = [
-            [_plain(file, v[n]) for n in fields] if fields else _plain(file, v) for v in flat
-        ]
+        values_ = [[_plain(file, v[n]) for n in fields] if fields else _plain(file, v) for v in flat]
         for n in shape[:0:-1]:
             values_ = [values_[i : i + n] for i in range(0, len(values_), n)]
         raw = json.dumps([*values_, "|O", list(shape)]).encode()

@@ -43,9 +43,7 @@ def lookup3(data: bytes) -> int:
     a = b = c = (0xDEADBEEF + len(data)) & mask
     if not data:
         return c
-    words = struct.unpack(
-        f"<{-(-len(data) // 12) * 3}I", data.ljust(-(-len(data) // 12) * 12, b"\0")
-    )
+    words = struct.unpack(f"<{-(-len(data) // 12) * 3}I", data.ljust(-(-len(data) // 12) * 12, b"\0"))
     for i in range(0, len(words) - 3, 3):
         a, b, c = (a + words[i]) & mask, (b + words[i + 1]) & mask, (c + words[i + 2]) & mask
         a = (a - c & mask) ^ turn(c, 4)
@@ -77,9 +75,7 @@ class Anatomy:
 
     data: bytes
     signatures: dict[bytes, list[int]] = field(default_factory=dict)
-    messages: dict[int, list[tuple[int, int]]] = field(
-        default_factory=dict
-    )  # kind: (start, length)
+    messages: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # kind: (start, length)
     headers: list[int] = field(default_factory=list)
     checked: list[tuple[int, int]] = field(default_factory=list)  # (start, length), then 4 bytes
     raw: list[tuple[int, int, str]] = field(default_factory=list)  # (start, length, kind) of data
@@ -106,9 +102,7 @@ class Anatomy:
         if address in self.headers or name.startswith("specifications"):  # most of a small file
             return
         self.headers.append(address)
-        (self._header_2 if self.data[address : address + 4] == b"OHDR" else self._header_1)(
-            address, base
-        )
+        (self._header_2 if self.data[address : address + 4] == b"OHDR" else self._header_1)(address, base)
         if isinstance(item, h5d.DatasetID):
             self._dataset(item)
 
@@ -147,11 +141,7 @@ class Anatomy:
         if item.get_create_plist().get_layout() == h5d.VIRTUAL:
             return
         kind = item.get_type().get_class()
-        names = {
-            h5py.h5t.STRING: "string",
-            h5py.h5t.REFERENCE: "reference",
-            h5py.h5t.VLEN: "string",
-        }
+        names = {h5py.h5t.STRING: "string", h5py.h5t.REFERENCE: "reference", h5py.h5t.VLEN: "string"}
         name = names.get(kind, "number")
         if item.get_type().get_size() != 16 and name == "string":
             name = "number"
@@ -611,9 +601,7 @@ def zoo(path: Path, libver: str, secret: Path) -> Path:
         for i in range(0, n, 7):
             held[i] = np.arange(i)
         stage = group.create_dataset("stage", data=np.arange(n, dtype="u1") % 3)
-        labels = group.create_dataset(
-            "stage_elements", data=["NREM", "REM", "wake"], dtype=h5py.string_dtype()
-        )
+        labels = group.create_dataset("stage_elements", data=["NREM", "REM", "wake"], dtype=h5py.string_dtype())
         stage.attrs["elements"] = labels.ref
         stage.attrs["neurodata_type"] = "EnumData"
         region = group.create_dataset("region", data=np.arange(n) % 4)
@@ -653,12 +641,7 @@ def zoo(path: Path, libver: str, secret: Path) -> Path:
         file["acquisition/timed/timestamps"] = np.arange(20.0)
         file["acquisition/clocked/starting_time"] = 1.0
         file["acquisition/clocked/starting_time"].attrs["rate"] = 10.0
-        for name in (
-            "identifier",
-            "session_description",
-            "general/experimenter",
-            "general/subject/age",
-        ):
+        for name in ("identifier", "session_description", "general/experimenter", "general/subject/age"):
             file[name] = f"some {name}"
     return path
 
@@ -679,9 +662,7 @@ def good_files(folder: Path, corpus: list[Path], largest: int = 250_000) -> dict
     from lazynwb_dask.datasets import make_sessions
 
     secret = secret_file(folder)
-    found = {
-        v: zoo(folder / f"zoo-{v}.nwb", v, secret).read_bytes() for v in ("earliest", "latest")
-    }
+    found = {v: zoo(folder / f"zoo-{v}.nwb", v, secret).read_bytes() for v in ("earliest", "latest")}
     for layout in ("chunked", "gzip"):
         (path,) = make_sessions(
             folder / layout, n=1, units=12, mean_spikes=20, trials=6, channels=4, samples=40,

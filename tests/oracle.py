@@ -32,10 +32,7 @@ def corpus_root() -> Path:
     default = Path(__file__).resolve().parents[1].parent / "shared" / "corpus"
     root = Path(os.environ.get("LAZYNWB_DASK_CORPUS") or default)
     if not root.is_dir():
-        pytest.skip(
-            f"no corpus of real NWB files at {root}: set LAZYNWB_DASK_CORPUS",
-            allow_module_level=True,
-        )
+        pytest.skip(f"no corpus of real NWB files at {root}: set LAZYNWB_DASK_CORPUS", allow_module_level=True)
     return root
 
 
@@ -84,9 +81,7 @@ def frame(
     return pd.DataFrame({name: data[name] for name in chosen}, index=pd.RangeIndex(rows))
 
 
-def read_table(
-    source: str | os.PathLike[str] | h5py.File, table: str
-) -> tuple[dict[str, Any], dict[str, str]]:
+def read_table(source: str | os.PathLike[str] | h5py.File, table: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a table's columns in order, and the unreadable ones with the reason."""
     with _opened(source) as file:
         paths = _paths(file)
@@ -278,9 +273,7 @@ def _stored(file: h5py.File, paths: dict[int, str], dataset: h5py.Dataset) -> tu
     if _type(dataset) == "EnumData" and element.plain:
         labels = np.atleast_1d(file[dataset.attrs["elements"]][()])
         names = [_text(label) for label in labels]
-        element = _Element(
-            pa.string(), lambda code: names[code] if 0 <= code < len(names) else None
-        )
+        element = _Element(pa.string(), lambda code: names[code] if 0 <= code < len(names) else None)
     if element.plain:
         return element, raw.astype(raw.dtype.newbyteorder("="))
     return element, _nested(raw, element.convert, max(1, len(dataset.shape)))

@@ -125,14 +125,10 @@ def masks(words: Vocabulary, name: str, columns: Sequence[str]) -> st.SearchStra
     ]
     numbers = column(words.floats)
     if len(numbers) > 1:
-        pairs = st.tuples(
-            st.sampled_from(numbers), st.sampled_from(numbers), st.sampled_from(COMPARE)
-        )
+        pairs = st.tuples(st.sampled_from(numbers), st.sampled_from(numbers), st.sampled_from(COMPARE))
         atoms.append(pairs.map(lambda d: f"{name}[{d[0]!r}] {d[2]} {name}[{d[1]!r}]"))
     if numbers:  # depends on other rows: must stay where it is, and right
-        atoms.append(
-            st.sampled_from(numbers).map(lambda c: f"{name}[{c!r}] > {name}[{c!r}].mean()")
-        )
+        atoms.append(st.sampled_from(numbers).map(lambda c: f"{name}[{c!r}] > {name}[{c!r}].mean()"))
     return st.recursive(
         st.one_of(atoms).map(lambda text: f"({text})"),
         lambda inner: (
@@ -173,12 +169,8 @@ def branches(draw: Any, words: Vocabulary, name: str) -> tuple[list[str], list[s
     """The lines that make a frame called `name` of `df`, and the columns that it has."""
     lines, columns = [f"{name} = df"], list(words.columns)
     for _ in range(draw(st.integers(0, 3))):
-        kind = draw(
-            st.sampled_from(["filter", "filter", "query", "loc", "loc columns", "columns", "drop"])
-        )
-        kept = [
-            c for c in columns if c in words.key or c in words.numbers[:2] or draw(st.booleans())
-        ]
+        kind = draw(st.sampled_from(["filter", "filter", "query", "loc", "loc columns", "columns", "drop"]))
+        kept = [c for c in columns if c in words.key or c in words.numbers[:2] or draw(st.booleans())]
         if kind == "filter":
             lines.append(f"{name} = {name}[{draw(masks(words, name, columns))}]")
         elif kind == "loc":

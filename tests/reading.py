@@ -20,10 +20,7 @@ IMPATIENT = replace(QUICK, timeout=0.4)
 
 
 def read(
-    source: Source,
-    ranges: Sequence[tuple[int, int]],
-    options: Options = PLAIN,
-    how: Settings = QUICK,
+    source: Source, ranges: Sequence[tuple[int, int]], options: Options = PLAIN, how: Settings = QUICK
 ) -> list[bytes]:
     """What the sinks got, in the order of the ranges; each must have been called once."""
     got: list[list[bytes]] = [[] for _ in ranges]

@@ -12,9 +12,7 @@ import pynwb
 from files import nwb, table
 
 
-def series(
-    file: h5py.File, path: str, data: Any = None, times: Any = None, **storage: Any
-) -> h5py.Group:
+def series(file: h5py.File, path: str, data: Any = None, times: Any = None, **storage: Any) -> h5py.Group:
     """A TimeSeries; `times` are stored, or a start and a rate."""
     group = file.create_group(path)
     group.attrs["neurodata_type"] = "TimeSeries"
@@ -45,9 +43,7 @@ def make_kinds(path: Path) -> Path:
     """One series of each kind; those that scale and link are pynwb's own."""
     rng = np.random.default_rng(0)
     file = pynwb.NWBFile(
-        session_description="kinds",
-        identifier="id",
-        session_start_time=datetime(2024, 1, 1, tzinfo=UTC),
+        session_description="kinds", identifier="id", session_start_time=datetime(2024, 1, 1, tzinfo=UTC)
     )
     device = file.create_device(name="d")
     group = file.create_electrode_group(name="g", description="", location="", device=device)
@@ -62,10 +58,7 @@ def make_kinds(path: Path) -> Path:
     )  # fmt: skip
     behavior = file.create_processing_module(name="behavior", description="moves")
     speed = pynwb.TimeSeries(
-        name="speed",
-        data=rng.normal(size=40),
-        unit="cm/s",
-        timestamps=np.sort(rng.uniform(0, 9, 40)),
+        name="speed", data=rng.normal(size=40), unit="cm/s", timestamps=np.sort(rng.uniform(0, 9, 40))
     )
     behavior.add(speed)
     position = pynwb.behavior.SpatialSeries(
@@ -81,16 +74,12 @@ def make_kinds(path: Path) -> Path:
         series(file, "/processing/behavior/events/licks", np.ones(7, "u1"), np.arange(7.0))
         words = series(file, "/acquisition/words", times=[0.1, 0.5, 0.4])
         words.create_dataset("data", data=["go", "", "grün"], dtype=h5py.string_dtype())
-        features = series(
-            file, "/stimulus/presentation/features", rng.normal(size=(5, 2)), np.arange(5.0)
-        )
+        features = series(file, "/stimulus/presentation/features", rng.normal(size=(5, 2)), np.arange(5.0))
         features.create_dataset("features", data=["V", "Hz"], dtype=h5py.string_dtype())
         series(file, "/acquisition/epochs", np.array([1, -1, 2, -2], "i1"), np.arange(4.0))
         series(file, "/acquisition/video", rng.integers(0, 255, (6, 4, 5), "u1"), (0.0, 2.0))
         series(file, "/stimulus/templates/frames", np.zeros((3, 2, 2), "u1"), (0.0, 1.0))
-        index = series(
-            file, "/stimulus/presentation/index", np.array([0, 2, 1], "u4"), np.arange(3.0)
-        )
+        index = series(file, "/stimulus/presentation/index", np.array([0, 2, 1], "u4"), np.arange(3.0))
         index["indexed_timeseries"] = h5py.SoftLink("/stimulus/templates/frames")
         movie = series(file, "/acquisition/movie", np.zeros((0, 0, 0), "u1"), np.arange(8.0))
         movie.create_dataset("external_file", data=["movie.avi"], dtype=h5py.string_dtype())

@@ -187,9 +187,7 @@ class RangeServer(_Log):
         self._scheme = "http" if tls is None else "https"
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> RangeServer:
         self._thread.start()
@@ -417,9 +415,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _empty(self, status: int, headers: Mapping[str, str] | None = None) -> None:
         self._start(status, 0, headers or {})
 
-    def _body(
-        self, status: int, data: memoryview, headers: Mapping[str, str], fault: str | None
-    ) -> None:
+    def _body(self, status: int, data: memoryview, headers: Mapping[str, str], fault: str | None) -> None:
         self._start(status, len(data), headers)
         if self.command == "HEAD":
             return
@@ -483,9 +479,7 @@ class S3Server(_Log):
 
         self._server = make_server("127.0.0.1", 0, self._count, True, request_handler=Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.01,), daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def __enter__(self) -> S3Server:
         self._thread.start()

@@ -10,19 +10,14 @@ import pytest
 
 import lazynwb_dask
 
-MODULES = [
-    "lazynwb_dask",
-    *[m.name for m in pkgutil.walk_packages(lazynwb_dask.__path__, "lazynwb_dask.")],
-]
+MODULES = ["lazynwb_dask", *[m.name for m in pkgutil.walk_packages(lazynwb_dask.__path__, "lazynwb_dask.")]]
 
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.filterwarnings("ignore")
 def test_examples_show_what_they_say(name: str, request: pytest.FixtureRequest) -> None:
     module = importlib.import_module(name)
-    runner = doctest.DocTestRunner(
-        optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, verbose=False
-    )
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, verbose=False)
     names = {**vars(module), "getfixture": request.getfixturevalue}
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, name, globs=names):
         runner.run(test)

@@ -274,11 +274,7 @@ def test_what_cannot_be_read_is_named_with_the_reason(table: Any, tmp_path: Path
     table.create_dataset("outside", (3,), "i4", external=[(str(tmp_path / "raw"), 0, 12)])
     data, unreadable = read(table)
     assert list(data) == ["id"]
-    assert unreadable == {
-        "far": "external link",
-        "outside": "external storage",
-        "raw": "opaque datatype",
-    }
+    assert unreadable == {"far": "external link", "outside": "external storage", "raw": "opaque datatype"}
 
 
 def test_column_names_are_read_in_any_form(table: Any) -> None:

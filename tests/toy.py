@@ -46,8 +46,7 @@ def make_part(seed: int, part: int, rows: int, parts_per_file: int) -> pd.DataFr
             "area": pd.array(areas, dtype="string[pyarrow]"),
             "group name": pd.array(rng.choice(["a", "b"], rows), dtype="string[pyarrow]"),
             "depth": pd.array(
-                [None if v == 0 else int(v) for v in rng.integers(0, 9, rows)],
-                dtype="int64[pyarrow]",
+                [None if v == 0 else int(v) for v in rng.integers(0, 9, rows)], dtype="int64[pyarrow]"
             ),
             "spikes": pd.array(spikes, dtype=SPIKES),
             "_nwb_path": pd.array([f"/data/{file}.nwb"] * rows, dtype="string[pyarrow]"),

@@ -81,9 +81,7 @@ class About:
 PEERS = {
     "lazynwb_dask": About("ours", "lazynwb_dask"),
     "lazynwb_dask-cached": About("ours", "lazynwb_dask, its cache filled", keeps_catalog=True),
-    "lazynwb_dask-catalog": About(
-        "ours_catalog", "lazynwb_dask, from a catalog", builds_catalog=True
-    ),
+    "lazynwb_dask-catalog": About("ours_catalog", "lazynwb_dask, from a catalog", builds_catalog=True),
     "lazynwb_dask-32": About("ours", "lazynwb_dask, 32 threads", threads=32),
     "lazynwb": About("polars_lazynwb", "lazynwb 1.0", own_environment=True),
     "lazynwb-cached": About(

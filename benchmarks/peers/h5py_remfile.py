@@ -47,9 +47,7 @@ class Reader:
             keep = np.ones(table["id"].shape, bool)
             for name, sign, value in terms:
                 held = column(table, name)
-                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](
-                    held, value
-                )
+                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](held, value)
             rows = np.flatnonzero(keep)
             part = {name: column(table, name)[rows] for name in WANTED[:2]}
             part["spike_times"] = spikes(table, rows)
@@ -86,9 +84,7 @@ class Reader:
         return {"structure": names.astype(object), "count": counts}
 
     def trials(self) -> Any:
-        return joined(
-            [{n: column(t, n) for n in ["id", *t.attrs["colnames"]]} for _, t in self._tables()]
-        )
+        return joined([{n: column(t, n) for n in ["id", *t.attrs["colnames"]]} for _, t in self._tables()])
 
     def samples(self) -> Any:
         with contextlib.closing(self._tables()) as tables:

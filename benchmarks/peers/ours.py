@@ -28,9 +28,7 @@ class Reader:
             dask.config.set(scheduler="threads", num_workers=task.threads)
 
     def plan(self) -> None:
-        self.frame = lazynwb_dask.read_nwb(
-            list(self.task.urls), self.task.table, storage_options=self.options
-        )
+        self.frame = lazynwb_dask.read_nwb(list(self.task.urls), self.task.table, storage_options=self.options)
 
     def schema(self) -> Any:
         return {name: of_pandas(kind) for name, kind in self.frame.dtypes.items() if name[0] != "_"}
@@ -44,11 +42,7 @@ class Reader:
     def _good(self, terms: Terms) -> Any:
         units, mask = self.frame, None
         for name, sign, value in terms:
-            term = {
-                ">=": units[name] >= value,
-                "<=": units[name] <= value,
-                "!=": units[name] != value,
-            }
+            term = {">=": units[name] >= value, "<=": units[name] <= value, "!=": units[name] != value}
             mask = term[sign] if mask is None else mask & term[sign]
         return units[mask][list(WANTED)].compute()
 

@@ -12,7 +12,5 @@ class Reader(ours.Reader):
 
     def plan(self) -> None:
         folder = f"{self.task.settings['catalog']}-built-{len(self.task.urls)}"
-        catalog = lazynwb_dask.build_catalog(
-            list(self.task.urls), folder, storage_options=self.options
-        )
+        catalog = lazynwb_dask.build_catalog(list(self.task.urls), folder, storage_options=self.options)
         self.frame = lazynwb_dask.read_nwb(catalog, self.task.table)

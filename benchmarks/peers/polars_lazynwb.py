@@ -27,9 +27,7 @@ class Reader:
         self.task, self.lazynwb = task, lazynwb
 
     def plan(self) -> None:
-        self.frame = self.lazynwb.scan_nwb(
-            list(self.task.urls), self.task.table, disable_progress=True
-        )
+        self.frame = self.lazynwb.scan_nwb(list(self.task.urls), self.task.table, disable_progress=True)
 
     def schema(self) -> Any:
         found = self.frame.collect_schema()
@@ -47,9 +45,7 @@ class Reader:
         frame = self.frame
         for name, sign, value in terms:
             column = pl.col(name)
-            frame = frame.filter(
-                {">=": column >= value, "<=": column <= value, "!=": column != value}[sign]
-            )
+            frame = frame.filter({">=": column >= value, "<=": column <= value, "!=": column != value}[sign])
         return frame.select(*WANTED).collect()
 
     def scalars(self) -> Any:
@@ -61,11 +57,7 @@ class Reader:
     def one(self) -> Any:
         import polars as pl
 
-        return (
-            self.frame.filter(pl.col("unit_id") == self.task.unit)
-            .select("unit_id", "spike_times")
-            .collect()
-        )
+        return self.frame.filter(pl.col("unit_id") == self.task.unit).select("unit_id", "spike_times").collect()
 
     def top(self) -> Any:
         import polars as pl
@@ -73,9 +65,7 @@ class Reader:
         # in two steps: sorting first would read the spikes of all units
         rates = self.frame.select("unit_id", "firing_rate").collect()
         unit = rates.top_k(1, by="firing_rate")["unit_id"][0]
-        return (
-            self.frame.filter(pl.col("unit_id") == unit).select("unit_id", "spike_times").collect()
-        )
+        return self.frame.filter(pl.col("unit_id") == unit).select("unit_id", "spike_times").collect()
 
     def regions(self) -> Any:
         return self.frame.select("structure").collect()["structure"].value_counts()

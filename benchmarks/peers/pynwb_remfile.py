@@ -25,10 +25,7 @@ class Reader(Plain):
 
     def _files(self) -> Generator[tuple[str, Any], None, None]:
         for url in self.task.urls:
-            with (
-                h5py.File(remfile.File(url), "r") as file,
-                NWBHDF5IO(file=file, mode="r") as io,
-            ):
+            with h5py.File(remfile.File(url), "r") as file, NWBHDF5IO(file=file, mode="r") as io:
                 yield url, io.read()
 
     def schema(self) -> Any:
@@ -55,9 +52,7 @@ class Reader(Plain):
             for name, sign, value in terms:
                 held = np.asarray(units[name].data[:])
                 held = held.astype(str) if held.dtype.kind == "O" else held
-                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](
-                    held, value
-                )
+                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](held, value)
             rows = np.flatnonzero(keep)
             part = {name: np.asarray(units[name].data[:])[rows] for name in WANTED[:2]}
             part["location"] = _texts(part["location"])
@@ -115,6 +110,4 @@ def _texts(values: Any) -> np.ndarray:
 
 def _lists(held: list[np.ndarray]) -> pa.Array:
     offsets = np.concatenate([[0], np.cumsum([len(h) for h in held])]).astype(np.int64)
-    return pa.LargeListArray.from_arrays(
-        pa.array(offsets), pa.array(np.concatenate([np.zeros(0), *held]))
-    )
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.zeros(0), *held])))

@@ -67,14 +67,10 @@ def build_catalog(
     >>> units = read_nwb(catalog, "/units")
     >>> fast = units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()
     """
-    return catalog.create(
-        paths, url, tables, parse_bytes(values_limit), on_error, Options(storage_options)
-    )
+    return catalog.create(paths, url, tables, parse_bytes(values_limit), on_error, Options(storage_options))
 
 
-def open_catalog(
-    url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> Catalog:
+def open_catalog(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Catalog:
     """Open a catalog that `build_catalog` has made. No NWB file is touched.
 
     Parameters

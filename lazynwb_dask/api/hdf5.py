@@ -15,9 +15,7 @@ from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage.options import Options
 
 
-def open_hdf5(
-    path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> h5py.File:
+def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> h5py.File:
     """One file as a plain `h5py.File`, for pynwb or to look around.
 
     Over http, https and S3 it is read through remfile, a little at a time. Nothing of this package's own

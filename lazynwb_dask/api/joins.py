@@ -99,9 +99,7 @@ def merge_by_file(
     return expr.from_scan(join(*plans, keys, how, suffixes))
 
 
-def map_files(
-    func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.DataFrame
-) -> dd.DataFrame:
+def map_files(func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.DataFrame) -> dd.DataFrame:
     """Call a function for each file with some of its tables, whole.
 
     Parameters

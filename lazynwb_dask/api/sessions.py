@@ -88,8 +88,7 @@ def read_sessions(
     table, odd = sessions_plan.table(found)
     if odd:
         warnings.warn(
-            f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})",
-            stacklevel=2,
+            f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})", stacklevel=2
         )
     frame = _frame(table)
     failures.record(frame._name, failed)

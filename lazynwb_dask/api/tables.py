@@ -181,11 +181,7 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
 
 
 def schema_report(
-    paths: Paths,
-    table: Table,
-    *,
-    on_error: str = "raise",
-    storage_options: Mapping[str, Any] | None = None,
+    paths: Paths, table: Table, *, on_error: str = "raise", storage_options: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
     """What each column of a table is, and in how many files it is what.
 
@@ -217,9 +213,7 @@ def schema_report(
     return report([(source.url, index) for source, index in tables], unified)
 
 
-def list_tables(
-    path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> list[str]:
+def list_tables(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
     """The paths of all tables of one file.
 
     >>> from lazynwb_dask.datasets import make_sessions

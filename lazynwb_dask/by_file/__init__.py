@@ -1,1 +1,2 @@
-"""Scans over several tables of the same files: joins, and functions of a file's tables, without a shuffle."""
+"""Scans over several tables of the same files: joins, and functions of a file's tables, without a
+shuffle."""

@@ -1,9 +1,6 @@
-"""Tables of the same files, side by side: what every operation that goes file by file stands on.
-
-A scan of such an operation has one partition for each file, of which it reads all partitions of several
-other scans. So nothing has to be moved between tasks, and to whoever asks it is a scan like any other.
-Knows no Dask.
-"""
+"""Several tables of the same files, side by side. Operations on them are scans with one partition for each
+file, which reads all partitions of that file in the underlying scans: no data move between tasks. Doesn't
+use Dask."""
 
 from __future__ import annotations
 
@@ -26,9 +23,7 @@ from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 
 Ints = NDArray[np.int64]
-LONGEST = (
-    1 << 40
-)  # rows of a partition, where partitions are told apart by nothing but their number
+LONGEST = 1 << 40  # rows of a partition whose length is unknown
 
 
 class Plan(NamedTuple):
@@ -40,49 +35,24 @@ class Plan(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of several files' tables.
-
-    Attributes
-    ----------
-    frame : pandas.DataFrame
-    file : array of int64
-        The number of each row's file.
-    number : array of int64
-        The same for a row whatever else is read; no other row of the file has it.
-    """
+    """Rows of several files' tables."""
 
     frame: pd.DataFrame
-    file: Ints
-    number: Ints
+    file: Ints  # the number of each row's file
+    number: Ints  # unique in its file, and the same whatever else is read
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One table of several files.
-
-    Parameters
-    ----------
-    scan : Scan
-    columns : tuple of str
-        That are wanted of it.
-    predicate : Predicate or None
-    parts : array of int64
-        Partitions of the scan, file by file.
-    borders : array of int64
-        File `i` has ``parts[borders[i]:borders[i + 1]]``, which may be none.
-    starts : array of int64 or None
-        The first label of each of `parts`; None where labels begin anew in each.
-    sizes : array of int64 or None
-        How many labels each of `parts` may have; None where that is unknown.
-    """
+    """One table of several files."""
 
     scan: Scan
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # selected
     predicate: Predicate | None
-    parts: Ints
-    borders: Ints
-    starts: Ints | None
-    sizes: Ints | None
+    parts: Ints  # partitions of the scan, file by file
+    borders: Ints  # file i has parts[borders[i]:borders[i + 1]], which may be empty
+    starts: Ints | None  # first label of each of `parts`; None: labels start over in each
+    sizes: Ints | None  # how many labels each of `parts` may have; None: unknown
 
     @property
     def there(self) -> NDArray[np.bool_]:
@@ -91,20 +61,20 @@ class Side:
         return found
 
     def sums(self, values: NDArray[Any]) -> NDArray[Any]:
-        """For each file the sum of values that are given for each of `parts`."""
+        """The sum for each file; `values` has one element for each of `parts`."""
         return np.diff(np.concatenate(([0], np.cumsum(values)))[self.borders])
 
     def nbytes(self, names: Iterable[str]) -> Ints:
-        """Decoded bytes of some columns in each file."""
+        """The decoded bytes of some columns in each file."""
         return self.sums(self.scan.nbytes(sorted(names))[self.parts])
 
     def possible(self, predicate: Predicate | None) -> NDArray[np.bool_] | None:
-        """Whether each file may hold rows that a predicate leaves; None if that can't be told."""
+        """Whether each file may hold rows that satisfy the predicate; None if that is unknown."""
         found = possible(self.scan, predicate)
         return None if found is None else self.sums(found[self.parts].astype(np.int64)) > 0
 
     def constant(self, name: str) -> Any:
-        """The value of a constant column in each file; missing where there is no table."""
+        """The value of a constant column in each file; missing for files without the table."""
         held = self.scan.constant_frame([name]) if len(self.parts) else self.scan.meta
         values = held[name].array
         at = np.full(len(self.there), -1)
@@ -112,7 +82,7 @@ class Side:
         return values.take(at, allow_fill=True)
 
     def narrow(self, names: Iterable[str], files: Ints) -> Side:
-        """Only some columns and files; the conditions' columns come along."""
+        """Only some columns, with those of the predicate, and some files."""
         counts = np.diff(self.borders)[files]
         picks = spread(self.borders[:-1][files], counts)
         kept = {*names}
@@ -128,15 +98,7 @@ class Side:
         )
 
     def read(self, names: Sequence[str], condition: Predicate | None, settings: Any) -> Rows:
-        """Some columns of the rows that are left, file by file.
-
-        Parameters
-        ----------
-        names : sequence of str
-        condition : Predicate or None
-            On top of the side's own.
-        settings : Settings
-        """
+        """Some columns of the rows that satisfy the side's own predicate and `condition`, file by file."""
         predicate = self.predicate if condition is None else then(self.predicate, condition)
         needed, selection = self._needed(names, condition), Selection(tuple(names), predicate)
 
@@ -171,12 +133,10 @@ class Side:
         return np.repeat(np.arange(len(self.there)), np.diff(self.borders))
 
     def _part_of(self, labels: Ints) -> Ints:
-        """Which of `parts` each label is of."""
+        """Which of `parts` each label belongs to."""
         assert self.starts is not None
         assert self.sizes is not None
-        order = np.lexsort(
-            (self.sizes, self.starts)
-        )  # of several that begin together all but one are empty
+        order = np.lexsort((self.sizes, self.starts))  # of several that begin together all but one are empty
         found: Ints = order[np.searchsorted(self.starts[order], labels, side="right") - 1]
         return found
 
@@ -191,7 +151,7 @@ class Side:
         return type(self), tuple(getattr(self, f.name) for f in fields(self))
 
     def token(self) -> tuple[Any, ...]:
-        """What the side is; the same in every process."""
+        """The side's identity, the same in every process."""
         condition = None if self.predicate is None else self.predicate.key
         where = [a.astype("<i8").tobytes() for a in (self.parts, self.borders)]
         return self.scan.token, self.columns, condition, *where
@@ -200,17 +160,10 @@ class Side:
 def align(
     plans: Sequence[Plan], wanted: Callable[[Sequence[NDArray[np.bool_]]], NDArray[np.bool_]]
 ) -> tuple[Side, ...]:
-    """The sides of an operation on the same files.
-
-    Files are told by `_nwb_path`; one that a frame has several times is one file. They come in the order
-    of the first frame, then those that only the next one has, and so on.
-
-    Parameters
-    ----------
-    plans : sequence of Plan
-    wanted : callable
-        From whether each file is in each side, whether it takes part.
-    """
+    """The sides of an operation on the same files. Files are identified by `_nwb_path`, and one that a
+    frame has several times counts once. They are in the order of the first frame, then those that only the
+    second has, and so on. `wanted` gets for each side whether it has each file, and returns whether the
+    file takes part."""
     parts, paths, ordered = [], [], []
     for scan, _, predicate in plans:
         left = possible(scan, predicate)
@@ -253,12 +206,11 @@ def _side(plan: Plan, parts: Ints, file: Ints, files: int) -> Side:
 
 @dataclass(frozen=True, eq=False)
 class ByFile:
-    """A scan that has one partition for each file, made of the sides' partitions of that file."""
+    """A scan with one partition for each file, made of the sides' partitions of that file."""
 
     sides: tuple[Side, ...]
     offset: Ints | None  # the first label of each file; None where labels begin anew in each
 
-    # --- what differs
     certain: ClassVar[bool] = True  # whether all that `leaves` says is read
     kind: ClassVar[str]  # what is done to the tables, in a word
 
@@ -268,22 +220,21 @@ class ByFile:
 
     @property
     def extents(self) -> Ints | None:
-        """How many labels each file may have."""
+        """How many labels each file may have; None if that is unknown."""
         raise NotImplementedError
 
     def leaves(self, selection: Selection) -> Iterator[tuple[Side, Plan]]:
-        """What is read of each side for some columns and rows of the result."""
+        """What is read of each side for a selection of the result."""
         raise NotImplementedError
 
     def remaining(self, predicate: Predicate | None) -> Predicate | None:
-        """What is left of a condition on the result for no side to take in."""
+        """The part of a predicate on the result that no side can apply."""
         raise NotImplementedError
 
     def _what(self) -> tuple[Any, ...]:
-        """What tells this operation from others on the same sides."""
+        """What distinguishes this operation from others on the same sides."""
         raise NotImplementedError
 
-    # --- what doesn't
     @property
     def nparts(self) -> int:
         return len(self.sides[0].there)
@@ -308,7 +259,6 @@ class ByFile:
 
     @cached_property
     def urls(self) -> Any:
-        """The path of each file."""
         found = self.sides[0].constant("_nwb_path")
         for side in self.sides[1:]:
             found = pd.Series(found).where(~pd.isna(found), side.constant("_nwb_path")).array
@@ -323,7 +273,7 @@ class ByFile:
 
     @property
     def label(self) -> str:
-        """What tasks are called: ``join-units-trials``."""
+        """The name of tasks: ``join-units-trials``."""
         about = [w for s in self.sides for w in tables(getattr(s.scan, "label", "read-nwb"))]
         urls = [str(url) for url in self.urls if not pd.isna(url)] if self.nparts == 1 else []
         return task_label(self.kind, about, urls)
@@ -335,7 +285,7 @@ class ByFile:
         return type(self), tuple(getattr(self, f.name) for f in fields(self))
 
     def _of_files(self, names: Sequence[Iterable[str]], files: Sequence[int]) -> Any:
-        """The same of some files, and of each side some columns."""
+        """The same for some files, and for some columns of each side."""
         chosen = np.asarray(files, np.int64)
         pairs = zip(self.sides, names, strict=True)
         return replace(
@@ -346,22 +296,20 @@ class ByFile:
 
 
 def file_scans(scan: Any) -> list[Any]:
-    """The scans of files that a scan reads: itself, or what its sides read."""
+    """The scans of files that a scan reads: itself, or those of its sides."""
     if not isinstance(scan, ByFile):
         return [scan]
     return [found for side in scan.sides for found in file_scans(side.scan)]
 
 
 def hold(rows: Sequence[Rows], urls: Sequence[str], joined: int, settings: Any) -> None:
-    """Have memory for so many rows that are made of others by their position."""
+    """Reserve memory for `joined` rows made of the given rows."""
     if settings.memory is None:
         return
     sizes = [(int(one.frame.memory_usage(index=False).sum()), len(one.frame)) for one in rows]
     nbytes = sum(size * joined // max(count, 1) for size, count in sizes)
     more = f" and {len(urls) - 1} more" if len(urls) > 1 else ""
-    settings.memory.take(
-        nbytes, lambda: f"{urls[0]}{more}: {joined} joined rows take about {nbytes >> 20} MiB"
-    )
+    settings.memory.take(nbytes, lambda: f"{urls[0]}{more}: {joined} joined rows take about {nbytes >> 20} MiB")
 
 
 class Leaf(NamedTuple):
@@ -373,10 +321,8 @@ class Leaf(NamedTuple):
     certain: bool  # or may turn out to be less
 
 
-def leaves(
-    scan: Any, selection: Selection, buckets: Sequence[Ints], certain: bool = True
-) -> list[Leaf]:
-    """What a read reads of each table; of each task the partitions."""
+def leaves(scan: Any, selection: Selection, buckets: Sequence[Ints], certain: bool = True) -> list[Leaf]:
+    """What a read takes from each table; each bucket has the partitions of one task."""
     if not isinstance(scan, ByFile):
         return [Leaf(scan, selection, buckets, certain)]
     found = []
@@ -392,7 +338,7 @@ def leaves(
 
 
 def expected(scan: Any, selection: Selection) -> int:
-    """Decoded bytes of what a read begins with: where rows are chosen, the columns that decide."""
+    """The decoded bytes that are read first: if rows are selected, only the columns that decide."""
     found = 0
     for leaf in leaves(scan, selection, [np.arange(scan.nparts)]):
         first = leaf.selection.deciding or leaf.selection.columns

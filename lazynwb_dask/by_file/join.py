@@ -1,9 +1,6 @@
-"""Two tables of the same files joined file by file, as a scan.
-
-pandas decides which rows belong together, and in which order, from the keys alone. The other columns are
-then taken, and large ones only read, for the rows that are left: by the join, by conditions that look at
-both tables, by limits.
-"""
+"""Two tables of the same files joined file by file, as a scan. pandas matches and orders the rows by the
+keys alone. Other columns are taken, and large ones read, only for the rows that the join, conditions on
+both tables and limits leave."""
 
 from __future__ import annotations
 
@@ -26,39 +23,24 @@ from lazynwb_dask.predicate.tree import Labelled, Predicate, Renamed, conjuncts,
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 
-LATE = (
-    64 * 1024
-)  # a column of more bytes a partition is read only once it is known which rows are left
+LATE = 64 * 1024  # larger columns (bytes a partition) are read only for the rows that are left
 MOST = 1 << 62  # labels of a whole frame
 # The sides whose rows are all in the result.
 _KEPT: Mapping[str, tuple[bool, bool]] = {
-    "inner": (False, False),
-    "left": (True, False),
-    "right": (False, True),
-    "outer": (True, True),
-}
+    "inner": (False, False), "left": (True, False), "right": (False, True), "outer": (True, True),
+}  # fmt: skip
 
 
 class _Pushed(NamedTuple):
-    """A condition on the result, taken apart."""
+    """A predicate on the result: the parts that the sides apply, and the rest."""
 
     sides: tuple[Predicate | None, Predicate | None]
     rest: Predicate | None
 
 
-def join(
-    left: Plan, right: Plan, keys: Sequence[tuple[str, str]], how: str, suffixes: Sequence[Any]
-) -> Pairs:
-    """The scan of two tables joined file by file.
-
-    Parameters
-    ----------
-    left, right : Plan
-    keys : sequence of (str, str)
-        The names of each key on the left and on the right.
-    how : {"inner", "left", "right", "outer"}
-    suffixes : pair of str or None
-    """
+def join(left: Plan, right: Plan, keys: Sequence[tuple[str, str]], how: str, suffixes: Sequence[Any]) -> Pairs:
+    """The scan of two tables joined file by file. Each of `keys` has the name on the left and on the right;
+    `how` and `suffixes` are as in `pandas.merge`."""
     outputs = outputs_of(left, right, keys, suffixes)
 
     def wanted(there: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
@@ -80,14 +62,12 @@ class Pairs(ByFile):
     certain = False
     kind = "join"
 
-    # --- what the planner asks
+    # --- used by the planner
     @cached_property
     def meta(self) -> pd.DataFrame:
         rows = [Rows(s.scan.meta, *np.zeros((2, 0), np.int64)) for s in self.sides]
         pairs = self._match(*rows)
-        return pd.DataFrame(
-            {o.name: self._column(o, rows, pairs) for o in self.outputs}, index=pairs.labels
-        )
+        return pd.DataFrame({o.name: self._column(o, rows, pairs) for o in self.outputs}, index=pairs.labels)
 
     @cached_property
     def extents(self) -> Ints | None:
@@ -97,7 +77,7 @@ class Pairs(ByFile):
         return (left + 1) * (right + 1)
 
     def _counts(self) -> list[Ints]:
-        """The labels that each file has on each side, where all are known."""
+        """The labels that each file has on each side, without sides where they are unknown."""
         return [side.sums(side.sizes) for side in self.sides if side.sizes is not None]
 
     def _offset_known(self) -> Ints | None:
@@ -116,10 +96,7 @@ class Pairs(ByFile):
     def constants(self) -> frozenset[str]:
         found = {"_nwb_path"}
         for output in self.outputs:
-            if (
-                self._is_whole(output.side)
-                and output.source in self.sides[output.side].scan.constants
-            ):
+            if self._is_whole(output.side) and output.source in self.sides[output.side].scan.constants:
                 found.add(output.name)
         return frozenset(found)
 
@@ -132,12 +109,12 @@ class Pairs(ByFile):
 
     @property
     def statistics(self) -> Any:
-        """Whether anything is known of the values of files."""
+        """Not None if a side has statistics."""
         held = [getattr(side.scan, "statistics", None) for side in self.sides]
         return next((one for one in held if one is not None), None)
 
     def possible(self, predicate: Predicate) -> NDArray[np.bool_] | None:
-        """Whether each file may hold rows that a predicate leaves."""
+        """Whether each file may hold rows that satisfy the predicate."""
         found = None
         for i, condition in enumerate(self._split(predicate).sides):
             if condition is None or not self._is_whole(i):
@@ -172,7 +149,7 @@ class Pairs(ByFile):
     def _what(self) -> tuple[Any, ...]:
         return "join", self.how, self.keys, self.outputs
 
-    # --- what the worker asks
+    # --- used by workers
     def read(self, selection: Selection, settings: Any) -> pd.DataFrame:
         """All files, one after the other."""
         if self.offset is None and self.nparts > 1:
@@ -190,10 +167,8 @@ class Pairs(ByFile):
                 raise
         return self._read(selection, (None, None), settings)
 
-    def _read(
-        self, selection: Selection, pushed: Sequence[Predicate | None], settings: Any
-    ) -> pd.DataFrame:
-        """What is selected of the pairs of rows that the sides' own conditions leave."""
+    def _read(self, selection: Selection, pushed: Sequence[Predicate | None], settings: Any) -> pd.DataFrame:
+        """The selection of the pairs of rows, once the sides have applied their `pushed` predicates."""
         early, late = self._in_turn(selection)
         rows = at_once(
             [
@@ -223,28 +198,22 @@ class Pairs(ByFile):
         return pd.DataFrame(data, index=pairs.labels, copy=False)
 
     def _in_turn(self, selection: Selection) -> tuple[list[list[str]], list[list[str]]]:
-        """Of each side the columns to read before and after it is known which rows are left."""
+        """The columns of each side to read before and after the remaining rows are known."""
         some = _chooses(selection)
         now, whole = self._sources(selection.deciding), self._sources(selection.used)
         early: list[list[str]] = []
         late: list[list[str]] = []
         for i, side in enumerate(self.sides):
             later = whole[i] - now[i]
-            if (
-                (_KEPT[self.how][i] and not some)
-                or side.starts is None
-                or isinstance(side.scan, ByFile)
-            ):
+            if (_KEPT[self.how][i] and not some) or side.starts is None or isinstance(side.scan, ByFile):
                 later = set()
             most = LATE * max(len(side.parts), 1)
             late.append(sorted(name for name in later if side.nbytes([name]).sum() > most))
             early.append(sorted(whole[i] - {*late[i]}))
         return early, late
 
-    def _kept(
-        self, rows: Sequence[Rows], pairs: _Matched, selection: Selection
-    ) -> NDArray[np.intp]:
-        """Which pairs a condition and a limit leave."""
+    def _kept(self, rows: Sequence[Rows], pairs: _Matched, selection: Selection) -> NDArray[np.intp]:
+        """Which pairs satisfy the predicate and the limit."""
         rest, limit, names = selection.predicate, selection.limit, selection.deciding
         data = {o.name: self._column(o, rows, pairs) for o in self.outputs if o.name in names}
         frame = pd.DataFrame(data, index=pairs.labels, copy=False)
@@ -256,7 +225,6 @@ class Pairs(ByFile):
         return np.concatenate([keep[:0], *[k[limit.rows(frame.iloc[k])] for k in of_each]])
 
     def _match(self, left: Rows, right: Rows) -> _Matched:
-        """Which rows belong together."""
         frames = []
         keys = [_comparable(left.frame[a], right.frame[b]) for a, b in self.keys]
         for i, rows in enumerate((left, right)):
@@ -271,7 +239,8 @@ class Pairs(ByFile):
         return _Matched(at, file, pd.Index(labels, dtype="int64"))
 
     def _labels(self, file: Ints, at: Sequence[Ints], numbers: Sequence[Ints]) -> Ints:
-        """For each pair a number of its own, whatever else is read; in order, except of outer joins."""
+        """A number for each pair, unique and the same whatever else is read; sorted except for outer
+        joins."""
         i, j = self._order
         if self.offset is not None:
             counts = self._counts()
@@ -304,16 +273,15 @@ class Pairs(ByFile):
 
     @property
     def tables(self) -> int:
-        """How many tables are joined."""
         return sum(s.scan.tables if isinstance(s.scan, Pairs) else 1 for s in self.sides)
 
     @property
     def width(self) -> int:
-        """How many numbers labels are made of."""
+        """How many numbers a label is made of."""
         return sum(_width(side) for side in self.sides)
 
     def apart(self, number: Ints, file: Ints) -> list[Ints]:
-        """The numbers that labels are made of, as if each file's began from 0; all 0 of a side without row."""
+        """The numbers that labels are made of, counted from 0 in each file; all 0 if a side has no row."""
         if self.offset is None:
             return unpacked(number, self.width)
         i, j = self._order
@@ -340,7 +308,7 @@ class Pairs(ByFile):
         both = pd.concat([left, right], ignore_index=True).array
         return both.take(np.where(pairs.at[0] < 0, len(left) + pairs.at[1], pairs.at[0]))
 
-    # --- where columns and conditions belong
+    # --- the sides of columns and conditions
     @cached_property
     def _origin(self) -> dict[str, tuple[int, str]]:
         found = {output.name: (output.side, output.source) for output in self.outputs}
@@ -351,7 +319,7 @@ class Pairs(ByFile):
         return side >= 0 and not _KEPT[self.how][1 - side]
 
     def _sources(self, columns: Iterable[str]) -> list[set[str]]:
-        """The columns that each side needs for some columns of the result: the keys in any case."""
+        """The columns that each side needs for some columns of the result, always with the keys."""
         found = [{pair[i] for pair in self.keys} for i in (0, 1)]
         for name in columns:
             side, source = self._origin[name]
@@ -360,7 +328,7 @@ class Pairs(ByFile):
         return found
 
     def _split(self, predicate: Predicate | None) -> _Pushed:
-        """Take a condition apart: what each side can take in, and what is left for their rows together."""
+        """Split a predicate into what each side can apply and what needs both."""
         pushed: list[Predicate | None] = [None, None]
         rest: Predicate | None = None
         for term in conjuncts(predicate):
@@ -372,13 +340,13 @@ class Pairs(ByFile):
         return _Pushed((pushed[0], pushed[1]), rest)
 
     def _takers(self, term: Predicate) -> list[int]:
-        """The sides that a condition can be left to."""
+        """The sides that can apply a term of a predicate."""
         if not term.inputs or None in term.inputs:
             return []
         places = {self._origin[name][0] for name in term.columns}
         keys = [name for name in term.columns if self._origin[name][0] == KEY]
-        # The result has the left key's values. Equal ones may mean something else to a condition if they are
-        # of another dtype, or zeros of another sign.
+        # The result has the left key's values. For a condition, equal values can differ: by their dtype,
+        # or by the sign of a zero.
         dtypes = [[side.scan.meta[name].dtype for name in keys] for side in self.sides]
         wanted = [self.meta[name].dtype for name in keys]
         same = [dtypes[0] == wanted, dtypes[1] == wanted and all(d.kind != "f" for d in wanted)]
@@ -388,12 +356,12 @@ class Pairs(ByFile):
 
 
 def _chooses(selection: Selection) -> bool:
-    """Whether not all rows are selected."""
+    """Whether the selection may leave out rows."""
     return selection.predicate is not None or selection.limit is not None
 
 
 def _apart(side: Side, number: Ints, file: Ints) -> list[Ints]:
-    """The numbers of a side's tables that the number of each row is made of; all 0 is none of them."""
+    """The numbers that a side's row numbers are made of, for each of its tables. They are never all 0."""
     if isinstance(side.scan, Pairs):
         return side.scan.apart(number, side.parts[side.borders[file]])
     if side.sizes is not None:
@@ -409,21 +377,18 @@ def _width(side: Side) -> int:
 
 
 class _Matched(NamedTuple):
-    """Pairs of rows: of each side the row's position or -1, the file, and the label of the pair."""
+    """Pairs of rows: each side's row position or -1, the file, and the label of the pair."""
 
     at: list[Ints]
     file: Ints
     labels: pd.Index[int]
 
     def take(self, keep: NDArray[np.intp]) -> _Matched:
-        """Some of the pairs."""
         return _Matched([at[keep] for at in self.at], self.file[keep], self.labels[keep])
 
 
-def _completed(
-    rows: Rows, side: Side, names: list[str], at: Ints, settings: Any
-) -> tuple[Rows, Ints]:
-    """Those rows that are used, with further columns, and where they are now."""
+def _completed(rows: Rows, side: Side, names: list[str], at: Ints, settings: Any) -> tuple[Rows, Ints]:
+    """The rows that are used, with further columns, and their new positions."""
     if not names:
         return rows, at
     used = np.unique(at[at >= 0])
@@ -436,7 +401,7 @@ def _completed(
 
 
 def _comparable(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
-    """Two keys in types that pandas can compare: it can't floats with integers that may be missing."""
+    """Two keys in types that pandas can compare: floats can't be compared with nullable integers."""
 
     def is_float(key: pd.Series[Any]) -> bool:
         return isinstance(key.dtype, np.dtype) and key.dtype.kind == "f"
@@ -450,17 +415,17 @@ def _comparable(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
 
 
 def _taken(column: pd.Series[Any], at: Ints, missing: bool) -> Any:
-    """Values by position, and missing ones where that is -1."""
+    """Values by position, missing where the position is -1."""
     values: Any = column.to_numpy() if isinstance(column.dtype, np.dtype) else column.array
     if not missing:
         return values.take(at)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iub":
-        # as everywhere in this package: no integer becomes a float because another one is missing
+        # integers stay integers if others are missing
         values = pd.array(values, dtype=pd.ArrowDtype(pa.from_numpy_dtype(column.dtype)))
     return pd.api.extensions.take(values, at, allow_fill=True)
 
 
 def _as_on(term: Predicate, origin: Mapping[str, tuple[int, str]]) -> Predicate:
-    """A condition in the names of the side that it is left to."""
+    """A term of a predicate, with the column names of the side that applies it."""
     names = tuple((name, origin[name][1]) for name in sorted(term.columns))
     return term if all(a == b for a, b in names) else Renamed(term, names)

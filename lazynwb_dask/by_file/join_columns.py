@@ -1,4 +1,4 @@
-"""The columns of two tables' join: as pandas names and orders them, and where each comes from."""
+"""The columns of a join: named and ordered as by pandas, with the side that each comes from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY, PATH = -1, -2  # where a column comes from, if not from one side
 
 
 class Output(NamedTuple):
-    """A column of the result: the side that it is of, or `KEY` or `PATH`, and its name there."""
+    """A column of the result: its side, or `KEY` or `PATH`, and its name there."""
 
     name: str
     side: int
@@ -23,7 +23,6 @@ class Output(NamedTuple):
 def outputs_of(
     left: Plan, right: Plan, keys: Sequence[tuple[str, str]], suffixes: Sequence[Any]
 ) -> list[Output]:
-    """The result's columns as pandas would name and order them."""
     shared = [a for a, b in keys if a == b]
     ours = [*left.columns] if "_nwb_path" in left.columns else [*left.columns, "_nwb_path"]
     theirs = [name for name in right.columns if name not in shared and name != "_nwb_path"]

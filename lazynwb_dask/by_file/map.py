@@ -25,16 +25,8 @@ Function = Callable[..., pd.DataFrame]
 
 
 def map_over(func: Function, plans: Mapping[str, Plan], meta: pd.DataFrame | None) -> Mapped:
-    """The scan of what a function makes of some tables of each file.
-
-    Parameters
-    ----------
-    func : callable
-    plans : mapping of str to Plan
-        The tables by the names of the function's arguments.
-    meta : pandas.DataFrame, optional
-        What the function returns, without rows. If not given it is called to find out.
-    """
+    """The scan of a function's results. `plans` are tables by the names of the function's arguments. `meta`
+    is the result without rows; if None, the function is called with empty frames."""
     sides = align(list(plans.values()), lambda there: np.logical_or.reduce(list(there)))
     names, numbers = tuple(plans), np.arange(len(sides[0].there), dtype=np.int64)
     if meta is None:
@@ -47,7 +39,7 @@ def map_over(func: Function, plans: Mapping[str, Plan], meta: pd.DataFrame | Non
 
 
 def _inferred(func: Function, frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What a function returns, by what it makes of frames without rows."""
+    """The function's result for empty frames."""
     try:
         found = func(**frames)
     except Exception as exc:
@@ -57,9 +49,7 @@ def _inferred(func: Function, frames: Mapping[str, pd.DataFrame]) -> pd.DataFram
         ) from exc
     _check_frame(func, found)
     unknown = [
-        name
-        for name, dtype in found.dtypes.items()
-        if dtype.kind == "O" and isinstance(dtype, np.dtype)
+        name for name, dtype in found.dtypes.items() if dtype.kind == "O" and isinstance(dtype, np.dtype)
     ]
     if unknown:
         raise ValueError(
@@ -72,8 +62,7 @@ def _inferred(func: Function, frames: Mapping[str, pd.DataFrame]) -> pd.DataFram
 def _check_frame(func: Function, found: Any) -> None:
     if not isinstance(found, pd.DataFrame):
         raise TypeError(
-            f"map_files: {_name(func)} has to return a pandas.DataFrame, and returned a "
-            f"{type(found).__name__}"
+            f"map_files: {_name(func)} has to return a pandas.DataFrame, and returned a {type(found).__name__}"
         )
     if any(name is not None for name in found.index.names):
         raise ValueError(
@@ -87,13 +76,13 @@ def _name(func: Function) -> str:
 
 
 def _given(side: Side) -> list[str]:
-    """The columns that the function is given: those selected, and the path."""
+    """The columns that the function gets: those selected, and the path."""
     return list(dict.fromkeys([*side.columns, "_nwb_path"]))
 
 
 @dataclass(frozen=True, eq=False)
 class Mapped(ByFile):
-    """What a function makes of some tables of each file. Made by `map_over`."""
+    """A function's results for some tables of each file. Made by `map_over`."""
 
     func: Function
     names: tuple[str, ...]
@@ -101,7 +90,7 @@ class Mapped(ByFile):
     columns: tuple[str, ...]
     kind = "map"
 
-    # --- what the planner asks
+    # --- used by the planner
     @property
     def meta(self) -> pd.DataFrame:
         return self.made[list(self.columns)]
@@ -118,7 +107,7 @@ class Mapped(ByFile):
         return pd.DataFrame(dict.fromkeys(columns, self.urls))
 
     def possible(self, predicate: Predicate) -> NDArray[np.bool_] | None:
-        """Nothing is known of values that are yet to be made."""
+        """None, as nothing is known about values that the function returns."""
         return None
 
     def nbytes(self, columns: Iterable[str]) -> Ints:
@@ -143,9 +132,9 @@ class Mapped(ByFile):
     def _what(self) -> tuple[Any, ...]:
         return "map", tokenize(self.func), self.names, tokenize(self.made), self.columns
 
-    # --- what the worker asks
+    # --- used by workers
     def read(self, selection: Selection, settings: Any) -> pd.DataFrame:
-        """What the function makes of each file, one after the other."""
+        """The function's results, file by file."""
         assert self.offset is not None
         rows = at_once(
             [
@@ -154,7 +143,7 @@ class Mapped(ByFile):
             ]
         )
         if settings.memory is not None:
-            # the function may itself compute something that reads: it would wait for this task
+            # if the function computes a frame, that read would wait for this task's memory
             settings.memory.give_back()
         files = np.arange(self.nparts + 1)
         borders = [np.searchsorted(one.file, files).tolist() for one in rows]
@@ -170,16 +159,14 @@ class Mapped(ByFile):
         joined = pd.concat(pieces) if len(pieces) > 1 else pieces[0]
         return joined.set_axis(joined.index.astype("int64"), axis=0)
 
-    def _of_file(
-        self, rows: Sequence[Rows], borders: Sequence[list[int]], i: int
-    ) -> dict[str, pd.DataFrame]:
+    def _of_file(self, rows: Sequence[Rows], borders: Sequence[list[int]], i: int) -> dict[str, pd.DataFrame]:
         return {
             name: one.frame.iloc[cut[i] : cut[i + 1]]
             for name, one, cut in zip(self.names, rows, borders, strict=True)
         }
 
     def _called(self, url: str, frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-        """What the function makes of one file, as it was announced."""
+        """The result for one file, with the columns and dtypes of `made`."""
         try:
             found = self.func(**frames)
             _check_frame(self.func, found)
@@ -195,12 +182,11 @@ class Mapped(ByFile):
                 f"not {list(self.made.columns)}: give meta=, or return the same columns for every file"
             )
         return pd.DataFrame(
-            {name: self._as_announced(found[name], url) for name in self.made.columns},
-            index=found.index,
+            {name: self._as_announced(found[name], url) for name in self.made.columns}, index=found.index
         )
 
     def _as_announced(self, column: pd.Series[Any], url: str) -> pd.Series[Any]:
-        """A column in the dtype that was announced, if that loses nothing."""
+        """A column in the dtype of `made`, if the conversion is lossless."""
         wanted = self.made[column.name].dtype
         if wanted in (column.dtype, np.dtype(object)):
             return column

@@ -1,9 +1,6 @@
-"""Several numbers of rows as one label, where it isn't known how large they may be.
-
-A label has to be the same whatever else is read, so nothing may depend on the largest number there is. Each
-number but the last is therefore preceded by how long it is, so that small ones take few bits, and labels
-come in the order of the first number, then of the second, and so on.
-"""
+"""Several row numbers as one label. A label must be the same whatever else is read, so it can't depend on
+the largest number. Each number but the last is preceded by its length: small ones take few bits, and labels
+sort by the first number, then the second, and so on."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _ALL = np.iinfo(np.int64).max
 
 
 def packed(numbers: Sequence[Ints]) -> Ints | None:
-    """For each row one number made of several, none of them negative; None where that takes too many bits.
+    """One label for each row, made of several non-negative numbers; None if that takes more than 63 bits.
 
     >>> packed([np.array([0, 0, 7]), np.array([1, 2, 0])]).argsort().tolist()
     [0, 1, 2]
@@ -40,7 +37,7 @@ def packed(numbers: Sequence[Ints]) -> Ints | None:
 
 
 def unpacked(labels: Ints, count: int) -> list[Ints]:
-    """The numbers that labels are made of.
+    """The `count` numbers that each label is made of.
 
     >>> [number.tolist() for number in unpacked(packed([np.array([5, 99]), np.array([0, 3])]), 2)]
     [[5, 99], [0, 3]]
@@ -56,5 +53,5 @@ def unpacked(labels: Ints, count: int) -> list[Ints]:
 
 
 def _length(groups: Ints) -> Ints:
-    """The bits of a number of so many groups."""
+    """The bits of a number of so many groups, with its prefix."""
     return 1 + (GROUP + 1) * groups

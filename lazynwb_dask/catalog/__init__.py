@@ -1,1 +1,1 @@
-"""Catalogs: what many NWB files hold, indexed once, kept as Parquet files in a folder of any store."""
+"""Catalogs: the index of many NWB files, stored as Parquet files in a folder of any store."""

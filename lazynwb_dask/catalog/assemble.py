@@ -1,4 +1,4 @@
-"""From batches to the files of a catalog: the index, sorted, and the manifest."""
+"""From batches to the files of a catalog."""
 
 from __future__ import annotations
 
@@ -25,17 +25,10 @@ Sections = dict[str, tuple[int, int, int, int]]
 
 
 def assembled(
-    batches: Sequence[Batch],
-    where: np.ndarray,
-    folder: Folder,
-    keeps: Keeps,
-    paths: tuple[str, ...],
+    batches: Sequence[Batch], where: np.ndarray, folder: Folder, keeps: Keeps, paths: tuple[str, ...]
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest of a catalog, and the files that are to be written.
-
-    `where` has for each file of the catalog its batch, and its row there. `folder` holds the values that the
-    batches refer to.
-    """
+    """The manifest and the files to write. `where` has the batch, and the row in it, of each file of the
+    catalog; `folder` holds the values that the batches refer to."""
     tables, sections = _sorted(_joined(batches, where))
     sizes = {name: size for batch in batches for name, size in batch.values.items()}
     tables["tables"], files = compacted(tables["tables"], sections, sizes, folder)
@@ -56,11 +49,9 @@ def assembled(
 
 
 def _joined(batches: Sequence[Batch], where: np.ndarray) -> dict[str, pa.Table]:
-    """The rows of the catalog's files, which get their final numbers; equal variants become one."""
+    """The rows of the catalog's files, renumbered; equal variants become one."""
     numbers: dict[str, int] = {}
-    pieces: dict[str, list[pa.Table]] = {
-        kind: [schema.empty_table()] for kind, schema in INDEX.items()
-    }
+    pieces: dict[str, list[pa.Table]] = {kind: [schema.empty_table()] for kind, schema in INDEX.items()}
     order = [np.zeros(0, np.int64)]
     for i in np.unique(where[:, 0]).tolist():
         tables, mine = batches[i].tables, np.flatnonzero(where[:, 0] == i)
@@ -81,7 +72,7 @@ def _joined(batches: Sequence[Batch], where: np.ndarray) -> dict[str, pa.Table]:
 
 
 def _renumbered(tables: Mapping[str, pa.Table], numbers: dict[str, int]) -> pa.Array:
-    """The variants of a batch's columns, by the numbers that they have in the catalog."""
+    """The variants of a batch's columns by their numbers in the catalog, which are added to `numbers`."""
     texts = tables["variants"]["variant"].to_pylist()
     number = pa.array([numbers.setdefault(text, len(numbers)) for text in texts], pa.int32())
     return number.take(tables["columns"]["variant"].combine_chunks())
@@ -93,7 +84,7 @@ def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
 
 
 def _sorted(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], Sections]:
-    """With sorted rows, and where each table's rows are."""
+    """Sorts the rows. Returns each table's sections too."""
     ends: dict[str, list[int]] = {}
     for kind, keys in (("tables", ["table"]), ("columns", ["column", "table"])):
         rows = tables[kind]
@@ -112,7 +103,7 @@ def _sorted(tables: dict[str, pa.Table]) -> tuple[dict[str, pa.Table], Sections]
 
 
 def _sessions(files: pa.Table) -> pa.Table:
-    """The table of sessions, a row for each file that can be read."""
+    """The table of sessions, one row for each readable file."""
     readable = files.filter(files["session"].is_valid())
     pairs = zip(readable["url"].to_pylist(), readable["session"].to_pylist(), strict=True)
     frame, _ = sessions.table([Session(Source(url), json.loads(text)) for url, text in pairs])

@@ -1,4 +1,4 @@
-"""A batch: rows of the index of some files, numbered from 0."""
+"""A batch: rows of the index of some files."""
 
 from __future__ import annotations
 
@@ -22,22 +22,14 @@ MAX_VALUES = 256  # tables of a batch whose values are kept, those of most files
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Rows of the index, files and variants numbered from 0.
+    """Rows of the index. Files and variants are numbered from 0."""
 
-    Parameters
-    ----------
-    tables : dict of str to pyarrow.Table
-        As in `INDEX`.
-    values : dict of str to int
-        The Parquet files of values that it refers to, and their sizes.
-    """
-
-    tables: Mapping[str, pa.Table]
-    values: Mapping[str, int]
+    tables: Mapping[str, pa.Table]  # as in `INDEX`
+    values: Mapping[str, int]  # the Parquet files of values, and their sizes
 
 
 def batch_of(files: Sequence[Surveyed]) -> tuple[Batch, dict[str, bytes]]:
-    """The rows of the index of some files, and the Parquet files of their values."""
+    """The batch, and the Parquet files of values by name."""
     count = Counter(
         table.path
         for file in files
@@ -59,18 +51,12 @@ def batch_of(files: Sequence[Surveyed]) -> tuple[Batch, dict[str, bytes]]:
                 name, writer = writers[table.path]
                 first = writer.rows
                 named, ends = writer.add(table.rows, values, indexes)
-            rows["tables"].append(
-                {
-                    "table": table.path,
-                    "file": number,
-                    "rows": table.rows,
-                    "values": name if named or ends else None,
-                    "first": first,
-                    "notes": _json(table.notes),
-                    "attributes": _json(table.attributes),
-                    "damage": table.damage or None,
-                }
-            )
+            rows["tables"].append({
+                "table": table.path, "file": number, "rows": table.rows,
+                "values": name if named or ends else None, "first": first,
+                "notes": _json(table.notes), "attributes": _json(table.attributes),
+                "damage": table.damage or None,
+            })  # fmt: skip
             for position, column in enumerate(table.columns.values()):
                 row = _column_row(column, variants)
                 row |= {"table": table.path, "file": number, "position": position}
@@ -86,13 +72,11 @@ def batch_of(files: Sequence[Surveyed]) -> tuple[Batch, dict[str, bytes]]:
 
 def _file_row(file: Surveyed) -> dict[str, Any]:
     return {
-        "url": file.source.url,
-        "size": file.source.size,
-        "etag": file.source.etag,
+        "url": file.source.url, "size": file.source.size, "etag": file.source.etag,
         "parts": _json(parts_json(file.source.parts)),
         "session": None if file.problem else json.dumps(file.session),
         "problem": file.problem or None,
-    }
+    }  # fmt: skip
 
 
 def _column_row(column: ColumnIndex, variants: dict[str, int]) -> dict[str, Any]:

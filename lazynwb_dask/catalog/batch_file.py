@@ -1,7 +1,5 @@
-"""Batches as files, from which a build that was interrupted goes on.
-
-A file is a checksum, one line of JSON, and the tables of the index as Arrow streams, one after the other.
-"""
+"""Batches as files, from which an interrupted build continues: a checksum, a line of JSON, and the index
+tables as Arrow streams."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ _DIGEST = 16
 
 
 def write_batch(folder: Folder, batch: Batch, values: dict[str, bytes], keeps: Keeps) -> str:
-    """Write a batch and its Parquet files of values; the batch's name."""
+    """Write a batch and its Parquet files of values; returns the batch's name."""
     for name, data in values.items():
         folder.write(name, data)
     name = f"{BATCHES}/{uuid.uuid4().hex}"
@@ -32,7 +30,7 @@ def write_batch(folder: Folder, batch: Batch, values: dict[str, bytes], keeps: K
 
 
 def read_batches(folder: Folder, names: Sequence[str], keeps: Keeps, threads: int) -> list[Batch]:
-    """Those of the batches that are whole, with all their values, and keep the same of each file."""
+    """The undamaged batches whose values all exist and whose `keeps` are equal."""
     there = set(folder.names("values")) if names else set()
 
     def read(name: str) -> Batch | None:
@@ -53,7 +51,6 @@ def _digest(body: bytes) -> bytes:
 
 
 def dump(batch: Batch, keeps: Keeps) -> bytes:
-    """A batch as bytes."""
     sink = pa.BufferOutputStream()
     sink.write(_head(keeps, batch.values) + b"\n")
     for kind, schema in INDEX.items():
@@ -65,7 +62,7 @@ def dump(batch: Batch, keeps: Keeps) -> bytes:
 
 
 def load(data: bytes, keeps: Keeps) -> Batch | None:
-    """The batch that bytes hold; None if they are damaged, or of another format or kind."""
+    """The batch; None if the bytes are damaged or of another format, or `keeps` differ."""
     if data[:_DIGEST] != _digest(data[_DIGEST:]):
         return None
     text, _, streams = data[_DIGEST:].partition(b"\n")

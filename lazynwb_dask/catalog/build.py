@@ -1,8 +1,5 @@
-"""Building and refreshing catalogs.
-
-What is indexed is written at once, in batches, so an interrupted build goes on where it was. All files of a
-catalog get new names. The manifest, which lists them, is replaced last and as a whole.
-"""
+"""Building and refreshing catalogs. Batches are written as they are indexed, so an interrupted build can
+continue. Files get new names; the manifest that lists them is replaced last, in one write."""
 
 from __future__ import annotations
 
@@ -49,13 +46,13 @@ LOCAL = 2  # batches at a time by threads: one waits for the network while the o
 
 
 def build(paths: Sequence[str], folder: Folder, keeps: Keeps, *, on_error: str) -> Manifest:
-    """Index files, as far as they aren't yet, and put the catalog in place."""
+    """Index files whose current versions are not indexed yet, and write the catalog."""
     with locked(folder) as check_lock:
         before = read_manifest(folder, replaced=True)
         update = _Update(folder, keeps, tuple(paths), before, on_error, check_lock)
         current = None
         if before is not None and before.keeps == keeps:
-            with suppress(NWBReadError):  # what is damaged is indexed again
+            with suppress(NWBReadError):  # a damaged index is built again
                 current = IndexReader(folder, before).batch()
         sources = _files(paths, folder)
         made = update.made(sources, update.unfinished(), current)
@@ -81,8 +78,6 @@ def refresh(folder: Folder, *, on_error: str, anew: bool) -> Manifest:
 
 @dataclass(frozen=True)
 class _Update:
-    """A build or refresh that is going on."""
-
     folder: Folder
     keeps: Keeps
     paths: tuple[str, ...]
@@ -91,13 +86,13 @@ class _Update:
     check_lock: Callable[[], None]
 
     def unfinished(self) -> list[Batch]:
-        """The batches of a build that was interrupted."""
+        """The batches of an interrupted build."""
         return read_batches(self.folder, self.folder.names(BATCHES), self.keeps, _threads())
 
     def made(
         self, sources: Sequence[Source], unfinished: Sequence[Batch], current: Batch | None
     ) -> tuple[Manifest, dict[str, bytes]] | None:
-        """The manifest and the files that are to be written; None if the current catalog will do."""
+        """The manifest and the files to write; None if the current catalog is up to date."""
         known = [*unfinished] if current is None else [*unfinished, current]
         rows = _rows(known)
         fresh = self._indexed([source for source in sources if _key(source) not in rows])
@@ -115,7 +110,6 @@ class _Update:
         return assembled([*known, *fresh], where, self.folder, self.keeps, self.paths)
 
     def _indexed(self, sources: Sequence[Source]) -> list[Batch]:
-        """Batches of files of which nothing is known."""
         names: list[str] = []
         with closing(_indexing(sources, self.folder, self.keeps)) as batches:
             for name, problems in batches:
@@ -123,9 +117,7 @@ class _Update:
                 self.check_lock()
                 problem = next(filter(None, problems), "")
                 if problem and self.on_error == "raise":
-                    raise NWBReadError(
-                        f"{problem.rstrip('.')}. on_error='skip' leaves such files out"
-                    )
+                    raise NWBReadError(f"{problem.rstrip('.')}. on_error='skip' leaves such files out")
         found = read_batches(self.folder, names, self.keeps, _threads())
         if len(found) < len(names):
             raise NWBReadError(
@@ -135,7 +127,7 @@ class _Update:
         return found
 
     def put(self, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
-        """Replace the catalog, and delete what neither it nor one of its last states refers to."""
+        """Replace the catalog. Delete files that neither it nor its recent snapshots refer to."""
         manifest = manifest.after(self.before)
         at_once([partial(self.folder.write, *item) for item in files.items()], 8)
         self.check_lock()
@@ -153,14 +145,14 @@ _Key = tuple[str, int | None, str]
 
 
 def _key(source: Source) -> _Key | None:
-    """A file in one version; None if its versions can't be told apart."""
+    """Identifies a version of a file; None if the file's versions can't be distinguished."""
     if not is_identified(source):
         return None
     return source.url, source.size, (source.etag or "").strip('"')
 
 
 def _rows(batches: Sequence[Batch]) -> dict[_Key | None, tuple[int, int]]:
-    """Where each version of a file is known, if it could be read: the batch, and the row in it."""
+    """The batch, and the row in it, of each file version that could be read."""
     rows: dict[_Key | None, tuple[int, int]] = {}
     for i, batch in enumerate(batches):
         for row, file in enumerate(batch.tables["files"].drop_columns("session").to_pylist()):
@@ -171,7 +163,7 @@ def _rows(batches: Sequence[Batch]) -> dict[_Key | None, tuple[int, int]]:
 
 
 def _files(paths: Sequence[str], folder: Folder) -> list[Source]:
-    """The files, each once, with their versions."""
+    """The files without duplicates, with versions."""
     found = list({source.url: source for source in expand(list(paths), folder.access)}.values())
     for source in found:
         why = url_problem(source.url)
@@ -181,10 +173,8 @@ def _files(paths: Sequence[str], folder: Folder) -> list[Source]:
 
 
 def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[Source]:
-    """The files without those that have vanished since they were indexed.
-
-    One that couldn't be read then is not among these: it stays a failure, as far as the index tells.
-    """
+    """The files without those deleted since they were indexed. A file that couldn't be read then remains,
+    as a failure, if the index can be read."""
     folder = index.folder
     unknown = [source for source in sources if source.size is None and source.etag is None]
     if not unknown:
@@ -203,7 +193,7 @@ def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[
         except NWBFileNotFoundError:
             return True
         except NWBError:
-            return False  # indexing it tells what is wrong
+            return False  # indexing reports the error
         return False
 
     candidates = [source for source in unknown if source.url not in failed]
@@ -218,7 +208,7 @@ def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[
 
 
 def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder) -> None:
-    """Raise or warn if the tables that the user named are in no file."""
+    """Raise if no file has any of the requested tables; warn if only some are missing."""
     lacked = [name for name in manifest.keeps.tables or () if name not in manifest.sections]
     if not lacked or manifest.files == manifest.unreadable:
         return
@@ -238,10 +228,8 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder)
 _Made = tuple[str, list[str]]  # a batch's name, and for each of its files why it can't be read
 
 
-def _indexing(
-    sources: Sequence[Source], folder: Folder, keeps: Keeps
-) -> Generator[_Made, None, None]:
-    """Batches of files as they come: by the cluster, or by threads."""
+def _indexing(sources: Sequence[Source], folder: Folder, keeps: Keeps) -> Generator[_Made, None, None]:
+    """Batches as they are completed, by the cluster or by threads."""
     if not sources:
         return
     client = active_client()
@@ -270,9 +258,7 @@ def _by_threads(
 ) -> Generator[_Made, None, None]:
     pool, over = ThreadPoolExecutor(LOCAL, "lazynwb-catalog"), threading.Event()
     try:
-        running = [
-            pool.submit(make_batch, part, folder, keeps, _threads(), over.is_set) for part in parts
-        ]
+        running = [pool.submit(make_batch, part, folder, keeps, _threads(), over.is_set) for part in parts]
         for future in as_completed(running):
             yield future.result()
     finally:
@@ -298,7 +284,7 @@ def _by_cluster(
 
 
 def _make_there(sources: Sequence[Source], url: str, options: Options, keeps: Keeps) -> _Made:
-    """On a worker, by its own settings."""
+    """On a worker, with the worker's own configuration."""
     folder = Folder(url, config.file_access(options))
     return make_batch(sources, folder, keeps, _threads(), cancellation_check())
 
@@ -310,11 +296,8 @@ def make_batch(
     threads: int,
     stopped: Callable[[], bool] | None = None,
 ) -> _Made:
-    """Survey some files and write the batch.
-
-    Once the build is `stopped` no other file is begun, and reads that go on end. What was found until then is
-    written, for the build that goes on from there, and `ReadCancelled` is raised.
-    """
+    """Survey files and write the batch. Once `stopped` returns True no other file is started, running reads
+    end, the files surveyed so far are written, for a later build, and `ReadCancelled` is raised."""
     access = folder.access.with_settings(is_cancelled=stopped)
 
     def is_over() -> bool:

@@ -115,10 +115,7 @@ class Catalog:
         """The tables: path, in how many of the files, and rows."""
         rows = self.index.rows("tables", ["table", "file", "rows"])
         frame = pd.DataFrame(
-            {
-                "table": rows["table"].cast(pa.string()).to_pandas(),
-                "rows": rows["rows"].to_numpy(),
-            }
+            {"table": rows["table"].cast(pa.string()).to_pandas(), "rows": rows["rows"].to_numpy()}
         )
         frame = frame[np.isin(rows["file"].to_numpy(), self.numbers)]
         grouped = frame.groupby("table")["rows"]
@@ -144,9 +141,7 @@ class Catalog:
         if pd.api.types.is_bool_dtype(getattr(mask, "dtype", np.asarray(mask).dtype)):
             chosen = pd.array(mask, dtype="boolean").to_numpy(bool, na_value=False)
             if len(chosen) != len(self):
-                raise ValueError(
-                    f"a condition of {len(chosen)} rows, but the catalog has {len(self)} files"
-                )
+                raise ValueError(f"a condition of {len(chosen)} rows, but the catalog has {len(self)} files")
             return replace(self, chosen=self.numbers[chosen])
         if isinstance(mask, slice):
             return replace(self, chosen=self.numbers[mask])
@@ -241,9 +236,7 @@ class Catalog:
         return f"<p>{about}</p>{self.tables._repr_html_()}"  # type: ignore[operator]
 
 
-def create(
-    paths: Any, url: Any, tables: Any, values_limit: int, on_error: str, options: Options
-) -> Catalog:
+def create(paths: Any, url: Any, tables: Any, values_limit: int, on_error: str, options: Options) -> Catalog:
     """Build a catalog. See `lazynwb_dask.build_catalog`."""
     _check_policy(on_error)
     folder = Folder.of(url, config.file_access(options))

@@ -1,4 +1,4 @@
-"""What a column's values are like in one file: enough to tell that no row of it can pass a condition."""
+"""Statistics of a column's values in one file, by which files without matching rows are skipped."""
 
 from __future__ import annotations
 

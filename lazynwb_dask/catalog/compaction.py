@@ -1,8 +1,5 @@
-"""Small Parquet files of values become few: otherwise each refresh would add one for each table.
-
-A file is small if it has fewer than `SMALL` bytes and holds the values of fewer than `FILES` NWB files. Where a
-table has more than `MANY` such files, they are put together. Files whose columns differ in type stay apart.
-"""
+"""Merges small Parquet files of values, since each refresh adds one for each table: files with fewer than
+`SMALL` bytes and values of fewer than `FILES` NWB files, where a table has more than `MANY` of them."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ MANY = 16
 
 @dataclass
 class _Group:
-    """Values of one table that go into one Parquet file."""
+    """Values of one table for one Parquet file."""
 
     values: pa.Table
     at: list[np.ndarray]  # for each of the old files, its rows of `tables`
@@ -35,10 +32,8 @@ def compacted(
     sizes: Mapping[str, int],
     folder: Folder,
 ) -> tuple[pa.Table, dict[str, bytes]]:
-    """The rows of `tables` with fewer Parquet files of values, and those that are to be written.
-
-    `sizes` are those of the Parquet files that hold values; `sections` as in `Manifest`.
-    """
+    """`tables` with fewer Parquet files of values, and the files to write. `sizes` are those of the Parquet
+    files of values; `sections` as in `Manifest`."""
     names = np.array(tables["values"].to_pylist(), object)
     first, rows = (tables[name].fill_null(0).to_numpy().copy() for name in ("first", "rows"))
     files: dict[str, bytes] = {}
@@ -68,7 +63,7 @@ def compacted(
 
 
 def _add(groups: list[_Group], values: pa.Table, at: np.ndarray) -> None:
-    """Add the values to the first group that has room and whose columns are of the same types."""
+    """Add the values to the first group with room and the same column types."""
     for group in groups:
         if sum(map(len, group.at)) < FILES:
             try:

@@ -1,8 +1,5 @@
-"""A catalog's folder, in any store: whole files are read, written and deleted.
-
-An object store replaces an object as a whole. On disk a file is written under another name and then renamed. So
-whoever reads the manifest sees the old one or the new one.
-"""
+"""A catalog's folder in any store. Files are replaced as a whole, locally by renaming, so a reader of the
+manifest sees the old or the new one."""
 
 from __future__ import annotations
 
@@ -27,26 +24,17 @@ from lazynwb_dask.util.threads import at_once
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-FIRST = 1 << 20  # bytes that the first request is for, of a file whose size isn't known
+FIRST = 1 << 20  # bytes of the first request, for a file of unknown size
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder.
-
-    Parameters
-    ----------
-    url : str
-        Without a slash at its end.
-    access : FileAccess
-    """
-
-    url: str
+    url: str  # without a trailing slash
     access: FileAccess
 
     @staticmethod
     def of(url: str | os.PathLike[str], access: FileAccess) -> Folder:
-        """The folder that a user named."""
+        """The folder at a user's path or URL. Raises ValueError if the URL is chained or has a query."""
         text = os.fspath(url)
         if "::" in text or "?" in text.partition("://")[2]:
             raise ValueError(f"a catalog's URL can't be chained or have a query: {shown(text)}")
@@ -55,15 +43,12 @@ class Folder:
         return Folder(text.rstrip("/"), access)
 
     def url_of(self, name: str) -> str:
-        """The URL of one of its files."""
         return f"{self.url}/{name}"
 
     def parquet(self, name: str, size: int) -> ParquetFile:
-        """One of its Parquet files, of a known size."""
         return ParquetFile(self.url_of(name), size)
 
     def table(self, name: str, size: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of a Parquet file."""
         file = self.parquet(name, size)
         footer = parquet.footer(file, self.access)
         columns = footer.schema.to_arrow_schema().names if columns is None else columns
@@ -71,7 +56,7 @@ class Folder:
         return parquet.table(file, columns, groups, self.access)
 
     def read(self, name: str) -> bytes | None:
-        """A whole file; None if there is none."""
+        """A whole file; None if it doesn't exist."""
         try:
             source, head = open_source(Source(self.url_of(name)), FIRST, self.access)
         except NWBFileNotFoundError:
@@ -88,14 +73,15 @@ class Folder:
         return head + bytes(rest)
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file, or replace it, all at once."""
+        """Write or replace a file atomically."""
         if is_local(self.url):
             _write_local(self.url_of(name), data)
         else:
             self._put(name, partial(_put, data))
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a file unless there is one. Stores without conditional writes may replace one that is new."""
+        """Write a file unless it exists. A store without conditional writes may replace an existing
+        file."""
         if not is_local(self.url):
             self._put(name, partial(_put_new, data))
             return
@@ -113,7 +99,7 @@ class Folder:
             ) from None
 
     def names(self, folder: str) -> list[str]:
-        """The files in a folder of it."""
+        """The visible files of a subfolder, with its name, sorted."""
         if is_local(self.url):
             path = self.url_of(folder)
             names = os.listdir(path) if os.path.isdir(path) else []
@@ -122,7 +108,7 @@ class Folder:
         return sorted(f"{folder}/{name}" for name in names if not name.startswith("."))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete files. That one isn't there, or can't be deleted, is no error."""
+        """Delete files. Ignores files that don't exist or can't be deleted."""
         at_once([partial(self._remove, name) for name in names])
 
     def _remove(self, name: str) -> None:
@@ -136,7 +122,7 @@ class Folder:
 
 
 def url_problem(url: str) -> str:
-    """Why a catalog can't keep a URL; empty if it can. A signature expires, and is a secret."""
+    """Why a catalog can't store a URL; empty if it can. A signature expires and is a secret."""
     query = "" if is_local(url) else urlsplit(url).query
     if query and not (query.startswith("versionId=") and "&" not in query):
         return (
@@ -149,7 +135,7 @@ def url_problem(url: str) -> str:
 
 
 def absolute_paths(paths: Any) -> list[str]:
-    """What the user named, as it can be named again from anywhere."""
+    """The user's paths, independent of the working directory."""
     many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     named = []
     for path in many:

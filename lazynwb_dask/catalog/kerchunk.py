@@ -1,9 +1,5 @@
-"""Kerchunk references to a file's arrays of numbers, for zarr, xarray and others.
-
-A Kerchunk reference file is a Zarr store (version 2) of which each chunk is a byte range of another file. It
-can express fewer ways of storing than HDF5 has. Any other is an error that names the column, never left out in
-silence.
-"""
+"""Kerchunk references: a Zarr store (version 2) whose chunks are byte ranges of an NWB file. HDF5 storage
+that Kerchunk can't express is an error that names the column."""
 
 from __future__ import annotations
 
@@ -21,35 +17,29 @@ from lazynwb_dask.nwb.series import SERIES
 from lazynwb_dask.read.arrays import read_arrays
 from lazynwb_dask.storage.access import FileAccess
 
-# name, column, where it lies, and how many indexes point into it
-_Array = tuple[str, ColumnIndex, ArrayIndex, int]
+_Array = tuple[str, ColumnIndex, ArrayIndex, int]  # with the number of indexes into it
 
 _NAMES = {4: "szip", 5: "n-bit", 6: "scale-offset", 32000: "lzf"}
-_DEFLATE_LEVEL = 4  # where the file doesn't tell; decoding doesn't ask
+_DEFLATE_LEVEL = 4  # if the file has none; decoding ignores it
 
 
 def to_kerchunk(
-    source: Source,
-    tables: Sequence[TableIndex],
-    columns: str | Sequence[str] | None,
-    access: FileAccess,
+    source: Source, tables: Sequence[TableIndex], columns: str | Sequence[str] | None, access: FileAccess
 ) -> dict[str, Any]:
-    """The references of one file. See `Catalog.to_kerchunk`."""
+    """See `Catalog.to_kerchunk`."""
     if source.parts:
         raise UnsupportedColumnError(
             f"{shown(source.url)}: a LINDI file consists of references already; use it as it is"
         )
 
     def located(array: ArrayIndex) -> ArrayIndex:
-        """With its chunks: a catalog leaves out the longest lists of them, to be read on demand."""
+        """With its chunk map: a catalog leaves out large ones."""
         if array.layout.chunk is None or array.extents.offsets.size or not array.rows:
             return array
         _, maps = read_arrays(source, [], [array], access)
         found = maps.get(array.extents.root)
         if found is None:
-            raise UnsupportedColumnError(
-                f"{shown(source.url)}: the list of its chunks can't be read"
-            )
+            raise UnsupportedColumnError(f"{shown(source.url)}: the list of its chunks can't be read")
         return ArrayIndex(array.layout, found)
 
     columns = [columns] if isinstance(columns, str) else columns
@@ -64,14 +54,8 @@ def to_kerchunk(
         references |= _group(table, arrays, source)
     for column in columns or ():
         if column not in found:
-            raise ColumnNotFoundError(
-                f"no column {column!r} in {', '.join(table.path for table in tables)}"
-            )
-    metadata = {
-        key: json.loads(text)
-        for key, text in references.items()
-        if key.rpartition("/")[2][:2] == ".z"
-    }
+            raise ColumnNotFoundError(f"no column {column!r} in {', '.join(table.path for table in tables)}")
+    metadata = {key: json.loads(text) for key, text in references.items() if key.rpartition("/")[2][:2] == ".z"}
     consolidated = {"zarr_consolidated_format": 1, "metadata": metadata}
     references[".zmetadata"] = json.dumps(consolidated)
     return {"version": 1, "refs": references}
@@ -99,16 +83,13 @@ def _problem(table: TableIndex, column: ColumnIndex) -> str:
     if SERIES in table.attributes and "external_file" in table.attributes and column.name == "data":
         return "its values are in external files"
     if column.arrays[0].layout.computed:
-        return (
-            "not stored: it follows from starting_time and rate, which the group's attributes tell"
-        )
+        return "not stored: it follows from starting_time and rate, which the group's attributes tell"
     if column.labels is not None or column.arrays[0].layout.element[0] not in ("number", "bool"):
         return "not numbers"
     return ""
 
 
 def _group(table: TableIndex, arrays: Sequence[_Array], source: Source) -> dict[str, Any]:
-    """One table's references."""
     root = table.path.strip("/")
     found: dict[str, Any] = {}
     parts = root.split("/")
@@ -153,7 +134,7 @@ def _metadata(array: ArrayIndex, where: str) -> dict[str, Any]:
 
 
 def _codec(step: Filter, where: str) -> dict[str, Any]:
-    """A filter as numcodecs has it."""
+    """A filter as numcodecs configures it."""
     if step.id == DEFLATE:
         return {"id": "zlib", "level": step.values[0] if step.values else _DEFLATE_LEVEL}
     if step.id == SHUFFLE:

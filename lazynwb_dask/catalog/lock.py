@@ -1,9 +1,6 @@
-"""The lock of a catalog: one build or refresh at a time.
-
-It is a small file in the catalog's folder that names its owner, who writes it anew every `RENEW` seconds.
-Whoever finds it waits. If it stays the same for `SILENT` seconds its owner counts as dead, and the lock is
-taken over. Clocks of different machines are never compared.
-"""
+"""The lock of a catalog: one build or refresh at a time. The lock file names its owner, who rewrites it
+every `RENEW` seconds. If it doesn't change for `SILENT` seconds the owner counts as dead and another
+process takes over. Clocks of different machines are not compared."""
 
 from __future__ import annotations
 
@@ -33,13 +30,7 @@ SETTLE = 1.0  # seconds after which a lock that was written without a guarantee 
 
 @contextmanager
 def locked(folder: Folder) -> Iterator[Callable[[], None]]:
-    """Hold the lock of a catalog, after waiting for whoever holds it.
-
-    Yields
-    ------
-    callable
-        Raises `NWBError` if another process has taken the lock over meanwhile.
-    """
+    """Wait for the lock and hold it. Yields a check that raises NWBError once another process has it."""
     lock = _Lock(folder)
     over = threading.Event()
     thread = threading.Thread(target=lock.renew, args=(over,), daemon=True)
@@ -83,7 +74,7 @@ class _Lock:
             time.sleep(POLL)
 
     def _write(self, free: bool) -> bool:
-        """Take a lock that is free, or whose owner is silent; whether nobody was faster."""
+        """Take a lock that is free, or whose owner is silent. False if another process was faster."""
         if free:
             self._folder.create(LOCK, self._text())
         else:
@@ -106,7 +97,7 @@ class _Lock:
 
     def renew(self, over: threading.Event) -> None:
         while not over.wait(RENEW):
-            with suppress(NWBError, OSError):  # the next time may succeed
+            with suppress(NWBError, OSError):  # retried after `RENEW` seconds
                 if not self.is_mine():
                     return
                 self._folder.write(LOCK, self._text())

@@ -1,4 +1,4 @@
-"""The tables and columns of a catalog under some paths, as arrays over all files."""
+"""The tables and columns of a catalog at some paths, as arrays over all files."""
 
 from __future__ import annotations
 
@@ -29,41 +29,22 @@ _OF_COLUMNS = [
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The requested table, over the catalog's files.
+    """The requested table in the files of a catalog. `number` and `absent` are rows of the index."""
 
-    Attributes
-    ----------
-    number : numpy.ndarray of int64
-        The files that have it, as rows of the index.
-    path : numpy.ndarray of int32
-        For each which table it is, into `paths`.
-    paths : list of str
-    rows, first : numpy.ndarray of int64
-    parquet : numpy.ndarray of int32
-        Where its values are, into `parquets`.
-    parquets : list of str
-    absent : numpy.ndarray of int64
-        The files that don't have it.
-    failures : list of Failure
-    """
-
-    number: np.ndarray
-    path: np.ndarray
+    number: np.ndarray  # int64: the files that have it
+    path: np.ndarray  # int32: which table each has, into `paths`
     paths: list[str]
-    rows: np.ndarray
-    first: np.ndarray
-    parquet: np.ndarray
+    rows: np.ndarray  # int64
+    first: np.ndarray  # int64: their first rows in the Parquet files
+    parquet: np.ndarray  # int32: where the values are, into `parquets`
     parquets: list[str]
-    absent: np.ndarray
+    absent: np.ndarray  # int64: the files that don't have it
     failures: list[Failure]
 
 
 def find_tables(catalog: Catalog, request: TableRequest) -> Tables:
-    """Which of the requested tables each of the catalog's files has.
-
-    With ``on_error="skip"`` a file with a column whose metadata can't be right counts as one that can't be
-    read.
-    """
+    """Find the requested tables. With ``on_error="skip"`` a file with a column of invalid metadata counts
+    as unreadable."""
     where = np.full(catalog.manifest.files, -1, np.int64)
     where[catalog.numbers] = np.arange(len(catalog))
     picked = np.full(len(catalog), -1, np.int32)
@@ -113,7 +94,7 @@ def find_tables(catalog: Catalog, request: TableRequest) -> Tables:
 
 
 def _candidates(catalog: Catalog, request: TableRequest) -> dict[str, np.ndarray | None]:
-    """The tables in question, and for each in which of the files; None for any."""
+    """The possible tables, each with the positions of the files in question; None: all files."""
     if not callable(request.table):
         return {table_path(name): None for name in request.table_names}
     rows = catalog.index.rows("tables", ["table", "file"])
@@ -129,7 +110,6 @@ def _candidates(catalog: Catalog, request: TableRequest) -> dict[str, np.ndarray
 
 
 def find_columns(catalog: Catalog, tables: Tables) -> Columns:
-    """The columns of these tables."""
     where = np.full(catalog.manifest.files, -1, np.int64)
     where[tables.number] = np.arange(len(tables.number))
     pieces, ats, extents = [], [], []
@@ -160,7 +140,7 @@ def find_columns(catalog: Catalog, tables: Tables) -> Columns:
     begins = np.flatnonzero(np.diff(code, prepend=-1))
     ends = np.append(begins[1:], len(code))
     position = rows["position"].to_numpy()
-    # as if the files were looked at one after the other: each adds what those before it lacked
+    # order of first occurrence, file by file
     frame_order = np.lexsort((position[begins], at[begins]))
     labels = names.dictionary.to_pylist()
     runs = {labels[int(code[begins[i]])]: slice(int(begins[i]), int(ends[i])) for i in frame_order}
@@ -168,10 +148,8 @@ def find_columns(catalog: Catalog, tables: Tables) -> Columns:
 
 
 def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryArray:
-    """The extents of the rows of a section that are wanted, nothing for the others.
-
-    Only row groups that hold any are read: most columns' values are in the catalog itself.
-    """
+    """The extents of the wanted rows of a section, empty for other rows. Row groups without wanted rows are
+    not read: the values of most columns are in the catalog."""
     file, access = catalog.index.file("columns"), catalog.index.folder.access
     start, stop = catalog.manifest.sections.get(path, (0, 0, 0, 0))[2:]
     groups, first = parquet.groups_of(file, start, stop, access)
@@ -199,12 +177,11 @@ def _extents(catalog: Catalog, path: str, wanted: np.ndarray) -> pa.LargeBinaryA
 
 
 def combined(column: pa.ChunkedArray) -> Any:
-    """A column in one piece."""
     held = column.unify_dictionaries().combine_chunks()
     return held.chunk(0) if isinstance(held, pa.ChunkedArray) else held
 
 
 def codes_of(values: pa.DictionaryArray) -> np.ndarray:
-    """The positions in the dictionary; NONE for nulls."""
+    """Positions in the dictionary; NONE for nulls."""
     found: np.ndarray = values.indices.fill_null(NONE).to_numpy().astype(np.int32)
     return found

@@ -1,4 +1,4 @@
-"""The one file that says which files a catalog consists of."""
+"""The file that lists the files of a catalog."""
 
 from __future__ import annotations
 
@@ -17,61 +17,36 @@ from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.nwb.names import table_path
 
-GRACE = 3600  # seconds for which files of an earlier state are kept, at the least
+GRACE = 3600  # minimum seconds for which files of earlier snapshots are kept
 
 
 @dataclass(frozen=True)
 class Keeps:
-    """What a catalog keeps of each file.
+    """What a catalog stores of each file."""
 
-    Parameters
-    ----------
-    tables : tuple of str or None
-        The paths of the tables; None: all.
-    values_limit : int
-        Bytes of the values of one table of one file.
-    """
-
-    tables: tuple[str, ...] | None
-    values_limit: int
+    tables: tuple[str, ...] | None  # paths; None: all
+    values_limit: int  # bytes of the values of one table of one file
 
     @staticmethod
     def of(tables: str | Sequence[str] | None, values_limit: int) -> Keeps:
-        """As the user named the tables."""
         names = [tables] if isinstance(tables, str) else tables
         return Keeps(None if names is None else tuple(map(table_path, names)), values_limit)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files that a catalog consists of. None of these is ever changed.
+    """The files that a catalog consists of. They are never changed."""
 
-    Parameters
-    ----------
-    index : dict
-        By kind, name and size of a Parquet file.
-    values : dict
-        Names and sizes of the Parquet files of values.
-    sections : dict
-        By table, its first row and the row after its last in ``tables``, and the same in ``columns``.
-    files : int
-    unreadable : int
-    keeps : Keeps
-    paths : tuple of str
-        What the user named, for `refresh`.
-    superseded : dict
-        Files of earlier snapshots, which whoever opened one may still read, and since when (in seconds
-        since 1970) they have not been part of the catalog.
-    snapshot, created, library
-    """
-
-    index: Mapping[str, tuple[str, int]]
-    values: Mapping[str, int]
+    index: Mapping[str, tuple[str, int]]  # by kind, name and size of the Parquet file
+    values: Mapping[str, int]  # names and sizes of the Parquet files of values
+    # by table, its first row and the row after its last in ``tables``, and the same in ``columns``
     sections: Mapping[str, tuple[int, int, int, int]]
     files: int
     unreadable: int
     keeps: Keeps
-    paths: tuple[str, ...]
+    paths: tuple[str, ...]  # as the user gave them, for `refresh`
+    # files of earlier snapshots, which open catalogs may still read, and the time (in seconds since 1970)
+    # since which they have not been part of the catalog
     superseded: Mapping[str, int] = field(default_factory=dict)
     snapshot: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -79,11 +54,10 @@ class Manifest:
 
     @property
     def names(self) -> set[str]:
-        """All files that it refers to."""
         return {name for name, _ in self.index.values()} | set(self.values)
 
     def after(self, before: Manifest | None) -> Manifest:
-        """The same, keeping the files of earlier states for a while."""
+        """This manifest, keeping the files of earlier snapshots for `GRACE` seconds."""
         if before is None:
             return self
         now, names = int(time.time()), self.names
@@ -92,24 +66,13 @@ class Manifest:
         return replace(self, superseded={n: since for n, since in kept.items() if n not in names})
 
     def write(self, folder: Folder) -> None:
-        """Make this the catalog, all at once."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
         folder.write(MANIFEST, text.encode())
 
 
 def read_manifest(folder: Folder, *, replaced: bool = False) -> Manifest | None:
-    """The catalog in a folder; None if there is none.
-
-    Parameters
-    ----------
-    replaced : bool
-        It is about to be replaced: one that this version of the library can't read counts as none.
-
-    Raises
-    ------
-    NWBReadError
-        There is one that this version of the library can't read.
-    """
+    """The catalog's manifest; None if there is none. Raises NWBReadError if this version of the library
+    can't read it; with `replaced` returns None then."""
     data = folder.read(MANIFEST)
     if data is None:
         return None
@@ -127,9 +90,7 @@ def _parsed(data: bytes, folder: Folder) -> Manifest:
         held: dict[str, Any] = json.loads(data)
         number = held.pop("format")
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise NWBReadError(
-            f"{shown(folder.url)}: {MANIFEST} is not that of a catalog; {again}"
-        ) from None
+        raise NWBReadError(f"{shown(folder.url)}: {MANIFEST} is not that of a catalog; {again}") from None
     if number != FORMAT:
         raise NWBReadError(
             f"{shown(folder.url)}: a catalog of format {number}, made by lazynwb_dask "

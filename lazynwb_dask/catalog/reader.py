@@ -1,4 +1,4 @@
-"""The index of a catalog, read: whole, or the rows about one table."""
+"""Reads the index of a catalog, whole or for one table."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ Variant = tuple[tuple[Layout, ...], tuple[str, ...] | None, bool]
 
 @dataclass(frozen=True, eq=False)
 class IndexReader:
-    """The index of one state of a catalog. Files are numbered by their rows in ``files``."""
+    """The index of one snapshot of a catalog. Files are numbered by their rows in ``files``."""
 
     folder: Folder
     manifest: Manifest
 
     def rows(self, kind: str, names: Sequence[str] | None = None) -> pa.Table:
-        """All rows of one of the index's files."""
         return self.folder.table(*self.manifest.index[kind], names)
 
     def section(self, kind: str, table: str, names: Sequence[str]) -> pa.Table:
-        """The rows of `tables` or `columns` that are about one table."""
+        """The rows of `tables` or `columns` for one table."""
         at = self.manifest.sections.get(table, (0, 0, 0, 0))
         start, stop = at[:2] if kind == "tables" else at[2:]
         if stop <= start:
@@ -50,43 +49,32 @@ class IndexReader:
         return rows.slice(start - first, stop - start)
 
     def file(self, kind: str) -> parquet.ParquetFile:
-        """One of the index's files."""
         return self.folder.parquet(*self.manifest.index[kind])
 
     def batch(self) -> Batch:
-        """All of it as one batch."""
         tables = {kind: self.rows(kind).cast(schema) for kind, schema in INDEX.items()}
         return Batch(tables, self.manifest.values)
 
     @cached_property
     def files(self) -> pa.Table:
-        """``url``, ``size``, ``etag``, ``parts`` and ``problem`` of all files."""
         return self.rows("files", ["url", "size", "etag", "parts", "problem"])
 
     @cached_property
     def variants(self) -> list[str]:
-        """The texts of ``variants``."""
         found: list[str] = self.rows("variants")["variant"].to_pylist()
         return found
 
     def source(self, number: int) -> Source:
-        """A file with its size and version."""
         return source_of(self.files.slice(number, 1).to_pylist()[0])
 
     def table_paths(self, number: int) -> list[str]:
-        """The tables of one file."""
         rows = self.rows("tables", ["table", "file"])
         found: list[str] = _of_files(rows, [number])["table"].to_pylist()
         return found
 
     def table_indexes(self, table: str, numbers: Sequence[int]) -> list[TableIndex]:
-        """One table of some files, as reading a file itself would give it.
-
-        Raises
-        ------
-        TableNotFoundError
-            One of the files doesn't have it.
-        """
+        """One table of some files, equal to that read from the files. Raises TableNotFoundError if a file
+        doesn't have it."""
         path = table_path(table)
         names = ["file", "rows", "notes", "attributes", "damage", "problem"]
         tables = _of_files(self.section("tables", path, names), numbers)
@@ -107,14 +95,7 @@ class IndexReader:
         return found
 
     def contents(self, number: int, names: Sequence[str] | None) -> list[TableIndex]:
-        """The tables of one file, from the index, and its TimeSeries, from the file itself.
-
-        Parameters
-        ----------
-        number : int
-        names : sequence of str or None
-            Which ones, by path; None: all.
-        """
+        """A file's tables, from the index, and TimeSeries, from the file, at these paths; None: all."""
         source, tables = self.source(number), self.table_paths(number)
         paths = None if names is None else [table_path(name) for name in names]
         wanted = None if paths is None else [path for path in paths if path not in tables]
@@ -122,8 +103,7 @@ class IndexReader:
         for path in paths or ():
             if path not in tables and path not in series:
                 raise TableNotFoundError(
-                    f"no table or TimeSeries {path} in {shown(source.url)}. Its tables: "
-                    f"{', '.join(tables)}"
+                    f"no table or TimeSeries {path} in {shown(source.url)}. Its tables: {', '.join(tables)}"
                 )
         return [
             series[path] if path in series else self.table_indexes(path, [number])[0]
@@ -142,12 +122,12 @@ def _of_files(rows: pa.Table, numbers: Sequence[int]) -> pa.Table:
 
 
 def source_of(row: dict[str, Any]) -> Source:
-    """The file that a row of `files` is about."""
+    """The file of a row of `files`."""
     return Source(row["url"], row["size"], row["etag"], parts_of(json.loads(row["parts"] or "[]")))
 
 
 def variant_of(text: str) -> Variant:
-    """Layouts, labels, and whether it is a region, of one row of `variants`."""
+    """Layouts, labels, and whether it is a region, from the text of a row of `variants`."""
     try:
         layouts, labels, region = json.loads(text)
         return (
@@ -157,15 +137,14 @@ def variant_of(text: str) -> Variant:
         )
     except (ValueError, TypeError):
         raise NWBReadError(
-            "a damaged catalog, or one of another version: build it again with "
-            "catalog.refresh(anew=True)"
+            "a damaged catalog, or one of another version: build it again with catalog.refresh(anew=True)"
         ) from None
 
 
 def _table_index(
     path: str, head: dict[str, Any], columns: list[dict[str, Any]], variants: dict[int, Variant]
 ) -> TableIndex:
-    """One file's table, from its row of `tables` and its rows of `columns`."""
+    """One file's table, from its rows of `tables` and `columns`."""
     made: dict[str, ColumnIndex] = {}
     for row in sorted(columns, key=lambda row: int(row["position"])):
         name = row["column"]

@@ -1,4 +1,4 @@
-"""From a catalog to the scan of one table: by columns, with no object for each file."""
+"""From a catalog to the scan of one table, by columns, without an object for each file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.catalog.catalog import Catalog
-from lazynwb_dask.catalog.lookup import (
-    Tables,
-    codes_of,
-    combined,
-    find_columns,
-    find_tables,
-)
+from lazynwb_dask.catalog.lookup import Tables, codes_of, combined, find_columns, find_tables
 from lazynwb_dask.catalog.reader import Variant, variant_of
 from lazynwb_dask.decode.available import missing_filter
 from lazynwb_dask.decode.convert import all_null
@@ -46,7 +40,7 @@ from lazynwb_dask.util.suggest import did_you_mean, listed
 def schema_of(
     catalog: Catalog, tables: Tables, columns: Columns, overrides: Mapping[str, Any]
 ) -> tuple[Schema, dict[int, Variant]]:
-    """One schema of all files, and the variants that occur."""
+    """The schema of all files, and the variants that occur, by number."""
     variant = columns.rows["variant"]
     used = np.unique(variant.drop_null().to_numpy())
     texts = catalog.index.variants
@@ -76,9 +70,7 @@ def schema_of(
             for i, (_, column) in _indexed(catalog, tables, name, some).items():
                 if not column.arrays[-1].rows:
                     empty.add(i)
-        found[name] = Found(
-            len(at), held, bool(short[run].any()), at[problems].tolist(), reason, empty
-        )
+        found[name] = Found(len(at), held, bool(short[run].any()), at[problems].tolist(), reason, empty)
     urls = catalog.files["url"]
     place = {int(n): i for i, n in enumerate(catalog.numbers)} if len(found) else {}
 
@@ -100,21 +92,17 @@ def schema_of(
 def _indexed(
     catalog: Catalog, tables: Tables, name: str, where: Sequence[int]
 ) -> dict[int, tuple[TableIndex, ColumnIndex]]:
-    """A column of some files, by their positions."""
+    """One column of the files at the positions `where`, by position."""
     found: dict[int, tuple[TableIndex, ColumnIndex]] = {}
     for path in {int(tables.path[i]) for i in where}:
         mine = [i for i in where if tables.path[i] == path]
-        held = catalog.index.table_indexes(
-            tables.paths[path], [int(tables.number[i]) for i in mine]
-        )
+        held = catalog.index.table_indexes(tables.paths[path], [int(tables.number[i]) for i in mine])
         found |= {i: (table, table.columns[name]) for i, table in zip(mine, held, strict=True)}
     return found
 
 
-def _all_null(
-    catalog: Catalog, tables: Tables, columns: Columns, name: str, found: Found
-) -> set[int]:
-    """The files whose values of a column are all null or NaN: from the statistics, else read."""
+def _all_null(catalog: Catalog, tables: Tables, columns: Columns, name: str, found: Found) -> set[int]:
+    """The files in which a column is all null or NaN, from statistics where there are any, else read."""
     run = columns.runs[name]
     nans = columns.rows["nans"].slice(run.start, run.stop - run.start).to_pylist()
     known = dict(zip(columns.at[run].tolist(), nans, strict=True))
@@ -133,15 +121,12 @@ def _all_null(
 
 @dataclass(frozen=True, eq=False)
 class _Known:
-    """What a catalog knows of a table."""
-
     tables: Tables
     columns: Columns
     variants: Mapping[int, Variant]
 
 
 def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableRequest) -> Scan:
-    """The scan of these tables."""
     tables, columns = found.tables, found.columns
     count = len(tables.number)
     where = np.full(catalog.manifest.files, -1, np.int64)
@@ -183,7 +168,7 @@ def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableReq
 
 
 def _parts(column: pa.ChunkedArray) -> tuple[tuple[Source, ...], ...]:
-    """The files that each file refers to; nothing if none does."""
+    """The files that each file refers to; empty if no file refers to any."""
     if column.null_count == len(column):
         return ()
     return tuple(parts_of(json.loads(text or "[]")) for text in column.to_pylist())
@@ -246,7 +231,7 @@ def _token(catalog: Catalog, tables: Tables, scan: Scan) -> str:
 
 
 def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
-    """The scan of a table over a catalog's files, with all that was asked of it checked."""
+    """The scan of a table over the files of a catalog, after all checks of the request."""
     tables = find_tables(catalog, request)
     if tables.failures and request.on_error == "raise":
         raise NWBReadError(tables.failures[0].error)
@@ -255,8 +240,7 @@ def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
     if not len(tables.number) and tables.failures:
         failed = tables.failures[0]
         raise NWBReadError(
-            f"none of the {len(tables.failures)} files can be read; the first: {failed.path}: "
-            f"{failed.error}"
+            f"none of the {len(tables.failures)} files can be read; the first: {failed.path}: {failed.error}"
         )
     if not len(tables.number):
         raise TableNotFoundError(f"{shown(catalog.url)}: no files are left of the catalog")
@@ -277,7 +261,7 @@ def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
 
 
 def report_of(catalog: Catalog, request: TableRequest) -> pd.DataFrame:
-    """What each column is, and in how many files. See `lazynwb_dask.schema_report`."""
+    """See `lazynwb_dask.schema_report`."""
     tables = find_tables(catalog, request)
     if not len(tables.number):
         raise TableNotFoundError(_no_table(catalog, tables.paths, tables.absent))

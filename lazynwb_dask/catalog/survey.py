@@ -1,4 +1,4 @@
-"""One file, read for a catalog: all its tables, its session, and the values of small columns."""
+"""Reads what a catalog stores of one file: its tables, its session, and values of small columns."""
 
 from __future__ import annotations
 
@@ -21,42 +21,24 @@ from lazynwb_dask.read.arrays import Wanted, read_arrays
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
 
-# A chunk map of at most so many chunks is part of the catalog; larger ones are read when they are needed.
-MAX_CHUNKS = 4096
+MAX_CHUNKS = 4096  # of a chunk map in the catalog; larger ones are read when needed
 
 
 @dataclass
 class Surveyed:
-    """What a catalog keeps of one file.
+    """What a catalog stores of one file. `values` and `indexes` are by table and column."""
 
-    Attributes
-    ----------
-    source : Source
-        With size and version.
-    session : dict
-        Session and subject fields by group.
-    tables : list of TableIndex
-    problems : dict
-        By path, why a table can't be read.
-    values : dict
-        By table and column, the values of small columns.
-    indexes : dict
-        By table and column, the outermost indexes of ragged columns.
-    problem : str
-        Why the file can't be read; empty if it can.
-    """
-
-    source: Source
-    session: dict[str, Any] = field(default_factory=dict)
+    source: Source  # with size and version
+    session: dict[str, Any] = field(default_factory=dict)  # fields of session and subject by group
     tables: list[TableIndex] = field(default_factory=list)
-    problems: dict[str, str] = field(default_factory=dict)
-    values: dict[str, dict[str, Values]] = field(default_factory=dict)
-    indexes: dict[str, dict[str, Values]] = field(default_factory=dict)
-    problem: str = ""
+    problems: dict[str, str] = field(default_factory=dict)  # by path, why a table can't be read
+    values: dict[str, dict[str, Values]] = field(default_factory=dict)  # of small columns
+    indexes: dict[str, dict[str, Values]] = field(default_factory=dict)  # outermost, if ragged
+    problem: str = ""  # why the file can't be read; empty if it can
 
 
 def survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
-    """Read what a catalog keeps of one file. If it can't be read that is recorded, not raised."""
+    """Read what a catalog stores of one file. An unreadable file is recorded, not raised."""
     try:
         return _survey(source, access, keeps)
     except NWBError as exc:
@@ -87,7 +69,7 @@ def _survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
 
 
 def _read_values(found: Surveyed, access: FileAccess, limit: int) -> None:
-    """Read the values of small columns and the maps of chunks, all in a few round trips."""
+    """Read values of small columns and chunk maps, in a few round trips."""
     todo: list[tuple[Wanted, dict[str, Values], str]] = []
     for table in found.tables:
         values = found.values.setdefault(table.path, {})
@@ -117,7 +99,7 @@ def _read_values(found: Surveyed, access: FileAccess, limit: int) -> None:
 
 
 def is_small(column: ColumnIndex) -> bool:
-    """Whether each row is one number, boolean or text, whose values a catalog may hold."""
+    """Whether each row is one number, boolean or text."""
     if column.problem or len(column.arrays) != 1:
         return False
     layout = column.arrays[0].layout
@@ -133,7 +115,7 @@ def is_small(column: ColumnIndex) -> bool:
 
 
 def has_index(column: ColumnIndex) -> bool:
-    """Whether it is a ragged column whose outermost index a catalog may hold."""
+    """Whether the column is ragged with an outermost index that a catalog can store."""
     if column.problem or len(column.arrays) < 2:
         return False
     layout = column.arrays[-1].layout
@@ -161,7 +143,7 @@ def _mapped(array: ArrayIndex, maps: dict[int, Extents]) -> ArrayIndex:
 
 
 def simplest(array: ArrayIndex) -> ArrayIndex:
-    """The same bytes by the layout that most files share: one plain chunk is contiguous data."""
+    """The array in the layout that most files have: a single unfiltered chunk becomes contiguous."""
     layout, extents = array.layout, array.extents
     if layout.chunk is None or layout.filters or layout.external or extents.offsets.size != 1:
         return array

@@ -1,10 +1,5 @@
-"""The schemas of a catalog's Parquet files, which `docs/catalog.md` describes.
-
-``files``, ``tables``, ``columns`` and ``variants`` are the index; ``sessions`` is the table of sessions.
-``columns`` is sorted by table, then column, then file, so that the rows about one table are contiguous. Files
-are referred to by their row in ``files``. Values of small columns are in files of their own, one row for each
-row of the tables, see `values`.
-"""
+"""The schemas of a catalog's Parquet files; see `docs/catalog.md`. ``columns`` is sorted by table, column
+and file, so that the rows of one table are contiguous. Files are referred to by their rows in ``files``."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
-"""The values of small columns, written: one Parquet file for each table of a batch of files.
-
-Its rows are those of the files' tables, one file after the other. A column is called as in the table; where
-files hold different types, further columns are called ``name (type)``. The outermost index of a ragged column
-is ``name (index)``.
-"""
+"""The values of small columns: one Parquet file for each table of a batch, with the rows of its NWB files
+one file after the other. Columns have the table's names, where types differ ``name (type)``. The outermost
+index of a ragged column is ``name (index)``."""
 
 from __future__ import annotations
 
@@ -17,13 +14,10 @@ import pyarrow.parquet as pq
 from lazynwb_dask.decode.arrays import Values, arrow
 from lazynwb_dask.storage import parquet
 
-ROW_GROUP = (
-    32_768  # rows of a row group: enough to be worth a request, few enough for one file's sake
-)
+ROW_GROUP = 32_768  # rows: enough to be worth a request, and few if one file's are needed
 
 
 def values_name() -> str:
-    """A new name for such a file."""
     return f"values/{uuid.uuid4().hex}.parquet"
 
 
@@ -38,13 +32,7 @@ class Writer:
     def add(
         self, rows: int, values: Mapping[str, Values], indexes: Mapping[str, Values]
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """Take the values of one file's table.
-
-        Returns
-        -------
-        dict, dict
-            What its columns, and its columns' indexes, are called in the Parquet file.
-        """
+        """Add one file's values. Returns their names in the Parquet file, and those of the indexes."""
         named = {name: self._keep(name, held) for name, held in values.items()}
         ends = {name: self._keep(f"{name} (index)", held) for name, held in indexes.items()}
         self.rows += rows
@@ -60,7 +48,6 @@ class Writer:
         return name
 
     def parquet(self) -> bytes:
-        """The Parquet file."""
         columns = {name: self._column(name, pieces) for name, pieces in self._pieces.items()}
         return written(pa.table(columns), ROW_GROUP)
 
@@ -78,7 +65,7 @@ class Writer:
 
 
 def written(table: pa.Table, group: int) -> bytes:
-    """A table as a Parquet file, with checksums of all that it holds."""
+    """A table as a Parquet file with checksums."""
     sink = io.BytesIO()
     texts = [f.name for f in table.schema if _repeats(f.type)]
     pq.write_table(
@@ -89,6 +76,4 @@ def written(table: pa.Table, group: int) -> bytes:
 
 
 def _repeats(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
-    )
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import logging
+import multiprocessing
 import os
+import shutil
 import signal
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from distributed import Client
+
+STARTING = 300  # seconds that the worker processes may take to start
 
 QUERY = """\
 units = lazynwb_dask.read_nwb(paths, "/units")
@@ -39,28 +40,27 @@ units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()"""
 
 
 def run(sessions: int, workers: int, keep: str | None) -> None:
-    """Make files, start workers, query, and say what was read."""
-    logging.disable()  # for good: connections that end at a Ctrl-C are spoken of after this
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_heeded())
-        try:
-            _run(stack, sessions, workers, keep)
-        except KeyboardInterrupt:
-            click.echo("\nInterrupted; stopping the workers and removing the files.", err=True)
-            raise
+    """Make files, start workers, query, and print what was read."""
+    with tempfile.TemporaryDirectory(prefix="lazynwb-demo-") as scratch:
+        _end_at_interrupt(scratch)
+        _run(sessions, workers, keep or scratch, scratch)
 
 
-def _run(stack: contextlib.ExitStack, sessions: int, workers: int, keep: str | None) -> None:
-    folder = keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="lazynwb-demo-"))
+def _run(sessions: int, workers: int, folder: str, scratch: str) -> None:
     _title(f"{sessions} made-up sessions in {folder}")
     from lazynwb_dask.datasets import make_sessions
 
     with tqdm(total=sessions, unit="file") as bar:
         paths = make_sessions(folder, n=sessions, progress=lambda _: bar.update())
-    held = sum(os.path.getsize(path) for path in paths)
 
     _title(f"Starting {workers} worker processes")
-    client = stack.enter_context(_cluster(workers))
+    with _cluster(workers, scratch) as client:
+        _query(client, paths)
+    _title("Your own files")
+    click.echo(_indent(OWN))
+
+
+def _query(client: Client, paths: list[str]) -> None:
     from distributed import progress
 
     import lazynwb_dask
@@ -89,8 +89,7 @@ def _run(stack: contextlib.ExitStack, sessions: int, workers: int, keep: str | N
     spikes = future.result()
     computed = time.perf_counter() - begin
     shown = spikes.assign(
-        spikes=spikes.spike_times.list.len(),
-        _nwb_path=[os.path.basename(p) for p in spikes._nwb_path],
+        spikes=spikes.spike_times.list.len(), _nwb_path=[os.path.basename(p) for p in spikes._nwb_path]
     )
     click.echo(_indent(shown.drop(columns="spike_times").head(8).to_string()))
     click.echo(f"  ... {len(spikes)} of {len(units)} units, {int(shown.spikes.sum()):,} spikes")
@@ -98,75 +97,72 @@ def _run(stack: contextlib.ExitStack, sessions: int, workers: int, keep: str | N
     _title("What that read")
     totals = list(client.run(_totals).values())
     requests, nbytes = sum(t[0] for t in totals), sum(t[1] for t in totals)
+    held = sum(os.path.getsize(path) for path in paths)
     used = 4 + 4  # the filter's columns and the result's
     click.echo(f"  columns   {used} of {len(units.columns)}")
     click.echo(f"  bytes     {nbytes / 1e6:.1f} MB of the {held / 1e6:.1f} MB that the files hold")
     click.echo(f"  requests  {requests}, to {len(paths)} files")
     click.echo(f"  seconds   {planned:.2f} to plan, {computed:.2f} to compute")
 
-    _title("Your own files")
-    click.echo(_indent(OWN))
-
 
 @contextlib.contextmanager
-def _cluster(workers: int) -> Iterator[Client]:
-    """Local worker processes that go quietly."""
+def _cluster(workers: int, scratch: str) -> Iterator[Client]:
+    """Local worker processes, which a Ctrl-C does not reach."""
+    import dask
     from distributed import Client, LocalCluster
 
-    with contextlib.ExitStack() as stack:
-        with _starting():
-            cluster = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,  # the workers'
-                )
+    # multiprocessing's helper would warn of what is left to it after a Ctrl-C
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+    with dask.config.set({"temporary-directory": scratch}):
+        with _blocked():
+            cluster = LocalCluster(
+                n_workers=0,
+                threads_per_worker=1,
+                dashboard_address=":0",
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=logging.CRITICAL,
             )
-        yield stack.enter_context(Client(cluster))
+        with cluster, Client(cluster) as client:
+            cluster.scale(workers)
+            client.wait_for_workers(workers, timeout=STARTING)
+            yield client
 
 
 @contextlib.contextmanager
-def _heeded() -> Iterator[None]:
-    """A Ctrl-C that comes in a weak reference's callback or a `__del__`, where Python drops what is
-    raised, comes again a moment later."""
-    before = sys.unraisablehook
+def _blocked() -> Iterator[None]:
+    """Threads that start within get no SIGINT, nor do the processes that these threads start."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    from multiprocessing import resource_tracker
 
-    def hook(dropped: sys.UnraisableHookArgs) -> None:
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
-            threading.Timer(0.01, _thread.interrupt_main).start()
-        else:
-            before(dropped)
-
-    sys.unraisablehook = hook
+    resource_tracker.ensure_running()  # which unblocks SIGINT in the thread that starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextlib.contextmanager
-def _starting() -> Iterator[None]:
-    """While processes start: their complaints about a Ctrl-C, which reaches them too, are not shown,
-    and this process heeds it when they have started."""
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    sys.stderr.flush()
-    shown = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    except Exception:
-        if not pressed:
-            raise
-    finally:
-        os.dup2(shown, 2)
-        os.close(shown)
-        os.close(nowhere)
-        signal.signal(signal.SIGINT, before)
-        if pressed:
-            raise KeyboardInterrupt
+def _end_at_interrupt(scratch: str) -> None:
+    """Have a Ctrl-C end this process at once, with its workers and files.
+
+    KeyboardInterrupt would not do: Python drops it where it is raised in a `__del__`. Where SIGINT is
+    ignored, as in the background of a shell script, it stays so.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        try:
+            os.write(2, b"\nInterrupted; stopping the workers and removing the files.\n")
+            shutil.rmtree(scratch, ignore_errors=True)
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            shutil.rmtree(scratch, ignore_errors=True)  # what workers wrote meanwhile
+        finally:
+            os._exit(128 + number)
+
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
 
 
 def _reset() -> None:

@@ -26,11 +26,11 @@ def main() -> None:
 @click.option("--keep", type=click.Path(file_okay=False), help="Keep the files in this folder.")
 def demo(sessions: int, workers: int, keep: str | None) -> None:
     """Run the main job on made-up sessions: quality control, then spike times."""
-    from lazynwb_dask.cli.demo import run
-
     if sessions < 1 or workers < 1:
         raise click.UsageError("at least one session and one worker")
     try:
+        from lazynwb_dask.cli.demo import run
+
         run(sessions, workers, keep)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
@@ -59,9 +59,7 @@ def catalog() -> None:
 _TOLERANT = click.option(
     "--skip-errors", is_flag=True, help="Leave out files that can't be read, and list them."
 )
-_CLUSTER = click.option(
-    "--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work."
-)
+_CLUSTER = click.option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster that does the work.")
 
 
 @catalog.command()
@@ -71,11 +69,7 @@ _CLUSTER = click.option(
 @_TOLERANT
 @_CLUSTER
 def build(
-    url: str,
-    paths: tuple[str, ...],
-    tables: tuple[str, ...],
-    skip_errors: bool,
-    scheduler: str | None,
+    url: str, paths: tuple[str, ...], tables: tuple[str, ...], skip_errors: bool, scheduler: str | None
 ) -> None:
     """Index the NWB files at PATHS into a catalog in the folder URL.
 
@@ -84,10 +78,8 @@ def build(
     """
     from lazynwb_dask.api.catalogs import build_catalog
 
-    with _told(), _client(scheduler):
-        made = build_catalog(
-            list(paths), url, tables=list(tables) or None, on_error=_policy(skip_errors)
-        )
+    with _readable_errors(), _client(scheduler):
+        made = build_catalog(list(paths), url, tables=list(tables) or None, on_error=_policy(skip_errors))
         _show(made)
 
 
@@ -100,7 +92,7 @@ def refresh(url: str, anew: bool, skip_errors: bool, scheduler: str | None) -> N
     """Index new and changed files into the catalog at URL, and drop vanished ones."""
     from lazynwb_dask.api.catalogs import open_catalog
 
-    with _told(), _client(scheduler):
+    with _readable_errors(), _client(scheduler):
         _show(open_catalog(url).refresh(on_error=_policy(skip_errors), anew=anew))
 
 
@@ -111,7 +103,7 @@ def show(url: str, sessions: bool) -> None:
     """Say what the catalog at URL holds."""
     from lazynwb_dask.api.catalogs import open_catalog
 
-    with _told():
+    with _readable_errors():
         opened = open_catalog(url)
         if sessions:
             click.echo(opened.sessions.to_csv(index=False), nl=False)
@@ -136,7 +128,7 @@ def _show(opened: Catalog) -> None:
             click.echo(f"  {row.error}")
 
 
-# What messages say of Python, as it is said here.
+# Advice in messages, as commands and options.
 _SPELT = {
     "on_error='skip'": "--skip-errors",
     "refresh(anew=True)": "catalog refresh --anew",
@@ -147,8 +139,8 @@ _SPELT = {
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Errors that are meant for people, without a traceback."""
+def _readable_errors() -> Iterator[None]:
+    """Show errors that users can mend without a traceback."""
     from lazynwb_dask.errors import NWBError
 
     try:

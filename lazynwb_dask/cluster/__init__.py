@@ -1,4 +1,1 @@
-"""What a task knows of the Dask worker that runs it, and what it reports to the client.
-
-The one room that uses distributed.
-"""
+"""The Dask worker that runs a task, and reports to the client. The only package that uses distributed."""

@@ -1,4 +1,4 @@
-"""The plugin that puts secrets into workers. Imported only where there is a cluster."""
+"""The plugin that gives secrets to workers. Imported only if there is a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lazynwb_dask.storage.options import add_secrets
 
 
 class Secrets(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped here
-    """Puts secrets into the vault of each worker that there is or will be."""
+    """Adds secrets to each worker, including workers that start later."""
 
     idempotent = True
 

@@ -16,7 +16,7 @@ PACKAGE = "lazynwb_dask"
 
 
 def active_client() -> Any:
-    """The client of this thread or process; None without a cluster, or within a coroutine."""
+    """The client of this thread or process; None without a cluster, or for an asynchronous client."""
     if "distributed.client" not in sys.modules:
         return None
     from distributed.client import default_client
@@ -29,7 +29,7 @@ def active_client() -> Any:
 
 
 def this_worker() -> Any:
-    """The worker that runs the current task; None elsewhere."""
+    """The worker that runs the current task; None outside of tasks."""
     if "distributed.worker" not in sys.modules:
         return None
     from distributed import get_worker
@@ -41,7 +41,7 @@ def this_worker() -> Any:
 
 
 def memory() -> ProcessMemory | None:
-    """What the worker of the current task may use; None elsewhere, or where there is no limit."""
+    """The memory that the current task's worker may use; None outside of tasks, or without a limit."""
     worker = this_worker()
     limit = None if worker is None else worker.memory_manager.memory_limit
     if not limit:
@@ -51,19 +51,14 @@ def memory() -> ProcessMemory | None:
 
 
 def _movable(worker: Any) -> int:
-    """Bytes of results that Dask writes to the worker's disk when its memory runs short."""
-    in_memory = getattr(
-        worker.data, "fast", None
-    )  # absent where the worker is to keep all in memory
+    """Bytes of results that Dask writes to the worker's disk when memory runs short."""
+    in_memory = getattr(worker.data, "fast", None)  # None if the worker never writes to disk
     return int(getattr(in_memory, "total_weight", 0))
 
 
 def _release_while_paused(worker: Any) -> None:
-    """Have freed memory given back to the system as long as Dask has paused a worker.
-
-    Arrow would not give it back, as nothing asks for more while no task runs, and the worker would stay
-    paused for ever.
-    """
+    """Return freed memory to the system while Dask has paused the worker. Arrow only does so on
+    allocations, which don't happen while no task runs, so the worker would stay paused forever."""
     from distributed.core import Status
     from tornado.ioloop import PeriodicCallback
 
@@ -81,7 +76,7 @@ def _release_while_paused(worker: Any) -> None:
 
 
 def memory_per_thread() -> int | None:
-    """Bytes for each thread of the active cluster's workers, of the one that has least; None without."""
+    """The fewest bytes for a thread of any worker in the active cluster; None without cluster or limit."""
     client = active_client()
     if client is None:
         return None
@@ -91,10 +86,8 @@ def memory_per_thread() -> int | None:
 
 
 def cancellation_check() -> Callable[[], bool] | None:
-    """A function that returns whether the current task was cancelled, to be called again and again meanwhile.
-
-    Dask does not interrupt tasks. None where tasks can't be cancelled.
-    """
+    """A function that returns whether the current task was cancelled, for repeated calls, as Dask doesn't
+    interrupt tasks. None outside of tasks."""
     worker = this_worker()
     if worker is None:
         return None
@@ -116,13 +109,13 @@ _compared: set[str] = set()
 
 
 def compare_versions() -> None:
-    """Warn, once for each client, of a scheduler or workers with another version of this package."""
+    """Warn, once for each client, if the scheduler or workers have another version of this package."""
     client = active_client()
     if client is None or client.id in _compared or client.status != "running":
         return
     _compared.add(client.id)
     try:
-        # awaited in the client's event loop, so that the wait has an end
+        # in the client's event loop, so that there is a timeout
         found = client.sync(client.get_versions, packages=[PACKAGE], callback_timeout=COMPARING)
         parts = {"the scheduler": found["scheduler"]}
         parts |= {f"the worker {address}": part for address, part in found["workers"].items()}
@@ -143,7 +136,6 @@ def compare_versions() -> None:
             for version, where in differing.items()
         ]
         warnings.warn(
-            f"{PACKAGE} is {__version__} here, but {', '.join(others)}: "
-            "install the same version everywhere",
+            f"{PACKAGE} is {__version__} here, but {', '.join(others)}: install the same version everywhere",
             stacklevel=4,
         )

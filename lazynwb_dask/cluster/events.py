@@ -1,4 +1,4 @@
-"""What a task knows of where it runs, and what it tells of what it did: events of Dask's scheduler."""
+"""Events that tasks send to Dask's scheduler, with the requests and bytes of each file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOPIC = "lazynwb-dask"
 
 @dataclass
 class _Watch:
-    """What one task did to each file."""
+    """The requests that one task made to each file."""
 
     tallies: dict[str, Tally] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
@@ -37,25 +37,17 @@ class _Watch:
     def events(self) -> list[dict[str, Any]]:
         return [
             {
-                "file": name,
-                "requests": tally.requests,
-                "bytes": tally.bytes,
-                "retries": tally.retries,
-                "seconds": self.ended[name] - self.begun[name],
+                "file": name, "requests": tally.requests, "bytes": tally.bytes,
+                "retries": tally.retries, "seconds": self.ended[name] - self.begun[name],
             }
             for name, tally in self.tallies.items()
-        ]
+        ]  # fmt: skip
 
 
 @contextmanager
 def observed() -> Iterator[Settings]:
-    """The settings of a task's reads. What these do to each file becomes an event, where there is a worker.
-
-    Yields
-    ------
-    Settings
-        With which reads end soon after the task is cancelled.
-    """
+    """The settings for a task's reads, which end soon after the task is cancelled. On a worker, the
+    requests to each file are logged as an event."""
     settings, worker = config.settings(), cluster.this_worker()
     if worker is None:
         yield settings

@@ -1,4 +1,4 @@
-"""Any scan, read: a table's by its partitions, others as they know themselves."""
+"""Reads any scan, and reports the files that were left out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lazynwb_dask.storage import Settings
 
 
 def execute(scan: Any, selection: Selection, settings: Settings) -> pd.DataFrame:
-    """All partitions of a scan, one after the other, as a frame. Files that are left out are reported."""
+    """All partitions of a scan, one after the other, as a frame."""
     if not isinstance(scan, Scan):
         frame: pd.DataFrame = scan.read(selection, settings)
         return frame

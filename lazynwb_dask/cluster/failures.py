@@ -1,9 +1,6 @@
-"""Files that were left out under ``on_error="skip"`` or ``on_missing="skip"``, for `read_report`.
-
-Failures are recorded in this process, or sent as events to the scheduler of the cluster that computes.
-The processes of Dask's multiprocessing scheduler can do neither: there each failure is a warning, on
-the standard error that they share with the process that computes.
-"""
+"""Files left out under ``on_error="skip"`` or ``on_missing="skip"``, for `read_report`. They are recorded
+in this process, or sent as events to the scheduler. The processes of Dask's multiprocessing scheduler can
+do neither: there each failure is a warning on standard error."""
 
 from __future__ import annotations
 
@@ -25,27 +22,14 @@ _lock = Lock()
 
 
 def report_failures(origin: str, failures: list[Failure]) -> None:
-    """Record files that a read left out, and warn of them.
-
-    Parameters
-    ----------
-    origin : str
-        The token of the frame's scan.
-    failures : list of Failure
-    """
+    """Record the files that a read left out, and warn. `origin` is the token of the frame's scan."""
     details = [f"{f.path} can't be read and is left out: {f.error}" for f in failures]
     _report(origin, failures, [f"{details[0]}; lazynwb_dask.read_report(frame) lists all"], details)
 
 
 def report_missing(origin: str, missing: list[Failure]) -> None:
-    """Record files that lack a table or a column, and warn once of each for a frame.
-
-    Parameters
-    ----------
-    origin : str
-        The token of the frame's scan.
-    missing : list of Failure
-    """
+    """Record files that lack a table or a column, and warn once of each. `origin` is the token of the
+    frame's scan."""
     with _lock:
         found = dict.fromkeys((origin, one.error) for one in missing)
         new = [one for one in found if one not in _warned]
@@ -65,33 +49,26 @@ def _report(origin: str, failures: list[Failure], summary: list[str], details: l
             warn(message)
         return
     record(origin, failures)
-    # what a process of the multiprocessing scheduler records is lost with it
+    # records in a process of the multiprocessing scheduler are lost
     lost = multiprocessing.parent_process() is not None
     for message in details if lost else summary:
         warnings.warn(message, stacklevel=3)
 
 
 def record(origin: str, failures: list[Failure]) -> None:
-    """Record files that a frame lacks, in this process.
-
-    Parameters
-    ----------
-    origin : str
-        The token of the frame's scan, or the name of its expression.
-    failures : list of Failure
-    """
+    """Record failures in this process. `origin` is the token of the frame's scan, or the name of its
+    expression."""
     with _lock:
         _kept.extend((origin, failure) for failure in failures)
 
 
 def recorded(origins: Container[str]) -> list[tuple[str, str, str]]:
-    """The path, stage and error of all failures of some frames, here and in the active cluster."""
+    """The path, stage and error of all failures of some frames, in this process and in the active
+    cluster."""
     with _lock:
         found = [(f.path, f.stage, f.error) for origin, f in _kept if origin in origins]
     client = active_client()
     if client is not None:
         for _, event in client.get_events(TOPIC):
-            found += [
-                (path, stage, error) for token, path, stage, error in event if token in origins
-            ]
+            found += [(path, stage, error) for token, path, stage, error in event if token in origins]
     return found

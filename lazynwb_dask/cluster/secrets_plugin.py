@@ -13,18 +13,15 @@ _sent: set[tuple[str, str]] = set()
 
 
 def share(options: Options) -> None:
-    """Give secrets to the workers of the active Dask cluster, later ones included.
-
-    They are sent over the cluster's own connections (choose TLS where that matters), once per client.
-    Without a cluster, or without secrets, nothing happens.
-    """
+    """Give secrets to all current and later workers of the active cluster, once for each client, over the
+    cluster's own connections (use TLS if that matters). Does nothing without a cluster or without
+    secrets."""
     held = options.secrets
     if held and "distributed" in sys.modules:
         send(held)
 
 
 def send(held: Mapping[str, dict[str, Any]]) -> None:
-    """Share secrets with the active cluster, each of them once per client."""
     import cloudpickle  # type: ignore[import-untyped]  # comes with Dask
     from distributed import default_client
 

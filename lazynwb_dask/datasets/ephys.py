@@ -33,16 +33,11 @@ def write_electrodes(session: Session, names: Array) -> Probes:
     references, location, structure = [], [], []
     for name in names:
         areas = [int(area) for area in rng.choice(len(_AREAS), size=4, replace=False)]
-        fields: dict[str, Any] = {
-            "description": f"electrodes of {name}",
-            "location": _AREAS[areas[0]],
-        }
+        fields: dict[str, Any] = {"description": f"electrodes of {name}", "location": _AREAS[areas[0]]}
         group = out.group(f"general/extracellular_ephys/{name}", "ElectrodeGroup", **fields)
         group["device"] = h5py.SoftLink(f"/general/devices/{name}")
         references.append(group.ref)
-        layers = [
-            (_AREAS[area], layer) for area in areas for layer in (_LAYERS if area < 6 else "-")
-        ]
+        layers = [(_AREAS[area], layer) for area in areas for layer in (_LAYERS if area < 6 else "-")]
         layers.append(("", "-"))  # above the brain
         depth = np.linspace(0, len(layers) - 0.5, recipe.channels, endpoint=False).astype(int)
         where = [area + layer.strip("-") for area, layer in layers]
@@ -50,9 +45,7 @@ def write_electrodes(session: Session, names: Array) -> Probes:
         structure.append(np.array([area for area, _ in layers], dtype=object)[depth])
     rows = recipe.probes * recipe.channels
     probe, channel = np.divmod(np.arange(rows), recipe.channels)
-    probes = Probes(
-        names, np.array(references, object), np.concatenate(location), np.concatenate(structure)
-    )
+    probes = Probes(names, np.array(references, object), np.concatenate(location), np.concatenate(structure))
     groups, tip = probes.references[probe], rng.uniform(2_000, 8_000, (3, recipe.probes))[:, probe]
     columns = {
         "location": Column(probes.location, "Location of the electrode (channel)."),
@@ -99,9 +92,7 @@ def write_units(session: Session, onsets: Array, probes: Probes) -> None:
     spikes = np.rint(share * count * recipe.mean_spikes).astype(np.int64)
     amplitude = rng.lognormal(4.5, 0.5, count)
     number = np.arange(count)
-    name = np.char.add(
-        np.char.add(f"{session.name}_", probes.names[probe]), np.char.mod("-%d", number)
-    )
+    name = np.char.add(np.char.add(f"{session.name}_", probes.names[probe]), np.char.mod("-%d", number))
     columns = {
         "unit_id": Column(100_000 * (session.number + 1) + number, "unique number"),
         "unit_name": Column(name, "unique name"),
@@ -138,9 +129,7 @@ def write_units(session: Session, onsets: Array, probes: Probes) -> None:
             attributes={"resolution": 1 / _SPIKE_CLOCK},
         ),
         "obs_intervals": Column(
-            observed[some],
-            "the observation intervals for each unit",
-            ends=np.cumsum(some.sum(axis=1)),
+            observed[some], "the observation intervals for each unit", ends=np.cumsum(some.sum(axis=1))
         ),
         "electrodes": Column(
             near,
@@ -150,9 +139,7 @@ def write_units(session: Session, onsets: Array, probes: Probes) -> None:
             attributes={"table": session.out.file[_ELECTRODES].ref},
         ),
         "electrode_group": Column(
-            probes.references[probe],
-            "the electrode group that each spike unit came from",
-            dtype=h5py.ref_dtype,
+            probes.references[probe], "the electrode group that each spike unit came from", dtype=h5py.ref_dtype
         ),
         "waveform_mean": Column(
             _waveforms(rng, recipe, amplitude),

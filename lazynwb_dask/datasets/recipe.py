@@ -85,5 +85,4 @@ def subject(number: int) -> str:
 
 
 def day(number: int) -> date:
-    """Return the day of a session."""
     return _FIRST_DAY + timedelta(days=number)

@@ -37,9 +37,7 @@ class Column:
 class Writer:
     """Groups, datasets, tables and time series of one file that is being written."""
 
-    def __init__(
-        self, file: h5py.File, rng: np.random.Generator, layout: Layout, series_chunk: int
-    ) -> None:
+    def __init__(self, file: h5py.File, rng: np.random.Generator, layout: Layout, series_chunk: int) -> None:
         self.file = file
         self._rng = rng
         self._layout = layout
@@ -68,9 +66,7 @@ class Writer:
             data = text if isinstance(text, str) else list(text)
             self.file.create_dataset(f"{path}/{name}", data=data, dtype=h5py.string_dtype())
 
-    def data(
-        self, path: str, values: Array, dtype: Any = None, chunk: int | None = None
-    ) -> h5py.Dataset:
+    def data(self, path: str, values: Array, dtype: Any = None, chunk: int | None = None) -> h5py.Dataset:
         """Write an array in the layout of this file."""
         if values.dtype.kind in "OU" and dtype is None:
             dtype, values = h5py.string_dtype(), values.astype(object)
@@ -126,16 +122,9 @@ class Writer:
         times: Array | tuple[float, float],
         **attributes: Any,
     ) -> h5py.Group:
-        """Write a TimeSeries.
+        """Write a TimeSeries; `times` are timestamps, or the first and the rate.
 
-        Parameters
-        ----------
-        path, neurodata_type, description : str
-        data : numpy.ndarray
-        times : numpy.ndarray or (float, float)
-            Its timestamps, or the first of them and the rate.
-        **attributes
-            Of `data`: its unit, and a conversion other than 1.
+        The attributes are those of `data`: its unit, and a conversion other than 1.
         """
         series = self.group(path, neurodata_type, comments="no comments", description=description)
         values = self.data(f"{path}/data", data, chunk=self._series_chunk)

@@ -28,10 +28,7 @@ TEXTS = 1 << 16  # decoded one by one at a time, where some are not UTF-8
 def picked(values: Values, starts: np.ndarray, counts: np.ndarray, slack: int) -> Values:
     """Many runs of values, one after the other, in any order.
 
-    Raises
-    ------
-    NWBReadError
-        If they take more memory than all values and `slack` bytes: the same values are repeated.
+    Raises NWBReadError if they take more memory than all values and `slack` bytes: values are repeated.
     """
     reach = _sizes(values)
     taken = int((reach(starts + counts) - reach(starts)).sum())
@@ -58,9 +55,7 @@ def _sizes(values: Values) -> Callable[[np.ndarray], np.ndarray]:
         offsets = offsets[values.offset : values.offset + len(values) + 1]
         inner = _sizes(values.values) if not wide else np.asarray
         return lambda count: inner(offsets[count].astype(np.int64)) + count * offsets.itemsize
-    width = (
-        values.itemsize if isinstance(values, np.ndarray) else max(values.type.bit_width // 8, 1)
-    )
+    width = values.itemsize if isinstance(values, np.ndarray) else max(values.type.bit_width // 8, 1)
     return lambda count: count * width
 
 
@@ -89,24 +84,12 @@ def _with_replacements(binary: pa.Array) -> pa.Array:
     try:
         return pc.cast(binary, pa.large_string())
     except pa.ArrowInvalid:
-        fixed = [
-            None if value is None else value.decode("utf-8", "replace")
-            for value in binary.to_pylist()
-        ]
+        fixed = [None if value is None else value.decode("utf-8", "replace") for value in binary.to_pylist()]
         return pa.array(fixed, pa.large_string())
 
 
 def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
-    """Fixed-length strings without their padding.
-
-    Parameters
-    ----------
-    raw : numpy.ndarray of uint8
-    size : int
-        Bytes of one string.
-    padding : {"term", "null", "space"}
-        The padding type: null terminated, null padded, or space padded.
-    """
+    """Strings of `size` bytes without their padding: null terminated ("term"), "null" or "space" padded."""
     if size == 0:
         return pa.array([""] * len(raw), pa.large_string())
     table = raw.reshape(-1, size)
@@ -121,14 +104,9 @@ def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
 
 
 def labelled(values: np.ndarray, labels: Sequence[str], codes: Sequence[int] | None) -> pa.Array:
-    """The labels of numbers; a number without one is null.
+    """The labels of integers; an integer without one is null.
 
-    Parameters
-    ----------
-    values : numpy.ndarray of integers
-    labels : sequence of str
-    codes : sequence of int or None
-        The number that each label stands for; None: its position.
+    `codes` are the integers that the labels stand for; None: their positions.
     """
     if not len(labels):
         return pa.nulls(len(values), pa.large_string())

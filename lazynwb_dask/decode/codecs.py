@@ -1,7 +1,7 @@
 """Single filters undone without libhdf5: deflate, shuffle, Fletcher-32, Zstandard and Blosc.
 
-No size that the data declare is trusted. Each codec is told which size its output must have, allocates that
-much and no more, and raises if the output has another size.
+No size that the data declare is trusted: a codec allocates the size that its output must have, and raises
+if the output has another size.
 """
 
 from __future__ import annotations
@@ -42,10 +42,7 @@ class OutputSize(NamedTuple):
 def undo(step: Filter, data: memoryview, output: OutputSize) -> memoryview:
     """The bytes that one of the `NATIVE` filters was applied to.
 
-    Raises
-    ------
-    NWBReadError
-        They are damaged, or have another size.
+    Raises NWBReadError if they are damaged, or have another size.
     """
     if step.id == DEFLATE:
         return inflate(data, output)
@@ -118,8 +115,7 @@ def shuffle_width(step: Filter) -> int:
 def unshuffle_part(data: memoryview, size: int, start: int, out: np.ndarray) -> bool:
     """Fill `out` with the unshuffled bytes from position `start` on.
 
-    Returns False, and leaves `out` as it is, if these bytes don't begin and end with an element of `size`
-    bytes.
+    Returns False, and leaves `out` as it is, if they don't begin and end with an element of `size` bytes.
     """
     count = len(data) // size
     first, n = start // size, len(out) // size
@@ -151,7 +147,7 @@ def _unshuffle_by_blosc(data: memoryview, size: int) -> memoryview:
     """The same with Blosc's vector instructions, which release the interpreter lock.
 
     Blosc shuffles each of its blocks as HDF5 shuffles a chunk. So the data are wrapped as a Blosc buffer of
-    one block that was shuffled and then stored without compression.
+    one block that was shuffled and not compressed.
     """
     from numcodecs import blosc
 

@@ -1,6 +1,6 @@
-"""Values of one file as the type that was unified over all files: the same values, or an error.
+"""Values of one file as the type unified over all files: the same values, or an error.
 
-Each value is converted independently, so that the result doesn't depend on which rows are read together.
+Each value is converted independently, so the result doesn't depend on which rows are read together.
 """
 
 from __future__ import annotations
@@ -54,16 +54,10 @@ def all_null(values: Values) -> bool:
 
 
 def convert(values: Values, to: pa.DataType) -> Values:
-    """Values of one file as the unified type.
+    """Values of one file as the unified type. Null stays null; NaN becomes null in types without it.
 
-    Null stays null, and NaN becomes null in types that don't have it.
-
-    Raises
-    ------
-    NWBReadError
-        The new type can't represent a value exactly.
-    SchemaConflictError
-        There is no conversion between the types.
+    Raises NWBReadError if the type can't represent a value exactly, and SchemaConflictError if there is no
+    conversion between the types.
     """
     if isinstance(values, np.ndarray):
         if is_number(to):
@@ -182,9 +176,7 @@ def _structs(values: pa.Array, to: pa.DataType) -> pa.Array:
 def _nulls(values: pa.Array, to: pa.DataType) -> pa.Array:
     """Nulls of another type, if there are no other values."""
     if not all_null(values):
-        raise SchemaConflictError(
-            f"{values.type} can't become {to}; give schema= a type that it can become"
-        )
+        raise SchemaConflictError(f"{values.type} can't become {to}; give schema= a type that it can become")
     return pa.nulls(len(values), to)
 
 

@@ -1,7 +1,7 @@
 """The filter pipeline of a chunk, undone in the order opposite to that of writing.
 
-The common filters are undone by `codecs`, all others by libhdf5 (`hdf5_filters`). Each step is told which
-size its output must have: it follows from the chunk's shape and from the filters that were applied before.
+Common filters are undone by `codecs`, others by libhdf5 (`hdf5_filters`). The size of each step's output
+follows from the chunk's shape and from the filters that were applied before.
 """
 
 from __future__ import annotations
@@ -24,39 +24,18 @@ from lazynwb_dask.model.index import Filter, Layout
 
 
 def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> memoryview:
-    """A chunk's bytes with its filters undone.
+    """A chunk's bytes with its filters undone. Bit i of the filter `mask`: filter i was not applied to it.
 
-    Parameters
-    ----------
-    data : memoryview
-        As stored.
-    layout : Layout
-    mask : int
-        The filter mask. Bit i set: filter i was not applied to this chunk.
-    nbytes : int
-        The decoded size of the chunk.
-
-    Raises
-    ------
-    NWBReadError
-        It is damaged, or has another decoded size.
-    UnsupportedColumnError
-        A filter is not available here.
+    `nbytes` is the decoded size. Raises NWBReadError if the chunk is damaged or has another decoded size,
+    and UnsupportedColumnError if a filter is not available here.
     """
     return unshuffle(*before_shuffle(data, layout, mask, nbytes))
 
 
-def before_shuffle(
-    data: memoryview, layout: Layout, mask: int, nbytes: int
-) -> tuple[memoryview, int]:
-    """A chunk's bytes with its filters undone, except a shuffle that was applied first.
+def before_shuffle(data: memoryview, layout: Layout, mask: int, nbytes: int) -> tuple[memoryview, int]:
+    """As `chunk_bytes`, except that a shuffle that was applied first is not undone.
 
-    Returns
-    -------
-    data : memoryview
-        Of `nbytes` bytes.
-    width : int
-        The element size in bytes of that shuffle; 1 if there was none.
+    Returns also the element size in bytes of that shuffle; 1 if there was none.
     """
     applied = [f for i, f in enumerate(layout.filters) if not (mask >> i & 1 or _is_idle(f))]
     width = 1
@@ -82,12 +61,7 @@ def undone(data: memoryview, steps: Sequence[Filter], limit: int) -> memoryview:
 
 
 def check_filters(steps: Sequence[Filter]) -> None:
-    """Raise if chunks that these filters were applied to can't be decoded in this process.
-
-    Raises
-    ------
-    UnsupportedColumnError
-    """
+    """Raise UnsupportedColumnError if chunks with these filters can't be decoded in this process."""
     applied = [step for step in steps if not _is_idle(step)]
     while applied and applied[-1].id in NATIVE:
         applied.pop()

@@ -1,7 +1,6 @@
 """Filters undone by libhdf5, one chunk at a time, in a file in memory that holds nothing else.
 
-libhdf5's own filters don't check whether a chunk has as many bytes as they need, and go on with the memory
-behind it. So that is checked before they are called.
+libhdf5's own filters read beyond a chunk with fewer bytes than they need. So that is checked first.
 """
 
 from __future__ import annotations
@@ -15,17 +14,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t, h5z
 
-from lazynwb_dask.decode.codecs import (
-    BLOSC,
-    DEFLATE,
-    LZF,
-    NBIT,
-    SCALEOFFSET,
-    SHUFFLE,
-    SZIP,
-    ZSTD,
-    OutputSize,
-)
+from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, LZF, NBIT, SCALEOFFSET, SHUFFLE, SZIP, ZSTD, OutputSize
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.elements import ElementType, element_bytes
 from lazynwb_dask.model.index import Filter, Layout
@@ -45,26 +34,10 @@ _lock = Lock()
 def decode_chunk(
     data: memoryview, layout: Layout, applied: Sequence[Filter], nbytes: int, output: OutputSize
 ) -> memoryview:
-    """A chunk's bytes with all its filters undone.
+    """A chunk's bytes with all its filters undone; `applied` has them in the order of writing.
 
-    Parameters
-    ----------
-    data : memoryview
-        As stored.
-    layout : Layout
-    applied : sequence of Filter
-        In the order in which they were applied.
-    nbytes : int
-        The decoded size of the chunk.
-    output : OutputSize
-        What the last filter was applied to.
-
-    Raises
-    ------
-    NWBReadError
-        It is damaged, or has another decoded size.
-    UnsupportedColumnError
-        A filter is not available here.
+    `nbytes` is the decoded size, `output` the size before the last filter was applied. Raises NWBReadError
+    if the chunk is damaged or has another size, UnsupportedColumnError if a filter is not available here.
     """
     check_available(applied)
     last, endings = applied[-1], [b""]
@@ -126,8 +99,8 @@ def _is_plugin(step: Filter) -> bool:
 def _with_plugins(file: h5py.File, applied: Sequence[Filter]) -> h5d.DatasetID:
     """The empty dataset of `file` with the placeholders replaced by the plugins that they stand for.
 
-    When a dataset is created, a plugin takes the parameters as a user gives them, and stores others
-    (Bitshuffle puts three before them). Parameters that are in a file already are taken as they are.
+    A plugin changes its parameters when a dataset is created (Bitshuffle puts three before them), but takes
+    those that are in a file already as they are.
     """
     file.flush()
     image = file.id.get_file_image()
@@ -144,12 +117,7 @@ def _with_plugins(file: h5py.File, applied: Sequence[Filter]) -> h5d.DatasetID:
 
 
 def check_available(applied: Sequence[Filter]) -> None:
-    """Raise if chunks that these filters were applied to can't be decoded by libhdf5 here.
-
-    Raises
-    ------
-    UnsupportedColumnError
-    """
+    """Raise UnsupportedColumnError if libhdf5 can't decode chunks with these filters here."""
     for step in applied:
         if not h5z.filter_avail(step.id):
             _load_plugins()
@@ -162,8 +130,7 @@ def check_available(applied: Sequence[Filter]) -> None:
                     "that does in HDF5_PLUGIN_PATH"
                 )
             raise UnsupportedColumnError(
-                f"compressed with the HDF5 filter {step.id} ({name}), which is not available here: "
-                f"{way_out}"
+                f"compressed with the HDF5 filter {step.id} ({name}), which is not available here: {way_out}"
             )
     # a size that a compressor's output declares is checked for the last one only
     if any(f.id in _COMPRESSORS for f in applied[:-1]):
@@ -183,9 +150,7 @@ def _check_parameters(dataset: h5d.DatasetID, applied: Sequence[Filter]) -> None
     plist = dataset.get_create_plist()
     for i, step in enumerate(applied):
         if step.id in _CHECKED and tuple(plist.get_filter(i)[2]) != step.values:
-            raise NWBReadError(
-                f"the parameters of the filter {_NAMES[step.id]} don't fit the dataset: damaged"
-            )
+            raise NWBReadError(f"the parameters of the filter {_NAMES[step.id]} don't fit the dataset: damaged")
 
 
 def _check_szip(data: memoryview, step: Filter, output: OutputSize) -> None:
@@ -209,10 +174,7 @@ def _check_scaleoffset(data: memoryview, layout: Layout, nbytes: int) -> None:
 
 
 def nbit_size(layout: Layout, nbytes: int) -> int:
-    """The stored size of a chunk of `nbytes` bytes after the n-bit filter.
-
-    It packs the significant bits of each value. The last byte may be unused.
-    """
+    """The size of a chunk of `nbytes` bytes after n-bit, which packs the significant bits of each value."""
     bits = _significant_bits(layout.element)
     size = layout.element_bytes
     return nbytes if bits == 8 * size else nbytes // size * bits // 8 + 1
@@ -280,15 +242,7 @@ def _hdf5_type(element: ElementType) -> h5t.TypeID:
 
 
 def convert_odd(raw: np.ndarray, element: ElementType) -> np.ndarray:
-    """Numbers of a type that NumPy doesn't have, converted by libhdf5 to the type that the element names.
-
-    Parameters
-    ----------
-    raw : numpy.ndarray of uint8
-        The stored bytes.
-    element : tuple
-        An element type ``("odd", ...)``.
-    """
+    """The stored bytes (uint8) of ``("odd", ...)`` elements, converted by libhdf5 to the type they name."""
     count = len(raw) // element_bytes(element)
     out = np.empty(count, np.dtype(element[2]))
     if count == 0:

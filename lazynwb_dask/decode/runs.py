@@ -20,9 +20,7 @@ def spread(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def gather(source: np.ndarray, starts: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
-    """Copy many runs of `source` into `out`, one after the other.
-
-    The memory that this takes beside `out` is limited, also for very short items.
+    """Copy many runs of `source` into `out`, one after the other, in limited extra memory.
 
     >>> out = np.empty(3, int)
     >>> gather(np.arange(10) * 10, np.array([2, 7]), np.array([1, 2]), out)

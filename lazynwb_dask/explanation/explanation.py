@@ -1,4 +1,4 @@
-"""What computing a frame would read, told before it is read."""
+"""What computing a frame would read, reported before it is read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from dask.utils import format_bytes
 
 from lazynwb_dask import config, expr
 from lazynwb_dask.by_file.alignment import ByFile, Leaf, leaves
-from lazynwb_dask.explanation.cost import Cost, catalog_cost, cost
+from lazynwb_dask.explanation.cost import Cost, cost
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.predicate.tree import conjuncts
+from lazynwb_dask.read.catalog_values import values_bound
 from lazynwb_dask.scan.fields import PROVENANCE
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ReadPlan:
     exact : bool
         Whether these two are; otherwise they are an upper bound.
     known : bool
-        False where there is more, of which nothing can be told before it is read.
+        False where there is more, of which nothing is known before it is read.
     rows : int
         That are left, at most.
     memory : int
@@ -84,14 +85,8 @@ class ReadPlan:
         """What to show, by heading."""
         found = [
             ("table", ", ".join(self.tables) or "as found when it is read"),
-            (
-                "files",
-                _of(self.files_left, self.files, "the others can't hold a row that is wanted"),
-            ),
-            (
-                "partitions",
-                f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}",
-            ),
+            ("files", _of(self.files_left, self.files, "the others can't hold a row that is wanted")),
+            ("partitions", f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}"),
             ("columns", _names(self.columns)),
         ]
         if self.from_catalog:
@@ -106,9 +101,9 @@ class ReadPlan:
             fetched = f"at most {fetched}"
         found.append(("fetches", fetched + (f" ({'; '.join(self.why)})" if self.why else "")))
         if self.catalog_requests:
-            asked = f"up to {_count(self.catalog_requests, 'request')}"
+            most = f"up to {_count(self.catalog_requests, 'request')}"
             size = format_bytes(self.catalog_bytes)
-            found.append(("", f"{asked}, {size}, of the catalog, by each process"))
+            found.append(("", f"{most}, {size}, of the catalog, by each process"))
         found.append(("rows", f"{'' if self.exact else 'at most '}{self.rows}"))
         found.append(
             ("memory", f"at most {format_bytes(self.memory)} a partition, "
@@ -140,75 +135,62 @@ class Explanation:
         return sum(read.bytes for read in self.reads)
 
     def __str__(self) -> str:
-        blocks = []
-        for number, read in enumerate(self.reads, 1):
-            lines = [f"Read {number}" if len(self.reads) > 1 else "Read"]
-            lines += [f"  {name:<15} {text}" for name, text in read.lines()]
-            blocks.append("\n".join(lines))
-        if not self.reads:
-            blocks.append("No NWB file is read.")
-        for text, reason in self.left:
-            blocks.append(
-                f"After reading\n  {'condition':<15} {text}\n  {'not pushed':<15} {reason}"
-            )
+        blocks = [] if self.reads else ["No NWB file is read."]
+        for title, lines in self._blocks():
+            blocks.append("\n".join([title, *[f"  {name:<15} {text}" for name, text in lines]]))
         return "\n".join(blocks)
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        blocks = []
-        for number, read in enumerate(self.reads, 1):
+        blocks = [] if self.reads else ["No NWB file is read."]
+        for title, lines in self._blocks():
             rows = "".join(
                 f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
                 f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
-                for name, text in read.lines()
+                for name, text in lines
             )
-            title = f"Read {number}" if len(self.reads) > 1 else "Read"
             blocks.append(f"<b>{title}</b><table>{rows}</table>")
-        for text, reason in self.left:
-            blocks.append(f"<b>After reading</b>: {html.escape(text)} ({html.escape(reason)})")
-        return "".join(blocks) or "No NWB file is read."
+        return "".join(blocks)
+
+    def _blocks(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """What to show, by title and heading."""
+        titles = [f"Read {n}" if len(self.reads) > 1 else "Read" for n in range(1, 1 + len(self.reads))]
+        left = [("After reading", [("condition", text), ("not pushed", why)]) for text, why in self.left]
+        return [*zip(titles, [read.lines() for read in self.reads], strict=True), *left]
 
 
 def explain(frame: Any) -> Explanation:
     """Say what computing a frame would read. See `lazynwb_dask.explain`."""
     nodes = expr.reads(frame)
-    reads = tuple(_plan(leaf) for node in nodes for leaf in _leaves(node))
-    together = [
-        node.scan.remaining(node.predicate) for node in nodes if isinstance(node.scan, ByFile)
-    ]
+    reads = []
+    for node in nodes:
+        buckets = [node.parts(int(task)) for task in node._tasks]
+        reads += [_plan(leaf) for leaf in leaves(node.scan, node.selection, buckets)]
+    together = [node.scan.remaining(node.predicate) for node in nodes if isinstance(node.scan, ByFile)]
     left = [(repr(rest), "it is of what is made of several tables of a file")
             for rest in together if rest is not None]  # fmt: skip
     left += [(text if len(text) <= LONG else f"{text[:LONG]}...", why)
             for text, why in expr.filters_left(frame)]  # fmt: skip
-    return Explanation(reads, tuple(left))
-
-
-def _leaves(node: Any) -> list[Leaf]:
-    buckets = [node.parts(int(task)) for task in node._tasks]
-    return leaves(node.scan, node.selection, buckets)
+    return Explanation(tuple(reads), tuple(left))
 
 
 def _plan(leaf: Leaf) -> ReadPlan:
     scan: Scan = leaf.scan
     buckets = leaf.buckets
     left = np.concatenate([np.zeros(0, np.int64), *buckets])
-    settings = config.settings()
+    access = config.file_access(scan.options)
     selection = leaf.selection
     predicate, limit = selection.predicate, selection.limit
     used = [name for name in scan.fields if name in selection.used]
     if scan.indexed:
-        costs = [cost(scan, int(i), selection, settings, leaf.certain) for i in left]
+        costs = [cost(scan, int(i), selection, access, leaf.certain) for i in left]
         known = all(one.known for one in costs)
-        why = (
-            _why(scan, used, selection.deciding)
-            if known
-            else ["values of columns lie in other files"]
-        )
+        why = _why(scan, used, selection.deciding) if known else ["values of columns lie in other files"]
     else:
         known = False
         costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
-    of_catalog = catalog_cost(scan, left.tolist(), used, settings)
+    of_catalog = values_bound(scan.narrow(used, left.tolist()), used, access)
     exact = all(one.exact for one in costs)
     if not leaf.certain:
         exact = False

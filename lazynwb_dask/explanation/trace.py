@@ -29,7 +29,7 @@ class Trace:
     Attributes
     ----------
     total : Tally
-        ``requests``, ``bytes``, ``wanted`` (bytes that were asked for), ``gap`` (bytes between them that
+        ``requests``, ``bytes``, ``wanted`` (bytes that were requested), ``gap`` (bytes between them that
         came along), ``retries``.
     by_file : dict of str to Tally
     processes : int
@@ -68,7 +68,7 @@ class Trace:
 def trace() -> Iterator[Trace]:
     """Record what is fetched within a ``with`` block, by this process and the active cluster's workers.
 
-    Everything that these processes fetch meanwhile is counted, whoever asked for it.
+    Everything that these processes fetch meanwhile is counted, whoever requested it.
 
     Yields
     ------
@@ -106,8 +106,8 @@ def _everywhere() -> dict[Process, Snapshot]:
     found = dict([_here()])
     client = active_client()
     if client is not None:
-        answers: dict[str, Any] = client.run(_here, on_error="ignore")
-        found.update(answers.values())
+        responses: dict[str, Any] = client.run(_here, on_error="ignore")
+        found.update(responses.values())
     return found
 
 

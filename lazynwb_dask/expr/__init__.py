@@ -1,16 +1,9 @@
-"""The read as a Dask expression. The only package that knows Dask's internals.
-
-Dask rewrites an expression from the top: each node may replace its parent (`_simplify_up`). A `ReadNWB`
-takes in what its parents do to it, as far as that means the same for each partition by itself: columns,
-conditions on rows, limits of rows. What is left is executed by Dask.
-
-Three things must hold for the result to be right:
-
-- Reads of one table count as aligned, row by row, however they are narrowed. So none may have other
-  partitions than the rest: all live reads are cut alike, in one step (`join`, `_tune_down`).
-- Expressions are shared by name, so the name covers all that any rule looks at, and nothing changes.
-- Nothing here reads or computes: an expression's properties are asked for under locks.
-"""
+"""The read as a Dask expression, the only package that uses Dask's internals. Dask lets each node replace
+its parent (`_simplify_up`). A `ReadNWB` absorbs columns, conditions and row limits if they apply to each
+partition by itself; Dask executes the rest. Three conditions keep results right. (1) Reads of one table
+count as aligned row by row, so all of them get the same partitions, in one step (`join`, `_tune_down`). (2)
+Expressions are shared by name, so names cover all that rules use, and nothing is mutated. (3) No property
+reads or computes, as Dask gets them under locks."""
 
 from __future__ import annotations
 
@@ -18,61 +11,41 @@ from typing import Any
 
 import numpy as np
 
-from lazynwb_dask.expr.internals import (
-    FinalizeCompute,
-    FromGraph,
-    Loc,
-    collections_to_expr,
-    ex,
-    new_collection,
-)
+from lazynwb_dask.expr.internals import FinalizeCompute, FromGraph, Loc, collections_to_expr, ex, new_collection
 from lazynwb_dask.expr.node import Pushed, View
 from lazynwb_dask.expr.rules import ReadNWB
 from lazynwb_dask.plan.tasks import Scan
 from lazynwb_dask.predicate.tree import Predicate
 
 __all__ = [
-    "FinalizeCompute",
-    "Loc",
-    "ReadNWB",
-    "collections_to_expr",
-    "ex",
-    "filters_left",
-    "from_scan",
-    "is_computed",
-    "new_collection",
-    "reads",
-    "taken_apart",
-]
+    "FinalizeCompute", "Loc", "ReadNWB", "collections_to_expr", "ex", "filters_left", "from_scan",
+    "is_computed", "new_collection", "reads", "taken_apart",
+]  # fmt: skip
 
 
 def from_scan(scan: Scan, predicate: Predicate | None = None) -> Any:
-    """A Dask DataFrame of all rows of a scan, or of those that a predicate leaves."""
+    """A Dask DataFrame of all rows of a scan, or of those that satisfy the predicate."""
     if predicate is not None:
         predicate.validate(scan.meta)
     return new_collection(ReadNWB(scan, None, Pushed(predicate)))
 
 
 def reads(collection: Any) -> list[ReadNWB]:
-    """The reads that computing a collection would make, after all rewriting."""
+    """The reads of a collection after optimization."""
     optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
     return list(optimized.find_operations(ReadNWB))
 
 
 def is_computed(collection: Any) -> bool:
-    """Whether a collection begins with what `persist` has computed, and reads nothing any more."""
+    """Whether a collection starts from data that `persist` has computed, and reads nothing."""
     computed = next(collection.expr.find_operations(FromGraph), None)
     return computed is not None and not reads(collection)
 
 
 def taken_apart(collection: Any) -> tuple[Scan, list[str], Predicate | None] | None:
-    """The scan, the columns and the condition of a frame that is nothing but a read.
-
-    None if it is more than that, after all that can be pushed into reads has been.
-    """
-    if getattr(collection, "ndim", None) != 2 or not isinstance(
-        getattr(collection, "expr", None), ex.Expr
-    ):
+    """The scan, columns and predicate of a frame that optimizes to a single read; None for any other
+    frame."""
+    if getattr(collection, "ndim", None) != 2 or not isinstance(getattr(collection, "expr", None), ex.Expr):
         return None
     node = collection.expr.simplify()
     columns = list(node.columns)
@@ -90,7 +63,7 @@ def taken_apart(collection: Any) -> tuple[Scan, list[str], Predicate | None] | N
 
 
 def filters_left(collection: Any) -> list[tuple[str, str]]:
-    """The filters that stay above the reads after all rewriting, and why each does."""
+    """The filters that remain above the reads after optimization, and the reason for each."""
     optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
     kinds = (ex.Filter, ex.Query, ex.DropnaFrame, ex.DropnaSeries)
     return [(_said(node), _why_left(node)) for node in optimized.find_operations(kinds)]

@@ -1,4 +1,4 @@
-"""All that is used of Dask's internals, found and checked in one place."""
+"""All Dask internals that the package uses, imported and checked in one place."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ try:
     from dask.tokenize import _tokenize_deterministic
     from dask.utils import M, methodcaller
 except ImportError as exc:
-    raise ImportError(
-        f"lazynwb_dask works with dask {WORKS_WITH}; this is {dask.__version__}: {exc}"
-    ) from exc
+    raise ImportError(f"lazynwb_dask works with dask {WORKS_WITH}; this is {dask.__version__}: {exc}") from exc
 
-# What Dask calls on the classes below, or they on Dask's.
+# Methods that Dask and this package's subclasses call on each other.
 _HOOKS = {
     ex.Expr: "_filter_passthrough_available _lower _simplify_up _tune_down _tune_up substitute",
     ex.PartitionsFiltered: "_filtered_task _partitions divisions substitute_parameters",
@@ -46,23 +44,7 @@ if _missing:
     )
 
 __all__ = [
-    "AnyExpr",
-    "BlockwiseIO",
-    "DataNode",
-    "FinalizeCompute",
-    "FromGraph",
-    "FunctionMap",
-    "Len",
-    "Loc",
-    "M",
-    "NLargest",
-    "NSmallest",
-    "PropertyMap",
-    "SetIndexBlockwise",
-    "Task",
-    "_tokenize_deterministic",
-    "collections_to_expr",
-    "ex",
-    "methodcaller",
-    "new_collection",
-]
+    "AnyExpr", "BlockwiseIO", "DataNode", "FinalizeCompute", "FromGraph", "FunctionMap", "Len",
+    "Loc", "M", "NLargest", "NSmallest", "PropertyMap", "SetIndexBlockwise", "Task",
+    "_tokenize_deterministic", "collections_to_expr", "ex", "methodcaller", "new_collection",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Dask's masks, and the texts of queries, as conditions on the rows of a read."""
+"""Translates Dask's masks and query strings to predicates on the rows of a read."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from lazynwb_dask.expr.internals import DataNode, FunctionMap, PropertyMap, ex, 
 from lazynwb_dask.expr.node import Read, read_of
 from lazynwb_dask.expr.siblings import partitions_key
 from lazynwb_dask.predicate.query import parse_query
-from lazynwb_dask.predicate.row_wise import (
-    NotByRow,
-    accessor_attribute,
-    accessor_method,
-    method,
-    operation,
-)
+from lazynwb_dask.predicate.row_wise import NotByRow, accessor_attribute, accessor_method, method, operation
 from lazynwb_dask.predicate.tree import Column, Constant, Index, Predicate, steps, values_of
 
 
 def pushed_condition(view: Any, mask: Any) -> Predicate | None:
-    """A mask as a condition on the rows of a read; None if it isn't one."""
+    """The predicate of a mask; None if the mask can't be translated."""
     read = read_of(view)
     if read is None or read.limit is not None or not isinstance(mask, ex.Expr):
         return None
@@ -32,23 +26,19 @@ def pushed_condition(view: Any, mask: Any) -> Predicate | None:
         return None
     if not bases or not is_bool_dtype(getattr(mask._meta, "dtype", object)):
         return None
-    # the mask may be of rows that the read has left out since, but not of fewer rows
+    # the read may have more conditions than the mask's frame, but not fewer
     before = steps(bases[0])
     same = all(base == bases[0] for base in bases)
     return condition if same and steps(read.predicate)[: len(before)] == before else None
 
 
 def _translated(node: Any, read: Read, bases: list[Predicate | None]) -> Predicate:
-    """A part of a mask; notes which rows of the read it is of."""
+    """The predicate of a part of a mask. Appends the predicates of the reads in it to `bases`."""
     if not isinstance(node, ex.Expr):
         return Constant(node)
     if isinstance(node, (ex.Projection, ex.Index)):
         source = read_of(node.frame)
-        if (
-            source is None
-            or source.limit is not None
-            or partitions_key(source) != partitions_key(read)
-        ):
+        if source is None or source.limit is not None or partitions_key(source) != partitions_key(read):
             raise NotByRow
         bases.append(source.predicate)
         if isinstance(node, ex.Index):
@@ -79,7 +69,7 @@ def _translated(node: Any, read: Read, bases: list[Predicate | None]) -> Predica
 
 
 def pushed_query(view: Any, query: Any) -> Predicate | None:
-    """A query as a condition on the rows of a read; None if it isn't one."""
+    """The predicate of a query; None if the query can't be translated."""
     try:
         condition = parse_query(query.operand("_expr"), view.columns, **query.expr_kwargs)
         condition.validate(view._meta)

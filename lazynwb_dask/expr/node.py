@@ -1,4 +1,4 @@
-"""The read itself: some columns, partitions and rows of a scan, as a leaf of an expression."""
+"""The read node: columns, partitions and rows of a scan, as a leaf of an expression."""
 
 from __future__ import annotations
 
@@ -20,28 +20,24 @@ from lazynwb_dask.plan.tasks import ONE_EACH, Siblings, TaskLayout, lay_out, pos
 from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.scan.request import Selection
 
-# A few tasks for each thread, so that all have work until the end.
-MIN_TASKS = max(4, 2 * CPU_COUNT)
+MIN_TASKS = max(4, 2 * CPU_COUNT)  # a few for each thread, so that all have work until the end
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What changes a read's rows and cost, but not what it is aligned with."""
+    """What changes a read's rows and cost, but not its alignment with other reads."""
 
     predicate: Predicate | None = None
     siblings: Siblings | None = None
 
     def __dask_tokenize__(self) -> str:
-        # Dask compares operands to tell whether two reads are aligned: filtered or not, they are.
+        # Dask compares operands to decide whether reads are aligned; filters don't change that
         return "pushed"
 
 
 class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
-    """Some columns, partitions and rows of a scan.
-
-    As long as `layout` is None, each task reads one partition, and rules may still change the read;
-    afterwards `_partitions` counts the layout's tasks.
-    """
+    """Some columns, partitions and rows of a scan. While `layout` is None, each task reads one partition
+    and rules may change the read; later `_partitions` counts the layout's tasks."""
 
     _parameters: ClassVar = ["scan", "columns", "pushed", "limit", "layout", "_partitions"]
     _defaults: ClassVar = {**dict.fromkeys(_parameters[1:]), "pushed": Pushed()}
@@ -49,20 +45,17 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     _pickle_functools_cache = False
     _determ_token: str | None
 
-    # --- what Dask asks of every expression
+    # --- the interface of expressions
     def __dask_tokenize__(self) -> str:
         if not self._determ_token:
             pushed = self.operand("pushed")
             parts = [self.operand(name) for name in self._parameters if name != "pushed"]
-            token: str = _tokenize_deterministic(
-                "ReadNWB", parts, pushed.predicate, pushed.siblings
-            )
+            token: str = _tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.siblings)
             self._determ_token = token
         return self._determ_token
 
     @functools.cached_property
     def _funcname(self) -> str:
-        """What tasks are called where Dask shows them."""
         return str(getattr(self.scan, "label", "read-nwb"))
 
     @functools.cached_property
@@ -76,13 +69,11 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
 
     @property
     def predicate(self) -> Predicate | None:
-        """The condition on rows."""
         found: Predicate | None = self.operand("pushed").predicate
         return found
 
     @property
     def selection(self) -> Selection:
-        """The columns and rows that are read."""
         return Selection(tuple(self.columns), self.predicate, self.limit)
 
     @functools.cached_property
@@ -127,7 +118,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     # --- tasks
     @functools.cached_property
     def _inputs(self) -> list[str]:
-        """All columns that reading looks at, in the scan's order."""
+        """All columns that reading needs, in the scan's order."""
         used = self.selection.used
         return [name for name in self.scan.meta.columns if name in used]
 
@@ -136,7 +127,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return possible(self.scan, self.predicate)
 
     def parts(self, task: int) -> NDArray[np.int64]:
-        """The scan's partitions that a task reads: those of its own that may have rows left."""
+        """The scan's partitions that a task reads, without those where no row can satisfy the predicate."""
         own = self._cut.bucket(task)
         return own if self._possible is None else own[self._possible[own]]
 
@@ -182,11 +173,9 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         return self._with(layout=layout, siblings=None, _partitions=None)
 
 
-def _unpickled(
-    kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: tuple[Any] | None
-) -> Any:
-    # Past the registry of expressions by name: what was pickled is narrower than its namesake here. Its tasks
-    # have the keys that they had: a name made anew would be of the files that are left.
+def _unpickled(kind: type, operands: tuple[Any, ...], name: tuple[str, str], end: tuple[Any] | None) -> Any:
+    # Not by Dask's registry of names: the pickled read is narrower than the one registered here. The name
+    # is kept, as a new one would depend on the narrowed scan and change the keys of tasks.
     read = AnyExpr.__new__(kind, *operands, _determ_token=name[1])
     read.__dict__.update(_funcname=name[0], _name="-".join(name))
     if end is not None:
@@ -195,14 +184,14 @@ def _unpickled(
 
 
 def read_of(view: Any) -> Read | None:
-    """The read that something is columns or the index of."""
+    """The read below projections and views; None if there is another operation."""
     while isinstance(view, (ex.Projection, View)):
         view = view.frame
     return view if isinstance(view, Read) else None
 
 
 def listed(columns: Any) -> list[Any]:
-    """One name, several, or none, as a list."""
+    """One name, several, or None, as a list."""
     if columns is None:
         return []
     return list(columns) if isinstance(columns, (list, tuple, pd.Index)) else [columns]

@@ -1,4 +1,4 @@
-"""What is done in the client's process when a graph is about to be made."""
+"""What the client's process does before a graph is made."""
 
 from __future__ import annotations
 

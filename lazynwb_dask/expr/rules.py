@@ -1,4 +1,4 @@
-"""What a read takes in of what is done to it, one rule for each kind of parent."""
+"""Optimization rules that push operations into a read, one for each kind of parent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from lazynwb_dask.predicate.tree import Limit, then
 
 
 class ReadNWB(Read):
-    """A read that takes in columns, conditions, limits of rows, lengths and partitions."""
+    """A read that absorbs columns, conditions, row limits, lengths and partitions."""
 
     def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:
-        # Other reads of the same table are no veto, as they are for Dask's own: the pushed read
-        # returns, partition for partition, what the filter would have.
+        # other reads of the table don't matter: the pushed read returns the filter's rows in each partition
         return pushed_condition(self, parent.predicate) is not None
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
@@ -49,7 +48,7 @@ def _project(read: ReadNWB, parent: Any, dependents: Any) -> Any:
 
 
 def _push_rows(view: Any, parent: Any, dependents: Any) -> Any:
-    """Read only the rows that a filter, a query, or a choice of the largest leaves."""
+    """Read only the rows of a filter, a query, or the largest or smallest values."""
     read = read_of(view)
     if read is None:
         return None
@@ -76,7 +75,7 @@ def _pushed_top(view: Any, read: ReadNWB, parent: Any) -> Any:
     if parent.n < 0 or not {*(by or shown)} <= {*read.scan.meta.columns}:
         return None
     kind = _KINDS[type(parent)]
-    # the columns that decide stay, also where Dask has dropped them already
+    # keep the sort columns, even if Dask has dropped them
     columns = list(dict.fromkeys([*shown, *by]))
     limit = Limit(kind, parent.n, tuple(by or shown))
     limited = read._with(limit=limit, columns=columns, siblings=None)
@@ -101,16 +100,14 @@ def _push_head(read: ReadNWB, parent: Any, dependents: Any) -> Any:
     if asked < 0 and lengths is not None:
         enough = int(np.searchsorted(np.cumsum(lengths), parent.n)) + 1
         tasks = list(read._tasks[:enough])
-    limited = read._with(
-        limit=Limit("first" if first else "last", parent.n), _partitions=tasks, siblings=None
-    )
-    # one partition is what was asked for, not one task's worth of them
+    limited = read._with(limit=Limit("first" if first else "last", parent.n), _partitions=tasks, siblings=None)
+    # Dask means one partition, so don't fuse several
     limited = limited._with(siblings=replace(Siblings.of([limited]), fuse=asked < 0))
     return (ReadHead if first else ReadTail)(limited, *parent.operands[1:])
 
 
 def _count(view: Any, parent: Any, dependents: Any) -> Any:
-    """Lengths are known beforehand, or take no column but the index."""
+    """Use known lengths, or else count rows by reading only the index."""
     read = read_of(view)
     if read is not None and isinstance(parent, (Len, ex.Lengths)):
         lengths = _lengths(read)
@@ -123,7 +120,7 @@ def _count(view: Any, parent: Any, dependents: Any) -> Any:
 
 
 def _lengths(read: ReadNWB) -> Any:
-    """The length of each partition, where it is known without reading."""
+    """The length of each partition; None if it isn't known without reading."""
     known = read.scan.lengths
     if known is None or read.predicate is not None or read.limit is not None:
         return None
@@ -131,7 +128,7 @@ def _lengths(read: ReadNWB) -> Any:
 
 
 class _View(View):
-    """Columns or the index of a read: passes on to it what Dask would stop here."""
+    """Columns or the index of a read. Applies row rules to the read where Dask's own rules stop."""
 
     def _filter_passthrough_available(self, parent: Any, dependents: Any) -> bool:
         return pushed_condition(self, parent.predicate) is not None
@@ -145,7 +142,7 @@ class _View(View):
 
 
 class ReadProjection(_View, ex.Projection):  # type: ignore[misc]
-    """Columns of a read that others use more columns of."""
+    """Columns of a read of which other nodes use more columns."""
 
 
 class ReadIndex(_View, ex.Index):  # type: ignore[misc]
@@ -153,7 +150,8 @@ class ReadIndex(_View, ex.Index):  # type: ignore[misc]
 
 
 class _End:
-    """The first or last rows of a read, of only the columns that are used: Dask takes them all."""
+    """The first or last rows of a read, with only the columns that are used. Dask's own nodes keep all
+    columns."""
 
     def _simplify_up(self: Any, parent: Any, dependents: Any) -> Any:
         read = self.frame
@@ -167,8 +165,6 @@ class _End:
 
 
 class ReadHead(_End, ex.Head):  # type: ignore[misc]
-    """The first rows of some partitions of a read."""
-
     def _divisions(self) -> tuple[Any, Any]:
         return self.frame.divisions[0], self.frame.divisions[self._asked]
 
@@ -210,7 +206,7 @@ _KINDS: dict[type, Any] = {NLargest: "largest", NSmallest: "smallest"}
 
 
 class ReadAssign(ex.Assign):  # type: ignore[misc]
-    """Columns assigned to a filtered read, of which a partition may have no rows left."""
+    """Columns assigned to a filtered read, whose partitions may be empty."""
 
     @staticmethod
     def operation(frame: pd.DataFrame, *pairs: Any) -> Any:

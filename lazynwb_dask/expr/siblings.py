@@ -1,4 +1,4 @@
-"""Reads of the same partitions in one expression: what each must know of the others."""
+"""Finds the reads of the same partitions in one expression, and adds them to each read."""
 
 from __future__ import annotations
 
@@ -11,39 +11,33 @@ from lazynwb_dask.expr.internals import M, SetIndexBlockwise, ex
 from lazynwb_dask.expr.node import Read
 from lazynwb_dask.plan.tasks import Siblings
 
-# Nodes that hold something for each partition or count them: below them partitions aren't fused.
+# Below nodes that depend on the number of partitions, partitions aren't fused.
 _COUNTING = (
     ex.Head, ex.Tail, ex.Partitions, ex.Sample, ex.SetDivisions, ex.ResolveOverlappingDivisions,
     SetIndexBlockwise,
 )  # fmt: skip
-# The same for functions of each partition from which Dask makes facts about partitions.
-_STATISTICS = (len, M.min, M.max)
-# Where the siblings of an expression's reads are kept during one pass; not the name of any node.
-_SIBLINGS = "siblings of ReadNWB"
+_STATISTICS = (len, M.min, M.max)  # likewise: Dask maps these to find lengths and divisions
+_SIBLINGS = "siblings of ReadNWB"  # their key in `dependents`, which isn't the name of any node
 
 
 def join(read: Read, parent: Any, dependents: Any) -> Any:
-    """Take note of the other reads of the same partitions in the expression.
-
-    What is noted depends on nothing that is noted, so one pass after all other rewriting has
-    ended each read knows the same.
-    """
+    """Add the siblings to the reads below a node. They don't depend on earlier results of this rule, so
+    after one pass at the end of optimization all these reads have the same siblings."""
     siblings = _siblings_by_partitions(dependents)
     if _knowing(read, siblings) is read:
         return None
-    # Only here, not further down as well: Dask's rules go by the names of the nodes below, of
-    # which it has taken stock before this pass.
+    # Only direct operands change: Dask's rules use the names of nodes, collected before this pass.
     return type(parent)(*[_knowing(operand, siblings) for operand in parent.operands])
 
 
 def partitions_key(read: Read) -> tuple[Any, ...]:
-    """The same for reads of the same partitions."""
+    """A key that reads of the same partitions have in common."""
     tasks = read.operand("_partitions")
     return read.scan.token, read.layout, None if tasks is None else tuple(tasks)
 
 
 def _siblings_by_partitions(dependents: Any) -> Mapping[tuple[Any, ...], Siblings]:
-    """The siblings of all reads in an expression, by the partitions that they read; found once in each pass."""
+    """The siblings of all reads in an expression, by `partitions_key`. Computed once in each pass."""
     if _SIBLINGS not in dependents:
         members: dict[tuple[Any, ...], dict[str, Read]] = {}
         for references in list(dependents.values()):
@@ -53,9 +47,7 @@ def _siblings_by_partitions(dependents: Any) -> Mapping[tuple[Any, ...], Sibling
                         members.setdefault(partitions_key(read), {})[read._name] = read
         dependents[_SIBLINGS] = [
             {
-                key: Siblings.of(
-                    found.values(), any(_counted(r, dependents) for r in found.values())
-                )
+                key: Siblings.of(found.values(), any(_counted(r, dependents) for r in found.values()))
                 for key, found in members.items()
             }
         ]
@@ -64,7 +56,8 @@ def _siblings_by_partitions(dependents: Any) -> Mapping[tuple[Any, ...], Sibling
 
 
 def _knowing(operand: Any, found: Mapping[tuple[Any, ...], Siblings]) -> Any:
-    """The same, if it is a read that knows its siblings already, or nothing of the kind."""
+    """The read with its siblings. Returns the operand itself if nothing changes, or if it isn't such a
+    read."""
     if not isinstance(operand, Read) or operand.layout is not None or operand.limit is not None:
         return operand
     siblings = found.get(partitions_key(operand))
@@ -77,7 +70,7 @@ def _alive(references: Iterable[Any]) -> list[Any]:
 
 
 def _counted(read: Read, dependents: Any) -> bool:
-    """Whether something above a read depends on how many partitions it has."""
+    """Whether an operation above a read depends on the number of partitions."""
     stack, seen = [read], {read._name}
     while stack:
         for parent in _alive(dependents.get(stack.pop()._name, ())):

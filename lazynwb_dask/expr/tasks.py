@@ -1,4 +1,4 @@
-"""What the tasks of a read run, on workers."""
+"""The functions that a read's tasks run on workers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lazynwb_dask.read.memory_need import COPIED
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import memory_budget as memory
 
-IN_FLIGHT = 16  # bytes on their way may be this part of what a worker has
+IN_FLIGHT = 16  # at most 1/16 of a worker's memory may be in flight
 
 
 def read(scan: Scan, selection: Selection) -> pd.DataFrame:
-    """All partitions of a narrowed scan, once the worker has room for them."""
+    """Read all partitions of a narrowed scan, once the worker has enough memory."""
     with observed() as settings:
         bounds = cluster.memory()
         if bounds is None:
             return execute(scan, selection, settings)
-        # What is on its way comes on top of what is decoded.
+        # bytes in flight come in addition to the decoded ones
         limited = replace(settings, in_flight=min(settings.in_flight, bounds.limit // IN_FLIGHT))
         return memory.within(
             bounds,
@@ -39,7 +39,7 @@ def read(scan: Scan, selection: Selection) -> pd.DataFrame:
 
 
 def _way_out(scan: Any) -> str:
-    """What can be changed where a task would read too much."""
+    """How users can avoid a task that would need too much memory."""
     more = "read fewer columns, or give workers more memory (memory_limit=)"
     if isinstance(scan, ByFile):
         return f"All rows of a file's tables are read at once to be joined: {more}"
@@ -49,32 +49,30 @@ def _way_out(scan: Any) -> str:
 
 
 def nothing(meta: pd.DataFrame) -> pd.DataFrame:
-    """No rows: it was known beforehand that none is left."""
+    """No rows, as none can satisfy the predicate."""
     return meta
 
 
 def candidates(frame: Any, n: int, kind: Any, columns: Any = None) -> Any:
-    """The rows that may be among the largest, in their order: ties are decided as by pandas."""
+    """The rows that may be among the largest or smallest, in their order. Ties are resolved as in
+    pandas."""
     keys, by = (frame.to_frame("value"), "value") if columns is None else (frame, columns)
     limit = Limit(kind, n, (by,) if isinstance(by, str) else tuple(by))
     return frame.iloc[limit.rows(keys)]
 
 
 def best(frame: Any, n: int, kind: str, **columns: Any) -> Any:
-    """The rows with the largest or smallest values, in the order of these."""
+    """The rows with the largest or smallest values, sorted by these."""
     if len(frame) == n:
-        # pandas would sort so few rows in a way that doesn't keep the order of equals
+        # for so few rows pandas would use an unstable sort
         by = {"by": columns["columns"]} if columns else {}
         return frame.sort_values(**by, ascending=kind == "smallest", kind="stable")
     return (frame.nlargest if kind == "largest" else frame.nsmallest)(n, **columns)
 
 
 def aligned(frame: pd.DataFrame, values: Sequence[Any]) -> list[Any]:
-    """What is to be assigned to a frame, without rows that the frame doesn't have.
-
-    pandas gives an empty frame the index of the first Series that is assigned to it, and so would add
-    rows wherever a filter has left none of a partition.
-    """
+    """The values to assign to a frame, without rows that an empty frame doesn't have: pandas gives an empty
+    frame the index of the first Series assigned, which would add rows to partitions emptied by a filter."""
     if len(frame):
         return list(values)
     return [v.iloc[:0] if isinstance(v, pd.Series) else v for v in values]

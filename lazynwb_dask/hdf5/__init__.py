@@ -1,1 +1,1 @@
-"""HDF5's own structures: a file of which some blocks are here, links, object headers, chunk indexes, heaps."""
+"""The structures of HDF5: partially fetched files, links, object headers, chunk indexes, heaps."""

@@ -1,7 +1,6 @@
-"""Version 1 B-trees that index a dataset's chunks (node type 1), read level by level.
+"""Version 1 B-trees of a dataset's chunks. All nodes of a level are read in one wave of requests.
 
-libhdf5 reads one node after the other. Here all nodes of a level are read in one wave of requests. See the
-HDF5 File Format Specification, version 3.0, section III.A.1 "Version 1 B-trees".
+See the HDF5 File Format Specification, version 3.0, section III.A.1 "Version 1 B-trees".
 """
 
 from __future__ import annotations
@@ -19,24 +18,22 @@ from lazynwb_dask.model.limits import MAX_CHUNKS
 MAX_NODES = 1 << 17  # of one B-tree
 MAX_LEVEL = 128 << 20  # bytes of one level
 NODE_HEADER = 24  # bytes: signature, node type, level, entries used, two sibling addresses
+NODE = 64  # chunks that a node lists at most, as libhdf5 writes them
+SPARSE = 6  # and at least, when there are several: a split leaves no node less than a tenth
+
+
+def tree_bound(chunks: int, rank: int) -> tuple[int, int, int]:
+    """The levels, nodes and bytes of a chunk B-tree that libhdf5 has written, at most."""
+    levels = 1 + math.ceil(math.log(max(chunks / NODE, 1), SPARSE))
+    nodes = 1 if chunks <= NODE else chunks // (SPARSE - 1) + levels
+    key = 8 + 8 * (rank + 1)
+    return levels, nodes, nodes * (NODE_HEADER + NODE * (key + 8) + key)
 
 
 class ChunkBTree:
-    """The B-tree of one dataset.
+    """The B-tree of one dataset. `feed` takes the `wanted` nodes until there are none; then call `extents`.
 
-    `wanted` are the byte ranges of the nodes to read next, which `feed` takes, until `wanted` is empty.
-    Then `extents` are complete.
-
-    Parameters
-    ----------
-    root : int
-        Byte offset of the root node.
-    shape, chunk : tuple of int
-        Of the dataset, and of one chunk.
-    base : int
-        The base address of the superblock.
-    limit : int
-        The size of the file.
+    `root` is the root node's byte offset, `base` the superblock's base address, `limit` the file's size.
     """
 
     def __init__(
@@ -107,21 +104,14 @@ class ChunkBTree:
 
     def _entry_dtype(self) -> np.dtype:
         """A key (size, filter mask, offset in each dimension, 0 for that within an element) and a child."""
-        return np.dtype(
-            [
-                ("size", "<u4"),
-                ("mask", "<u4"),
-                ("start", "<u8", (len(self.chunk),)),
-                ("zero", "<u8"),
-                ("child", "<u8"),
-            ]
-        )
+        return np.dtype([
+            ("size", "<u4"), ("mask", "<u4"), ("start", "<u8", (len(self.chunk),)), ("zero", "<u8"),
+            ("child", "<u8"),
+        ])  # fmt: skip
 
     def _one_chunk(self, node: bytes) -> bool:
         """Take a leaf of one chunk, as most columns have, in less time than many chunks take."""
-        size, mask, *start, child = struct.unpack_from(
-            f"<II{len(self.chunk) + 2}Q", node, NODE_HEADER
-        )
+        size, mask, *start, child = struct.unpack_from(f"<II{len(self.chunk) + 2}Q", node, NODE_HEADER)
         if any(start) or child > self.limit:
             return False
         self.offsets[0], self.sizes[0], self.masks[0] = child + self.base, size, mask
@@ -141,23 +131,9 @@ class ChunkBTree:
         self.masks[flat] = table["mask"]
 
     def read(self, sparse: SparseFile, *, opportunistic: bool = False) -> bool:
-        """Read the whole tree from a sparse file.
+        """Read the whole tree. With `opportunistic`, return False if a node is absent.
 
-        Parameters
-        ----------
-        sparse : SparseFile
-        opportunistic : bool
-            Use only nodes that are present.
-
-        Returns
-        -------
-        bool
-            False if `opportunistic` and a node is absent.
-
-        Raises
-        ------
-        Miss
-            After all absent nodes of one level were recorded.
+        Otherwise raises Miss for absent nodes, after all those of one level were recorded.
         """
         while self.wanted:
             ranges = self.wanted
@@ -171,19 +147,9 @@ class ChunkBTree:
 
 
 def grid_positions(start: np.ndarray, chunk: tuple[int, ...], grid: tuple[int, ...]) -> np.ndarray:
-    """Positions of chunks in the chunk grid (C order).
+    """Positions in the chunk grid (C order) of chunks by their first elements, rows of `start`.
 
-    Parameters
-    ----------
-    start : numpy.ndarray of uint64
-        The first element of each chunk, a row for each.
-    chunk, grid : tuple of int
-        The shape of a chunk, and the number of chunks in each dimension.
-
-    Returns
-    -------
-    numpy.ndarray of int64
-        -1 for a chunk outside the grid.
+    `grid` is the number of chunks in each dimension. A chunk outside it has the position -1.
     """
     step = np.array(chunk, "<u8")
     if (start % step).any():

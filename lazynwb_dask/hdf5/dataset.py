@@ -24,41 +24,19 @@ _ADDRESSED = ("string", "sequence", "reference")
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What h5py says of a dataset, except where its data are.
+    """What h5py says of a dataset, except where its data are."""
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Empty for a scalar.
-    type_class : int
-        The class of the datatype, one of h5py's constants.
-    element : tuple
-        The element type, see `lazynwb_dask.model.elements`.
-    chunk : tuple of int or None
-    filters : tuple of Filter
-    fill : bytes
-        The fill value as stored; empty for zeros.
-    storage : int
-        The layout class, one of h5py's constants.
-    """
-
-    shape: tuple[int, ...]
-    type_class: int
-    element: ElementType
+    shape: tuple[int, ...]  # empty for a scalar
+    type_class: int  # the datatype's class, one of h5py's constants
+    element: ElementType  # see `lazynwb_dask.model.elements`
     chunk: tuple[int, ...] | None
     filters: tuple[Filter, ...]
-    fill: bytes
-    storage: int
+    fill: bytes  # as stored; empty for zeros
+    storage: int  # the layout class, one of h5py's constants
 
     @staticmethod
     def of(dataset: h5d.DatasetID) -> DatasetInfo:
-        """By h5py.
-
-        Raises
-        ------
-        UnsupportedColumnError
-            It has no values that a table could show.
-        """
+        """By h5py. Raises UnsupportedColumnError for values that a table can't show."""
         plist = dataset.get_create_plist()
         storage = plist.get_layout()
         if dataset.get_space().get_simple_extent_type() == h5s.NULL:
@@ -82,7 +60,7 @@ _infos: dict[tuple[bytes, ...], DatasetInfo] = {}
 
 
 def known_info(header: DatasetHeader) -> DatasetInfo | None:
-    """What h5py has said of a dataset with the same header messages, if it was asked before."""
+    """What h5py says of a dataset with the same header messages, if one was opened before."""
     return _infos.get(header.messages)
 
 
@@ -96,34 +74,17 @@ def _remember(header: DatasetHeader, info: DatasetInfo) -> None:
 class Dataset:
     """A dataset of a group. libhdf5 opens it only where that is needed.
 
-    Parameters
-    ----------
-    name : str
-        Its name in the group.
-    path : str
-        Its path in the file, soft links resolved.
-    rows : int
-        The length of the first dimension; 1 for a scalar.
-    opener : callable, optional
-        Opens it. None: it is in another file.
-    address : int
-        Of its object header. (h5o.get_info gives it too, but walks the whole chunk index.)
-    header : DatasetHeader, optional
-        If it could be parsed without libhdf5.
-    array : ArrayIndex, optional
-        Where its data are known to lie, if this file's metadata don't say so.
-    problem : str
-        Why its data can't be read.
+    `address` is that of the object header. h5o.get_info gives it too, but walks the whole chunk index.
     """
 
-    name: str
-    path: str
-    rows: int
-    opener: Callable[[], h5d.DatasetID] | None = None
+    name: str  # in the group
+    path: str  # in the file, soft links resolved
+    rows: int  # length of the first dimension; 1 for a scalar
+    opener: Callable[[], h5d.DatasetID] | None = None  # None: it is in another file
     address: int = UNDEFINED
-    header: DatasetHeader | None = None
-    array: ArrayIndex | None = None
-    problem: str = ""
+    header: DatasetHeader | None = None  # if it could be parsed without libhdf5
+    array: ArrayIndex | None = None  # where its data lie, if this file's metadata don't say so
+    problem: str = ""  # why its data can't be read
     _opened: h5d.DatasetID | None = field(init=False, default=None)
     _info: DatasetInfo | None = field(init=False, default=None)
 

@@ -1,9 +1,8 @@
 """Version 1 object headers of datasets, parsed without libhdf5.
 
-Most datasets of most files have such a header with a few well-known messages. What h5py says of a dataset
-follows from the bytes of some of them (`DatasetHeader.messages`), so that h5py is called once for each
-combination of messages and not for each dataset. A header with anything else is left to libhdf5. See the
-HDF5 File Format Specification, version 3.0, section IV.A.
+What h5py says of a dataset follows from some of its messages (`DatasetHeader.messages`), so that h5py is
+called once for each combination of them, not for each dataset. A header with uncommon messages is left to
+libhdf5. See the HDF5 File Format Specification, version 3.0, section IV.A.
 """
 
 from __future__ import annotations
@@ -37,20 +36,11 @@ _SCALARS = (b"\x01" + bytes(7), b"\x02" + bytes(3))
 
 @dataclass(frozen=True, slots=True)
 class DatasetHeader:
-    """The messages of a dataset's object header.
+    """The messages of a dataset's object header."""
 
-    Parameters
-    ----------
-    messages : tuple of bytes
-        The messages that describe the dataset, without the address of its data.
-    layout : DataLayout
-    attributes : mapping of str to bytes
-        The attribute messages by name.
-    """
-
-    messages: tuple[bytes, ...]
+    messages: tuple[bytes, ...]  # those that describe the dataset, without the address of its data
     layout: DataLayout
-    attributes: dict[str, bytes]
+    attributes: dict[str, bytes]  # messages by name
 
     def reference(self, name: str) -> int | None:
         """The address that an attribute refers to; None if it isn't a scalar object reference."""
@@ -73,13 +63,7 @@ class DatasetHeader:
 
 
 def parse_header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None:
-    """The dataset's object header at an absolute address; None if libhdf5 has to read it.
-
-    Raises
-    ------
-    Miss
-        Some of it is not present.
-    """
+    """The object header at an absolute address; None if libhdf5 has to read it. Raises Miss if absent."""
     try:
         return _header(sparse, address, base)
     except (ValueError, IndexError, struct.error):  # libhdf5 will say what is wrong
@@ -110,18 +94,13 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
         found[kind] = body
     if layout is None or not found.keys() >= _NEEDED:
         return None
-    describing = (
-        *(found.get(kind, b"") for kind in _DESCRIBING),
-        _without_address(found[DATA_LAYOUT]),
-    )
+    describing = (*(found.get(kind, b"") for kind in _DESCRIBING), _without_address(found[DATA_LAYOUT]))
     if sum(map(len, describing)) > _MAX_MESSAGES:
         return None
     return DatasetHeader(describing, layout, attributes)
 
 
-def _messages(
-    sparse: SparseFile, prefix: bytes, at: int, base: int
-) -> Iterator[tuple[int, int, int, bytes]]:
+def _messages(sparse: SparseFile, prefix: bytes, at: int, base: int) -> Iterator[tuple[int, int, int, bytes]]:
     """Messages as (type, flags, absolute address of the data, data), with stricter checks than libhdf5's."""
     expected, size = struct.unpack_from("<2xHxxxxI", prefix)
     blocks, count = HeaderBlocks(sparse, at, size), 0

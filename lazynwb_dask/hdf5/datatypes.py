@@ -21,13 +21,7 @@ _IEEE = {2: (10, 5), 4: (23, 8), 8: (52, 11)}  # bytes: bits of mantissa and exp
 
 
 def element_of(kind: h5t.TypeID, depth: int = 0) -> ElementType:
-    """The element type of a datatype.
-
-    Raises
-    ------
-    UnsupportedColumnError
-        Its values can't be shown in a table.
-    """
+    """The element type of a datatype. Raises UnsupportedColumnError for values that a table can't show."""
     if depth > MAX_NESTING:
         raise UnsupportedColumnError("datatypes nested too deeply")
     found = _element_of(kind, depth)
@@ -41,10 +35,7 @@ def element_of(kind: h5t.TypeID, depth: int = 0) -> ElementType:
 
 
 def _extra_bytes(element: ElementType) -> int:
-    """The difference between an element's size in the file and in libhdf5's datatype.
-
-    libhdf5 reports datatypes as they are in memory, where a variable-length string is a pointer.
-    """
+    """How many bytes larger an element is in the file than in libhdf5's datatype, which is in memory."""
     if element[0] == "string":
         return element_bytes(element) - _POINTER
     if element[0] == "array":

@@ -1,8 +1,8 @@
 """Chunks in an extensible array, the index of datasets with one unlimited dimension (HDF5 1.10 and later).
 
 Chunks are numbered as if the unlimited dimension came first. libhdf5 reads them so, but `H5Dchunk_iter`
-decodes these numbers as if the dimensions were in their own order, and reports other chunks. See the HDF5
-File Format Specification, version 3.0, section VII.D "The Extensible Array Index".
+decodes the numbers with the dimensions in their own order, and reports other chunks. See the HDF5 File
+Format Specification, version 3.0, section VII.D "The Extensible Array Index".
 """
 
 from __future__ import annotations
@@ -36,17 +36,10 @@ def is_extensible(sparse: SparseFile, address: int, base: int) -> bool:
 
 
 def corrected(dataset: h5d.DatasetID, start: np.ndarray, chunk: tuple[int, ...]) -> np.ndarray:
-    """The first elements of chunks that libhdf5 reports as beginning at `start`.
+    """The first elements of chunks that libhdf5 reports as beginning at the rows of `start`.
 
-    Its offsets are turned back into the numbers that it decoded, and decoded again as the index has them.
-
-    Parameters
-    ----------
-    dataset : h5py.h5d.DatasetID
-        With such an index, and an unlimited dimension that is not the first.
-    start : numpy.ndarray of uint64
-        A row for each chunk.
-    chunk : tuple of int
+    Its offsets are turned back into chunk numbers, which are decoded again. The dataset has such an index,
+    and an unlimited dimension that is not the first.
     """
     if not lists_wrongly():
         return start

@@ -1,8 +1,7 @@
-"""Columns whose data are in another file, read by libhdf5, for those who have allowed it.
+"""Columns whose data are in another file: external links, external storage and virtual datasets.
 
-External links, external storage and virtual datasets name other files. They are refused unless the user asks
-for them (`allow_external_links=True`), and then only from local disk: libhdf5 finds and opens the other
-files. Nothing else in this package lets it open a file.
+They are refused unless the user asks for them (`allow_external_links=True`), and then only from local disk:
+libhdf5 finds and opens the other files. Nothing else in this package lets it open a file.
 """
 
 from __future__ import annotations
@@ -24,19 +23,9 @@ _READABLE = ("number", "bool", "enum", "text", "complex", "string")
 
 
 def external_array(source: Source, path: str) -> ArrayIndex:
-    """The index of a dataset that is, or whose data are, in another file.
+    """The index of a dataset that is, or whose data are, in another file. `source` leads there.
 
-    Parameters
-    ----------
-    source : Source
-        The file that leads there.
-    path : str
-        The dataset's path in it.
-
-    Raises
-    ------
-    UnsupportedColumnError
-        It can't be read.
+    Raises UnsupportedColumnError if it can't be read.
     """
     if "://" in source.url:
         raise UnsupportedColumnError("data in other files can be read from local disk only")
@@ -55,22 +44,13 @@ def external_array(source: Source, path: str) -> ArrayIndex:
     return ArrayIndex.without_chunks(layout, shape[0])
 
 
-def external_rows(
-    source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray
-) -> np.ndarray:
-    """Row ranges of such a dataset, one after the other.
-
-    Returns
-    -------
-    numpy.ndarray
-        The stored bytes as uint8; of variable-length strings their texts as objects.
-    """
+def external_rows(source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Row ranges of such a dataset, concatenated: stored bytes as uint8, or strings as objects."""
     try:
         with h5py.File(source.url, "r") as file:
             dataset = file[layout.external]
             pieces = [
-                _read(dataset, layout, a, b)
-                for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
+                _read(dataset, layout, a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)
             ]
     except (OSError, KeyError) as exc:
         raise NWBReadError(f"{shown(source.url)}: {layout.external}: {exc}") from None

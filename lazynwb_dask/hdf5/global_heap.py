@@ -1,4 +1,4 @@
-"""Collections of the global heap, where variable-length values are stored.
+"""Collections of the global heap, which store variable-length values.
 
 See the HDF5 File Format Specification, version 3.0, section III.E "Disk Format: Level 1E - Global Heap".
 """
@@ -30,15 +30,9 @@ def collection_size(data: bytes | memoryview) -> int:
 
 
 def objects(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
-    """The objects of a whole collection.
+    """The starts and sizes in bytes of a collection's objects, by heap object index; start -1 for none.
 
-    This is the one loop over stored items in this package, since each object's size tells where the next
-    one begins.
-
-    Returns
-    -------
-    starts, sizes : numpy.ndarray of int64
-        In bytes, by the heap object index. A start of -1: there is no such object.
+    This loops over the objects, since each object's size tells where the next one begins.
     """
     end = len(data)
     numbers: list[int] = []

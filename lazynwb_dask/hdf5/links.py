@@ -28,13 +28,7 @@ _SPECIFICATIONS = ("/specifications", "/.specloc")  # of namespaces: they hold n
 
 
 class Refused(Exception):
-    """A link that is not followed.
-
-    Parameters
-    ----------
-    external : bool
-        Because it leads out of the file.
-    """
+    """A link that is not followed; `external`: because it leads out of the file."""
 
     def __init__(self, reason: str, external: bool = False) -> None:
         super().__init__(reason)
@@ -53,42 +47,39 @@ def components(path: str) -> list[str]:
 def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str] | None:
     """The object at an absolute path, and its path with soft links resolved; None if there is none.
 
-    Raises
-    ------
-    Refused
-        An external link, or too many soft links.
+    Raises Refused for an external link, and for too many soft links.
     """
     todo = components(path)
-    here, followed = root, 0
+    node, followed = root, 0
     walked: list[str] = []
     while todo:
         name = todo.pop(0)
         if name == "..":
-            here = root
+            node = root
             walked = walked[:-1]
             for component in walked:
-                here = h5o.open(here, component.encode())
+                node = h5o.open(node, component.encode())
             continue
-        if not isinstance(here, h5g.GroupID):
+        if not isinstance(node, h5g.GroupID):
             return None
         key = name.encode()
-        if not here.links.exists(key):
+        if not node.links.exists(key):
             return None
-        info = here.links.get_info(key)
+        info = node.links.get_info(key)
         if info.type == h5l.TYPE_SOFT:
             followed += 1
             if followed > MAX_LINKS:
                 raise Refused(f"more than {MAX_LINKS} soft links one after another")
-            target = here.links.get_val(key).decode("utf-8", "replace")
+            target = node.links.get_val(key).decode("utf-8", "replace")
             todo = components(target) + todo
             if target.startswith("/"):
-                here, walked = root, []
+                node, walked = root, []
         elif info.type == h5l.TYPE_HARD:
-            here = h5o.open(here, key)
+            node = h5o.open(node, key)
             walked.append(name)
         else:
             raise Refused(f"an external link; {REFUSED}", external=True)
-    return here, "/" + "/".join(walked)
+    return node, "/" + "/".join(walked)
 
 
 # ------------------------------------------------------------------------------------------- attributes
@@ -109,12 +100,7 @@ def attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> object:
 def small(dataset: h5d.DatasetID) -> np.ndarray:
     """The values of a dataset that is read while indexing, as a flat array of h5py's values.
 
-    Raises
-    ------
-    UnsupportedColumnError
-        Its data are in another file.
-    NWBReadError
-        It is too large.
+    Raises UnsupportedColumnError if its data are in another file, and NWBReadError if it is too large.
     """
     plist = dataset.get_create_plist()
     if plist.get_layout() == h5d.VIRTUAL or plist.get_external_count():
@@ -240,8 +226,7 @@ class NameObjects:
             level = [
                 (path, opened)
                 for path, child, group in below
-                if path not in _SPECIFICATIONS
-                and (opened := _opened_group(group, child)) is not None
+                if path not in _SPECIFICATIONS and (opened := _opened_group(group, child)) is not None
             ]
             if sparse.missing:
                 raise Miss("")

@@ -22,33 +22,17 @@ NEARBY_CHUNKS = 4096  # those of a column of up to so many, if the B-tree needs 
 
 @dataclass(frozen=True)
 class Locator:
-    """Finds where the bytes of one file's datasets lie.
-
-    Parameters
-    ----------
-    sparse : SparseFile
-    base : int
-        The base address of the superblock, which all addresses in the file count from.
-    standard_sizes : bool
-        Whether the superblock's sizes of offsets and of lengths are both 8 bytes.
-    list_all : bool
-        List all chunks, however many.
-    """
+    """Finds where the bytes of one file's datasets lie."""
 
     sparse: SparseFile
-    base: int
-    standard_sizes: bool
-    list_all: bool = False
+    base: int  # the superblock's base address, which all addresses count from
+    standard_sizes: bool  # whether offsets and lengths have 8 bytes
+    list_all: bool = False  # list all chunks, however many
 
     def array(self, dataset: Dataset) -> ArrayIndex:
-        """The index of a dataset.
+        """The index of a dataset. Raises UnsupportedColumnError for values that a table can't show.
 
-        Raises
-        ------
-        UnsupportedColumnError
-            It has no values that a table could show.
-        NWBReadError, FormatError
-            It is damaged.
+        Raises NWBReadError or FormatError for a damaged one.
         """
         if dataset.array is not None:
             return dataset.array
@@ -111,9 +95,7 @@ class Locator:
         if layout.chunk is None:
             nbytes = rows * layout.row_bytes
             if message.kind == "compact" and message.size < nbytes:
-                raise FormatError(
-                    f"compact data of {message.size} bytes where {nbytes} are declared"
-                )
+                raise FormatError(f"compact data of {message.size} bytes where {nbytes} are declared")
             return Extents(rows, np.array([message.address], "<u8"), np.array([nbytes], "<u8"))
         if layout.unlisted:
             return Extents(rows, nothing, nothing)
@@ -132,9 +114,7 @@ class Locator:
             return unlisted
         return tree.extents()
 
-    def _listed(
-        self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], count: int
-    ) -> Extents:
+    def _listed(self, dataset: Dataset, layout: Layout, shape: tuple[int, ...], count: int) -> Extents:
         """The chunks as libhdf5 lists them, for the chunk indexes of HDF5 1.10 and later."""
         assert layout.chunk is not None
         assert dataset.id is not None

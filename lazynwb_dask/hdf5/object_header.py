@@ -1,8 +1,6 @@
-"""Object headers: their messages, and the data layout message, of which h5py tells only a part.
+"""Object headers and their data layout message: the addresses of chunk B-trees and of compact data.
 
-The address of a chunk B-tree and that of compact data stand in that message. See the HDF5 File Format
-Specification, version 3.0, sections IV.A.1 "Data Object Header Prefix" and IV.A.2.i "The Data Layout
-Message".
+See the HDF5 File Format Specification, version 3.0, sections IV.A.1 and IV.A.2.i "The Data Layout Message".
 """
 
 from __future__ import annotations
@@ -26,38 +24,19 @@ class FormatError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DataLayout:
-    """A data layout message: only what h5py does not tell.
+    """What h5py does not say of a data layout message."""
 
-    Parameters
-    ----------
-    kind : {"compact", "contiguous", "chunked", "virtual"}
-        The layout class.
-    address : int
-        Absolute byte offset of the data, or of the version 1 B-tree of chunks.
-    size : int
-        Bytes of compact or contiguous data.
-    btree : bool
-        Whether chunks are indexed by a version 1 B-tree.
-    raw_edges : bool
-        Whether partial edge chunks are not filtered.
-    """
-
-    kind: str
-    address: int = UNDEFINED
-    size: int = 0
-    btree: bool = False
-    raw_edges: bool = False
+    kind: str  # "compact", "contiguous", "chunked" or "virtual"
+    address: int = UNDEFINED  # absolute, of the data or the version 1 B-tree of chunks
+    size: int = 0  # bytes of compact or contiguous data
+    btree: bool = False  # whether a version 1 B-tree indexes the chunks
+    raw_edges: bool = False  # whether partial edge chunks are not filtered
 
 
 class HeaderBlocks:
     """The blocks of an object header, each once, as (address, data); more may be added while iterating.
 
-    Raises
-    ------
-    FormatError
-        Blocks repeat, or are too many or too long.
-    Miss
-        A block is not present.
+    Raises FormatError for blocks that repeat, or are too many or too long, and Miss for an absent one.
     """
 
     def __init__(self, sparse: SparseFile, start: int, size: int) -> None:
@@ -82,15 +61,7 @@ class HeaderBlocks:
 
 
 def messages(sparse: SparseFile, address: int, base: int) -> Iterator[tuple[int, int, bytes]]:
-    """The messages of the object header at an address, those of continuation blocks included.
-
-    Yields
-    ------
-    type : int
-    address : int
-        Absolute byte offset of the message's data.
-    data : bytes
-    """
+    """The messages of an object header as (type, absolute byte offset of the data, data)."""
     prefix = sparse.peek(address, address + 16)
     if prefix[:4] == b"OHDR":
         yield from _messages_2(sparse, address, base)
@@ -101,9 +72,7 @@ def messages(sparse: SparseFile, address: int, base: int) -> Iterator[tuple[int,
         raise FormatError("no object header")
 
 
-def _messages_1(
-    sparse: SparseFile, at: int, size: int, base: int
-) -> Iterator[tuple[int, int, bytes]]:
+def _messages_1(sparse: SparseFile, at: int, size: int, base: int) -> Iterator[tuple[int, int, bytes]]:
     blocks = HeaderBlocks(sparse, at, size)
     for start, data in blocks:
         at = 0

@@ -1,10 +1,9 @@
 """h5py over a file of which only some blocks are present.
 
-h5py holds one lock per process, also while a Python file object waits for the network. So this file object
-never waits: it serves the blocks that are present, and records and raises `Miss` for all others. After a
-pass, all missing blocks are fetched at once, outside HDF5's lock, and the pass is repeated on a new
-`h5py.File`. The result of a pass is valid only if nothing was missing, since libhdf5 ignores some errors of
-file objects.
+h5py holds one lock per process, also while a Python file object waits for the network. So this one never
+waits: it records absent blocks and raises `Miss`. They are fetched at once, outside the lock, and the pass
+is repeated on a new `h5py.File`. Its result is valid only if nothing was missing, since libhdf5 ignores
+some errors of file objects.
 """
 
 from __future__ import annotations
@@ -35,19 +34,9 @@ class Miss(OSError):
 
 
 class SparseFile(io.RawIOBase):
-    """The file object that h5py reads: blocks by number, without any input or output.
+    """The file object that h5py reads: blocks of `block` bytes by number, without any I/O.
 
-    Parameters
-    ----------
-    size : int
-        Of the file, in bytes.
-    block : int
-        Of a block, in bytes.
-
-    Attributes
-    ----------
-    parsed : dict
-        What a pass has parsed without libhdf5, for the next pass.
+    `parsed` keeps for the next pass what a pass has parsed without libhdf5.
     """
 
     metadata_only = False
@@ -76,17 +65,17 @@ class SparseFile(io.RawIOBase):
         return bool(self._missing)
 
     @property
-    def here(self) -> Mapping[int, bytes]:
+    def present(self) -> Mapping[int, bytes]:
         """The blocks that are present, by number."""
         return self._blocks
 
     @property
-    def held(self) -> int:
+    def present_bytes(self) -> int:
         """The bytes that are present, in whole blocks."""
         return len(self._blocks) * self.block
 
     @property
-    def wanted(self) -> int:
+    def missing_bytes(self) -> int:
         """The bytes that are missing, in whole blocks."""
         return len(self._missing) * self.block
 
@@ -183,11 +172,7 @@ class Job(Protocol[R_co]):
     """What is to be read of a file's metadata."""
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> R_co:
-        """One pass over the file.
-
-        It should go on past objects that miss a block, so that one wave of requests fetches what all of
-        them need.
-        """
+        """One pass. It goes on past objects that miss a block, so that one wave of requests fetches all."""
 
 
 # h5py runs one thread at a time. To wait for a whole pass is cheaper than to contend for each call
@@ -197,10 +182,7 @@ _lock = Lock()
 def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
     """One pass. Its result is valid only if nothing is missing afterwards.
 
-    Raises
-    ------
-    NWBReadError
-        Nothing is missing, and the file can't be read, isn't HDF5, or is damaged.
+    Raises NWBReadError if nothing is missing, and the file can't be read, isn't HDF5, or is damaged.
     """
     try:
         with _lock, h5py.File(sparse, "r") as file:

@@ -1,1 +1,1 @@
-"""Helper processes in which libhdf5 reads metadata of files that nobody vouches for."""
+"""Helper processes in which libhdf5 reads the metadata of untrusted files."""

@@ -1,16 +1,14 @@
 """Passes over a file's metadata in helper processes.
 
-libhdf5 was not made for malicious files: damaged metadata can make it loop, take gigabytes, or crash, and it
-can't be interrupted within a process. With the setting `lazynwb-dask.isolate`, each pass over a file (see
-`lazynwb_dask.hdf5.sparse_file`) is made by a helper with a limit on its memory and a deadline. A helper that
+libhdf5 was not made for malicious files: damaged metadata can make it loop, take gigabytes, or crash, and
+it can't be interrupted within a process. With the setting `lazynwb-dask.isolate`, each pass over a file
+(see `lazynwb_dask.hdf5.sparse_file`) is made by a helper with a memory limit and a deadline. A helper that
 exceeds the deadline is killed and replaced, and the file counts as unreadable.
 
-A helper has no secrets and does no input or output of its own. It gets the blocks of the file that are
-present, and responds with the result, an error, or the blocks that are missing, which its parent fetches. It
-keeps nothing from one pass to the next, so that a few helpers serve many files that wait for bytes.
-
-Messages are JSON and raw bytes, never pickles. A response is trusted no more than the file that was read:
-every address and size in it is checked again (see `wire`).
+A helper has no secrets and does no input or output of its own. It gets the blocks that are present, and
+responds with the result, an error, or the missing blocks, which its parent fetches. It keeps nothing
+between passes, so a few helpers serve many files. Messages are JSON and raw bytes, never pickles. A
+response is trusted no more than the file: every address and size in it is checked again (see `wire`).
 """
 
 from __future__ import annotations
@@ -81,9 +79,7 @@ class Attempts:
                 f"answer ({type(exc).__name__})"
             ) from None
 
-    def _exchange(
-        self, request: dict[str, Any], sparse: SparseFile
-    ) -> tuple[dict[str, Any], memoryview]:
+    def _exchange(self, request: dict[str, Any], sparse: SparseFile) -> tuple[dict[str, Any], memoryview]:
         helper = _pool.take(self._settings.isolate_memory)
         begun = time.monotonic()
         try:
@@ -157,20 +153,10 @@ class _Helper:
     def request(
         self, request: dict[str, Any], runs: list[tuple[int, list[bytes]]], seconds: float
     ) -> tuple[dict[str, Any], memoryview]:
-        """The response to one request.
+        """The response to one request. After `seconds` the helper is killed.
 
-        Parameters
-        ----------
-        request : dict
-        runs : list of (int, list of bytes)
-            The blocks that are present: the position of each run, and its blocks.
-        seconds : float
-            After which the helper is killed.
-
-        Raises
-        ------
-        _HelperEnded
-            The helper has crashed, or was killed.
+        `runs` are the blocks that are present: the position of each run, and its blocks. Raises
+        _HelperEnded if the helper has crashed, or was killed.
         """
         spans = [(start, sum(map(len, blocks))) for start, blocks in runs]
         parts = [block for _, blocks in runs for block in blocks]
@@ -206,7 +192,6 @@ class _Helper:
             self._process.kill()
 
     def end(self) -> None:
-        """Kill the process."""
         self.alive = False
         self._process.kill()
         self.forget()
@@ -269,7 +254,6 @@ class _Pool:
         self._places.release()
 
     def end(self) -> None:
-        """Kill all helpers."""
         with self._lock:
             helpers, self._idle, self._all = self._all, [], set()
         for helper in helpers:

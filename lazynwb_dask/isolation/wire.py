@@ -1,8 +1,8 @@
 """Messages between a process and its helpers: JSON and raw bytes.
 
-A message is the lengths of its JSON text and of its payload, the text, and the payload. Pipes are not
-buffered: a process that is forked meanwhile would send a buffer's content once more. Results are checked as
-a file is: see `unpack_result`.
+A message is the lengths of its JSON text and of its payload, the text, and the payload. Pipes are
+unbuffered: a process forked meanwhile would send a buffer's content again. Results are checked, see
+`unpack_result`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,9 @@ MAX_PAYLOAD = 1 << 30
 JOBS: dict[str, type] = {
     job.__name__: job
     for job in (
-        IndexTable,
-        ListChunks,
-        ListObjects,
-        ListSeries,
-        ListTables,
-        NameObjects,
-        ReadSession,
+        IndexTable, ListChunks, ListObjects, ListSeries, ListTables, NameObjects, ReadSession,
     )
-}
+}  # fmt: skip
 _HEAD = struct.Struct("<QQ")
 
 
@@ -55,15 +49,7 @@ def send(pipe: RawIOBase, message: dict[str, Any], parts: Sequence[bytes | memor
 
 
 def receive(pipe: RawIOBase) -> tuple[dict[str, Any], memoryview]:
-    """Read one message.
-
-    Raises
-    ------
-    EOFError
-        The pipe was closed.
-    WireError
-        The message is too long, or no JSON object.
-    """
+    """Read one message. EOFError if the pipe was closed, WireError if it is too long or no JSON object."""
     size, more = _HEAD.unpack(_exactly(pipe, _HEAD.size))
     if size > MAX_TEXT or more > MAX_PAYLOAD:
         raise WireError("too long")
@@ -98,7 +84,7 @@ def unpack_job(packed: list[Any]) -> Job[Any]:
 
 # --------------------------------------------------------------------------------------------- results
 def pack_result(result: Any) -> tuple[list[Any], list[bytes]]:
-    """The result of a job as JSON and raw bytes.
+    """A job's result as JSON and raw bytes.
 
     It is a table's index, a `JSONValue`, a mapping of addresses to paths, a list of paths, or None.
     """
@@ -115,10 +101,8 @@ def pack_result(result: Any) -> tuple[list[Any], list[bytes]]:
 def unpack_result(packed: list[Any], payload: memoryview, size: int) -> Any:
     """The result of a job on a file of `size` bytes.
 
-    Raises
-    ------
-    WireError, KeyError, TypeError, ValueError, OverflowError, NWBReadError
-        It is no result, or one that no such file can have.
+    WireError, KeyError, TypeError, ValueError, OverflowError or NWBReadError if it isn't one, or not of
+    such a file.
     """
     kind, data = packed
     if kind == "table":

@@ -1,11 +1,9 @@
-"""LINDI files: JSON that describes, in the manner of Zarr, what an HDF5 file holds and where its chunks lie.
+"""LINDI files: JSON that describes, as Zarr does, what an HDF5 file holds and where its chunks lie.
 
-Small datasets are inlined in the JSON. Others are byte ranges of the HDF5 file, and datasets of very many
-chunks are links to it (external array links). Groups, attributes, types and shapes are written to an HDF5
-file image in memory, so that every job that reads HDF5 files reads LINDI files too. `Lindi.array` tells where
-values lie.
-
-A LINDI file names other files. A remote one may not name local ones, unless the user allows it.
+Small datasets are in the JSON, others are byte ranges of the HDF5 file, those of very many chunks are links
+to it (external array links). Groups, attributes, types and shapes are written to an HDF5 file image in
+memory, so that jobs on HDF5 files run on LINDI files too. A remote LINDI file may not name local files,
+unless the user allows it.
 """
 
 from __future__ import annotations
@@ -51,10 +49,7 @@ _values = Cache[np.ndarray]("LINDI values")
 def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     """A LINDI file with its size and version, and its parsed content.
 
-    Raises
-    ------
-    NWBReadError
-        It can't be read, or is no LINDI file.
+    Raises NWBReadError if it can't be read, or is no LINDI file.
     """
     cached = _contents.get(_key(source)) if source.etag is not None else None
     if cached is not None:
@@ -63,9 +58,7 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     source, head = open_source(source, FIRST, access)
     assert source.size is not None
     if source.size > MAX_FILE:
-        raise NWBReadError(
-            f"{shown(source.url)}: a LINDI file of {source.size} bytes; the limit is {MAX_FILE}"
-        )
+        raise NWBReadError(f"{shown(source.url)}: a LINDI file of {source.size} bytes; the limit is {MAX_FILE}")
     text = bytearray(head) + bytearray(source.size - len(head))
 
     def sink(data: memoryview) -> None:
@@ -87,19 +80,8 @@ def _key(source: Source) -> tuple[str, int | None, str | None]:
 class Lindi:
     """Runs jobs on a LINDI file, as `metadata.hdf5_file.HDF5File` does on an HDF5 file.
 
-    Parameters
-    ----------
-    source : Source
-    access : FileAccess
-    allow_external_links : bool
-        Let a remote file name local ones.
-    open_part : callable
-        Opens an HDF5 file to run jobs on.
-
-    Attributes
-    ----------
-    source : Source
-        With size and version, and with the files that it refers to.
+    With `allow_external_links`, a remote file may name local ones. `open_part` opens an HDF5 file for jobs.
+    The attribute `source` has its size and version, and the files that it refers to.
     """
 
     def __init__(
@@ -115,9 +97,7 @@ class Lindi:
         self.access, self.allow = access, allow_external_links
         urls = self.contents.urls
         if len(urls) > MAX_PARTS:
-            raise NWBReadError(
-                f"{self.name}: it refers to {len(urls)} files; the limit is {MAX_PARTS}"
-            )
+            raise NWBReadError(f"{self.name}: it refers to {len(urls)} files; the limit is {MAX_PARTS}")
         self._refused: dict[str, str] = {}
         parts = []
         self._begins: dict[str, tuple[int, int]] = {}
@@ -166,10 +146,7 @@ class Lindi:
             what = "a local file" if local else "a store that such files don't name"
             self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
             return None
-        if (
-            self.access.options.exposes_secrets(url)
-            and urlsplit(url).netloc != urlsplit(here).netloc
-        ):
+        if self.access.options.exposes_secrets(url) and urlsplit(url).netloc != urlsplit(here).netloc:
             raise NWBReadError(
                 f"{self.name}: it names {shown(url)}, to which the secrets in storage_options would "
                 "be sent; give them by the beginning of the URL that they are meant for, as in "
@@ -185,10 +162,7 @@ class Lindi:
     def array(self, path: str) -> ArrayIndex:
         """Where the values of a dataset lie, by its path without links.
 
-        Raises
-        ------
-        UnsupportedColumnError
-            They can't be read.
+        Raises UnsupportedColumnError if they can't be read.
         """
         found = self._links.get(path)
         if isinstance(found, UnsupportedColumnError):
@@ -227,9 +201,7 @@ class Lindi:
         for i, (url, offset, size) in self.contents.ranges(path, array):
             begin, number = self._begin(url)
             if offset + size > (self.source.parts[number].size or 0):
-                raise NWBReadError(
-                    f"truncated or damaged: it refers beyond the end of {shown(url)}"
-                )
+                raise NWBReadError(f"truncated or damaged: it refers beyond the end of {shown(url)}")
             offsets[i], sizes[i] = begin + offset, size
         found = Extents(rows, offsets, sizes)
         index = _contiguous(layout, found)
@@ -316,19 +288,9 @@ Rows = tuple[Layout, np.ndarray, np.ndarray]
 
 
 def inlined_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
-    """Row ranges of datasets whose values are in the JSON.
+    """The row ranges (starts, stops) of datasets with values in the JSON, an array for each dataset.
 
-    Parameters
-    ----------
-    source : Source
-    wanted : sequence of (Layout, numpy.ndarray, numpy.ndarray)
-        Of each dataset the starts and stops of the ranges.
-    access : FileAccess
-
-    Returns
-    -------
-    list of numpy.ndarray
-        Of each dataset the ranges one after the other: stored bytes as uint8, or texts as objects.
+    Each holds the ranges one after the other: stored bytes as uint8, or texts as objects.
     """
     source, contents = load(source, access)
     found = []

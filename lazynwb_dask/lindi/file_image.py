@@ -1,7 +1,7 @@
-"""The groups, attributes, types and shapes that a LINDI file describes, as an HDF5 file image in memory.
+"""The groups, attributes, types and shapes of a LINDI file, as an HDF5 file image in memory.
 
-It holds only values that are read while indexing: those of small datasets outside of tables, and those that
-attributes refer to. All other datasets have external storage, so that their data are never read from it.
+It holds only values that are read while indexing: small datasets outside of tables, and those that
+attributes refer to. Others have external storage, so that their data are never read from it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,7 @@ _TEXT = h5py.string_dtype()
 
 
 def file_image(contents: Contents, paths: Iterable[str] | None) -> bytes:
-    """The bytes of the HDF5 file.
-
-    Parameters
-    ----------
-    contents : Contents
-    paths : iterable of str or None
-        Only these objects, and what they refer to; None: all.
-    """
+    """The bytes of the HDF5 file: only the objects at `paths` and what they refer to; None for all."""
     chosen = set(contents.objects) if paths is None else _needed(contents, paths)
     with h5py.File("image", "w", driver="core", backing_store=False, libver="latest") as file:
         _Writer(contents, file, chosen).write()
@@ -141,13 +134,7 @@ class _Writer:
         return self.contents.values(path)
 
     def _attributes(self, path: str) -> list[tuple[str, str, str]]:
-        """Write an object's attributes, except references.
-
-        Returns
-        -------
-        list of (str, str, str)
-            Of each reference the object, the name of the attribute, and the target.
-        """
+        """Write an object's attributes, and return the references as (object, attribute's name, target)."""
         found = []
         here = self.made.get(path)
         for name, value in self.contents.attributes(path).items() if here is not None else ():

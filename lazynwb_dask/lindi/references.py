@@ -1,6 +1,6 @@
 """The JSON of a LINDI file: its objects, their attributes, and the references to their chunks.
 
-Keys are those of a Zarr store. Values are JSON, text, or a byte range ``[url, offset, length]``. Nothing in it
+Keys are those of a Zarr store. Values are JSON, text, or a byte range ``[url, offset, length]``. Nothing
 is evaluated: a template is a name that stands for the beginning of a URL.
 """
 
@@ -26,11 +26,8 @@ MAX_OBJECTS = 100_000
 MAX_DEPTH = 32
 MAX_LINKS = 32
 SOFT_LINK, EXTERNAL, FIELDS, SCALAR = (
-    "_SOFT_LINK",
-    "_EXTERNAL_ARRAY_LINK",
-    "_COMPOUND_DTYPE",
-    "_SCALAR",
-)
+    "_SOFT_LINK", "_EXTERNAL_ARRAY_LINK", "_COMPOUND_DTYPE", "_SCALAR",
+)  # fmt: skip
 _TEMPLATE = re.compile(r"\{\{ *(\w+) *\}\}")
 _BASE64 = "base64:"
 _LEFT_OUT = "specifications"  # schemas, which no table needs
@@ -38,15 +35,7 @@ _LEFT_OUT = "specifications"  # schemas, which no table needs
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """A LINDI file's content.
-
-    Parameters
-    ----------
-    name : str
-        The file, for messages.
-    refs : dict
-    templates : dict
-    """
+    """A LINDI file's content. `name` is the file, for messages."""
 
     name: str
     refs: Mapping[str, Any]
@@ -214,13 +203,7 @@ class Contents:
 
 
 def parse(text: bytes, name: str) -> Contents:
-    """The content of a LINDI file.
-
-    Raises
-    ------
-    NWBReadError
-        It is none.
-    """
+    """The content of a LINDI file. Raises NWBReadError for other JSON."""
     try:
         content = json.loads(text)
         refs, templates = content["refs"], content.get("templates") or {}

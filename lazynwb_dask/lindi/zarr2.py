@@ -1,4 +1,4 @@
-"""Arrays as Zarr version 2 describes them in JSON: how they are stored, and values that are inlined.
+"""Arrays as Zarr version 2 describes them in JSON: how they are stored, and values in the JSON.
 
 Types, shapes and sizes are checked before memory is allocated. Objects are decoded from JSON only; pickled
 ones are refused.
@@ -31,12 +31,8 @@ MAX_DIMENSIONS = 32
 _DTYPE = re.compile(r"[<>|=][biufcSU]\d{1,9}|\|O")
 _NAME = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|bool")
 _CODECS = {
-    "shuffle": SHUFFLE,
-    "zlib": DEFLATE,
-    "fletcher32": FLETCHER32,
-    "zstd": ZSTD,
-    "blosc": BLOSC,
-}
+    "shuffle": SHUFFLE, "zlib": DEFLATE, "fletcher32": FLETCHER32, "zstd": ZSTD, "blosc": BLOSC,
+}  # fmt: skip
 _JSON = ("json2", "json")
 REFERENCE = "<REFERENCE>"
 _TARGET = pa.struct([("_REFERENCE", pa.struct([("path", pa.string())]))])
@@ -46,29 +42,15 @@ Fields = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Array:
-    """A checked ``.zarray``.
-
-    Parameters
-    ----------
-    shape, chunks : tuple of int
-    dtype : str
-        ``|O`` for objects.
-    fill : Any
-    codecs : tuple of dict
-        In the order in which they were applied when writing.
-    separator : str
-        Between the numbers in a chunk's name.
-    fields : tuple of (str, str), optional
-        Of objects that are compounds, names and types.
-    """
+    """A checked ``.zarray``."""
 
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
-    dtype: str
+    dtype: str  # ``|O`` for objects
     fill: Any
-    codecs: tuple[Mapping[str, Any], ...]
-    separator: str
-    fields: Fields | None = None
+    codecs: tuple[Mapping[str, Any], ...]  # in the order of writing
+    separator: str  # between the numbers in a chunk's name
+    fields: Fields | None = None  # of compounds: names and types
 
     @property
     def count(self) -> int:
@@ -89,13 +71,7 @@ class Array:
 
 
 def array_of(meta: Any, fields: Any = None) -> Array:
-    """The array that a ``.zarray`` describes.
-
-    Raises
-    ------
-    UnsupportedColumnError
-        It describes none, or one that isn't supported.
-    """
+    """The array that a ``.zarray`` describes. Raises UnsupportedColumnError if it isn't supported."""
     try:
         shape, chunks = _whole(meta["shape"]), _whole(meta["chunks"])
         dtype, order = meta["dtype"], meta.get("order", "C")
@@ -157,13 +133,7 @@ def layout_of(array: Array) -> Layout:
         raise UnsupportedColumnError("a Zarr array without dimensions")
     element = element_of(array.dtype)
     fill = b"" if array.fill is None else _filled(array).tobytes()
-    return Layout(
-        element,
-        array.shape[1:],
-        array.chunks,
-        filters_of(array),
-        fill if any(fill) else b"",
-    )
+    return Layout(element, array.shape[1:], array.chunks, filters_of(array), fill if any(fill) else b"")
 
 
 def _filled(array: Array) -> np.ndarray:
@@ -180,13 +150,7 @@ def _filled(array: Array) -> np.ndarray:
 
 
 def filters_of(array: Array) -> tuple[Filter, ...]:
-    """The codecs as filters of HDF5; of objects those after JSON.
-
-    Raises
-    ------
-    UnsupportedColumnError
-        One of them is unknown.
-    """
+    """The codecs as HDF5 filters, of objects those after JSON. Raises UnsupportedColumnError if unknown."""
     codecs = array.codecs
     if array.is_object:
         first = codecs[0]["id"] if codecs else "nothing"
@@ -206,19 +170,11 @@ def _filter(codec: Mapping[str, Any]) -> Filter:
 
 # ----------------------------------------------------------------------------------------------- values
 def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) -> np.ndarray:
-    """All values of an array whose chunks are inlined.
+    """All values of an array in the JSON.
 
-    Parameters
-    ----------
-    array : Array
-    chunk : callable
-        Gives a chunk by its place in the grid; None if it was never written.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of the array's shape: numbers, booleans or bytes as stored, structured for compounds, texts as
-        objects, references as the paths of their targets.
+    `chunk` gives a chunk's bytes by its place in the grid; None if it was never written. The result has the
+    array's shape: numbers, booleans or bytes as stored, structured for compounds, texts as objects,
+    references as the paths of their targets.
     """
     texts = array.is_object or array.dtype[1] == "U"
     if texts and array.count > MAX_TEXTS:

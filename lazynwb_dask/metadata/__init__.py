@@ -1,1 +1,1 @@
-"""What may be asked of a file, and the formats that files have: the one door to these."""
+"""Queries of a file's metadata, whatever its format."""

@@ -1,4 +1,4 @@
-"""The formats that files have: each plugs in here, and no other room asks which one a file is."""
+"""The file formats. No other package depends on a file's format."""
 
 from __future__ import annotations
 
@@ -23,46 +23,23 @@ Rows = tuple[Layout, np.ndarray, np.ndarray]
 
 
 class OpenedFile(Protocol):
-    """A file of which jobs can be asked, one after the other.
+    """A file that runs jobs, one after the other."""
 
-    Attributes
-    ----------
-    source : Source
-        With the size and the validator that the first response gave.
-    """
-
-    source: Source
+    source: Source  # with size and validator from the first response
 
     def run(self, job: Job[R]) -> R:
-        """The result of a job.
-
-        Raises
-        ------
-        NWBReadError
-            When the file can't be read, is of another format, or is damaged.
-        """
+        """Run a job. Raises NWBReadError if the file can't be read, is of another format, or is damaged."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How files of one format are read.
+    """How files of one format are read. `open` takes a source, the access and `allow_external_links`;
+    `read_rows` reads values that aren't byte ranges of the file."""
 
-    Attributes
-    ----------
-    recognizes : callable
-        Whether a source is of the format.
-    open : callable
-        Opens a source: ``open(source, access, allow_external_links)``.
-    read_rows : callable
-        Reads values that are no byte ranges of the file: ``read_rows(source, wanted, access)``.
-    is_index : bool
-        Whether a file is but an index of what lies elsewhere: then its own index need not be kept.
-    """
-
-    recognizes: Callable[[Source], bool]
+    recognizes: Callable[[Source], bool]  # whether a source has the format
     open: Callable[[Source, FileAccess, bool], OpenedFile]
     read_rows: Callable[[Source, Sequence[Rows], FileAccess], list[np.ndarray]]
-    is_index: bool = False
+    is_index: bool = False  # whether files are indexes of others and need no cached index
 
 
 def _open_lindi(source: Source, access: FileAccess, allow_external_links: bool) -> Any:
@@ -79,5 +56,5 @@ FORMATS = (LINDI, HDF5)
 
 
 def format_of(source: Source) -> Format:
-    """The format of a source: the first that recognizes it."""
+    """The first format that recognizes the source."""
     return next(one for one in FORMATS if one.recognizes(source))

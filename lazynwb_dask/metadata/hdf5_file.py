@@ -1,8 +1,5 @@
-"""An HDF5 file's metadata, read by libhdf5 in this process or in a helper.
-
-What is asked of a file is a `Job`. It runs over the blocks of the file that are here; those that were missing
-are fetched, all at once, and it runs again.
-"""
+"""An HDF5 file's metadata, read by libhdf5 in this process or in a helper process. A `Job` runs on the
+blocks that were fetched. If it needs others, these are fetched together, and it runs again."""
 
 from __future__ import annotations
 
@@ -10,15 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.sparse_file import (
-    HEAD,
-    MAX_METADATA,
-    MAX_WAVES,
-    WHOLE,
-    Job,
-    SparseFile,
-    attempt,
-)
+from lazynwb_dask.hdf5.sparse_file import HEAD, MAX_METADATA, MAX_WAVES, WHOLE, Job, SparseFile, attempt
 from lazynwb_dask.isolation.helpers import Attempts
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage import block_cache, fetch, open_source
@@ -29,7 +18,7 @@ R = TypeVar("R")
 
 
 class HDF5File:
-    """An HDF5 file of which jobs can be asked. See `OpenedFile`."""
+    """An HDF5 file that runs jobs. See `OpenedFile`."""
 
     def __init__(self, source: Source, access: FileAccess) -> None:
         self.source, head = open_source(source, HEAD, access)
@@ -41,25 +30,25 @@ class HDF5File:
         self.sparse.put(0, head)
         if size <= WHOLE and self.sparse.need(len(head), size):
             self._fetch()
-        # the tail of a large file goes along with the first wave
+        # the tail of a large file is fetched in the first wave
         self._tail = size - HEAD if size > WHOLE else None
         self._attempt: Callable[[SparseFile, str, Job[Any]], Any] = attempt
         if isinstance(access.settings, IsolatedSettings):
             self._attempt = Attempts(access.settings)
 
     def run(self, job: Job[R]) -> R:
-        """The result of a job. See `OpenedFile.run`."""
+        """Run a job. See `OpenedFile.run`."""
         sparse = self.sparse
         for _ in range(MAX_WAVES):
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
                 if sparse.size > WHOLE:
-                    block_cache.keep(self.source, sparse.block, sparse.here)
+                    block_cache.keep(self.source, sparse.block, sparse.present)
                 return result
             if self._tail is not None:
                 sparse.need(self._tail, sparse.size)
                 self._tail = None
-            if sparse.held + sparse.wanted > MAX_METADATA:
+            if sparse.present_bytes + sparse.missing_bytes > MAX_METADATA:
                 break
             self._fetch()
         raise NWBReadError(

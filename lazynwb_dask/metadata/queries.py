@@ -1,4 +1,4 @@
-"""What may be asked of one file, whatever its format: one function for each question."""
+"""Queries of one file's metadata, for all formats."""
 
 from __future__ import annotations
 
@@ -20,34 +20,24 @@ from lazynwb_dask.storage.access import FileAccess
 
 
 def open_file(source: Source, access: FileAccess, allow_external_links: bool = False) -> OpenedFile:
-    """A file of which several things are asked.
-
-    Raises
-    ------
-    NWBReadError
-        When it can't be read.
-    """
+    """The opened file, for several queries. Raises NWBReadError if it can't be read."""
     return format_of(source).open(source, access, allow_external_links)
 
 
 def is_index(source: Source) -> bool:
-    """Whether a file is but an index of what lies elsewhere."""
+    """Whether the file is only an index of data stored elsewhere."""
     return format_of(source).is_index
 
 
 def read_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
-    """Row ranges of datasets whose values are no byte ranges of the file: stored bytes, or texts as objects."""
+    """Row ranges of datasets whose values aren't byte ranges of the file, as stored bytes or text
+    objects."""
     return format_of(source).read_rows(source, wanted, access)
 
 
 def index_file(source: Source, request: TableRequest, access: FileAccess) -> FileIndex:
-    """The index of the table that is asked for, of one file.
-
-    Raises
-    ------
-    NWBReadError
-        When the file can't be read or isn't an NWB 2 file.
-    """
+    """The index of the requested table. Raises NWBReadError if the file can't be read or isn't an NWB 2
+    file."""
     links = request.allow_external_links
     file = open_file(source, access, links)
     names = request.table_names
@@ -59,55 +49,36 @@ def index_file(source: Source, request: TableRequest, access: FileAccess) -> Fil
 
 
 def list_chunks(source: Source, path: str, access: FileAccess) -> Extents:
-    """Where the chunks of a dataset lie that were left unlisted when the file was indexed."""
+    """The chunk positions of a dataset whose chunks were not listed when the file was indexed."""
     found = open_file(source, access).run(ListChunks(path))
     return found.columns[path].arrays[0].extents
 
 
 def list_tables(source: Source, access: FileAccess) -> list[str]:
-    """The paths of all tables of a file."""
+    """The paths of all tables."""
     return open_file(source, access).run(ListTables())
 
 
 def names_of(source: Source, addresses: set[int], access: FileAccess) -> dict[int, str]:
-    """The paths of the objects whose headers are at addresses; those that no link reaches are left out.
-
-    Of several hard links the one nearest the root counts, then the first. Groups are read level by level,
-    only as deep as it takes.
-    """
+    """The paths of the objects with the given header addresses, without those that no link reaches. Of
+    several hard links the one nearest the root counts, then the first. Groups are read level by level, only
+    as deep as needed."""
     return open_file(source, access).run(NameObjects(tuple(addresses)))
 
 
 def read_session(source: Source, access: FileAccess) -> Session:
-    """The session and subject fields of one file.
-
-    Raises
-    ------
-    NWBReadError
-        When the file can't be read or isn't an NWB 2 file.
-    """
+    """Session and subject fields. Raises NWBReadError if the file can't be read or isn't an NWB 2 file."""
     file = open_file(source, access)
     return Session(file.source, file.run(ReadSession()).value)
 
 
 def list_objects(source: Source, access: FileAccess) -> tuple[Source, list[dict[str, Any]]]:
-    """What a file holds, in the order of the paths.
-
-    Returns
-    -------
-    Source
-    list of dict
-        For each object its ``path``, ``kind`` and ``neurodata_type``, and what else there is to say.
-
-    Raises
-    ------
-    NWBReadError
-        When the file can't be read or isn't an NWB 2 file.
-    """
+    """The source, and for each object, sorted by path, a dict with ``path``, ``kind``, ``neurodata_type``
+    and more. Raises NWBReadError if the file can't be read or isn't an NWB 2 file."""
     file = open_file(source, access)
     return file.source, file.run(ListObjects()).value
 
 
 def list_series(source: Source, access: FileAccess) -> list[str]:
-    """The paths of all TimeSeries of a file."""
+    """The paths of all TimeSeries."""
     return open_file(source, access).run(ListSeries())

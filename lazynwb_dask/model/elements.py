@@ -1,4 +1,4 @@
-"""Element types: what one value of a dataset is, and how its bytes are to be understood.
+"""Element types: what one value of a dataset is, and what its bytes mean.
 
 An element type is a nested tuple, so that it is hashable and can be written as JSON:
 

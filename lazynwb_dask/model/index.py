@@ -1,10 +1,8 @@
-"""The data model: what a file holds and where its bytes lie.
+"""The data model: what a file holds and where its bytes lie. Labels of enumerations are the only values.
 
-`FileIndex > TableIndex > ColumnIndex > ArrayIndex > chunks`. All classes are frozen. None depends on the
-library of a file format or on a filesystem. They hold no values, except those without which others can't be
-understood (the labels of an enumeration). What many datasets have in common is their `Layout`: a hashable
-object that is stored once, however many files share it. What differs between files are the `Extents`, a few
-integers.
+`FileIndex > TableIndex > ColumnIndex > ArrayIndex > chunks`. All classes are frozen, and none depends on a
+format's library or a filesystem. What many datasets share is their `Layout`, hashable and stored once. Each
+file has its own `Extents`, a few integers.
 """
 
 from __future__ import annotations
@@ -24,84 +22,37 @@ UNDEFINED = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One filter of a dataset's pipeline, as in HDF5's filter pipeline message.
+    """One filter of a dataset's pipeline, as in HDF5's filter pipeline message."""
 
-    Parameters
-    ----------
-    id : int
-        The filter identification value.
-    values : tuple of int
-        The client data.
-    name : str
-    """
-
-    id: int
-    values: tuple[int, ...] = ()
+    id: int  # the filter identification value
+    values: tuple[int, ...] = ()  # the client data
     name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which of a dataset's values are shown, and in which unit.
+    """Which of a dataset's values are shown, and in which unit."""
 
-    Parameters
-    ----------
-    channel : int or None
-        Only this position of the second dimension.
-    factors : tuple of float
-        The values are multiplied by these, as float64: one for all channels, or one for each. Empty: the
-        stored values are shown.
-    offset : float
-        Added after the multiplication.
-    """
-
-    channel: int | None = None
-    factors: tuple[float, ...] = ()
-    offset: float = 0.0
+    channel: int | None = None  # only this position of the second dimension
+    factors: tuple[float, ...] = ()  # float64, for all channels or for each; empty: as stored
+    offset: float = 0.0  # added after the multiplication
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a dataset is stored, as far as many datasets share it.
+    """How a dataset is stored, as far as many datasets share it."""
 
-    Parameters
-    ----------
-    element : tuple
-        The element type, see `lazynwb_dask.model.elements`.
-    item : tuple of int
-        The shape of one row: the dataset's shape without its first dimension.
-    chunk : tuple of int or None
-        The shape of a chunk; None for contiguous and compact storage.
-    filters : tuple of Filter
-        In the order in which they were applied when writing.
-    fill : bytes
-        The fill value of one element as stored; empty for zeros.
-    raw_edges : bool
-        Partial edge chunks are not filtered (a flag of the data layout message, version 4).
-    user_block : int
-        The base address: bytes before the superblock, from which all addresses count.
-    external : str
-        The dataset's path, where its data are no byte ranges of this file, but in another file that
-        libhdf5 is to read, or in the JSON of a LINDI file.
-    rising : bool
-        Values are expected in ascending order: timestamps.
-    view : View or None
-        Values are shown otherwise than they are stored.
-    unlisted : str
-        The dataset's path, where libhdf5 is to list its chunks when they are read.
-    """
-
-    element: ElementType
-    item: tuple[int, ...] = ()
-    chunk: tuple[int, ...] | None = None
-    filters: tuple[Filter, ...] = ()
-    fill: bytes = b""
-    raw_edges: bool = False
-    user_block: int = 0
-    external: str = ""
-    rising: bool = False
-    view: View | None = None
-    unlisted: str = ""
+    element: ElementType  # see `lazynwb_dask.model.elements`
+    item: tuple[int, ...] = ()  # shape of a row: the dataset's without its first dimension
+    chunk: tuple[int, ...] | None = None  # shape; None for contiguous and compact storage
+    filters: tuple[Filter, ...] = ()  # in the order in which they were applied when writing
+    fill: bytes = b""  # the fill value of one element as stored; empty for zeros
+    raw_edges: bool = False  # partial edge chunks are not filtered (data layout message version 4)
+    user_block: int = 0  # base address, before the superblock: all addresses count from it
+    external: str = ""  # dataset's path, if libhdf5 reads it in another file, or LINDI JSON has it
+    rising: bool = False  # values are expected in ascending order: timestamps
+    view: View | None = None  # None: values are shown as they are stored
+    unlisted: str = ""  # dataset's path, if libhdf5 is to list its chunks when they are read
 
     @property
     def computed(self) -> bool:
@@ -134,33 +85,16 @@ class Layout:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Extents:
-    """Where one dataset's chunks lie, in the order of the chunk grid (C order).
+    """Where one dataset's chunks lie, in the order of the chunk grid (C order)."""
 
-    Parameters
-    ----------
-    rows : int
-        The length of the first dimension.
-    offsets : numpy.ndarray of uint64
-        Byte offset of each chunk in the file; `UNDEFINED` for a chunk that was never written.
-    sizes : numpy.ndarray of uint64
-        Stored bytes of each chunk.
-    masks : numpy.ndarray of uint32 or None
-        The filter mask of each chunk. Bit i set: filter i was skipped. None: no bits anywhere.
-    root : int
-        Where `offsets` is empty: the byte offset of the version 1 B-tree that lists the chunks.
-    """
-
-    rows: int
-    offsets: np.ndarray
-    sizes: np.ndarray
-    masks: np.ndarray | None = None
-    root: int = UNDEFINED
+    rows: int  # length of the first dimension
+    offsets: np.ndarray  # uint64, byte offset of each chunk; `UNDEFINED` if never written
+    sizes: np.ndarray  # uint64, stored bytes of each chunk
+    masks: np.ndarray | None = None  # uint32; bit i: filter i was skipped; None: no bit is set
+    root: int = UNDEFINED  # offset of the version 1 B-tree, where `offsets` is empty
 
     def pack(self) -> bytes:
-        """As bytes: three integers, then 12 bytes for each chunk.
-
-        They are 4 more where there are filter masks, and 4 more where a chunk takes 4 GiB.
-        """
+        """Three integers, then 12 bytes for each chunk; with masks 4 more, with chunks of 4 GiB 4 more."""
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
         head = np.array([self.rows, self.offsets.size << 2 | flags, self.root], "<u8")
@@ -188,8 +122,6 @@ class Extents:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ArrayIndex:
-    """One dataset."""
-
     layout: Layout
     extents: Extents
 
@@ -209,6 +141,11 @@ class ArrayIndex:
         return self.rows * self.layout.row_bytes
 
     @property
+    def located(self) -> bool:
+        """Whether it is known where its chunks lie, if it has any."""
+        return self.layout.chunk is None or not self.rows or self.extents.offsets.size > 0
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes in the file, where the chunks are known."""
         return int(self.extents.sizes.sum())
@@ -216,35 +153,16 @@ class ArrayIndex:
 
 @dataclass(frozen=True, eq=False)
 class ColumnIndex:
-    """One column of a table: the values, and the VectorIndex datasets that point into them.
+    """One column of a table: the values, and the VectorIndex datasets that point into them."""
 
-    Parameters
-    ----------
-    name : str
-        As in the frame; ``category/column`` for the categories of an AlignedDynamicTable.
-    arrays : tuple of ArrayIndex
-        The values, then the VectorIndex datasets from the innermost outward.
-    rows : int
-        The number of rows of the table. Rows that the column lacks are null.
-    labels : tuple of str or None
-        The labels that the numbers of an EnumData column stand for.
-    region : bool
-        Whether it is a DynamicTableRegion: row numbers of another table, always int64 in the frame.
-    problem : str
-        Why the column can't be read; empty when it can.
-    notes : tuple of str
-        What was unusual about it and was corrected.
-    attributes : dict
-        ``description``, ``unit`` and ``table`` (the target of a region), where they were requested.
-    """
-
-    name: str
-    arrays: tuple[ArrayIndex, ...] = ()
-    rows: int = 0
-    labels: tuple[str, ...] | None = None
-    region: bool = False
-    problem: str = ""
-    notes: tuple[str, ...] = ()
+    name: str  # `category/column` for categories of an AlignedDynamicTable
+    arrays: tuple[ArrayIndex, ...] = ()  # values, then indexes, innermost first
+    rows: int = 0  # of the table; those that the column lacks are null
+    labels: tuple[str, ...] | None = None  # what the numbers of an EnumData column stand for
+    region: bool = False  # a DynamicTableRegion: row numbers of a table, int64 in the frame
+    problem: str = ""  # why the column can't be read; empty when it can
+    notes: tuple[str, ...] = ()  # what was unusual and was corrected
+    # if requested: ``description``, ``unit`` and ``table`` (the target of a region)
     attributes: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -277,26 +195,16 @@ class ColumnIndex:
 class TableIndex:
     """One table of one file.
 
-    Parameters
-    ----------
-    path : str
-    rows : int
-    columns : dict of str to ColumnIndex
-    notes : tuple of str
-        What was unusual about it and was corrected.
-    attributes : dict
-        ``description``, where it was requested; of a TimeSeries all that tells how to show it.
-    damage : str
-        The first column whose metadata are damaged, and how; empty if none are. Such a column has a
-        `problem`. So has a column of a form that can't be shown, but that is no damage to the file.
+    `attributes` hold ``description`` where it was requested, and of a TimeSeries all that says how to show
+    it. A damaged column has a `problem`; so has one of a form that can't be shown, but that is no damage.
     """
 
     path: str
     rows: int
     columns: dict[str, ColumnIndex]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was unusual and was corrected
     attributes: dict[str, str] = field(default_factory=dict)
-    damage: str = ""
+    damage: str = ""  # the first column with damaged metadata, and how it is damaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -310,16 +218,7 @@ class FileIndex:
 def column_type(
     layouts: tuple[Layout, ...], labels: tuple[str, ...] | None, region: bool = False
 ) -> pa.DataType:
-    """The Arrow type of one row of a column.
-
-    Parameters
-    ----------
-    layouts : tuple of Layout
-        Of the values, then of the VectorIndex datasets.
-    labels : tuple of str or None
-    region : bool
-        Whether it is a DynamicTableRegion.
-    """
+    """The Arrow type of a column's row, from the layouts of the values, then of the VectorIndexes."""
     values = layouts[0]
     found = pa.string() if labels is not None else element_type(values.element)
     if region and pa.types.is_integer(found):

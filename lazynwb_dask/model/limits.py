@@ -1,7 +1,7 @@
 """Limits on what a file may declare, checked before any memory is allocated.
 
-A contiguous dataset has to lie within the file. So have chunks, which may not overlap, and need as many bytes
-as their filters can't do without. What was never written takes no bytes, and has limits of its own.
+Data have to lie within the file. Chunks may not overlap, and need as many bytes as their filters can't do
+without. What was never written takes no bytes, and has limits of its own.
 """
 
 from __future__ import annotations
@@ -34,12 +34,7 @@ _DEFLATE, _SAME_SIZE = 1, frozenset({2, 3})  # shuffle, and fletcher32 with 4 mo
 
 
 def check_shape(layout: Layout, rows: int, size: int) -> None:
-    """Raise if no file of `size` bytes can hold a dataset of this layout and so many rows.
-
-    Raises
-    ------
-    NWBReadError, UnsupportedColumnError
-    """
+    """Raise NWBReadError or UnsupportedColumnError if no file of `size` bytes can hold such a dataset."""
     width = layout.element_bytes
     if width > MAX_ELEMENT:
         raise UnsupportedColumnError(f"elements of {width} bytes; the limit is {MAX_ELEMENT}")
@@ -65,21 +60,10 @@ def check_shape(layout: Layout, rows: int, size: int) -> None:
 
 
 def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it") -> None:
-    """Raise if the bytes of a dataset don't lie in a file of `size` bytes, or can't be its values.
+    """Raise if a dataset's bytes don't lie in a file of `size` bytes, or can't be its values.
 
-    Parameters
-    ----------
-    layout : Layout
-        One that has passed `check_shape`.
-    extents : Extents
-        With the chunks, or only with the root of their B-tree.
-    size : int
-    name : str
-        The dataset, for messages.
-
-    Raises
-    ------
-    NWBReadError, UnsupportedColumnError
+    The layout has passed `check_shape`; the extents list the chunks, or only have the root of their B-tree.
+    Raises NWBReadError or UnsupportedColumnError; `name` is for messages.
     """
     nbytes = extents.rows * layout.row_bytes
     if layout.external or layout.computed or (layout.unlisted and not extents.offsets.size):

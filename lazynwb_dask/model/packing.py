@@ -51,24 +51,15 @@ def parts_of(data: Sequence[Any]) -> tuple[Source, ...]:
 def layout_json(layout: Layout) -> list[Any]:
     view = layout.view
     return [
-        layout.element,
-        layout.item,
-        layout.chunk,
-        [(f.id, f.values, f.name) for f in layout.filters],
-        layout.fill.hex(),
-        layout.raw_edges,
-        layout.user_block,
-        layout.external,
-        layout.rising,
-        None if view is None else [view.channel, view.factors, view.offset],
-        layout.unlisted,
-    ]
+        layout.element, layout.item, layout.chunk,
+        [(f.id, f.values, f.name) for f in layout.filters], layout.fill.hex(), layout.raw_edges,
+        layout.user_block, layout.external, layout.rising,
+        None if view is None else [view.channel, view.factors, view.offset], layout.unlisted,
+    ]  # fmt: skip
 
 
 def layout_of(data: list[Any]) -> Layout:
-    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted = (
-        data
-    )
+    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted = data
     return Layout(
         tuples(element),
         tuple(item),

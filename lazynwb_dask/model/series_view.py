@@ -10,28 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Shown:
-    """How `data` is to be shown.
+    """How `data` is to be shown."""
 
-    Parameters
-    ----------
-    channels : tuple of int or None
-        These channels, a column each. None: all in one column of lists. Empty: each one there is.
-    scaled : bool
-        As float64, in the series' unit.
-    """
-
-    channels: tuple[int, ...] | None = None
-    scaled: bool = False
+    channels: tuple[int, ...] | None = None  # a column each; None: one column of lists; empty: all
+    scaled: bool = False  # as float64, in the series' unit
 
     @staticmethod
     def of(channels: object, scaled: bool) -> Shown | None:
-        """From the arguments of `read_nwb`; None for data as they are stored.
-
-        Raises
-        ------
-        TypeError, ValueError
-            `channels` is no selection of channels by number.
-        """
+        """From the arguments of `read_nwb`; None: data as stored. TypeError or ValueError for others."""
         if channels is None:
             return Shown(scaled=True) if scaled else None
         if isinstance(channels, str):

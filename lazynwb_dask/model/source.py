@@ -17,18 +17,10 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 class Source:
     """A file, or a Zarr store, to read from.
 
-    Attributes
-    ----------
-    url : str
-        Absolute POSIX path of a local file, or the URL as given.
-    size : int, optional
-        Bytes, if known from a listing or a response.
-    etag : str, optional
-        Identifies this version: a strong ETag as the store gives it, with its quotes, or a Last-Modified
-        date; of a local file ``<mtime_ns>-<inode>``. None if unknown or weak.
-    parts : tuple of Source
-        Of a LINDI file, the files with its values, and their sizes. Byte positions refer to their
-        concatenation.
+    `url` is the absolute POSIX path of a local file, or the URL as given. `size` is known from a listing or
+    a response. `etag` identifies the version: a strong ETag with its quotes, or a Last-Modified date; of a
+    local file ``<mtime_ns>-<inode>``; None if unknown or weak. `parts` are the files with a LINDI file's
+    values, with their sizes; byte positions refer to their concatenation.
     """
 
     url: str
@@ -69,12 +61,8 @@ def local_version(stat: os.stat_result) -> str:
 def shown(url: str) -> str:
     """A URL as messages show it: without query, fragment and password, which may be secret.
 
-    Examples
-    --------
-    >>> shown("https://me:pw@host/a.nwb?X-Amz-Signature=123")
-    'https://host/a.nwb'
-    >>> shown("/data/what?.nwb")
-    '/data/what?.nwb'
+    >>> shown("https://me:pw@host/a.nwb?X-Amz-Signature=123"), shown("/data/what?.nwb")
+    ('https://host/a.nwb', '/data/what?.nwb')
     """
     if is_local(url):
         return url

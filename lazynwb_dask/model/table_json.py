@@ -29,34 +29,17 @@ def pack_table(table: TableIndex, parts: list[bytes]) -> dict[str, Any]:
             ]
         )  # fmt: skip
     return {
-        "path": table.path,
-        "rows": table.rows,
-        "columns": columns,
-        "notes": table.notes,
-        "attributes": table.attributes,
-        "damage": table.damage,
+        "path": table.path, "rows": table.rows, "columns": columns, "notes": table.notes,
+        "attributes": table.attributes, "damage": table.damage,
         "layouts": [layout_json(layout) for layout in layouts],
-    }
+    }  # fmt: skip
 
 
-def unpack_table(
-    data: dict[str, Any], payload: bytes | memoryview, size: int | None = None
-) -> TableIndex:
-    """The index that was packed.
+def unpack_table(data: dict[str, Any], payload: bytes | memoryview, size: int | None = None) -> TableIndex:
+    """The index that was packed; `payload` holds its parts, one after the other.
 
-    Parameters
-    ----------
-    data : dict
-    payload : bytes or memoryview
-        The parts, one after the other.
-    size : int, optional
-        Of the file. With it, the index is checked as a file is, since the process that packed it may
-        have been compromised.
-
-    Raises
-    ------
-    InvalidIndexError, KeyError, TypeError, ValueError, OverflowError, NWBReadError
-        It is no index, or one that no file of that size can have.
+    With the file's `size`, it is checked as a file is, since another process may be compromised. Raises
+    InvalidIndexError, KeyError, TypeError, ValueError, OverflowError or NWBReadError for an invalid one.
     """
     layouts = [layout_of(packed) for packed in data["layouts"]]
     columns: dict[str, ColumnIndex] = {}

@@ -8,17 +8,11 @@ from itertools import takewhile
 
 from lazynwb_dask.model.source import shown
 
-LONGEST = (
-    60  # characters of either part, since workers that spill to disk use task names as file names
-)
+LONGEST = 60  # characters of either part: workers that spill to disk use them in file names
 
 
 def words(path: str) -> list[str]:
-    """The words of the last part of a path in a file.
-
-    >>> words("/intervals/invalid_times")
-    ['invalid', 'times']
-    """
+    """The words of a path's last part: ``['invalid', 'times']`` of ``/intervals/invalid_times``."""
     return [word.lower() for word in re.findall("[A-Za-z]+", path.rpartition("/")[2])]
 
 
@@ -34,13 +28,11 @@ def tables(label: str) -> list[str]:
 def task_label(kind: str, about: Sequence[str], urls: Sequence[str]) -> str:
     """The name of a task: what it does, the tables, and the file if it is a single one.
 
-    Dask groups tasks by the words of a name up to the first with other characters than letters. So the
-    ``@`` keeps the tasks of several files in one group.
+    Dask groups tasks by the words of a name up to the first with other characters than letters. So ``@``
+    keeps the tasks of several files in one group.
 
     >>> task_label("read", ["units"], ["https://host/sub-01.nwb?secret=1"])
     'read-units-@sub-01'
-    >>> task_label("join", ["units", "trials"], ["/a.nwb", "/b.nwb"])
-    'join-units-trials'
     """
     label = "-".join([kind, *(about or ["nwb"])])[:LONGEST].rstrip("-")
     if len(urls) != 1:

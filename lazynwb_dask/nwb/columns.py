@@ -1,7 +1,6 @@
-"""The datasets of a group as columns.
+"""The datasets of a group as columns. No data are read, except the labels of enumerations.
 
-h5py runs over a `SparseFile`, and no data are read, except the labels of enumerations. A column is indexed
-independently of all others: one that can't be understood gets a `problem`.
+Columns are indexed independently of each other: one that can't be understood gets a `problem`.
 """
 
 from __future__ import annotations
@@ -32,37 +31,18 @@ _NO_DAMAGE = (UnsupportedColumnError, TypeError, NotImplementedError)
 
 @dataclass
 class Members:
-    """The datasets of a group.
-
-    Parameters
-    ----------
-    datasets : dict of str to Dataset
-    problems : dict of str to str
-        Why other members can't be opened.
-    indexes : dict of str to str
-        The name of the VectorIndex of each dataset that has one.
-    """
+    """The datasets of a group."""
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    indexes: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)  # why others can't be opened
+    indexes: dict[str, str] = field(default_factory=dict)  # VectorIndex by its dataset
 
 
 class ColumnIndexer:
-    """Indexes columns in one pass over a file.
+    """Indexes columns in one pass over a file. `name` is the file, for messages.
 
-    Parameters
-    ----------
-    root : h5py.h5g.GroupID
-    sparse : SparseFile
-    name : str
-        The file, for messages.
-    details : bool
-        Also read descriptions, units and the targets of regions.
-    allow_external_links : bool
-        Let libhdf5 open other files that this one names.
-    list_all : bool
-        List all chunks, however many.
+    `details` also reads descriptions, units and the targets of regions. `allow_external_links` lets libhdf5
+    open other files that this one names. `list_all` lists all chunks, however many.
     """
 
     def __init__(
@@ -85,20 +65,12 @@ class ColumnIndexer:
     def members(self, group: h5g.GroupID, path: str, prefix: str = "") -> Members:
         """The datasets of a group, and what is wrong with members that can't be opened.
 
-        Parameters
-        ----------
-        group : h5py.h5g.GroupID
-        path : str
-            Of the group.
-        prefix : str
-            Of the names of columns, for `damage`.
+        `path` is the group's. `prefix` begins the names of columns, for `damage`.
         """
         found = Members()
         links = list(children(group))
         if len(links) > MAX_COLUMNS:
-            raise NWBReadError(
-                f"{self.name}: {path}: {len(links)} objects; the limit is {MAX_COLUMNS}"
-            )
+            raise NWBReadError(f"{self.name}: {path}: {len(links)} objects; the limit is {MAX_COLUMNS}")
         for name, info in links:
             where = f"{path}/{name}"
             try:
@@ -119,9 +91,7 @@ class ColumnIndexer:
                     found.problems[name] = self.reason(prefix + name, exc)
         return found
 
-    def _member(
-        self, group: h5g.GroupID, name: str, where: str, info: h5l.LinkInfo
-    ) -> Dataset | None:
+    def _member(self, group: h5g.GroupID, name: str, where: str, info: h5l.LinkInfo) -> Dataset | None:
         """A dataset of a group; None if it is another object."""
         address = None
         if info.type == h5l.TYPE_HARD:
@@ -155,20 +125,10 @@ class ColumnIndexer:
             known[address] = parse_header(self.sparse, address + base, base)
         return known[address]
 
-    def dataset(
-        self, name: str, opened: h5d.DatasetID, where: str, address: int | None = None
-    ) -> Dataset:
-        """A dataset in this file.
+    def dataset(self, name: str, opened: h5d.DatasetID, where: str, address: int | None = None) -> Dataset:
+        """A dataset in this file; `where` is its path with links resolved, `address` its object header's.
 
         If its data are in other files, not even its shape may be read: libhdf5 would open them.
-
-        Parameters
-        ----------
-        name, where : str
-            Its name in its group, and its path with links resolved.
-        opened : h5py.h5d.DatasetID
-        address : int, optional
-            Of its object header.
         """
         if address is None:
             address = int(self.root.links.get_info(where.encode()).u)  # a hard link: see `find`
@@ -206,17 +166,9 @@ class ColumnIndexer:
 
     # --- columns
     def column(self, shown_name: str, name: str, members: Members, rows: int) -> ColumnIndex:
-        """One column. What is wrong with it becomes its `problem`.
+        """One column of a table with `rows` rows. What is wrong with it becomes its `problem`.
 
-        Parameters
-        ----------
-        shown_name : str
-            Of the column.
-        name : str
-            Of the dataset with its values.
-        members : Members
-        rows : int
-            Of the table.
+        `shown_name` is the column's name, `name` that of the dataset with its values.
         """
         if name in members.problems:
             return ColumnIndex(shown_name, rows=rows, problem=members.problems[name])

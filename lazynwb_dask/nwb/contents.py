@@ -73,14 +73,10 @@ def _table(indexer: ColumnIndexer, group: h5g.GroupID, path: str, kind: str) -> 
     datasets = indexer.members(group, path).datasets
     own = [d for name, d in datasets.items() if d.path == f"{path}/{name}"]
     rows = datasets["id"].rows if "id" in datasets else 0
-    columns = [
-        name for name in texts(attribute(group, "colnames")) if group.links.exists(name.encode())
-    ]
+    columns = [name for name in texts(attribute(group, "colnames")) if group.links.exists(name.encode())]
     about = indexer.attributes(group, ["description"])
     facts = _facts(indexer, own)
-    return _object(
-        path, TABLE, kind, rows=rows, shape=[rows, len(columns)], columns=columns, **facts, **about
-    )
+    return _object(path, TABLE, kind, rows=rows, shape=[rows, len(columns)], columns=columns, **facts, **about)
 
 
 def _series(table: TableIndex) -> dict[str, Any]:
@@ -111,9 +107,7 @@ def _series(table: TableIndex) -> dict[str, Any]:
     )
 
 
-def _facts(
-    indexer: ColumnIndexer, datasets: list[Dataset], one: Dataset | None = None
-) -> dict[str, Any]:
+def _facts(indexer: ColumnIndexer, datasets: list[Dataset], one: Dataset | None = None) -> dict[str, Any]:
     """The stored and decoded bytes of some datasets; of `one` also its shape, dtype and unit."""
     stored: int | None = 0
     decoded = 0

@@ -21,14 +21,7 @@ from lazynwb_dask.nwb.version import check_nwb
 
 @dataclass(frozen=True)
 class IndexTable:
-    """The index of the first table or TimeSeries that exists of those at some paths.
-
-    Parameters
-    ----------
-    paths : tuple of str
-    details, allow_external_links : bool
-        See `ColumnIndexer`.
-    """
+    """The index of the first table or TimeSeries that exists at one of the paths. See `ColumnIndexer`."""
 
     paths: tuple[str, ...]
     details: bool = False
@@ -77,17 +70,13 @@ class ListSeries:
     """The paths of all TimeSeries, sorted by their components."""
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> list[str]:
-        found = _paths(
-            file.id, sparse, lambda path, group: path != "/" and is_series(file.id, group, path)
-        )
+        found = _paths(file.id, sparse, lambda path, group: path != "/" and is_series(file.id, group, path))
         if not found and not sparse.missing:
             check_nwb(file.id, name)
         return sorted(found, key=lambda path: path.split("/"))
 
 
-def _paths(
-    root: h5g.GroupID, sparse: SparseFile, accepts: Callable[[str, h5g.GroupID], bool]
-) -> list[str]:
+def _paths(root: h5g.GroupID, sparse: SparseFile, accepts: Callable[[str, h5g.GroupID], bool]) -> list[str]:
     """The paths of the groups that are accepted."""
     found = []
     for path, group in walk_groups(root, sparse):
@@ -101,15 +90,7 @@ def _paths(
 
 
 def choose(root: h5g.GroupID, paths: Sequence[str], name: str) -> tuple[h5g.GroupID, str] | None:
-    """The group of the first table or TimeSeries that exists of those at some paths, and its path.
-
-    Parameters
-    ----------
-    root : h5py.h5g.GroupID
-    paths : sequence of str
-    name : str
-        The file, for messages.
-    """
+    """The first table or TimeSeries that exists at one of the paths, and its path."""
     for path in paths:
         try:
             found = find(root, path)

@@ -1,8 +1,7 @@
 """TimeSeries in HDF5 files as tables of two columns, `timestamps` and `data`.
 
-Timestamps are stored, often as a link to those of another series, or computed from `starting_time` and its
-`rate`. How stored values become physical ones is kept in the attributes of the table: see
-`lazynwb_dask.nwb.series_view`.
+Timestamps are stored, often as a link to another series, or computed from `starting_time` and `rate`. How
+to convert values to physical units is kept in the table's attributes (`lazynwb_dask.nwb.series_view`).
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ _OF_DATA = ("unit", "conversion", "offset", "resolution")
 def is_series(root: h5g.GroupID, group: h5g.GroupID, path: str) -> bool:
     """Whether a group that is no table is a TimeSeries.
 
-    It has times, or data and a neurodata_type that ends in "Series". (Events of older extensions have times
-    only.)
+    It has times (events of older extensions have no more), or data and a neurodata_type ending in "Series".
     """
     if is_table(group):
         return False
@@ -68,10 +66,7 @@ def index_series(indexer: ColumnIndexer, group: h5g.GroupID, path: str) -> Table
     attributes = _attributes(indexer, group, members.datasets)
     if in_files:
         attributes |= _values("external_file", members.datasets["external_file"])
-    found = (
-        _times(indexer, members, rows, attributes),
-        _data(indexer, members, rows, in_files),
-    )
+    found = (_times(indexer, members, rows, attributes), _data(indexer, members, rows, in_files))
     if indexer.sparse.missing:
         raise Miss(path)
     columns = {column.name: column for column in found if column is not None}
@@ -106,22 +101,11 @@ def _number(text: str | None) -> float:
 
 
 def ramp(start: float, rate: float, rows: int) -> ArrayIndex:
-    """Times at a constant rate, of which nothing is stored.
-
-    Parameters
-    ----------
-    start : float
-        In seconds.
-    rate : float
-        In Hz.
-    rows : int
-    """
+    """Times in seconds from `start` on at a constant rate in Hz, of which nothing is stored."""
     return ArrayIndex.without_chunks(Layout(("ramp", start, rate), rising=True), rows)
 
 
-def _data(
-    indexer: ColumnIndexer, members: Members, rows: int, in_files: bool
-) -> ColumnIndex | None:
+def _data(indexer: ColumnIndexer, members: Members, rows: int, in_files: bool) -> ColumnIndex | None:
     name = "data"
     if name in members.datasets or name in members.problems:
         return indexer.column(name, name, members, rows)
@@ -132,9 +116,7 @@ def _data(
     return ColumnIndex(name, (array,), rows, notes=("its values are in external files",))
 
 
-def _attributes(
-    indexer: ColumnIndexer, group: h5g.GroupID, datasets: dict[str, Dataset]
-) -> dict[str, str]:
+def _attributes(indexer: ColumnIndexer, group: h5g.GroupID, datasets: dict[str, Dataset]) -> dict[str, str]:
     """What is said of a series, as text; of numbers a text from which they can be read again."""
     found = indexer.attributes(group, list(_OF_GROUP))
     found[SERIES] = found.pop("neurodata_type", "")

@@ -1,6 +1,6 @@
 """Views of a TimeSeries: one column for each channel, and values in their unit.
 
-The stored `data` are indexed once. Views are applied afterwards, so that a file's index doesn't depend on them.
+They are applied to the index of the stored `data`, so that a file's index doesn't depend on them.
 """
 
 from __future__ import annotations
@@ -17,20 +17,9 @@ from lazynwb_dask.nwb.series import SERIES
 
 
 def show(table: TableIndex, how: Shown | None, name: str) -> TableIndex:
-    """The index of a TimeSeries with a view of `data`.
+    """The index of a TimeSeries with a view of `data`. `name` is the file, for messages.
 
-    Parameters
-    ----------
-    table : TableIndex
-        As it was indexed.
-    how : Shown or None
-    name : str
-        The file, for messages.
-
-    Raises
-    ------
-    NWBReadError
-        It is no TimeSeries, or its data have no channels or are no numbers.
+    Raises NWBReadError if it is no TimeSeries, or its data have no channels or are no numbers.
     """
     if how is None:
         return table
@@ -58,8 +47,7 @@ def _channels(wanted: Sequence[int], array: ArrayIndex, where: str) -> Sequence[
     item = array.layout.item
     if len(item) != 1:
         raise NWBReadError(
-            f"{where}: channels= needs data of two dimensions, time and channel; these have "
-            f"{1 + len(item)}"
+            f"{where}: channels= needs data of two dimensions, time and channel; these have {1 + len(item)}"
         )
     return [n for n in wanted if n < item[0]] if wanted else range(item[0])
 
@@ -79,16 +67,9 @@ def stored_conversion(table: TableIndex) -> tuple[float, float, tuple[float, ...
 
 
 def check_channels(where: str, factors: int, item: Sequence[int]) -> None:
-    """Raise unless there is a factor for each channel. A scalar sample has one channel.
+    """Raise unless there is one factor of channel_conversion for each channel.
 
-    Parameters
-    ----------
-    where : str
-        The series, for messages.
-    factors : int
-        The length of channel_conversion.
-    item : sequence of int
-        The shape of a sample.
+    `item` is the shape of a sample; a scalar one has one channel. `where` is the series, for messages.
     """
     channels = item[0] if item else 1
     if factors != channels:
@@ -117,10 +98,7 @@ def _number(text: str | None, default: float) -> float:
 def show_all(found: Sequence[FileIndex], how: Shown | None) -> list[FileIndex]:
     """Views of many files' TimeSeries. A file that lacks a channel lacks that column.
 
-    Raises
-    ------
-    ColumnNotFoundError
-        No file has a channel.
+    Raises ColumnNotFoundError if no file has a channel.
     """
     if how is None:
         return list(found)
@@ -128,7 +106,5 @@ def show_all(found: Sequence[FileIndex], how: Shown | None) -> list[FileIndex]:
     names = {name for table in tables if table is not None for name in table.columns}
     for n in how.channels or ():
         if f"data_{n}" not in names and names:
-            raise ColumnNotFoundError(
-                f"channels=: no channel {n} in any of the files; they are counted from 0"
-            )
+            raise ColumnNotFoundError(f"channels=: no channel {n} in any of the files; they are counted from 0")
     return [replace(f, table=table) for f, table in zip(found, tables, strict=True)]

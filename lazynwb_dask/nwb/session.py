@@ -1,7 +1,4 @@
-"""The session and subject fields of NWB files in HDF5: the small datasets of three groups.
-
-Values are data and never evaluated: text stays text.
-"""
+"""The session and subject fields of NWB files in HDF5. Values are never evaluated: text stays text."""
 
 from __future__ import annotations
 
@@ -32,17 +29,10 @@ _KINDS = (h5t.TypeStringID, h5t.TypeIntegerID, h5t.TypeFloatID, h5t.TypeEnumID)
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """The session and subject fields of one file.
-
-    Parameters
-    ----------
-    source : Source
-    fields : dict
-        By the path of the group, then by name: values that JSON has, or (nested) lists of them.
-    """
+    """The session and subject fields of one file."""
 
     source: Source
-    fields: dict[str, dict[str, Any]]
+    fields: dict[str, dict[str, Any]]  # by the group's path and by name, values that JSON has
 
 
 @dataclass(frozen=True)

@@ -27,24 +27,11 @@ class TableIndexer(ColumnIndexer):
 
     _categories_seen = 0
 
-    def table(
-        self, group: h5g.GroupID, path: str, prefix: str = "", aligned: int | None = None
-    ) -> TableIndex:
+    def table(self, group: h5g.GroupID, path: str, prefix: str = "", aligned: int | None = None) -> TableIndex:
         """The index of a table.
 
-        Parameters
-        ----------
-        group : h5py.h5g.GroupID
-        path : str
-        prefix : str
-            Of the names of the columns of a category.
-        aligned : int, optional
-            The rows of the whole table, if this is one of its categories.
-
-        Raises
-        ------
-        NWBReadError
-            It has no usable `id`, and is no category.
+        For a category, `prefix` begins the names of its columns; `aligned` is the whole table's row count.
+        Raises NWBReadError if a table that is no category has no usable `id`.
         """
         notes: list[str] = []
         names: list[str] = []

@@ -68,7 +68,4 @@ def _target(dataset: Dataset, addresses: Mapping[int, str], sparse: SparseFile) 
 
 def _is_typed(dataset: Dataset) -> bool:
     """Whether the neurodata_type of a dataset is VectorIndex, whatever it holds."""
-    return (
-        dataset.has("neurodata_type")
-        and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"
-    )
+    return dataset.has("neurodata_type") and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"

@@ -1,1 +1,1 @@
-"""From files to a scan: indexes, their cache, one schema over all files, partitions, and how tasks are cut."""
+"""From files to a scan: table indexes, their cache, one schema for all files, partitions and tasks."""

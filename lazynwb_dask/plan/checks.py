@@ -1,4 +1,4 @@
-"""What can't be given is an error that names the way out; what is left out of a frame is warned of."""
+"""Errors for missing tables and columns, and warnings about what is left out of a frame."""
 
 from __future__ import annotations
 
@@ -24,12 +24,9 @@ from lazynwb_dask.util.suggest import did_you_mean, listed, near_or_all
 
 
 def present(
-    found: Sequence[FileIndex],
-    failures: Sequence[Failure],
-    request: TableRequest,
-    access: FileAccess,
+    found: Sequence[FileIndex], failures: Sequence[Failure], request: TableRequest, access: FileAccess
 ) -> list[tuple[Source, TableIndex]]:
-    """The tables of the files that have one."""
+    """The tables of the files that have one. Raises TableNotFoundError or warns about the others."""
     tables = [(f.source, f.table) for f in found if f.table is not None]
     absent = [f.source for f in found if f.table is None]
     if absent and (request.on_missing == "raise" or not tables):
@@ -49,10 +46,7 @@ def _table_name(request: TableRequest) -> str:
     return " or ".join(map(table_path, request.table_names)) or "as chosen"
 
 
-def _no_table(
-    absent: Sequence[Source], count: int, request: TableRequest, access: FileAccess
-) -> str:
-    """Which table is missing where, and which ones there are."""
+def _no_table(absent: Sequence[Source], count: int, request: TableRequest, access: FileAccess) -> str:
     first = absent[0]
     there = queries.list_tables(first, access)
     name = _table_name(request)
@@ -73,7 +67,7 @@ def check_overrides(overrides: Iterable[str], unified: Schema) -> None:
 
 
 def check_columns(wanted: Sequence[str], unified: Schema) -> None:
-    """Raise for a column that was named and isn't in the frame."""
+    """Raise if one of the `wanted` columns isn't in the frame."""
     for name in wanted:
         if name in unified.fields or name in PROVENANCE:
             continue

@@ -1,4 +1,4 @@
-"""What files hold, as a table of their objects; of one file also as a tree for notebooks."""
+"""The objects in files as a table; for a single file also as a tree in notebooks."""
 
 from __future__ import annotations
 
@@ -17,28 +17,17 @@ from lazynwb_dask.nwb.contents import OTHER, TABLE, TIMESERIES
 from lazynwb_dask.plan.each_file import each_file
 from lazynwb_dask.storage.access import FileAccess
 
-# Columns with the pandas dtype of each.
-COLUMNS = {
-    "path": "string",
-    "kind": "string",
-    "neurodata_type": "string",
-    "rows": "Int64",
-    "shape": "object",
-    "dtype": "string",
-    "columns": "object",
-    "stored_bytes": "Int64",
-    "decoded_bytes": "Int64",
-    "rate": "float64",
-    "timestamps": "string",
-    "unit": "string",
-    "description": "string",
-    "problem": "string",
-}
+COLUMNS = {  # with the pandas dtype of each
+    "path": "string", "kind": "string", "neurodata_type": "string", "rows": "Int64",
+    "shape": "object", "dtype": "string", "columns": "object", "stored_bytes": "Int64",
+    "decoded_bytes": "Int64", "rate": "float64", "timestamps": "string", "unit": "string",
+    "description": "string", "problem": "string",
+}  # fmt: skip
 _ICONS = {TABLE: "▦", TIMESERIES: "∿", OTHER: "▪"}
 
 
 class Contents(pd.DataFrame):
-    """A DataFrame of what a file holds, that notebooks show as a tree."""
+    """The objects of one file, shown as a tree in notebooks."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -52,13 +41,12 @@ class Contents(pd.DataFrame):
 def list_objects(
     sources: Sequence[Source], access: FileAccess, on_error: str
 ) -> tuple[list[tuple[Source, list[dict[str, Any]]]], list[Failure]]:
-    """What each of many files holds, in source order, and the files that can't be read."""
+    """The objects of each file, in source order without duplicates, and the files that can't be read."""
     distinct = list(dict.fromkeys(sources))
     return each_file(distinct, partial(queries.list_objects, access=access), on_error)
 
 
 def of_one(source: Source, objects: Sequence[dict[str, Any]]) -> Contents:
-    """The objects of one file as a frame."""
     data = {}
     for name, dtype in COLUMNS.items():
         values = [entry.get(name) for entry in objects]
@@ -71,13 +59,13 @@ def of_one(source: Source, objects: Sequence[dict[str, Any]]) -> Contents:
 
 
 def of_each(files: Sequence[tuple[Source, Sequence[dict[str, Any]]]]) -> pd.DataFrame:
-    """The objects of all files one after the other, each with its file."""
+    """The objects of all files, one file after the other, with the column `_nwb_path`."""
     parts = [pd.DataFrame(of_one(*file)).assign(_nwb_path=file[0].url) for file in files]
     return pd.concat(parts, ignore_index=True).astype({"_nwb_path": "string"})
 
 
 def of_many(files: Sequence[tuple[Source, Sequence[dict[str, Any]]]]) -> pd.DataFrame:
-    """Which object is in how many files, the most frequent first."""
+    """In how many files each object is, the most frequent first."""
     seen: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for source, objects in files:
         for entry in objects:
@@ -109,9 +97,8 @@ def of_many(files: Sequence[tuple[Source, Sequence[dict[str, Any]]]]) -> pd.Data
     return table.sort_values("files", ascending=False, kind="stable", ignore_index=True)
 
 
-# ------------------------------------------------------------------------------------------- the tree
 def _tree(frame: pd.DataFrame) -> dict[str, Any]:
-    """The objects by the parts of their paths; an object itself under the empty name."""
+    """The objects nested by the parts of their paths; the object itself has the key ""."""
     root: dict[str, Any] = {}
     for entry in frame.to_dict("records"):
         here = root
@@ -140,7 +127,6 @@ def _list(tree: dict[str, Any]) -> str:
 
 
 def _about(entry: dict[str, Any]) -> str:
-    """What there is to say of an object, in one line."""
     facts = [] if pd.isna(entry["neurodata_type"]) else [str(entry["neurodata_type"])]
     if entry["kind"] == TABLE:
         facts.append(f"{entry['rows']} rows x {len(entry['columns'] or ())} columns")

@@ -1,4 +1,4 @@
-"""The same work on each of many files: at once, in source order, with one policy for those that fail."""
+"""Concurrent work on many files, with results in source order and one error policy."""
 
 from __future__ import annotations
 
@@ -16,23 +16,9 @@ R = TypeVar("R")
 def each_file(
     sources: Sequence[Source], work: Callable[[Source], R | Failure], on_error: str
 ) -> tuple[list[R], list[Failure]]:
-    """The results of some work on each file, and the files on which it failed.
-
-    Parameters
-    ----------
-    sources : sequence of Source
-        One that is named more than once is worked on once.
-    work : callable
-        May return a `Failure` too.
-    on_error : {"raise", "skip"}
-        Raise the error of the first file in source order that fails, or go on without such files.
-
-    Returns
-    -------
-    list of results
-        In source order, repeated where sources are; files that failed are left out.
-    list of Failure
-    """
+    """The results of `work` on each source, and the files on which it failed. A source that is repeated is
+    worked on once, and its result is repeated. Results are in source order, without those of files that
+    failed. With ``on_error="raise"`` the error of the first file in source order that fails is raised."""
 
     def guarded(source: Source) -> R | Failure:
         try:
@@ -53,8 +39,6 @@ def each_file(
 
 
 def none_readable(failures: Sequence[Failure]) -> NWBError:
-    """The error where all files failed."""
     return NWBError(
-        f"none of the {len(failures)} files can be read; the first: {failures[0].path}: "
-        f"{failures[0].error}"
+        f"none of the {len(failures)} files can be read; the first: {failures[0].path}: {failures[0].error}"
     )

@@ -1,10 +1,6 @@
-"""What was learned of files, kept on disk from one process to the next.
-
-One small file for each table of each NWB file, named by a hash of what it is about. Any number of
-processes may read and write at once: an entry is written under a temporary name and moved into place,
-and whoever reads it checks it. An entry counts only for the very version of the file that it was made
-of; what a store says nothing reliable of is not kept at all.
-"""
+"""A cache of table indexes on disk: one small file for each table of each version of an NWB file, named by
+a hash. Processes may read and write at once: entries are written under a temporary name, moved into place,
+and checked when read. Files are not cached if their store gives no reliable version."""
 
 from __future__ import annotations
 
@@ -30,11 +26,10 @@ from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.index_cache_entry import FORMAT, Entry, dump, load
 from lazynwb_dask.util.locks import Lock
 
-ALL_TABLES = "*"  # in place of a table's path: the paths of all
-TOUCH = 3600.0  # seconds after which the use of an entry is noted again
-KEEP = 0.8  # of the limit, once it was exceeded
-# How large a part of the limit is written by a process, on average, before it looks for what to delete.
-LOOK = 1 / 64
+ALL_TABLES = "*"  # in place of a table's path: the list of all paths
+TOUCH = 3600.0  # seconds after which the time of last use is written again
+KEEP = 0.8  # of the limit, by pruning
+LOOK = 1 / 64  # of the limit: what a process writes, on average, before it prunes
 
 # DANDI keeps each content once, under a name of its own, wherever it is linked from
 _BLOB = re.compile(r"/blobs/[0-9a-f]{3}/[0-9a-f]{3}/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$")
@@ -42,7 +37,7 @@ _TIME = re.compile(r"\d+\.\d{6}")
 
 
 def identity(url: str) -> str:
-    """What a file is kept by: its URL without the query, where signatures are, or its DANDI blob.
+    """The URL without its query, which may hold a signature; for a DANDI blob the blob's ID.
 
     >>> identity("https://host/a.nwb?X-Amz-Signature=123")
     'https://host/a.nwb'
@@ -66,14 +61,7 @@ def is_identified(source: Source) -> bool:
 
 @dataclass(frozen=True)
 class IndexCache:
-    """A folder of entries.
-
-    Parameters
-    ----------
-    folder : Path
-    limit : int
-        Bytes that it may hold, about.
-    """
+    """A folder of entries, which holds about `limit` bytes at most."""
 
     folder: Path
     limit: int
@@ -84,20 +72,12 @@ class IndexCache:
         return self.folder / name[:2] / f"{name}.index"
 
     def has(self, url: str, what: str, details: bool) -> bool:
-        """Whether there is an entry, whatever it is worth."""
+        """Whether there is an entry, valid or not."""
         return self._path(url, what, details).exists()
 
     def get(self, source: Source, what: str, details: bool = False) -> Entry | None:
-        """What is known of this version of a file.
-
-        Parameters
-        ----------
-        source : Source
-        what : str
-            The path of a table, or `ALL_TABLES`.
-        details : bool
-            Descriptions and units too.
-        """
+        """The entry for this version of a file. `what` is the path of a table, or `ALL_TABLES`. With
+        `details`, only an entry with descriptions and units counts."""
         if not is_identified(source):
             return None
         path = self._path(source.url, what, details)
@@ -125,7 +105,7 @@ class IndexCache:
         paths: list[str] | None = None,
         details: bool = False,
     ) -> None:
-        """Keep what was learned. That it can't be written is no error."""
+        """Write an entry. A failure to write is ignored."""
         if not is_identified(source):
             return
         assert source.size is not None
@@ -143,7 +123,7 @@ class IndexCache:
                 self.prune()
 
     def prune(self) -> None:
-        """Delete what was not used for longest, if there is too much."""
+        """Delete the least recently used entries if the folder is over its limit."""
         if not _pruning.acquire(blocking=False):
             return
         try:
@@ -182,7 +162,8 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _held(folder: Path) -> Iterator[tuple[str, float, int]]:
-    """Path, time of last use and size of each entry, and of what an interrupted process left."""
+    """Path, time of last use and size of each entry and of each temporary file of an interrupted
+    process."""
     with contextlib.suppress(OSError), os.scandir(folder) as folders:
         for inner in folders:
             with contextlib.suppress(OSError), os.scandir(inner.path) as files:
@@ -193,7 +174,7 @@ def _held(folder: Path) -> Iterator[tuple[str, float, int]]:
 
 
 def index_cache() -> IndexCache | None:
-    """The store that the configuration names; None where it is switched off."""
+    """The cache that the configuration names, or None if it is switched off."""
     if not config.get("cache"):
         return None
     folder = config.get("cache-directory") or _default()

@@ -1,8 +1,5 @@
-"""One table's index as bytes: what caches and catalogs keep of a file.
-
-An entry is a header, a checksum, and a compressed body of JSON and chunk positions. Nothing in it is
-evaluated or unpickled; bytes that are not an entry of this very format are no entry.
-"""
+"""The bytes that index caches and catalogs keep of a table: a header, a checksum, and compressed JSON with
+chunk positions. Nothing in them is evaluated or unpickled."""
 
 from __future__ import annotations
 
@@ -22,31 +19,17 @@ _CHECKSUM = 16
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What was learned of one version of a file.
+    """What one version of a file holds."""
 
-    Parameters
-    ----------
-    name : str
-        The file, as messages show it.
-    size : int
-    etag : str
-        The version that this was learned of.
-    table : TableIndex or None
-        None: the file doesn't have the table.
-    paths : tuple of str or None
-        The paths of all its tables, where these were asked for.
-    """
-
-    name: str
+    name: str  # the file, as shown in messages
     size: int
-    etag: str
-    table: TableIndex | None = None
-    paths: tuple[str, ...] | None = None
+    etag: str  # the version of the file
+    table: TableIndex | None = None  # None: the file doesn't have the table
+    paths: tuple[str, ...] | None = None  # the paths of all its tables, if they were listed
 
 
 def dump(entry: Entry) -> bytes:
-    """An entry as bytes.
-
+    """
     >>> held = load(dump(Entry("/data/a.nwb", 10, "1-2", paths=("/units",))))
     >>> held.paths, held.table
     (('/units',), None)
@@ -66,7 +49,7 @@ def dump(entry: Entry) -> bytes:
 
 
 def load(data: bytes) -> Entry | None:
-    """The entry that bytes hold; None if they are damaged, or of another format."""
+    """The entry, or None if the bytes are damaged or of another format."""
     start = len(MAGIC) + 1
     body = data[start + _CHECKSUM :]
     digest = hashlib.blake2b(body, digest_size=_CHECKSUM).digest()

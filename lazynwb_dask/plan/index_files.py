@@ -1,4 +1,4 @@
-"""Many files' indexes of one table."""
+"""The indexes of one table in many files."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ from lazynwb_dask.storage.access import FileAccess
 
 
 def index_file(source: Source, request: TableRequest, access: FileAccess) -> FileIndex:
-    """The index of the table that is asked for, of one file: from the cache on disk, else from the file.
-
-    Columns whose chunks can't be decoded in this process are marked. What files that may follow links into
-    others hold isn't kept, since nothing tells when the others change. A LINDI file is an index itself.
-    """
+    """The index of one file's table, from the cache on disk if possible. Columns whose chunks can't be
+    decoded in this process are marked. Not cached are files that may link to others, whose changes would go
+    unnoticed, and LINDI files, which are indexes themselves."""
     no_cache = request.allow_external_links or queries.is_index(source)
     cache = None if no_cache else index_cache()
     if cache is None:
@@ -80,15 +78,8 @@ def _known(cache: IndexCache, source: Source, request: TableRequest) -> FileInde
 def index_files(
     sources: Sequence[Source], request: TableRequest, access: FileAccess
 ) -> tuple[list[FileIndex], list[Failure]]:
-    """The index of one table of many files, and the files that can't be read.
-
-    Returns
-    -------
-    list of FileIndex
-        In source order. With ``on_error="skip"`` files that fail are left out, and so are those with a
-        column whose metadata can't be right.
-    list of Failure
-    """
+    """The table indexes in source order, and the files that can't be read. With ``on_error="skip"`` these
+    are left out, and so are files with invalid metadata in one column."""
 
     def index(source: Source) -> FileIndex | Failure:
         found = index_file(source, request, access)
@@ -102,17 +93,15 @@ def index_files(
 
 
 def damaged(url: str, table: str, damage: str) -> Failure:
-    """What is told of a file whose metadata can't be right in one column."""
+    """The failure of a file that has invalid metadata in one column."""
     error = NWBReadError(
         f"{shown(url)}: {table}: {damage} (on_error='raise' leaves out the column, not the file)"
     )
     return Failure.of(shown(url), "plan", error)
 
 
-def _identified(
-    sources: Sequence[Source], request: TableRequest, access: FileAccess
-) -> list[Source]:
-    """The sources with the versions of those of which something is kept from earlier."""
+def _identified(sources: Sequence[Source], request: TableRequest, access: FileAccess) -> list[Source]:
+    """The sources, with the versions of those that have an entry in the cache."""
     cache = index_cache()
     if cache is None:
         return list(sources)

@@ -1,4 +1,4 @@
-"""Scans out of what is known of files: which rows of which file each partition has."""
+"""Builds scans: assigns rows of files to partitions."""
 
 from __future__ import annotations
 
@@ -23,18 +23,9 @@ if TYPE_CHECKING:
 
 
 def build(
-    tables: Sequence[tuple[Source, TableIndex]],
-    schema: Schema,
-    request: TableRequest,
-    options: Options,
+    tables: Sequence[tuple[Source, TableIndex]], schema: Schema, request: TableRequest, options: Options
 ) -> Scan:
-    """The scan of tables that have been indexed, split by rows where they are large.
-
-    Parameters
-    ----------
-    tables : sequence of (Source, TableIndex)
-        In source order.
-    """
+    """The scan of indexed tables, in source order. Large tables are split by rows."""
     names = [name for name in schema.fields if name not in PROVENANCE]
     records = {name: Records.of([t.columns.get(name) for _, t in tables]) for name in names}
     paths = list(dict.fromkeys(t.path for _, t in tables))
@@ -60,13 +51,8 @@ def assemble(
     options: Options,
     columns: Columns | None = None,
 ) -> Scan:
-    """The scan of files whose tables have so many rows, split by rows where they are large.
-
-    Parameters
-    ----------
-    columns : Columns, optional
-        What a catalog holds of their columns.
-    """
+    """The scan of files, given the number of rows of each table. Large tables are split by rows. `columns`
+    are the column statistics of a catalog."""
     blocksize = request.blocksize
     lengths = np.fromiter(map(len, files.urls), np.float64, len(files.urls))
     per_row = lengths + 24 + max(map(len, files.tables), default=0)
@@ -103,8 +89,8 @@ def assemble(
 
 
 def _aligned(files: Files, rows: np.ndarray, pieces: np.ndarray) -> np.ndarray:
-    """The rows of a partition that is as many whole chunks of its heaviest column as fit; 0 where not
-    even one does."""
+    """The rows of each file's partitions, as whole chunks of its heaviest column; 0 if one chunk doesn't
+    fit."""
     heaviest, steps = np.zeros(len(rows)), np.ones(len(rows), np.int64)
     if pieces.max(initial=0) <= 1:
         return np.zeros(len(rows), np.int64)
@@ -122,14 +108,10 @@ def _chunk_rows(layouts: tuple[Layout, ...]) -> int:
     return 1 if chunk is None or len(layouts) > 1 else chunk[0]
 
 
-def unindexed(
-    sources: Sequence[Source], schema: Schema, request: TableRequest, options: Options
-) -> Scan:
+def unindexed(sources: Sequence[Source], schema: Schema, request: TableRequest, options: Options) -> Scan:
     """The scan of files that workers will index: one partition for each, of unknown length."""
     if callable(request.table):
-        raise NWBReadError(
-            "a callable table can't be combined with a pyarrow schema; name the table"
-        )
+        raise NWBReadError("a callable table can't be combined with a pyarrow schema; name the table")
     count = len(sources)
     zeros = np.zeros(count, np.int64)
     files = Files(

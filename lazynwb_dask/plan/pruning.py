@@ -1,11 +1,7 @@
-"""Which partitions can't hold a row that a condition leaves, by what is known of their values.
-
-Of each comparison it is judged, for each partition, whether it can be true of any row, and whether it can be
-false of any. Where that isn't known both are taken to be possible, so that none is left out by mistake. A
-column's values are known for whole files, the rows' numbers for each partition. A comparison is made, by pandas
-and in the column's own dtype, of the smallest and of the largest value. Of columns with few distinct values the
-condition itself is evaluated for each of them.
-"""
+"""Leaves out partitions in which no row can satisfy a condition, by statistics of each file's values and by
+the row numbers of each partition. For each comparison it is determined whether it can be true and whether
+it can be false; if that is unknown, both are assumed. pandas compares the smallest and largest value in the
+column's own dtype; if all distinct values are known, the condition is evaluated on them."""
 
 from __future__ import annotations
 
@@ -30,17 +26,15 @@ _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 
 
 class Judged(NamedTuple):
-    """For each partition or file: may it be true, may it be false or missing, of any row."""
+    """For each partition or file: whether the condition can be true, and false or missing, for any row."""
 
     true: np.ndarray
     false: np.ndarray
 
 
 class FileStatistics(ColumnEnds):
-    """The statistics of the columns of a scan, and what conditions mean for them."""
-
     def possible(self, predicate: Predicate, scan: Scan) -> np.ndarray | None:
-        """Whether each partition may hold rows that a predicate leaves; None if nothing is known."""
+        """Whether each partition may hold rows that satisfy the predicate; None if nothing is known."""
         known = {*PROVENANCE, *(() if self._columns is None else self._columns.runs)}
         if known.isdisjoint(predicate.columns):
             return None
@@ -48,19 +42,10 @@ class FileStatistics(ColumnEnds):
         return None if found.all() else found
 
 
-# ------------------------------------------------------------------------------------------------ judging
 class _Judge(Visitor[Judged]):
-    """Judges one condition.
-
-    Parameters
-    ----------
-    statistics : FileStatistics
-    scan : Scan
-        Its partitions are judged.
-    loose : bool
-        For parts of a query: what is missing may count as true there where it doesn't in a frame's own
-        arithmetic (``not (x == 'a')`` of a missing x).
-    """
+    """Evaluates one condition for each partition of the scan. `loose` is set inside a query, where a
+    missing value may count as true in more cases than in a frame's own arithmetic (``not (x == 'a')`` of a
+    missing x)."""
 
     def __init__(self, statistics: FileStatistics, scan: Scan, loose: bool = False) -> None:
         self.statistics, self.scan, self.loose = statistics, scan, loose
@@ -85,12 +70,11 @@ class _Judge(Visitor[Judged]):
         return _Judge(self.statistics, self.scan, loose=True).of(query.tree)
 
     def of(self, node: Predicate) -> Judged:
-        """What a condition may be in each partition."""
         try:
             found = super().of(node)
             tried = self._tried(node)
         except Exception:
-            # whatever pandas can't do with these values: that is for reading to find out
+            # pandas can't compare these values: reading raises the error
             return self.unknown
         if tried is not None:
             found = Judged(found.true & tried.true, found.false & tried.false)
@@ -111,14 +95,13 @@ class _Judge(Visitor[Judged]):
         return self._of_partitions(name, found, np.ones(len(found), bool))
 
     def _ends(self, name: str) -> Ends | None:
-        """What is known of a column in each file; of the row numbers, in each partition."""
+        """The statistics of a column in each file; for row numbers, in each partition."""
         if name == "_table_index":
             return of_rows(self.scan.start, self.scan.stop)
         field = self.scan.fields.get(name)
         return None if field is None else self.statistics.ends(field)
 
     def _of_partitions(self, name: str, true: np.ndarray, false: np.ndarray) -> Judged:
-        """What was judged by the ends of a column."""
         if name == "_table_index":
             return Judged(true, false)
         return Judged(true[self.scan.file], false[self.scan.file])
@@ -150,7 +133,7 @@ class _Judge(Visitor[Judged]):
         return self._of_partitions(name, true | ~ends.known, false | ~ends.known)
 
     def _any_among(self, name: str, ends: Ends, values: Any) -> np.ndarray:
-        """Whether any of the values lies between the ends."""
+        """Whether any of the values lies between the smallest and largest of the column."""
         kind = self.scan.fields[name].type
         given = list(values)
         nulls = [bool(pd.api.types.is_scalar(v) and pd.isna(v)) for v in given]
@@ -167,9 +150,7 @@ class _Judge(Visitor[Judged]):
             dtype = kind.to_pandas_dtype() if pa.types.is_floating(kind) else np.float64
             sought = np.array([float(v) for v in real], np.float64)
             sought = np.unique(np.concatenate([sought, sought.astype(dtype).astype(np.float64)]))
-            lows, highs = (
-                pd.Series(end).to_numpy(np.float64, na_value=0) for end in (ends.low, ends.high)
-            )
+            lows, highs = (pd.Series(end).to_numpy(np.float64, na_value=0) for end in (ends.low, ends.high))
             some = _any_between(sought, lows, highs)
         found = some & ends.there
         if any(nulls):
@@ -178,7 +159,7 @@ class _Judge(Visitor[Judged]):
         return result
 
     def _tried(self, node: Predicate) -> Judged | None:
-        """The condition on each distinct value of its only column, where these are known."""
+        """The condition evaluated on each distinct value of its only column, if these are known."""
         if len(node.inputs) != 1 or isinstance(node, Then):
             return None
         (name,) = node.inputs
@@ -207,7 +188,8 @@ def _nullable(field: Field) -> bool:
 
 
 def _precisions(ends: Ends) -> list[tuple[Any, Any]]:
-    """The ends as they are, and as float64: a query may compare with more digits than the column has."""
+    """The ends as they are and as float64, as a query may compare in a higher precision than the
+    column's."""
     dtype = getattr(ends.low, "dtype", None)
     found = [(ends.low, ends.high)]
     if isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize < 8:
@@ -216,7 +198,7 @@ def _precisions(ends: Ends) -> list[tuple[Any, Any]]:
 
 
 def _mask(node: Predicate, name: str, values: Any) -> np.ndarray:
-    """Where a condition is true of values of its only column."""
+    """Where a condition is true for values of its only column."""
     frame = pd.DataFrame({name: values})
     found = node(frame)
     if not is_bool_dtype(found.dtype):
@@ -228,7 +210,6 @@ def _mask(node: Predicate, name: str, values: Any) -> np.ndarray:
 
 
 def _encoded(texts: Iterable[str]) -> np.ndarray:
-    """Texts as what they are compared by."""
     return np.array([text.encode() for text in texts], object)
 
 

@@ -1,4 +1,4 @@
-"""What the columns of many files' tables are, for people to read."""
+"""The columns of many files' tables, as a report for people."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ HTML_WIDTH = 100  # in a notebook
 
 
 class Report(pd.DataFrame):
-    """A DataFrame that is shown whole, but for columns of texts that are all empty.
-
-    Whatever is selected of it is a plain DataFrame.
-    """
+    """A DataFrame shown whole, without text columns that are empty. Selections of it are plain
+    DataFrames."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
@@ -36,10 +34,7 @@ class Report(pd.DataFrame):
         text = shown.to_string(line_width=width, max_colwidth=min(WIDTH, width // 2))
         for name, problem in told[told != ""].items():
             text += "\n\n" + textwrap.fill(
-                f"{name} is left out: {problem}",
-                width,
-                break_long_words=False,
-                break_on_hyphens=False,
+                f"{name} is left out: {problem}", width, break_long_words=False, break_on_hyphens=False
             )
         return text
 
@@ -55,7 +50,7 @@ class Report(pd.DataFrame):
 
 
 def report(tables: Sequence[tuple[str, TableIndex]], schema: Schema) -> pd.DataFrame:
-    """What each column is, and in how many files it is what."""
+    """The types of each column, with the number of files for each."""
     rows: list[dict[str, object]] = []
     names = dict.fromkeys(name for _, table in tables for name in table.columns)
     of_tables = {f"of the table: {note}" for _, table in tables for note in table.notes}
@@ -84,7 +79,7 @@ def report(tables: Sequence[tuple[str, TableIndex]], schema: Schema) -> pd.DataF
 
 
 def _readable(kind: pa.DataType) -> str:
-    """A type as pandas would call it: float64 rather than double."""
+    """A type in pandas' words: float64 rather than double."""
     number = pa.types.is_floating(kind)
     return str(np.dtype(kind.to_pandas_dtype())) if number else str(kind).removeprefix("large_")
 

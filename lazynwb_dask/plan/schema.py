@@ -1,8 +1,5 @@
-"""Many files' columns as one schema: the types that hold every file's values, and what to say of the rest.
-
-Types are resolved the same way whatever the order of the files, and nothing is lost silently. The rules
-are those of the documentation's "Schema over files".
-"""
+"""One schema for the columns of many files. It doesn't depend on the order of the files. The rules are in
+the documentation's "Schema over files"."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ EXAMPLES = 3  # files named on each side of a conflict
 def schema_of(
     tables: Sequence[tuple[Source, TableIndex]], overrides: Mapping[str, Any], access: FileAccess
 ) -> Schema:
-    """The schema of all tables; values are looked at only for columns in conflict."""
+    """The schema of all tables. Values are read only for columns with conflicting types."""
     named = [(source.url, table) for source, table in tables]
     unified = unify(named, overrides)
     nulls: dict[str, set[int]] = {}
@@ -48,7 +45,7 @@ def schema_of(
 
 
 def may_be_null(column: ColumnIndex) -> bool:
-    """Whether stored values of a column can be null or NaN: other kinds needn't be looked at."""
+    """Whether stored values of the column's type can be null or NaN."""
     if pa.types.is_floating(column.type):
         return True
     labelled = column.labels is not None or column.arrays[0].layout.element[0] == "enum"
@@ -61,16 +58,9 @@ def unify(
     overrides: Mapping[str, Any] | None = None,
     nulls: Mapping[str, set[int]] | None = None,
 ) -> Schema:
-    """One schema for many tables.
-
-    Parameters
-    ----------
-    tables : sequence of (url, TableIndex)
-    overrides : mapping, optional
-        Types by column name, that win over what the files say.
-    nulls : mapping, optional
-        By column, the positions of the tables whose values were looked at and are all null.
-    """
+    """One schema for tables, given as (url, TableIndex). `overrides` are types by column that replace the
+    files' own. `nulls` holds, by column, the positions of the tables whose values were read and are all
+    null."""
     found: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
     problems: dict[str, list[int]] = defaultdict(list)
     empty: dict[str, set[int]] = defaultdict(set)
@@ -99,39 +89,21 @@ def unify(
         reason = ""
         if problems[name]:
             reason = tables[problems[name][0]][1].columns[name].problem
-        columns[name] = Found(
-            count[name], by_type, name in short, problems[name], reason, empty[name]
-        )
+        columns[name] = Found(count[name], by_type, name in short, problems[name], reason, empty[name])
     rows = [table.rows for _, table in tables]
     return settle(columns, rows, lambda i: tables[i][0], overrides, nulls)
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """One column over all tables.
+    """One column over all tables. Tables are given by their positions."""
 
-    Parameters
-    ----------
-    count : int
-        The tables that have it.
-    by_type : dict
-        The positions of the tables where it is of a type.
-    short : bool
-        Whether it lacks rows anywhere.
-    problems : sequence of int
-        The positions of the tables where it can't be read.
-    reason : str
-        Why it can't be read in the first of them.
-    empty : collection of int
-        The positions of the tables that have rows, but none of it.
-    """
-
-    count: int
-    by_type: Mapping[pa.DataType, Sequence[int]]
-    short: bool = False
-    problems: Sequence[int] = ()
-    reason: str = ""
-    empty: Collection[int] = ()
+    count: int  # of tables that have it
+    by_type: Mapping[pa.DataType, Sequence[int]]  # the tables where it has this type
+    short: bool = False  # whether it has fewer rows than its table anywhere
+    problems: Sequence[int] = ()  # the tables where it can't be read
+    reason: str = ""  # why it can't be read in the first of these
+    empty: Collection[int] = ()  # the tables that have rows, but none of it
 
 
 def settle(
@@ -141,19 +113,8 @@ def settle(
     overrides: Mapping[str, Any] | None = None,
     nulls: Mapping[str, set[int]] | None = None,
 ) -> Schema:
-    """One schema of what was found.
-
-    Parameters
-    ----------
-    columns : dict of str to Found
-        In the frame's order.
-    rows : sequence of int
-        The rows of each table.
-    url : callable
-        The file of a table by its position.
-    overrides, nulls
-        As in `unify`.
-    """
+    """The schema of `columns`, in the frame's order. `rows` is the number of rows of each table, `url`
+    returns the file of a table by its position; `overrides` and `nulls` are as in `unify`."""
     overrides = {name: given_type(name, kind) for name, kind in (overrides or {}).items()}
     fields: dict[str, Field] = {}
     conflicts: dict[str, Conflict] = {}
@@ -186,10 +147,8 @@ def settle(
 def _telling(
     rows: Sequence[int], by_type: Mapping[pa.DataType, Sequence[int]], nulls: set[int]
 ) -> list[pa.DataType]:
-    """The types of the files that hold values; all types if none does."""
-    kept = [
-        kind for kind, where in by_type.items() if any(rows[i] and i not in nulls for i in where)
-    ]
+    """The types in files that hold values; all types if no file does."""
+    kept = [kind for kind, where in by_type.items() if any(rows[i] and i not in nulls for i in where)]
     return kept or list(by_type)
 
 
@@ -200,12 +159,10 @@ def _named(url: Callable[[int], str], where: Sequence[int]) -> str:
 
 
 def common(types: Iterable[pa.DataType]) -> pa.DataType | None:
-    """The type that holds the values of all, whatever their order; None if there is none.
+    """The type that holds the values of all types, in any order; None if there is none.
 
-    >>> common([pa.int32(), pa.uint8()])
-    DataType(int32)
-    >>> common([pa.int64(), pa.float32()])
-    DataType(double)
+    >>> common([pa.int32(), pa.uint8()]), common([pa.int64(), pa.float32()])
+    (DataType(int32), DataType(double))
     >>> common([pa.list_(pa.int32()), pa.float64()])
     ListType(list<item: double>)
     >>> common([pa.list_(pa.int32()), pa.list_(pa.list_(pa.int32()))]) is None

@@ -1,8 +1,6 @@
-"""Many files' sessions as one table: a row for each file, the same columns whatever the files hold.
-
-What a standard field holds is decided here, not by the files: text, a list of texts, or a time. The types
-of other fields, which extensions bring along, are unified as those of tables are.
-"""
+"""Many files' sessions as one table, with a row for each file. Standard fields have a fixed type: text,
+list of texts, or time. The types of other fields, which extensions add, are unified as those of tables
+are."""
 
 from __future__ import annotations
 
@@ -33,56 +31,37 @@ TIME = pa.timestamp("us", "UTC")
 _TEXT, _TEXTS, _TIMES = pa.string(), pa.list_(pa.string()), pa.list_(TIME)
 
 _OF_SESSION: Mapping[tuple[str, str], pa.DataType] = {
-    ("/", "identifier"): _TEXT,
-    ("/general", "session_id"): _TEXT,
-    ("/", "session_start_time"): TIME,
-    ("/", "session_description"): _TEXT,
-    ("/", "timestamps_reference_time"): TIME,
-    ("/", "file_create_date"): _TIMES,
-    ("/general", "experiment_description"): _TEXT,
-    ("/general", "experimenter"): _TEXTS,
-    ("/general", "institution"): _TEXT,
-    ("/general", "lab"): _TEXT,
-    ("/general", "keywords"): _TEXTS,
-    ("/general", "notes"): _TEXT,
-    ("/general", "pharmacology"): _TEXT,
-    ("/general", "protocol"): _TEXT,
-    ("/general", "related_publications"): _TEXTS,
-    ("/general", "data_collection"): _TEXT,
-    ("/general", "slices"): _TEXT,
-    ("/general", "source_script"): _TEXT,
-    ("/general", "stimulus"): _TEXT,
-    ("/general", "surgery"): _TEXT,
-    ("/general", "virus"): _TEXT,
+    ("/", "identifier"): _TEXT, ("/general", "session_id"): _TEXT,
+    ("/", "session_start_time"): TIME, ("/", "session_description"): _TEXT,
+    ("/", "timestamps_reference_time"): TIME, ("/", "file_create_date"): _TIMES,
+    ("/general", "experiment_description"): _TEXT, ("/general", "experimenter"): _TEXTS,
+    ("/general", "institution"): _TEXT, ("/general", "lab"): _TEXT,
+    ("/general", "keywords"): _TEXTS, ("/general", "notes"): _TEXT,
+    ("/general", "pharmacology"): _TEXT, ("/general", "protocol"): _TEXT,
+    ("/general", "related_publications"): _TEXTS, ("/general", "data_collection"): _TEXT,
+    ("/general", "slices"): _TEXT, ("/general", "source_script"): _TEXT,
+    ("/general", "stimulus"): _TEXT, ("/general", "surgery"): _TEXT, ("/general", "virus"): _TEXT,
     ("/", "nwb_version"): _TEXT,
-}
+}  # fmt: skip
 _OF_SUBJECT: Mapping[tuple[str, str], pa.DataType] = {
     (SUBJECT, name): TIME if name == "date_of_birth" else _TEXT
     for name in (
-        "subject_id",
-        "age",
-        "age_reference",
-        "date_of_birth",
-        "description",
-        "genotype",
-        "sex",
-        "species",
-        "strain",
-        "weight",
+        "subject_id", "age", "age_reference", "date_of_birth", "description", "genotype", "sex",
+        "species", "strain", "weight",
     )
-}
+}  # fmt: skip
 _STANDARD = {**_OF_SESSION, **_OF_SUBJECT}
 
 
 def read_sessions(
     sources: Sequence[Source], access: FileAccess, on_error: str = "raise"
 ) -> tuple[list[Session], list[Failure]]:
-    """The sessions of many files in source order, and the files that can't be read. See `each_file`."""
+    """The sessions in source order, and the files that can't be read. See `each_file`."""
     return each_file(sources, partial(read_session, access=access), on_error)
 
 
 def fields_of(sessions: Sequence[Session]) -> dict[tuple[str, str], Field]:
-    """The table's columns by where they come from: the standard's fields, then all others found."""
+    """The columns by their origin: the standard's fields, then all others, sorted."""
     found = {(group, name) for s in sessions for group in s.fields for name in s.fields[group]}
     # in an order that doesn't depend on that of the files
     keys = [*_STANDARD, *sorted(found - _STANDARD.keys())]
@@ -104,19 +83,8 @@ def _value(session: Session, key: tuple[str, str]) -> Any:
 
 
 def table(sessions: Sequence[Session]) -> tuple[pd.DataFrame, list[str]]:
-    """The table of sessions, and what could not be understood.
-
-    Parameters
-    ----------
-    sessions : sequence of Session
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each session, in order; the file's path last.
-    list of str
-        The texts in place of times that are none.
-    """
+    """The sessions as a table, one row each in order, the file's path last; and the texts that should be
+    times, but can't be parsed."""
     data, odd = {}, []
     for key, field in fields_of(sessions).items():
         values = [_as(_value(s, key), field.type) for s in sessions]
@@ -131,7 +99,7 @@ def table(sessions: Sequence[Session]) -> tuple[pd.DataFrame, list[str]]:
 
 
 def parse_time(text: str) -> datetime | None:
-    """A time as ISO 8601 writes it, in UTC; one without a zone is taken as UTC. None if it is no time.
+    """An ISO 8601 time in UTC, which is also assumed if it has no zone. None if it is no time.
 
     >>> parse_time("2023-01-09T09:30:12.345-08:00")
     datetime.datetime(2023, 1, 9, 17, 30, 12, 345000, tzinfo=datetime.timezone.utc)
@@ -147,7 +115,7 @@ def parse_time(text: str) -> datetime | None:
 
 
 def _type(values: Iterable[Any]) -> pa.DataType | None:
-    """The type that holds all values of a field; None if there are none."""
+    """The type that holds all values of a field; None if there are no values."""
     kinds = {_kind(v) for v in values if v is not None} - {pa.null(), None}
     if not kinds:
         return None
@@ -166,7 +134,6 @@ def _kind(value: Any) -> pa.DataType | None:
 
 
 def _as(value: Any, kind: pa.DataType) -> Any:
-    """A value as a column of some type has it."""
     if value is None:
         return None
     if pa.types.is_list(kind):
@@ -190,21 +157,8 @@ def _as(value: Any, kind: pa.DataType) -> Any:
 def facts(
     table: pd.DataFrame, columns: Sequence[str], urls: Sequence[str]
 ) -> tuple[list[Field], list[pa.Array]]:
-    """Columns of a table of sessions for some files, missing where the table doesn't have the file.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        With `_nwb_path`, as `read_sessions` makes it.
-    columns : sequence of str
-    urls : sequence of str
-
-    Returns
-    -------
-    list of Field
-    list of pyarrow.Array
-        A value for each URL.
-    """
+    """Columns of a session table made by `read_sessions`, with one value for each URL. Values are missing
+    for files that the table doesn't have."""
     first = table.drop_duplicates("_nwb_path").set_index("_nwb_path")
     rows = first.index.get_indexer(pd.Index(list(urls)))
     picks = pa.array(rows, mask=rows < 0)
@@ -220,7 +174,7 @@ def facts(
 
 
 def session_table(scans: Sequence[Scan]) -> pd.DataFrame:
-    """The table of sessions of the files of some scans, each file once."""
+    """The session table of the files of some scans, each file once."""
     found: list[Session] = []
     seen: set[str] = set()
     for scan in scans:

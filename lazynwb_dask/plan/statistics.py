@@ -1,4 +1,4 @@
-"""What the statistics say of each column: its smallest and largest value in each file."""
+"""The smallest and largest value of each column in each file, as pruning uses them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TEXTS = pa.list_(pa.string())
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """The rows of `columns` of the files in question, sorted by column, then file."""
+    """The rows of the catalog's `columns` for the scan's files, sorted by column, then file."""
 
     rows: pa.Table
     at: np.ndarray  # for each row the position of its file
@@ -33,56 +33,31 @@ class Columns:
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """What is known of one column, for each file.
+    """The statistics of one column, with one element for each file."""
 
-    Attributes
-    ----------
-    known : numpy.ndarray of bool
-        Whether anything is.
-    there : numpy.ndarray of bool
-        Whether there are values, nulls and NaN left out.
-    missing : numpy.ndarray of bool
-        Whether there are nulls or NaN.
-    low, high : pandas array
-        The smallest and largest value, of the frame's dtype; anything where there are none.
-    few : tuple of numpy.ndarray, optional
-        Files and values of those of which all distinct values are known.
-    complete : numpy.ndarray of bool
-        Which files these are.
-    """
-
-    known: np.ndarray
-    there: np.ndarray
-    missing: np.ndarray
-    low: Any
-    high: Any
-    few_files: np.ndarray
-    few_values: Any
-    complete: np.ndarray
+    known: np.ndarray  # bool
+    there: np.ndarray  # bool: there are values besides null and NaN
+    missing: np.ndarray  # bool: there are nulls or NaN
+    low: Any  # smallest value, of the frame's dtype; undefined if there are no values
+    high: Any  # largest value
+    few_files: np.ndarray  # of each of `few_values`, its file
+    few_values: Any  # all distinct values of the files that are `complete`
+    complete: np.ndarray  # bool: all distinct values are known
 
 
 class ColumnEnds:
-    """The statistics of the columns of a scan.
-
-    Parameters
-    ----------
-    columns : Columns or None
-        What a catalog holds of them; None without one.
-    rows : numpy.ndarray of int64
-        Of each file.
-    files : Files
-    """
+    """The statistics of a scan's columns. `columns` come from a catalog, if there is one; `rows` has the
+    number of rows of each file."""
 
     def __init__(self, columns: Columns | None, rows: np.ndarray, files: Files) -> None:
         self._columns, self._rows, self._files = columns, rows, files
 
-    # --- of one column
     @cached_property
     def _ends(self) -> dict[str, Ends | None]:
         return {}
 
     def ends(self, field: Field) -> Ends | None:
-        """What is known of a column whose values the frame has as `field`."""
+        """The statistics of a column, converted to the type of `field`."""
         if field.name not in self._ends:
             self._ends[field.name] = self._found(field)
         return self._ends[field.name]
@@ -116,7 +91,8 @@ class ColumnEnds:
     def _base(
         self, columns: Columns, run: slice
     ) -> tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The rows of a column, and their files; for each file whether anything is known, and what."""
+        """The rows of a column, their files, and for each file `known`, `there` and `missing` as in
+        `Ends`."""
         rows = columns.rows.slice(run.start, run.stop - run.start)
         at = columns.at[run]
         told = rows["nulls"].is_valid().to_numpy()
@@ -154,13 +130,9 @@ class ColumnEnds:
         if pa.types.is_boolean(field.type):
             both = np.flatnonzero(known & there & ~one)
             few_files = np.concatenate([few_files, both, both])
-            few = np.concatenate(
-                [few, np.zeros(len(both), few.dtype), np.ones(len(both), few.dtype)]
-            )
+            few = np.concatenate([few, np.zeros(len(both), few.dtype), np.ones(len(both), few.dtype)])
             complete = known
-        return Ends(
-            known, there, missing, low, high, few_files, _as(pa.array(few), field), complete
-        )
+        return Ends(known, there, missing, low, high, few_files, _as(pa.array(few), field), complete)
 
     def _texts(self, field: Field, columns: Columns, run: slice) -> Ends | None:
         rows, at, known, there, missing = self._base(columns, run)
@@ -173,12 +145,8 @@ class ColumnEnds:
         told_texts = rows["texts"].unify_dictionaries().combine_chunks()
         held = told_texts.chunk(0) if isinstance(told_texts, pa.ChunkedArray) else told_texts
         codes, which = np.unique(held.indices.fill_null(-1).to_numpy(), return_inverse=True)
-        names = (
-            held.dictionary.take(pa.array(np.maximum(codes, 0))).to_pylist() if listed.any() else []
-        )
-        parsed = [
-            json.loads(t) if c >= 0 else None for c, t in zip(codes.tolist(), names, strict=False)
-        ]
+        names = held.dictionary.take(pa.array(np.maximum(codes, 0))).to_pylist() if listed.any() else []
+        parsed = [json.loads(t) if c >= 0 else None for c, t in zip(codes.tolist(), names, strict=False)]
         lists = pa.array(parsed or [None], _TEXTS).take(pa.array(which.reshape(-1)))
         counts = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
         few_files = np.repeat(at, counts)
@@ -192,13 +160,11 @@ class ColumnEnds:
         low, high = ends
         unbounded = known.copy()
         unbounded[at] &= told | ~there[at]
-        return Ends(
-            unbounded, there, missing, low, high, few_files, _as(lists.flatten(), field), complete
-        )
+        return Ends(unbounded, there, missing, low, high, few_files, _as(lists.flatten(), field), complete)
 
 
 def of_rows(start: np.ndarray, stop: np.ndarray) -> Ends:
-    """What is known of the row numbers of partitions that go from `start` to `stop`."""
+    """The statistics of the row numbers of partitions from `start` to `stop`."""
     always = np.ones(len(start), bool)
     return Ends(
         always, stop > start, ~always, start, stop - 1, start[:0], start[:0], ~always
@@ -206,11 +172,9 @@ def of_rows(start: np.ndarray, stop: np.ndarray) -> Ends:
 
 
 def _as(values: Any, field: Field) -> Any:
-    """Values of the statistics as the frame has them."""
+    """Values of the statistics in the frame's dtype."""
     held = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if not len(held):
         return pd.Series([], dtype=field.dtype).array
-    made = series(
-        [pc.cast(held, field.type, safe=False)], Field(field.name, field.type, field.nullable)
-    )
+    made = series([pc.cast(held, field.type, safe=False)], Field(field.name, field.type, field.nullable))
     return made

@@ -1,4 +1,4 @@
-"""From files and what is asked of their table to the scan that a frame reads."""
+"""From files and a request to the scan that a frame reads."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ from lazynwb_dask.storage.access import FileAccess
 
 
 def table_scan(sources: Sequence[Source], request: TableRequest, access: FileAccess) -> Scan:
-    """The scan of one table of many files, with all that was asked of it checked.
-
-    Under a given schema no file is opened, under an inferred one only the files of the sample.
-    """
+    """The scan of one table in many files, with the request checked. No file is opened if a schema is
+    given, and only a sample of the files if the schema is inferred."""
     schema = request.schema
     if isinstance(schema, int):
         fields = _inferred(_spread(sources, schema), request, access)
@@ -44,14 +42,15 @@ def table_scan(sources: Sequence[Source], request: TableRequest, access: FileAcc
 def indexed_tables(
     sources: Sequence[Source], request: TableRequest, access: FileAccess
 ) -> tuple[list[tuple[Source, TableIndex]], list[Failure]]:
-    """The tables of the files that have one, and the files that can't be read, with a warning of these."""
+    """The tables of the files that have one, and the files that can't be read. Warns of files that are left
+    out."""
     found, failures = index_files(sources, request, access)
     warn_skipped(failures, len(sources))
     return present(show_all(found, request.view), failures, request, access), failures
 
 
 def warn_skipped(failures: Sequence[Failure], count: int) -> None:
-    """Warn of files that were left out while planning, of `count` in all."""
+    """Warn about files left out while planning; `count` is the number of all files."""
     if failures:
         warnings.warn(
             f"{len(failures)} of {count} files can't be read and are left out (the first: "
@@ -73,7 +72,7 @@ def _indexed(sources: Sequence[Source], request: TableRequest, access: FileAcces
 
 
 def _inferred(sample: Sequence[Source], request: TableRequest, access: FileAccess) -> list[Field]:
-    """The columns of a few files; any of them may be missing elsewhere."""
+    """The columns of a sample of files. All but `id` are nullable, as other files may lack them."""
     found, failures = index_files(sample, request, access)
     tables = present(show_all(found, request.view), failures, request, access)
     unified = schema_of(tables, {}, access)
@@ -82,6 +81,6 @@ def _inferred(sample: Sequence[Source], request: TableRequest, access: FileAcces
 
 
 def _spread(sources: Sequence[Source], n: int) -> list[Source]:
-    """So many sources, spread evenly over the list."""
+    """`n` sources, spread evenly over the list."""
     picks = np.unique(np.linspace(0, len(sources) - 1, min(n, len(sources))).round().astype(int))
     return [sources[i] for i in picks.tolist()]

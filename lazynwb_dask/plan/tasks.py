@@ -1,9 +1,6 @@
-"""Which partitions are read at all, and which of them together in one task. Knows no Dask.
-
-Reads of one table in one expression may be combined row by row, so all of them must be cut in the same
-places, though each knows only its own columns. What they have in common is a `Siblings`; from that alone
-the `TaskLayout` follows, the same for each of them.
-"""
+"""Which partitions are read, and which of them together in one task. Doesn't use Dask. Reads of one table
+in one expression may be combined row by row, so their tasks must have the same partitions, whatever columns
+each reads. The `TaskLayout` therefore depends only on the `Siblings`, which these reads have in common."""
 
 from __future__ import annotations
 
@@ -19,13 +16,11 @@ from numpy.typing import NDArray
 
 from lazynwb_dask.predicate.tree import Limit, Predicate, conjuncts
 
-# Reading a partition costs as much as decoding this fraction of a task's bytes, however small it is:
-# so a task has at most so many partitions.
-SHARE = 512
+SHARE = 512  # most partitions of a task, as each has a fixed cost however small it is
 
 
 class Scan(Protocol):
-    """What is asked of a scan: all partitions of one table. See `lazynwb_dask.scan.scan.Scan`."""
+    """The interface of scans: all partitions of one table. See `lazynwb_dask.scan.scan.Scan`."""
 
     @property
     def token(self) -> str: ...
@@ -50,7 +45,7 @@ class Scan(Protocol):
 
 
 class Read(Protocol):
-    """What is asked of a read: some columns and rows of a scan."""
+    """The interface of reads: some columns and rows of a scan."""
 
     @property
     def scan(self) -> Scan: ...
@@ -63,23 +58,14 @@ class Read(Protocol):
 
 
 def columns_of(choice: Predicate | Limit | None) -> frozenset[str]:
-    """The columns that a predicate or limit looks at."""
     return frozenset() if choice is None else choice.columns
 
 
 @dataclass(frozen=True)
 class Siblings:
-    """What the reads of one table's partitions in one expression have in common.
-
-    Parameters
-    ----------
-    columns : frozenset of str
-        All that are read by any of them.
-    conditions : frozenset of Predicate
-        A partition that none of these leaves is needed by none of them. Empty: all are needed.
-    fuse : bool
-        Whether partitions may be read together.
-    """
+    """What the reads of one table's partitions in one expression have in common. `columns` are read by any
+    of them. A partition is needed if any of `conditions` may be true in it; without conditions all are
+    needed. `fuse`: partitions may be read together."""
 
     columns: frozenset[str]
     conditions: frozenset[Predicate]
@@ -87,16 +73,14 @@ class Siblings:
 
     @classmethod
     def of(cls, reads: Iterable[Read], counted: bool = False) -> Siblings:
-        """What some reads of the same partitions have in common.
-
-        If partitions are counted by something in the expression, they stay as they are.
-        """
+        """The siblings of some reads. If the expression depends on the number of partitions (`counted`),
+        none is left out or fused."""
         columns: set[str] = set()
         conditions: set[Predicate] = set()
         pruned = not counted
         for read in reads:
             columns |= columns_of(read.predicate) | columns_of(read.limit)
-            if read.limit is None:  # else the others weigh nothing: a few rows are read of them
+            if read.limit is None:  # with a limit, only a few rows of other columns are read
                 columns |= set(read.columns)
             if read.predicate is not None and _can_prune(read.scan, read.predicate):
                 conditions.add(read.predicate)
@@ -111,27 +95,19 @@ class Siblings:
 
 @dataclass(frozen=True, eq=False)
 class TaskLayout:
-    """Which of a scan's partitions each task reads.
+    """Which partitions each task reads. Task `i` reads ``parts[borders[i]:borders[i + 1]]``."""
 
-    Parameters
-    ----------
-    parts : array of int64, optional
-        The partitions that are read. None: all.
-    borders : array of int64, optional
-        Task `i` reads ``parts[borders[i]:borders[i + 1]]``. None: one partition each.
-    """
-
-    parts: NDArray[np.int64] | None = None
-    borders: NDArray[np.int64] | None = None
+    parts: NDArray[np.int64] | None = None  # the partitions that are read; None: all
+    borders: NDArray[np.int64] | None = None  # None: one partition for each task
 
     def count(self, nparts: int) -> int:
-        """The number of tasks, for a scan of so many partitions."""
+        """The number of tasks for a scan of `nparts` partitions."""
         if self.borders is not None:
             return len(self.borders) - 1
         return nparts if self.parts is None else len(self.parts)
 
     def span(self, tasks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The first and the last partition of each of some tasks."""
+        """The first and the last partition of each task."""
         if self.borders is None:
             first = last = tasks
         else:
@@ -139,7 +115,7 @@ class TaskLayout:
         return (first, last) if self.parts is None else (self.parts[first], self.parts[last])
 
     def sums(self, values: NDArray[np.int64], tasks: Sequence[int]) -> NDArray[np.int64]:
-        """The sum over the partitions of each of some tasks, of one value for each partition."""
+        """The sums over each task's partitions; `values` has one element for each partition of the scan."""
         chosen = values if self.parts is None else values[self.parts]
         if self.borders is not None:
             ends = np.concatenate(([0], np.cumsum(chosen)))
@@ -148,14 +124,13 @@ class TaskLayout:
         return found
 
     def bucket(self, task: int) -> NDArray[np.int64]:
-        """The partitions of one task."""
         start, stop = task, task + 1
         if self.borders is not None:
             start, stop = int(self.borders[task]), int(self.borders[task + 1])
         return np.arange(start, stop) if self.parts is None else self.parts[start:stop]
 
     def take(self, tasks: Sequence[int]) -> tuple[NDArray[np.int64], TaskLayout]:
-        """The partitions of some tasks, and the layout once these are all there are."""
+        """The partitions of some tasks, and the layout for a scan of only these partitions."""
         buckets = [self.bucket(task) for task in tasks]
         parts = np.concatenate(buckets)
         if self.borders is None:
@@ -164,7 +139,7 @@ class TaskLayout:
 
     @cached_property
     def key(self) -> str:
-        """The content, the same in every process."""
+        """A hash of the content, the same in every process."""
         digest = hashlib.sha256()
         for array in (self.parts, self.borders):
             digest.update(b"all" if array is None else array.astype("<i8").tobytes() + b"some")
@@ -187,11 +162,8 @@ ONE_EACH = TaskLayout()
 
 
 def possible(scan: Scan, predicate: Predicate | None) -> NDArray[np.bool_] | None:
-    """Whether each partition may hold rows that a predicate leaves; None if that can't be told.
-
-    Tells by the columns that are constant within each partition, such as the file's path, and by what
-    the scan knows of the others' values.
-    """
+    """Whether each partition may hold rows that satisfy the predicate, by columns that are constant within
+    a partition and by statistics. None if that is unknown."""
     found: NDArray[np.bool_] | None = None
     if predicate is not None and _has_statistics(scan):
         found = scan.possible(predicate)
@@ -200,7 +172,7 @@ def possible(scan: Scan, predicate: Predicate | None) -> NDArray[np.bool_] | Non
         try:
             hit[term.rows(scan.constant_frame(sorted(term.columns)))] = True
         except Exception:
-            # It may fail for files whose rows an earlier condition leaves out. If not, reading raises.
+            # an earlier condition may leave out the rows where it fails; if not, reading raises
             continue
         found = hit if found is None else found & hit
     return found
@@ -215,22 +187,13 @@ def _has_statistics(scan: Scan) -> bool:
 
 
 def decidable(scan: Scan, predicate: Predicate | None) -> list[Predicate]:
-    """The terms of a predicate that can be told for a partition as a whole."""
+    """The terms of a predicate that use only columns constant within each partition."""
     return [t for t in conjuncts(predicate) if t.inputs and t.inputs <= scan.constants]
 
 
 def lay_out(scan: Scan, parts: Sequence[int], siblings: Siblings, min_tasks: int) -> TaskLayout:
-    """Which partitions to read in which task, for all siblings alike.
-
-    Parameters
-    ----------
-    scan : Scan
-    parts : sequence of int
-        The partitions selected.
-    siblings : Siblings
-    min_tasks : int
-        Not fewer tasks than this, as long as there are partitions: so that all threads have work.
-    """
+    """The layout of the selected `parts`, the same for all siblings. There are at least `min_tasks` tasks
+    if there are as many partitions, so that all threads have work."""
     chosen = np.asarray(parts, dtype=np.int64)
     needed = _needed(scan, siblings)
     kept = chosen if needed is None else chosen[needed[chosen]]
@@ -254,14 +217,12 @@ def _needed(scan: Scan, siblings: Siblings) -> NDArray[np.bool_] | None:
 def _borders(
     scan: Scan, parts: NDArray[np.int64], siblings: Siblings, min_tasks: int
 ) -> NDArray[np.int64] | None:
-    """Where to cut a row of partitions so that each task has about as many bytes as it should."""
+    """Where to cut the partitions so that each task has about the same number of bytes."""
     if not (siblings.fuse and scan.fusable) or len(parts) <= min_tasks:
         return None
     if not (np.diff(parts) > 0).all():
-        return None  # picked in an order of their own: there are no divisions to keep
-    weights = np.maximum(
-        scan.nbytes(sorted(siblings.columns))[parts], max(scan.blocksize // SHARE, 1)
-    )
+        return None  # not in order: there are no divisions to keep
+    weights = np.maximum(scan.nbytes(sorted(siblings.columns))[parts], max(scan.blocksize // SHARE, 1))
     ends = np.cumsum(weights)
     target = max(1, min(scan.blocksize, -(-int(ends[-1]) // min_tasks)))
     borders = [0]

@@ -1,4 +1,4 @@
-"""Types of columns that users give: of all columns, or of some."""
+"""Column types that users give in ``schema=``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lazynwb_dask.scan.fields import PROVENANCE, Field
 
 
 def parse_type(kind: Any) -> pa.DataType:
-    """A type that a user gave: an Arrow type, a pandas or NumPy dtype, or the name of one.
+    """The Arrow type of an Arrow type, a pandas or NumPy dtype, or the name of one.
 
     >>> parse_type("float64"), parse_type(int), parse_type("list<double>[pyarrow]")
     (DataType(double), DataType(int64), ListType(list<item: double>))
@@ -38,19 +38,11 @@ def parse_type(kind: Any) -> pa.DataType:
             raise TypeError
         return pa.from_numpy_dtype(np.dtype(getattr(kind, "numpy_dtype", kind)))
     except (TypeError, pa.ArrowNotImplementedError):
-        raise ValueError(
-            f"schema: {kind!r} is not a type; give a pyarrow.DataType or a dtype"
-        ) from None
+        raise ValueError(f"schema: {kind!r} is not a type; give a pyarrow.DataType or a dtype") from None
 
 
 def given_type(name: str, kind: Any) -> pa.DataType:
-    """The type that a user gave a column.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or none that a column can have.
-    """
+    """The Arrow type given for a column. Raises ValueError if it isn't a type, or not one for columns."""
     found = parse_type(kind)
     if not _has_place(found):
         raise ValueError(
@@ -61,7 +53,7 @@ def given_type(name: str, kind: Any) -> pa.DataType:
 
 
 def _has_place(kind: pa.DataType) -> bool:
-    """Whether frames have columns of a type."""
+    """Whether columns can have a type."""
     if pa.types.is_list(kind):
         return _has_place(kind.value_type)
     if pa.types.is_struct(kind):
@@ -70,12 +62,8 @@ def _has_place(kind: pa.DataType) -> bool:
 
 
 def given(schema: pa.Schema) -> list[Field]:
-    """The columns of a schema that a user gave."""
+    """The fields of a schema that a user gave. Raises ValueError for duplicate columns."""
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise ValueError(f"schema: there is more than one column {', '.join(twice)}")
-    return [
-        Field(f.name, given_type(f.name, f.type), f.nullable)
-        for f in schema
-        if f.name not in PROVENANCE
-    ]
+    return [Field(f.name, given_type(f.name, f.type), f.nullable) for f in schema if f.name not in PROVENANCE]

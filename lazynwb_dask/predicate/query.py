@@ -1,8 +1,7 @@
-"""The text of a `DataFrame.query` as a condition: pandas evaluates it, here it is only read.
+"""The text of a `DataFrame.query` as a condition. It is parsed here; pandas evaluates it.
 
-A query may be evaluated before the other columns are read, and for some rows of a table at a time, if it
-says something about each row by itself. So it is parsed, and what isn't known to be of that kind is refused:
-``snr > snr.mean()`` would mean something else for each part of a table.
+Only a query that is a condition on each row by itself may be evaluated before the other columns are read,
+and for a part of a table. Others are refused: ``snr > snr.mean()`` would differ for each part of a table.
 """
 
 from __future__ import annotations
@@ -20,15 +19,7 @@ import pandas as pd
 from pandas.api.types import is_scalar
 
 from lazynwb_dask.predicate.row_wise import ACCESSORS, NotByRow, accessor_method, method
-from lazynwb_dask.predicate.tree import (
-    Column,
-    Constant,
-    Index,
-    Method,
-    Operation,
-    Predicate,
-    joined,
-)
+from lazynwb_dask.predicate.tree import Column, Constant, Index, Method, Operation, Predicate, joined
 
 _FUNCTION_NAMES = "abs arctan2 ceil cos exp expm1 floor log log10 log1p sin sqrt tan tanh"
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
@@ -46,28 +37,14 @@ _WORDS = re.compile(_STRING + r"|(`(?:[^`]|``)*`|@[^\W\d]\w*)|&|\|")
 def parse_query(text: str, columns: Iterable[str] | None = None, **options: Any) -> Query:
     """The text of a `DataFrame.query` as a predicate.
 
-    Parameters
-    ----------
-    text : str
-        With ``@name`` for values of `local_dict`.
-    columns : iterable of str, optional
-        The columns there are. If not given, every name is taken for one, except ``index``.
-    **options
-        `local_dict` and `engine`, as `DataFrame.query` takes them.
+    `columns` are the columns there are; None: every name is one, except ``index``. The options are
+    `local_dict`, with the values of ``@name``, and `engine`, as of `DataFrame.query`. Raises ValueError if
+    the text can't be parsed, names an unknown variable, uses no column, or isn't a condition on each row by
+    itself.
 
-    Raises
-    ------
-    ValueError
-        It can't be parsed, names a variable that isn't in `local_dict`, doesn't look at each row by
-        itself, or looks at none of the columns.
-
-    Examples
-    --------
     >>> query = parse_query("snr > 3 and `group name` in @areas", local_dict={"areas": ["VISp"]})
-    >>> sorted(query.columns)
-    ['group name', 'snr']
-    >>> query.tree
-    (snr > 3) & `group name`.isin(['VISp'])
+    >>> sorted(query.columns), query.tree
+    (['group name', 'snr'], (snr > 3) & `group name`.isin(['VISp']))
     """
     if not set(options) <= {"local_dict", "global_dict", "engine"} or options.get("global_dict"):
         raise ValueError(f"options of a query that only a whole frame can serve: {sorted(options)}")
@@ -136,31 +113,18 @@ UNJUDGED = _Unjudged()
 
 
 class _Reader:
-    """Reads a query, and notes which columns it looks at.
+    """Reads a query, and notes in `inputs` which columns `condition` met; None stands for the index.
 
-    Parameters
-    ----------
-    text : str
-    columns : iterable of str or None
-        The columns there are. None: every name is taken for one, except ``index``.
-    local : mapping
-        The values of ``@name``.
-
-    Attributes
-    ----------
-    root : ast.expr
-        The query as Python parses it. Names in backticks and variables have names of our own there.
-    inputs : set of (str or None)
-        The columns that `condition` met; None stands for the index.
+    `columns` are the columns there are; None: every name is one, except ``index``. `local` has the values
+    of ``@name``. `root` is the query as Python parses it, with placeholders for variables and names in
+    backticks.
     """
 
     def __init__(self, text: str, columns: Iterable[str] | None, local: Mapping[str, Any]) -> None:
         self.columns = None if columns is None else frozenset(columns)
         self.local = local
         self.inputs: set[str | None] = set()
-        self._words: dict[
-            str, str
-        ] = {}  # by our own name: the word of the query that it stands for
+        self._words: dict[str, str] = {}  # by our own name: the word of the query that it stands for
         self._prefix = "_word"
         while self._prefix in text:
             self._prefix += "_"
@@ -280,7 +244,6 @@ class _Reader:
 
 
 def _comparison(left: Predicate, op: ast.cmpop, right: Predicate) -> Predicate:
-    """One of the comparisons of a chain."""
     if isinstance(right, Constant) and isinstance(right.value, _LISTS):
         among = Method("isin", (left, right))
         return among if isinstance(op, (ast.In, ast.Eq)) else Operation("~", (among,))

@@ -1,7 +1,6 @@
 """Which operations on columns give each row a value that depends on that row alone, and their predicates.
 
-What isn't on the lists here is refused. So a condition that looks at other rows, draws random numbers or runs a
-user's function is never taken for a condition on rows.
+All others are refused: they may look at other rows, draw random numbers or run a user's function.
 """
 
 from __future__ import annotations
@@ -15,15 +14,7 @@ import numpy as np
 from pandas.api.extensions import ExtensionDtype
 from pandas.api.types import is_scalar
 
-from lazynwb_dask.predicate.tree import (
-    BINARY,
-    UNARY,
-    Attribute,
-    Constant,
-    Method,
-    Operation,
-    Predicate,
-)
+from lazynwb_dask.predicate.tree import BINARY, UNARY, Attribute, Constant, Method, Operation, Predicate
 
 _SERIES = """
 abs add astype between clip div eq fillna floordiv ge gt isin isna isnull le lt mask mod mul ne
@@ -77,9 +68,7 @@ def method(name: str | None, args: Iterable[Predicate], named: Mapping[str, Any]
     return Method(name, values, tuple(named.items()))
 
 
-def accessor_method(
-    accessor: str, name: str, args: Iterable[Predicate], named: Mapping[str, Any]
-) -> Predicate:
+def accessor_method(accessor: str, name: str, args: Iterable[Predicate], named: Mapping[str, Any]) -> Predicate:
     """A method of an accessor such as `str`."""
     values = tuple(args)
     known = ACCESSORS.get(accessor, ())
@@ -95,9 +84,7 @@ def accessor_attribute(accessor: str, name: str, of: Predicate) -> Predicate:
     return Attribute(name, of, accessor)
 
 
-def _allowed(
-    values: Iterable[Predicate], named: Mapping[str, Any], allowed: Callable[[Any], bool]
-) -> bool:
+def _allowed(values: Iterable[Predicate], named: Mapping[str, Any], allowed: Callable[[Any], bool]) -> bool:
     """Whether all arguments that are constants are of a kind that is allowed."""
     constants = [v.value for v in values if isinstance(v, Constant)] + list(named.values())
     refused = any(named.get(name) for name in _REFUSED)

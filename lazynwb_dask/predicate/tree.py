@@ -1,8 +1,7 @@
 """Which rows to read: conditions and limits, small, picklable, evaluated by pandas.
 
-A `Predicate` is a tree of a few kinds of nodes. Evaluating it makes the calls that pandas would make for the
-whole frame, so it means what it means there: a row for which it isn't true, or missing, is left out. Each node
-looks at one row at a time, so a predicate means the same for any part of a table.
+A `Predicate` is a tree of a few kinds of nodes. It makes the calls that pandas would make for the whole
+frame: a row for which it is false or missing is left out. It means the same for any part of a table.
 """
 
 from __future__ import annotations
@@ -27,37 +26,20 @@ from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.util.suggest import near_or_all
 
 BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "//": operator.floordiv,
-    "%": operator.mod,
-    "**": operator.pow,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "&": operator.and_,
-    "|": operator.or_,
-    "^": operator.xor,
-}
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
+    "//": operator.floordiv, "%": operator.mod, "**": operator.pow, "<": operator.lt,
+    "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
+    "&": operator.and_, "|": operator.or_, "^": operator.xor,
+}  # fmt: skip
 UNARY: Mapping[str, Callable[[Any], Any]] = {
-    "~": operator.invert,
-    "-": operator.neg,
-    "+": operator.pos,
-}
+    "~": operator.invert, "-": operator.neg, "+": operator.pos,
+}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------- the tree
 @dataclass(frozen=True, eq=False, repr=False)
 class Predicate:
-    """A condition on the rows of a frame, or a value that conditions are made of.
-
-    Predicates are equal, and of equal hash and token, if they are the same tree of the same constants.
-    """
+    """A condition on rows, or a value in one. Equal trees have equal hashes and tokens."""
 
     compound: ClassVar[bool] = False  # whether it is put in parentheses within others
 
@@ -100,11 +82,8 @@ class Predicate:
     def validate(self, meta: pd.DataFrame) -> None:
         """Raise if it can't be evaluated for frames with the columns and dtypes of this empty one.
 
-        Raises
-        ------
-        ColumnNotFoundError
-        TypeError
-            pandas can't evaluate it, or its values are not truth values.
+        Raises ColumnNotFoundError; or TypeError if pandas can't evaluate it or its values are not truth
+        values.
         """
         for name in sorted(self.columns - set(meta.columns)):
             hint = near_or_all(name, meta.columns)
@@ -141,8 +120,6 @@ class Predicate:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Column(Predicate):
-    """A column's values."""
-
     name: str
 
     @cached_property
@@ -250,9 +227,9 @@ class Attribute(Predicate):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Then(Predicate):
-    """One condition after the other, each on the rows that those before it left.
+    """Conditions that are each evaluated on the rows that those before it left.
 
-    Not the same as ``&``: the later one may fail on rows that the earlier one has left out.
+    Not the same as ``&``: a later one may fail on rows that an earlier one has left out.
     """
 
     steps: tuple[Predicate, ...]
@@ -275,14 +252,7 @@ class Then(Predicate):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Renamed(Predicate):
-    """A condition on columns that have other names in this frame.
-
-    Parameters
-    ----------
-    of : Predicate
-    names : tuple of (str, str)
-        The name in the condition and the name in this frame, for each column that it looks at.
-    """
+    """A condition on columns with other names in this frame; `names` are pairs (there, here)."""
 
     of: Predicate
     names: tuple[tuple[str, str], ...]
@@ -327,14 +297,11 @@ def _example(meta: pd.DataFrame) -> pd.DataFrame:
     row = {}
     for name, dtype in meta.dtypes.items():
         value = "" if is_string_dtype(dtype) else 0 if isinstance(dtype, np.dtype) else None
-        row[name] = (
-            pd.Series([value]).astype(dtype) if value == 0 else pd.Series([value], dtype=dtype)
-        )
+        row[name] = pd.Series([value]).astype(dtype) if value == 0 else pd.Series([value], dtype=dtype)
     return pd.DataFrame(row)
 
 
 def _inner(predicate: Predicate) -> str:
-    """A predicate as part of another one."""
     return f"({predicate!r})" if predicate.compound else repr(predicate)
 
 
@@ -394,19 +361,11 @@ def conjuncts(predicate: Predicate | None) -> list[Predicate]:
 
 @dataclass(frozen=True)
 class Limit:
-    """How many rows of each partition are wanted, of those that a predicate leaves.
-
-    Parameters
-    ----------
-    kind : {"first", "last", "largest", "smallest"}
-    n : int
-    by : tuple of str
-        The columns that decide, for the largest and smallest.
-    """
+    """How many rows of each partition are wanted, of those that a predicate leaves."""
 
     kind: Literal["first", "last", "largest", "smallest"]
     n: int
-    by: tuple[str, ...] = ()
+    by: tuple[str, ...] = ()  # for the largest and smallest: the columns that decide
 
     @property
     def columns(self) -> frozenset[str]:

@@ -15,18 +15,15 @@ _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _SYMBOLS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _MISSING = {"isna": True, "isnull": True, "notna": False, "notnull": False}
 _INCLUSIVE = {
-    "both": (">=", "<="),
-    "left": (">=", "<"),
-    "right": (">", "<="),
-    "neither": (">", "<"),
-}
+    "both": (">=", "<="), "left": (">=", "<"), "right": (">", "<="), "neither": (">", "<"),
+}  # fmt: skip
 
 
 class Visitor(ABC, Generic[T]):
     """What a condition means for something, such as which values of a column it leaves.
 
-    `of` walks over the condition, through queries, ``&``, ``|`` and ``~``. A comparison is given to `compared`,
-    `among` or `missing`, in whichever way it was written. The other methods combine what these found.
+    `of` walks over the condition, through queries, ``&``, ``|`` and ``~``, and gives each comparison to
+    `compared`, `among` or `missing`, however it was written. The other methods combine their results.
     """
 
     @property
@@ -97,10 +94,8 @@ class Visitor(ABC, Generic[T]):
 def as_operators(method: Method) -> Operation | None:
     """What a method such as ``gt`` or ``between`` says, by operators; None for any other method.
 
-    Arguments may come by position or by name, and those with their default value too, as Dask passes them.
+    Arguments come by position or by name, also with their default value, as Dask passes them.
 
-    >>> as_operators(Method("gt", (Column("x"), Constant(3), Constant(None), Constant(None))))
-    x > 3
     >>> as_operators(Method("between", (Column("x"), Constant(3)), (("right", 5), ("inclusive", "left"))))
     (x >= 3) & (x < 5)
     >>> as_operators(Method("gt", (Column("x"), Constant(3)), (("fill_value", 0),)))

@@ -29,18 +29,14 @@ def read_column(source: Source, table: TableIndex, name: str, access: FileAccess
     return run_steps(reader.column(column.arrays, column.labels, rows), source, access)
 
 
-def read_block(
-    source: Source, path: str, array: ArrayIndex, wanted: Block, access: FileAccess
-) -> np.ndarray:
+def read_block(source: Source, path: str, array: ArrayIndex, wanted: Block, access: FileAccess) -> np.ndarray:
     """A block of the dataset at `path`: numbers, or texts as objects."""
     reader = Reader(source.reach, ChunkMaps(source))
     layout, shape = array.layout, wanted.shape
 
     def steps() -> Steps[Values]:
         raw = yield from reader.raw(array, wanted.starts, wanted.stops, wanted.box)
-        return (
-            yield from reader.elements(raw, layout.element, math.prod(shape), layout.user_block)
-        )
+        return (yield from reader.elements(raw, layout.element, math.prod(shape), layout.user_block))
 
     flat = run_steps(guarded(steps(), f"{shown(source.url)}: {path}: "), source, access)
     if isinstance(flat, np.ndarray):
@@ -59,27 +55,17 @@ class Wanted:
 
 
 def read_arrays(
-    source: Source,
-    wanted: Sequence[Wanted],
-    unread: Sequence[ArrayIndex],
-    access: FileAccess,
+    source: Source, wanted: Sequence[Wanted], unread: Sequence[ArrayIndex], access: FileAccess
 ) -> tuple[list[Values | None], dict[int, Extents]]:
     """Whole columns of one file, and chunk maps that were left unread, in a few round trips.
 
-    Returns
-    -------
-    list of Values or None
-        None for what can't be read, which spoils nothing else.
-    dict of int to Extents
-        By the address of the B-tree.
+    None for a column that can't be read; the others are read. The maps are by the address of their B-tree.
     """
     maps = OwnMaps()
 
     def run(todo: Sequence[Wanted], trees: Sequence[ArrayIndex]) -> list[Values | None]:
         reader = Reader(source.reach, maps)
-        steps: list[Steps[Values | None]] = [
-            reader.column(w.arrays, w.labels, np.arange(w.rows)) for w in todo
-        ]
+        steps: list[Steps[Values | None]] = [reader.column(w.arrays, w.labels, np.arange(w.rows)) for w in todo]
         steps += [reader.locate(array) for array in trees]
         found: list[Values | None] = list(run_steps(together(steps), source, access))
         return found[: len(todo)]

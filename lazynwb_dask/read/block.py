@@ -1,7 +1,7 @@
 """Blocks of n-dimensional datasets: which bytes of which chunks they take, and where these go.
 
-Of a chunked dataset only the chunks that a block touches are fetched. What lies as it is, without filters, is
-fetched by rows. A chunk that several columns take something of is fetched and decoded once for all.
+Of a chunked dataset only the chunks that a block touches are fetched. Data without filters are fetched by
+rows. A chunk that several columns need is fetched and decoded once.
 """
 
 from __future__ import annotations
@@ -33,16 +33,9 @@ Decoders = MutableMapping[tuple[int, int], "ChunkDecoder"]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Row ranges of a dataset, and of each row a box.
+    """Row ranges of a dataset, sorted and disjoint, and of each row a box."""
 
-    Attributes
-    ----------
-    starts, stops : numpy.ndarray of int64
-        Sorted and disjoint.
-    box : tuple of (int, int)
-    """
-
-    starts: np.ndarray
+    starts: np.ndarray  # int64
     stops: np.ndarray
     box: Box
 
@@ -54,23 +47,10 @@ class Block:
 def block_requests(
     layout: Layout, extents: Extents, block: Block, out: np.ndarray, decoders: Decoders
 ) -> list[Request] | None:
-    """The requests that fill a block.
+    """The requests that fill `out`, uint8 of the block's shape and, as last dimension, an element's bytes.
 
-    Parameters
-    ----------
-    layout : Layout
-    extents : Extents
-        With the chunks listed.
-    block : Block
-    out : numpy.ndarray of uint8
-        Of the block's shape, with the bytes of an element as last dimension.
-    decoders : mapping
-        Shared by all blocks that are read at the same time.
-
-    Returns
-    -------
-    list of Request or None
-        None if nothing has to be waited for. The list is empty if all that is needed is fetched for others.
+    `extents` list the chunks. All blocks that are read at the same time share `decoders`. None if there is
+    nothing to wait for; an empty list if all chunks needed are fetched for other blocks.
     """
     requests: list[Request] = []
     shared = False
@@ -108,9 +88,7 @@ class _ChunkPart:
     @property
     def whole_rows(self) -> bool:
         """Whether all of each of the chunk's rows is taken."""
-        return all(
-            s.start == 0 and s.stop == n for s, n in zip(self.inside, self.shape[1:], strict=True)
-        )
+        return all(s.start == 0 and s.stop == n for s, n in zip(self.inside, self.shape[1:], strict=True))
 
 
 def _chunk_parts(layout: Layout, extents: Extents, block: Block) -> Iterator[_ChunkPart]:
@@ -134,10 +112,7 @@ def _chunk_parts(layout: Layout, extents: Extents, block: Block) -> Iterator[_Ch
         for place in itertools.product(*places):
             n = k * across + (int(np.ravel_multi_index(place, grid)) if place else 0)
             corner = [p * c for p, c in zip(place, chunk[1:], strict=True)]
-            inside = [
-                (max(a, o), min(b, o + c))
-                for (a, b), o, c in zip(box, corner, chunk[1:], strict=True)
-            ]
+            inside = [(max(a, o), min(b, o + c)) for (a, b), o, c in zip(box, corner, chunk[1:], strict=True)]
             edge = high - low < step or any(
                 o + c > m for o, c, m in zip(corner, chunk[1:], layout.item, strict=True)
             )
@@ -168,13 +143,8 @@ def _plain_requests(layout: Layout, part: _ChunkPart, copy: _CopyRows) -> Iterat
 class _CopyRows:
     """Copies runs of rows, and of each row what a block wants, out of bytes that hold whole rows.
 
-    Parameters
-    ----------
-    target : numpy.ndarray of uint8
-        Of the shape (rows, box, bytes of an element).
-    part : _ChunkPart
-    starts, counts : numpy.ndarray of int64, optional
-        The runs, by the first row of the bytes. If not given, those of the part.
+    `target` is uint8 of the shape (rows, box, bytes of an element). The runs, counted from the first row of
+    the bytes, are `starts` and `counts`; if not given, those of the part.
     """
 
     def __init__(
@@ -226,16 +196,7 @@ class _CopyRows:
 
 
 def copy_runs(source: np.ndarray, starts: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
-    """Copy runs of rows out of bytes.
-
-    Parameters
-    ----------
-    source : numpy.ndarray of uint8
-        Whole rows, one after the other.
-    starts, counts : numpy.ndarray of int64
-    out : numpy.ndarray of uint8
-        Of the shape (rows, bytes of a row).
-    """
+    """Copy runs of rows out of bytes of whole rows, into uint8 of the shape (rows, bytes of a row)."""
     width = out.shape[1]
     if len(starts) == 1:
         low = int(starts[0]) * width

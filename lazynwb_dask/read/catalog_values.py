@@ -1,7 +1,6 @@
 """Columns whose values a catalog holds, for all partitions of a task at once.
 
-Hundreds of small tables are one stretch of a Parquet file: so they are read, and the condition evaluated, as
-one frame, and not table by table.
+Hundreds of small tables are one stretch of a Parquet file, so they are read and filtered as one frame.
 """
 
 from __future__ import annotations
@@ -111,6 +110,27 @@ class Rows:
         return convert(plain(found[run.slot]), to.type)
 
 
+def values_bound(scan: Scan, names: Sequence[str], access: FileAccess) -> tuple[int, int]:
+    """Requests and bytes of values of all partitions at most, by a process that has read none of them yet."""
+    held = scan.files.inlined
+    if held is None:
+        return 0, 0
+    wanted: dict[parquet.ParquetFile, dict[int, set[str]]] = {}
+    for kind in (held.values, held.indexes):
+        for run in [run for name in names if name in kind for run in _runs(scan, held, kind[name])]:
+            if run.slot is not None:
+                file = held.parquets[run.parquet]
+                # of an index the value before the first row is wanted too
+                groups, _ = parquet.groups_of(file, max(run.start - 1, 0), run.stop, access)
+                for group in groups:
+                    wanted.setdefault(file, {}).setdefault(group, set()).add(run.slot)
+    requests = size = 0
+    for file, columns in wanted.items():
+        found = parquet.columns_bound(file, columns, access)
+        requests, size = requests + found[0], size + found[1]
+    return requests, size
+
+
 def index_of(labels: np.ndarray) -> pd.Index:
     """Labels as an index. They don't repeat within what is numbered, and rise there."""
     steady = labels.size > 0 and bool((np.diff(labels) == 1).all())
@@ -152,11 +172,6 @@ def _runs(scan: Scan, held: Inlined, slots: Slots | None) -> list[_Run]:
     lengths = np.add.reduceat(stop - start, first)
     names = () if slots is None else slots.names
     return [
-        _Run(
-            int(where[a]),
-            None if which[a] == NONE else names[which[a]],
-            int(start[a]),
-            int(start[a] + n),
-        )
+        _Run(int(where[a]), None if which[a] == NONE else names[which[a]], int(start[a]), int(start[a] + n))
         for a, n in zip(first.tolist(), lengths.tolist(), strict=True)
     ]

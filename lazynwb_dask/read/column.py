@@ -1,9 +1,9 @@
-"""One column's rows, as steps: which byte ranges next, and what to make of them.
+"""One column's rows, as steps: which byte ranges next, and how to decode them.
 
-A step is a generator that yields a `Wave`, the byte ranges it needs now, and goes on once all of them have
-come. Steps of all columns of a partition run side by side (`together`), so that a partition costs as many
-round trips as its deepest column: one for numbers and for ragged columns read whole; two for rows of a
-ragged column, and for strings.
+A step is a generator that yields a `Wave`, the byte ranges it needs now, and goes on once all have come.
+The steps of a partition's columns run side by side (`together`), so a partition costs as many round trips
+as its deepest column: one for numbers and ragged columns read whole; two for rows of a ragged column, and
+strings.
 """
 
 from __future__ import annotations
@@ -40,14 +40,9 @@ from lazynwb_dask.util.buffers import blank
 
 
 class Reader:
-    """Makes the steps for the columns of one file.
+    """Makes the steps for the columns of one file of `size` bytes: no address is beyond it.
 
-    Parameters
-    ----------
-    size : int
-        The file's size: no address reaches beyond it.
-    cache : ChunkMaps
-        Keeps what was read late of the file's index.
+    `cache` keeps chunk maps that were read late.
     """
 
     def __init__(self, size: int, cache: ChunkMaps) -> None:
@@ -55,7 +50,6 @@ class Reader:
         self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
         self.decoders: Decoders = {}
 
-    # --- ahead of its use
     def hold(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
         """Fetch a range of a dataset's rows now; later steps take them from here."""
         raw = yield from self.raw(array, np.array([start]), np.array([stop]))
@@ -71,7 +65,7 @@ class Reader:
 
     def extents(self, array: ArrayIndex) -> Steps[Extents]:
         """Where a dataset's chunks lie."""
-        if array.layout.chunk is None or not array.rows or array.extents.offsets.size:
+        if array.located:
             return array.extents
         if not array.layout.unlisted:
             return (yield from self._tree(array))
@@ -81,22 +75,12 @@ class Reader:
         check_extents(array.layout, asked.found, self.size, asked.path)
         return asked.found
 
-    # --- rows of a column
     def column(
-        self,
-        arrays: Sequence[ArrayIndex],
-        labels: tuple[str, ...] | None,
-        rows: np.ndarray,
+        self, arrays: Sequence[ArrayIndex], labels: tuple[str, ...] | None, rows: np.ndarray
     ) -> Steps[Values]:
-        """The values of some rows, in that order; rows that the column doesn't have are null.
+        """The values of ascending rows of the table, in that order; null for rows that the column lacks.
 
-        Parameters
-        ----------
-        arrays : sequence of ArrayIndex
-            The values, then the indexes outward.
-        labels : tuple of str or None
-        rows : numpy.ndarray of int64
-            Row numbers of the table, rising.
+        `arrays` are the values, then the indexes outward.
         """
         there = rows[: int(np.searchsorted(rows, arrays[-1].rows))]
         if there.size == 0:
@@ -155,8 +139,7 @@ class Reader:
         total = int(counts.sum())
         if total > limit and (total - limit) * max(inner[-1].layout.row_bytes, 1) > SLACK:
             raise NWBReadError(
-                f"its rows together hold {total} values, but only {limit} are stored: "
-                "the index is damaged"
+                f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
             )
         if ahead:
             if (begin == np.cumsum(counts) - counts).all() and total == limit:
@@ -172,21 +155,14 @@ class Reader:
             values = picked(values, begin, counts, SLACK)
         return listed(_offsets(counts), values)
 
-    # --- values of a dataset
-    def _numbers(
-        self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray
-    ) -> Steps[np.ndarray]:
+    def _numbers(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
         if array.layout.element[0] not in ("number", "odd"):
             raise NWBReadError("its index does not hold numbers")
         raw = yield from self.raw(array, starts, stops)
         return numbers(raw, array.layout.element)
 
     def _values(
-        self,
-        array: ArrayIndex,
-        labels: tuple[str, ...] | None,
-        starts: np.ndarray,
-        stops: np.ndarray,
+        self, array: ArrayIndex, labels: tuple[str, ...] | None, starts: np.ndarray, stops: np.ndarray
     ) -> Steps[Values]:
         rows = int((stops - starts).sum())
         if array.layout.computed or array.layout.view is not None:
@@ -197,9 +173,7 @@ class Reader:
             flat: Values = labelled(numbers(raw, array.layout.element), labels, None)
         else:
             count = rows * math.prod(array.layout.item)
-            flat = yield from self.elements(
-                raw, array.layout.element, count, array.layout.user_block
-            )
+            flat = yield from self.elements(raw, array.layout.element, count, array.layout.user_block)
         return nested(flat, array.layout.item, rows)
 
     def _viewed(
@@ -221,9 +195,7 @@ class Reader:
             flat = _scaled(flat, view, rows)
         return flat, layout.item if view.channel is None else ()
 
-    def elements(
-        self, raw: np.ndarray, element: ElementType, count: int, base: int
-    ) -> Steps[Values]:
+    def elements(self, raw: np.ndarray, element: ElementType, count: int, base: int) -> Steps[Values]:
         """The values of so many elements, stored one after the other."""
         kind = element[0]
         if kind in ("number", "bool", "odd"):
@@ -265,9 +237,7 @@ class Reader:
             return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
         if kind == "sequence":
             width = element_bytes(element[1])
-            buffer, starts, sizes = yield from heap_bytes(
-                raw.view(DESCRIPTOR), width, base, self.size
-            )
+            buffer, starts, sizes = yield from heap_bytes(raw.view(DESCRIPTOR), width, base, self.size)
             inner = blank(int(sizes.sum()))
             gather(buffer, starts, sizes, inner)
             total = int(sizes.sum()) // width
@@ -284,24 +254,13 @@ class Reader:
         paths = pa.array([wave.paths.get(a) for a in unique.tolist()], pa.large_string())
         return paths.take(pa.array(inverse.reshape(-1)))
 
-    # --- bytes of a dataset
     def raw(
         self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray, box: Box | None = None
     ) -> Steps[np.ndarray]:
-        """The stored bytes of a block, filters undone, one element after the other.
+        """A block's stored bytes, filters undone, element after element; or texts that libhdf5 has read.
 
-        Parameters
-        ----------
-        array : ArrayIndex
-        starts, stops : numpy.ndarray of int64
-            Row ranges, sorted and disjoint.
-        box : tuple of (int, int), optional
-            A range of each further dimension. All of each row if not given.
-
-        Returns
-        -------
-        numpy.ndarray of uint8
-            Or of objects: texts that libhdf5 has read.
+        The row ranges are sorted and disjoint. `box` is a range of each further dimension; None: all of
+        each row.
         """
         layout = array.layout
         whole = tuple((0, n) for n in layout.item)

@@ -69,17 +69,17 @@ class Executor:
         self._wanted = 0
 
     def turn(self, spare: bool = True) -> AbstractContextManager[object]:
-        """Held while few bytes are looked at: files one after the other, rather than all at once.
+        """Held while few bytes are decoded: one file after the other.
 
-        That is a matter of milliseconds of Python for each. Threads that fight for the interpreter take
-        longer, and all of them end late.
+        That takes milliseconds of Python for each. Threads that compete for the interpreter take longer in
+        all.
         """
         return _turn if spare and self._wanted <= FEW else nullcontext()
 
     def run(self, steps: Steps[Values], spare: bool = False) -> Values:
-        """Run steps to their end, getting what each wave asks for.
+        """Run steps to their end, fetching what each wave needs.
 
-        Others wait for steps that are to spare round trips: what planning kept is good enough for them.
+        With `spare`, what planning kept of the file is used without a request to check that it is current.
         """
         source, access = self.source, self.access
         try:
@@ -102,12 +102,9 @@ class Executor:
             return stop.value
 
     def settle(self) -> None:
-        """Have the store asked once for the file, also where all that was wanted had been kept.
+        """Make one request for the file, even if all bytes came from what was kept.
 
-        Raises
-        ------
-        NWBFileChangedError
-            When there is another file in its place.
+        NWBFileChangedError if there is another file in its place.
         """
         if self._used and not self._asked:
             self._asked = True

@@ -21,10 +21,7 @@ _tables = Cache[TableIndex]("tables")
 def indexed_part(part: Part, scan: Scan, access: FileAccess, lacking: list[Failure]) -> Part:
     """A partition with the rows and columns that its file turns out to have.
 
-    Parameters
-    ----------
-    lacking : list of Failure
-        Takes the file if it lacks the table or a column, and ``on_missing="skip"``.
+    With ``on_missing="skip"``, a file that lacks the table or a column is appended to `lacking`.
     """
     source, table = _table_of(part.source, scan, access)
     request, name = scan.request, shown(source.url)

@@ -15,15 +15,9 @@ SCATTERED = 32  # bytes for each row of a column whose rows are picked: where th
 
 
 def needs(part: Part, columns: Sequence[str], rows: int, picked: bool) -> tuple[int, int]:
-    """Bytes of some rows of a partition, decoded, and what it takes to get there.
+    """Decoded bytes of some rows of a partition, and the bytes it takes to decode them.
 
-    Parameters
-    ----------
-    part : Part
-    columns : sequence of str
-    rows : int
-    picked : bool
-        Whether the rows may lie here and there.
+    `picked` rows may be scattered.
     """
     paths = {"_nwb_path": part.source.url, "_table_path": part.table}
     decoded = peak = 0.0

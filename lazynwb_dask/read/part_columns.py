@@ -68,6 +68,16 @@ def ahead_steps(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: 
     yield from together(todo)
 
 
+def file_arrays(part: Part, name: str) -> tuple[ArrayIndex, ...]:
+    """The datasets of a column, outward, that reading it needs the file for; none where it doesn't."""
+    if name in PROVENANCE or name in part.facts or name not in part.columns:
+        return ()
+    arrays, held = part.columns[name][0], part.held
+    if (held is not None and name in held.values) or arrays[-1].layout.computed:
+        return ()
+    return arrays[:-1] if held is not None and name in held.indexes else arrays
+
+
 def _stored(held: Held, name: str, rows: np.ndarray) -> Steps[Values]:
     """Some rows of values that the catalog holds."""
     if not rows.size:

@@ -1,7 +1,7 @@
-"""One partition, or several at once: the columns of the predicate first, then the rest for the rows it leaves.
+"""One partition, or several at once: the predicate's columns first, then the rest for the rows it leaves.
 
-Knows no Dask. Reads on whatever threads it is called from, and from a few of its own for the partitions of
-a fused task; all of them share the storage's bounded set of connections.
+Knows no Dask. Reads on the calling thread, and the partitions of a fused task on a few threads of its own;
+all share the storage's bounded set of connections.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.decode.arrays import Values, empty
-from lazynwb_dask.errors import (
-    Failure,
-    NWBError,
-    NWBMemoryError,
-)
+from lazynwb_dask.errors import Failure, NWBError, NWBMemoryError
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.read import catalog_values as bulk
 from lazynwb_dask.read import time_search as seek
@@ -28,9 +24,9 @@ from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import ChunkMaps, Executor, file_key, guarded
 from lazynwb_dask.read.late_index import indexed_part
 from lazynwb_dask.read.memory_need import needs
-from lazynwb_dask.read.part_columns import ahead_steps, column_steps, where
+from lazynwb_dask.read.part_columns import ahead_steps, column_steps, file_arrays, where
 from lazynwb_dask.read.steps import Steps, together
-from lazynwb_dask.scan.fields import PROVENANCE, Field
+from lazynwb_dask.scan.fields import Field
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
@@ -47,17 +43,10 @@ READERS = 32  # partitions of one task that are read at a time
 
 @dataclass
 class LeftOut:
-    """What reading leaves out, under ``on_error="skip"`` and ``on_missing="skip"``.
+    """What reading leaves out, under ``on_error="skip"`` and ``on_missing="skip"``."""
 
-    Attributes
-    ----------
-    failed : list of Failure
-        Files that can't be read.
-    lacking : list of Failure
-        Files that were not looked at while planning, and lack the table or a column.
-    """
-
-    failed: list[Failure] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)  # files that can't be read
+    # files that planning didn't read, and that lack the table or a column
     lacking: list[Failure] = field(default_factory=list)
 
 
@@ -73,21 +62,9 @@ class Piece:
 def read_parts(
     scan: Scan, selection: Selection, settings: Settings, left_out: LeftOut | None = None
 ) -> pd.DataFrame:
-    """All partitions of a scan, read at once, one after the other in a frame.
+    """All partitions of a scan, one after the other in a frame whose index is the global row number.
 
-    Parameters
-    ----------
-    scan : Scan
-        Narrowed to the partitions and columns in question.
-    selection : Selection
-    settings : Settings
-    left_out : LeftOut, optional
-        Takes the files that are left out, or lack something.
-
-    Returns
-    -------
-    pandas.DataFrame
-        With the global row number as index.
+    The scan has only the partitions and columns in question. `left_out` takes the files that are skipped.
     """
 
     left_out = LeftOut() if left_out is None else left_out
@@ -104,7 +81,8 @@ def read_parts(
             if not scan.indexed:
                 part = indexed_part(part, scan, access, left_out.lacking)
             rows = None if chosen is None else chosen.of(i)
-            return _PartReader(scan, part, access).read(selection, rows)
+            reader = Reader(part.source.reach, ChunkMaps(part.source))
+            return PartReader(scan, part, reader, Executor(part.source, access)).read(selection, rows)
         except NWBError as exc:
             if scan.request.on_error != "skip" or isinstance(exc, NWBMemoryError):
                 raise
@@ -122,12 +100,10 @@ def _no_rows(scan: Scan, part: Part, columns: Sequence[str]) -> Piece:
     return Piece(part, np.zeros(0, np.int64), values)
 
 
-def _chosen_at_once(
-    scan: Scan, selection: Selection, access: FileAccess
-) -> pd.DataFrame | _Choice | None:
+def _chosen_at_once(scan: Scan, selection: Selection, access: FileAccess) -> pd.DataFrame | _Choice | None:
     """The frame, or the rows that a condition leaves of each partition, where a catalog holds the values.
 
-    None where it doesn't, or where something is wrong with them: reading file by file tells what.
+    None where it doesn't, or where something is wrong with them: reading file by file finds out what.
     """
     columns, predicate = selection.columns, selection.predicate
     wanted = sorted(selection.deciding)
@@ -163,48 +139,42 @@ class _Choice:
         return self.number[self.borders[i] : self.borders[i + 1]]
 
 
-class _PartReader:
-    """Reads one partition: what decides on rows first, then the rest for the rows that are left."""
+class PartReader:
+    """Reads one partition: what decides on rows first, then the rest for the rows that are left. The reader
+    makes the steps for the columns of the partition's file, the executor runs them."""
 
-    def __init__(self, scan: Scan, part: Part, access: FileAccess) -> None:
-        self.scan, self.part = scan, part
-        self.settings = access.settings
-        self.reader = Reader(part.source.reach, ChunkMaps(part.source))
-        self.executor = Executor(part.source, access)
+    def __init__(self, scan: Scan, part: Part, reader: Reader, executor: Executor) -> None:
+        self.scan, self.part, self.reader, self.executor = scan, part, reader, executor
+        self.settings = executor.access.settings
 
     def read(self, selection: Selection, chosen: np.ndarray | None = None) -> Piece:
-        """What is selected of the partition.
-
-        Parameters
-        ----------
-        selection : Selection
-        chosen : numpy.ndarray of int64, optional
-            The rows that its condition leaves, where these are known already.
-        """
-        columns, limit = selection.columns, selection.limit
-        if chosen is not None:
-            if not chosen.size:
-                return _no_rows(self.scan, self.part, columns)
-            rows, selection = chosen, Selection(columns)
-        else:
-            self._narrow(selection.predicate)
-            rows = np.arange(self.part.start, self.part.stop)
-            if selection.predicate is None and limit is not None and not limit.columns:
-                rows = rows[limit.rows(pd.DataFrame(index=pd.RangeIndex(len(rows))))]
-                selection = Selection(columns)
-        values: dict[str, Values] = {}
-        if (selection.predicate is not None or selection.limit is not None) and rows.size:
-            rows, values = self._decide(selection, rows)
+        """What is selected of the partition; `chosen` are the rows its condition leaves, where known."""
+        columns = selection.columns
+        if chosen is not None and not chosen.size:
+            return _no_rows(self.scan, self.part, columns)
+        rows, values = self.choose(selection) if chosen is None else (chosen, {})
         todo = [name for name in columns if name not in values]
-        picked = len(rows) < self.part.stop - self.part.start
-        self._check_memory(todo, len(rows), picked)
-        steps = [
-            column_steps(self.reader, self.part, self.scan.fields[name], rows) for name in todo
-        ]
-        read = self.executor.run(together(steps))
+        read = self.executor.run(self.steps(todo, rows))
         self.executor.settle()
         values |= dict(zip(todo, read, strict=True))
         return Piece(self.part, rows, {name: values[name] for name in columns})
+
+    def choose(self, selection: Selection) -> tuple[np.ndarray, dict[str, Values]]:
+        """The rows that are left, and for these the values of the columns that decided."""
+        predicate, limit = selection.predicate, selection.limit
+        self._narrow(predicate)
+        rows = np.arange(self.part.start, self.part.stop)
+        if predicate is None and limit is not None and not limit.columns:
+            return rows[limit.rows(pd.DataFrame(index=pd.RangeIndex(len(rows))))], {}
+        if (predicate is None and limit is None) or not rows.size:
+            return rows, {}
+        return self._decide(selection, rows)
+
+    def steps(self, names: Sequence[str], rows: np.ndarray) -> Steps[list[Values]]:
+        """The steps that read columns of the rows that are left."""
+        self._check_memory(names, len(rows), len(rows) < self.part.stop - self.part.start)
+        fields = self.scan.fields
+        return together([column_steps(self.reader, self.part, fields[n], rows) for n in names])
 
     def _narrow(self, predicate: Predicate | None) -> None:
         """Leave out rows whose times can't be in the range that a condition asks for."""
@@ -222,13 +192,11 @@ class _PartReader:
 
         return seek.File(self.reader, None if source.etag is None else file_key(source), run)
 
-    def _decide(
-        self, selection: Selection, rows: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, Values]]:
+    def _decide(self, selection: Selection, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Values]]:
         """The rows that are left, and for these the values of the columns that decided."""
         part, first = self.part, sorted(selection.deciding)
         rest = [name for name in selection.columns if name not in first]
-        if part.held is not None and set(first) <= part.held.values.keys() | set(PROVENANCE):
+        if not any(file_arrays(part, name) for name in first):
             rest = []  # the file itself isn't touched before it is known that rows are left
         self._check_memory(first, len(rows))
         fields = self.scan.fields
@@ -238,15 +206,14 @@ class _PartReader:
         steps += [
             guarded(ahead_steps(self.reader, part.columns[name][0], part, name), where(part, name))
             for name in rest
-            if name in part.columns and not (part.held is not None and name in part.held.values)
+            if file_arrays(part, name)
         ]
         found = self.executor.run(together(steps), spare=True)
         values = {name: v for name, v in zip(first, found, strict=False) if v is not None}
         with self.executor.turn():
             keep = chosen_rows(Piece(part, rows, values), self.scan, selection)
         values = {
-            name: v[keep] if isinstance(v, np.ndarray) else v.take(pa.array(keep))
-            for name, v in values.items()
+            name: v[keep] if isinstance(v, np.ndarray) else v.take(pa.array(keep)) for name, v in values.items()
         }
         return rows[keep], values
 

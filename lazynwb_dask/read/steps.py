@@ -63,8 +63,8 @@ Steps = Generator[Wave, None, T]
 def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
     """Several steps side by side: one wave for all of them, until all have ended.
 
-    Those that want values of a catalog go first, by themselves. What the others want of the file waits
-    until these know too what they want of it, and is one round trip then rather than two.
+    Steps that want values of a catalog go first. The others wait until these know what they want of the
+    file, so that it is one round trip rather than two.
     """
     results: dict[int, T] = {}
     waves: dict[int, Wave] = {}

@@ -1,11 +1,10 @@
 """Which samples of a TimeSeries a range of times can be in, found without reading all its timestamps.
 
-By arithmetic where there is a rate. Stored timestamps are looked up: they are taken page by page, the first
-and the last page and then those where the range must begin and end if time passes evenly, until it is found.
-
-That needs timestamps to rise, which NWB asks for but no file guarantees. So the pages that were looked at are
-checked, each within itself and against the others; if they don't rise, all timestamps are read after all.
-Short series are always read whole. The condition itself is evaluated as ever on what is read.
+With a rate, by arithmetic. Stored timestamps are read page by page: the first and the last, then those
+where the range must begin and end if samples are evenly spaced. That needs ascending timestamps, which NWB
+asks for but no file guarantees. So the pages read are checked, each within itself and against the others;
+if they don't ascend, all are read. Short series are always read whole. The condition is still evaluated on
+the result.
 """
 
 from __future__ import annotations
@@ -44,32 +43,17 @@ class _OutOfOrder(Exception):
 
 @dataclass(frozen=True)
 class File:
-    """What is to be looked at, and how.
-
-    Parameters
-    ----------
-    reader : Reader
-    key : tuple or None
-        What tells this version of the file from others; None where nothing does.
-    run : callable
-        Runs steps to their end.
-    """
+    """What is searched, and how."""
 
     reader: Reader
-    key: tuple[Any, ...] | None
-    run: Callable[[Steps[Any]], Any]
+    key: tuple[Any, ...] | None  # identifies this version of the file; None where nothing does
+    run: Callable[[Steps[Any]], Any]  # runs steps to their end
 
 
 def narrowed(part: Part, predicate: Predicate, names: Iterable[str], file: File) -> Part:
     """A partition without rows at its ends that the predicate can't leave, as far as times tell.
 
-    Parameters
-    ----------
-    part : Part
-    predicate : Predicate
-    names : iterable of str
-        The columns that the frame has as float64.
-    file : File
+    `names` are the columns that the frame has as float64.
     """
     for name in sorted(predicate.columns & part.columns.keys() & set(names)):
         array = part.columns[name][0][-1]
@@ -139,6 +123,16 @@ def _page_rows(array: ArrayIndex) -> int:
     if layout.chunk is None or not layout.filters:
         return PAGE
     return -(-PAGE // layout.chunk[0]) * layout.chunk[0]
+
+
+def search_bound(array: ArrayIndex) -> tuple[int, int, int]:
+    """The round trips, ranges and bytes of a search for two times, at most."""
+    page, layout = _page_rows(array), array.layout
+    looks = FEW + math.ceil(math.log2(max(array.rows / page, 1))) + 2
+    chunks = page // (layout.chunk[0] if layout.chunk else page) + 2
+    # of each page as many bytes as it has decoded, or a few more where it doesn't get smaller
+    most = page * layout.row_bytes * 9 // 8 + 256 * chunks
+    return looks, 2 * looks * chunks, 2 * looks * most
 
 
 def _place(array: ArrayIndex) -> int:

@@ -19,22 +19,11 @@ SHARED = 4  # strings may be this many times as long as the heap that holds them
 def heap_bytes(
     descriptors: np.ndarray, width: int, base: int, reach: int
 ) -> Steps[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The steps to the heap bytes of variable-length elements.
+    """The steps to the heap bytes of variable-length elements, from their `DESCRIPTOR` array.
 
-    Parameters
-    ----------
-    descriptors : array of `DESCRIPTOR`
-    width : int
-        Bytes of a value of which an element has a varying number.
-    base : int
-        The file position that addresses count from.
-    reach : int
-        No address reaches beyond it.
-
-    Returns
-    -------
-    buffer, starts, sizes : array
-        One buffer, and where in it each element is, in bytes.
+    A value has `width` bytes. Addresses count from the file position `base`, and none is beyond `reach`.
+    Returns a buffer, and where each element starts in it, and its size, in bytes. NWBReadError if the heap
+    is damaged.
     """
     sizes = descriptors["length"].astype(np.int64) * width
     address = descriptors["address"]
@@ -74,9 +63,7 @@ def heap_bytes(
         if size > len(part):
             end = int(begins[i]) + size
             if end > int(following[i]):
-                raise NWBReadError(
-                    "damaged: a global heap collection reaches beyond the file or into another"
-                )
+                raise NWBReadError("damaged: a global heap collection reaches beyond the file or into another")
             more.append(Request(int(begins[i]) + len(part), end, keep(i)))
         else:
             parts[i] = part[:size]

@@ -1,1 +1,1 @@
-"""All partitions of one table over all files: what the expression carries, and each task a slice of."""
+"""A scan: all partitions of one table over all files. Expressions hold it, and each task a slice of it."""

@@ -1,8 +1,6 @@
-"""Small columns' values that a catalog holds: where they are, never what they are.
-
-A task carries the name of a Parquet file, a row number for each of its files, and the names of the columns
-there; the worker reads the values from the catalog.
-"""
+"""Where a catalog holds the values of small columns. A task carries the name of a Parquet file, a row
+number for each of its files and the names of the columns there; the worker reads the values from the
+catalog."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ NONE = -1
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """One column over all files: what it is called among the values of each."""
+    """The name of one column among the catalog's values, for each file."""
 
     names: tuple[str, ...]
     which: np.ndarray  # int16 for each file, into `names`; NONE where its values aren't held
@@ -32,7 +30,7 @@ class Slots:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """The values that are held of one file's table."""
+    """Where the values of one file's table are."""
 
     parquet: ParquetFile
     first: int  # the row there of the table's first row
@@ -42,26 +40,15 @@ class Held:
 
 @dataclass(frozen=True, eq=False)
 class Inlined:
-    """The values that are held of a table over all files.
-
-    Parameters
-    ----------
-    parquets : tuple of ParquetFile
-    parquet : numpy.ndarray of int32
-        For each file, into `parquets`; NONE where nothing is held.
-    first : numpy.ndarray of int64
-        For each file, the row of its table's first row.
-    values, indexes : dict of str to Slots
-    """
+    """Where the values of a table over all files are. Arrays have one element for each file."""
 
     parquets: tuple[ParquetFile, ...]
-    parquet: np.ndarray
-    first: np.ndarray
+    parquet: np.ndarray  # int32, into `parquets`; NONE where the catalog has no values
+    first: np.ndarray  # int64: the row of the table's first row
     values: Mapping[str, Slots]
     indexes: Mapping[str, Slots]
 
     def of(self, file: int) -> Held | None:
-        """What is held of one file."""
         at = int(self.parquet[file])
         if at == NONE:
             return None
@@ -70,7 +57,6 @@ class Inlined:
         return Held(self.parquets[at], int(self.first[file]), values, indexes)
 
     def narrow(self, columns: Iterable[str]) -> Inlined:
-        """What is held of some columns."""
         wanted = set(columns)
         return replace(
             self,
@@ -79,7 +65,7 @@ class Inlined:
         )
 
     def take(self, files: np.ndarray) -> Inlined:
-        """What is held of some files, renumbered."""
+        """The entries of some files, renumbered from 0."""
         parquet = self.parquet[files]
         used, renumbered = np.unique(parquet[parquet != NONE], return_inverse=True)
         compact = np.full(len(parquet), NONE, np.int32)
@@ -105,10 +91,7 @@ class Inlined:
     def unpack(head: dict[str, Any], buffers: list[bytes]) -> Inlined:
         rest = iter(buffers[2:])
         values, indexes = (
-            {
-                name: Slots(tuple(names), wide(next(rest)).astype(np.int16))
-                for name, names in head[kind].items()
-            }
+            {name: Slots(tuple(names), wide(next(rest)).astype(np.int16)) for name, names in head[kind].items()}
             for kind in ("values", "indexes")
         )
         return Inlined(

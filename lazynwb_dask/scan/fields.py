@@ -18,15 +18,12 @@ PROVENANCE = ("_nwb_path", "_table_path", "_table_index")
 
 @dataclass(frozen=True)
 class Field:
-    """One column of the frame."""
-
     name: str
     type: pa.DataType
     nullable: bool = False
 
     @property
     def dtype(self) -> np.dtype[Any] | ExtensionDtype:
-        """The pandas dtype."""
         kind = self.type
         if pa.types.is_string(kind):
             return pd.StringDtype("pyarrow")
@@ -50,7 +47,7 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Schema:
-    """The columns of the frame, in order, and those that are not in it."""
+    """The columns of the frame, in order, and those left out of it."""
 
     fields: dict[str, Field]
     conflicts: dict[str, Conflict] = field(default_factory=dict)

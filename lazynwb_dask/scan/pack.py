@@ -1,4 +1,4 @@
-"""The binary form of a scan: what tasks carry, and what its token is made of."""
+"""The binary form of a scan, which tasks carry and from which its token is computed."""
 
 from __future__ import annotations
 
@@ -39,15 +39,9 @@ _EACH = 4  # buffers of each column
 
 
 def pack(scan: Mapping[str, Any], options: str) -> bytes:
-    """The content of a scan, equal for equal scans in every process.
-
-    Parameters
-    ----------
-    scan : mapping
-        The attributes of a `Scan` by name. Only the files that its partitions are of are packed.
-    options : str
-        The token of its storage options: it covers secrets, which aren't packed.
-    """
+    """The bytes of a scan, given by its attributes; equal scans have the same bytes in every process. Only
+    files that have partitions are packed. `options` is the token of the storage options: it covers secrets,
+    which aren't packed."""
     used, renumbered = np.unique(scan["file"], return_inverse=True)
     files: Files = scan["files"]
     if len(used) < len(files.urls):
@@ -58,8 +52,7 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
     buffers = [thin(files.sizes), thin(files.table), *[thin(scan[name]) for name in _PARTITIONS]]
     for name, records in files.records.items():
         columns[name] = [
-            ([layouts.setdefault(x, len(layouts)) for x in found], labels)
-            for found, labels in records.variants
+            ([layouts.setdefault(x, len(layouts)) for x in found], labels) for found, labels in records.variants
         ]
         lengths = np.diff(records.ends, prepend=0)
         buffers += [thin(records.which), thin(lengths), records.weights.tobytes(), records.data]
@@ -90,7 +83,7 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """The attributes of a packed scan, its options excepted."""
+    """The attributes of a packed scan, without its options."""
     size = int.from_bytes(data[:4], "little")
     head = json.loads(data[4 : 4 + size])
     buffers, at = [], 4 + size
@@ -145,13 +138,9 @@ def _records(variants: Any, layouts: list[Layout], buffers: list[bytes]) -> Reco
 def _request_json(request: TableRequest) -> list[Any]:
     view = request.view
     return [
-        request.table_names,
-        request.blocksize,
-        request.on_missing,
-        request.on_error,
-        request.allow_external_links,
-        None if view is None else [view.channels, view.scaled],
-    ]
+        request.table_names, request.blocksize, request.on_missing, request.on_error,
+        request.allow_external_links, None if view is None else [view.channels, view.scaled],
+    ]  # fmt: skip
 
 
 def _request_of(data: list[Any]) -> TableRequest:

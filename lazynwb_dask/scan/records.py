@@ -1,4 +1,4 @@
-"""What a scan holds of its files: compact over all of them, and a partition of one."""
+"""A scan's files, stored compactly over all of them, and the data of one partition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABSENT = -1
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """One column over all files: which variant it is in each, and where its chunks lie there."""
+    """One column over all files: its variant in each, and where its chunks are."""
 
     variants: tuple[Variant, ...]
     which: np.ndarray  # int32 for each file; ABSENT where the file lacks the column
@@ -27,7 +27,7 @@ class Records:
     weights: np.ndarray  # float32 for each file: decoded bytes a row
 
     def arrays(self, file: int) -> tuple[tuple[ArrayIndex, ...], tuple[str, ...] | None] | None:
-        """The datasets of the column in one file, or None."""
+        """The datasets of the column in one file, or None if the file lacks the column."""
         kind = int(self.which[file])
         if kind == ABSENT:
             return None
@@ -40,12 +40,10 @@ class Records:
         return tuple(found), labels
 
     def take(self, files: np.ndarray) -> Records:
-        """Some files' records, renumbered."""
+        """The records of some files, with variants renumbered."""
         begins = np.concatenate([[0], self.ends[:-1]])[files]
         ends = self.ends[files]
-        data = b"".join(
-            [self.data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)]
-        )
+        data = b"".join([self.data[a:b] for a, b in zip(begins.tolist(), ends.tolist(), strict=True)])
         which = self.which[files]
         used, renumbered = np.unique(which[which != ABSENT], return_inverse=True)
         compact = np.full(len(which), ABSENT, np.int32)
@@ -60,7 +58,6 @@ class Records:
 
     @staticmethod
     def of(columns: Sequence[ColumnIndex | None]) -> Records:
-        """The records of one column, given by file."""
         variants: dict[Variant, int] = {}
         which = np.full(len(columns), ABSENT, np.int32)
         weights = np.zeros(len(columns), np.float32)
@@ -78,8 +75,6 @@ class Records:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """The files of a scan and how to reach them."""
-
     urls: tuple[str, ...]
     sizes: np.ndarray  # int64
     etags: tuple[str | None, ...]

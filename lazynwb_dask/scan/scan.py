@@ -1,9 +1,6 @@
-"""All partitions of one table over all files: what the expression carries, and a task a slice of.
-
-What files share (layouts, types, names) is held once; what differs is one packed record of bytes for each
-file and column. So ten thousand files are a few arrays, not a million objects; a narrowed scan shares them
-with the whole one, and only pickling cuts out what the chosen partitions and columns need.
-"""
+"""All partitions of one table over all files. Layouts, types and names that files share are stored once,
+and what differs is one packed record for each file and column: ten thousand files are a few arrays. A
+narrowed scan shares these arrays; only pickling cuts out what its partitions and columns need."""
 
 from __future__ import annotations
 
@@ -33,71 +30,44 @@ if TYPE_CHECKING:
 
 
 class Statistics(Protocol):
-    """What is known of the values of each partition. See `catalogs.pruning`."""
+    """What is known of the values of each partition. See `plan.pruning`."""
 
     def possible(self, predicate: Predicate, scan: Scan, /) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A table over files, cut into partitions.
-
-    Parameters
-    ----------
-    files : Files
-    fields : dict of str to Field
-        The frame's columns in order, the provenance columns last.
-    file, start, stop, offset : numpy.ndarray of int64
-        For each partition: its file, its rows in that file's table, and the global number of the first.
-    options : Options
-        How to reach the files, without secrets.
-    request : TableRequest
-        What was asked of the table, as far as workers need it: see `TableRequest.for_scan`.
-    fusable : bool
-        Whether partitions may be read together in one task.
-    indexed : bool
-        Whether the files' metadata are known; if not, workers read them, and lengths are unknown.
-    numbered : bool
-        Whether the index is the global row number; else it starts from 0 in each partition.
-    known_token : str
-        The identity, where it is not computed from the content: of one that was unpickled.
-    failures : tuple of (path, stage, error)
-        The files that could not be read while planning.
-    origin : str
-        The token of the scan that this one was narrowed from, where failures may have to be reported.
-    statistics : Statistics or None
-        What is known of the partitions' values; stays with whoever plans.
-    """
+    """A table over files, cut into partitions. Arrays are int64, with one element for each partition."""
 
     files: Files
-    fields: Mapping[str, Field]
-    file: np.ndarray
-    start: np.ndarray
+    fields: Mapping[str, Field]  # in the frame's order, the provenance columns last
+    file: np.ndarray  # the partition's file
+    start: np.ndarray  # its rows in that file's table
     stop: np.ndarray
-    offset: np.ndarray
-    options: Options
-    request: TableRequest
-    fusable: bool = True
-    indexed: bool = True
-    numbered: bool = True
-    known_token: str = ""
-    failures: tuple[tuple[str, str, str], ...] = ()
-    origin: str = ""
-    statistics: Statistics | None = None
+    offset: np.ndarray  # the global number of its first row
+    options: Options  # without secrets
+    request: TableRequest  # as `TableRequest.for_scan` returns it
+    fusable: bool = True  # whether a task may read several partitions
+    indexed: bool = True  # False: workers read the metadata; lengths are unknown
+    numbered: bool = True  # whether the index is the global row number; else each starts at 0
+    known_token: str = ""  # the token of an unpickled scan; else it is computed
+    failures: tuple[tuple[str, str, str], ...] = ()  # path, stage, error of planning
+    origin: str = ""  # the token of the scan that this was narrowed from, for failure reports
+    statistics: Statistics | None = None  # of the partitions' values; not sent to workers
 
     @property
     def blocksize(self) -> int:
-        """Decoded bytes that a task should stay below."""
+        """Most decoded bytes that a task should read."""
         return self.request.blocksize or 0
 
-    # --- what the planner asks
+    # --- used by the planner
     @property
     def nparts(self) -> int:
         return len(self.file)
 
     @functools.cached_property
     def token(self) -> str:
-        """Deterministic; covers everything that any rule reads."""
+        """Deterministic; covers everything that optimization rules use."""
         return self.known_token or hashlib.blake2b(self._packed(), digest_size=16).hexdigest()
 
     def __dask_tokenize__(self) -> str:
@@ -105,7 +75,7 @@ class Scan:
 
     @property
     def label(self) -> str:
-        """What tasks are called: ``read-units``, or ``read-units-@sub-01`` of one file."""
+        """The name of tasks: ``read-units``, or ``read-units-@sub-01`` for a single file."""
         tables = set(self.files.tables or self.request.table_names)
         about = words(tables.pop()) if len(tables) == 1 else []
         return task_label("read", about, self.files.urls)
@@ -120,7 +90,7 @@ class Scan:
 
     @property
     def divisions(self) -> tuple[int, ...] | None:
-        """The borders of the global row number, None where it is not known."""
+        """The borders of the global row number; None if it is not known."""
         if not (self.indexed and self.numbered) or not self.nparts:
             return None
         total = int(self.offset[-1] + self.stop[-1] - self.start[-1])
@@ -129,12 +99,11 @@ class Scan:
 
     @property
     def constants(self) -> frozenset[str]:
-        """Columns that are constant within each partition."""
         known = ("_nwb_path", "_table_path") if self.indexed else ("_nwb_path",)
         return frozenset([*known, *self.files.facts])
 
     def constant_frame(self, columns: Iterable[str]) -> pd.DataFrame:
-        """One row for each partition: the values of constant columns."""
+        """The values of constant columns, with one row for each partition."""
         data = {}
         for name in columns:
             if name in self.files.facts:
@@ -149,11 +118,11 @@ class Scan:
         return pd.DataFrame(data)
 
     def possible(self, predicate: Predicate) -> np.ndarray | None:
-        """Whether each partition may hold rows that a predicate leaves, as far as statistics tell."""
+        """Whether each partition may hold rows that satisfy the predicate, by statistics."""
         return None if self.statistics is None else self.statistics.possible(predicate, self)
 
     def nbytes(self, columns: Iterable[str]) -> np.ndarray:
-        """Decoded bytes of some columns for each partition, as an estimate."""
+        """The estimated decoded bytes of some columns in each partition."""
         rows = (self.stop - self.start).astype(np.float64)
         per_row = np.zeros(self.nparts)
         for name in columns:
@@ -170,7 +139,7 @@ class Scan:
         return estimate
 
     def narrow(self, columns: Iterable[str], parts: Sequence[int]) -> Scan:
-        """Only some columns and partitions, renumbered from 0."""
+        """The scan of some columns and partitions, renumbered from 0."""
         chosen = np.asarray(parts, np.int64)
         wanted = set(columns)
         fields = {name: f for name, f in self.fields.items() if name in wanted}
@@ -196,7 +165,7 @@ class Scan:
         )
 
     def part(self, i: int) -> Part:
-        """One partition, its columns unpacked."""
+        """One partition, with its columns unpacked."""
         file = int(self.file[i])
         found = {name: records.arrays(file) for name, records in self.files.records.items()}
         return Part(
@@ -211,7 +180,7 @@ class Scan:
         )
 
     def with_facts(self, fields: Sequence[Field], values: Sequence[pa.Array]) -> Scan:
-        """The same with further columns, which have one value in each file."""
+        """The scan with further columns, which have one value for each file."""
         facts = {f.name: held for f, held in zip(fields, values, strict=True)}
         digest = hashlib.blake2b(self.token.encode() + pack_arrays(facts), digest_size=16)
         return replace(
@@ -228,9 +197,7 @@ class Scan:
         return request.on_error == "skip" or (not self.indexed and request.on_missing == "skip")
 
     def _packed(self) -> bytes:
-        return pack(
-            {f.name: getattr(self, f.name) for f in dataclass_fields(self)}, self.options.token
-        )
+        return pack({f.name: getattr(self, f.name) for f in dataclass_fields(self)}, self.options.token)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (zlib.compress(self._packed(), 6), self.options, self.known_token)

@@ -16,7 +16,7 @@ from lazynwb_dask.scan.fields import Field
 
 
 def series(parts: Sequence[Values], to: Field) -> Any:
-    """The pieces of one column as the array that pandas shall hold."""
+    """The parts of one column as one pandas array."""
     dtype = to.dtype
     if isinstance(dtype, np.dtype):
         pieces = [p if isinstance(p, np.ndarray) else _numpy(p, to, dtype) for p in parts]
@@ -35,7 +35,7 @@ def series(parts: Sequence[Values], to: Field) -> Any:
 
 
 def check_nulls(values: Values, to: Field) -> Values:
-    """The same values, if their nulls have a place in the frame."""
+    """The same values, if the frame's type can hold their nulls."""
     dtype = to.dtype
     if isinstance(values, np.ndarray) or not values.null_count:
         return values
@@ -47,14 +47,14 @@ def check_nulls(values: Values, to: Field) -> Values:
 
 
 def _numpy(values: pa.Array, to: Field, dtype: np.dtype) -> np.ndarray:
-    """A column of numbers that some rows lack."""
+    """A column of numbers with missing values."""
     check_nulls(values, to)
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
     return numbers
 
 
 def nothing(rows: int, to: Field) -> Values:
-    """A column that the file doesn't have."""
+    """The values of a column that the file doesn't have."""
     dtype = to.dtype
     if isinstance(dtype, np.dtype):
         if dtype.kind != "f":

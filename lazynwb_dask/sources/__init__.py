@@ -1,1 +1,1 @@
-"""What the user named, as an ordered list of files."""
+"""The paths and URLs that users give, as an ordered list of files."""

@@ -1,4 +1,4 @@
-"""From what the user named to an ordered list of files: paths, globs, folders, URLs, prefixes."""
+"""Expands paths, globs, folders, URLs and prefixes to an ordered list of files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,7 @@ from functools import partial
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError
 from lazynwb_dask.model.source import Source, is_local, local_path, local_version, shown
-from lazynwb_dask.sources.listing import (
-    FILE,
-    MARKERS,
-    STORE,
-    is_hidden,
-    is_typed,
-    list_store,
-    names_many,
-)
+from lazynwb_dask.sources.listing import FILE, MARKERS, STORE, is_hidden, is_typed, list_store, names_many
 from lazynwb_dask.storage import retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once
@@ -26,33 +18,13 @@ __all__ = ["Source", "expand", "shown"]
 
 
 def expand(paths: object, access: FileAccess) -> list[Source]:
-    """Find the files that the user means.
-
-    Parameters
-    ----------
-    paths : str, os.PathLike, Source, or an iterable of them
-        Local paths, ``file://`` and any other URL that fsspec knows, chained ones included. A
-        folder, or a URL that ends with ``/`` or is only a bucket, means every ``*.nwb`` file and
-        every Zarr store below it. A glob means what it matches: folders as above; files by any name
-        if the pattern says how names end, ``*.nwb`` files otherwise. Anything else is one file and
-        may have any name.
-    access : FileAccess
-        How to reach stores, and the patience with them while listing.
-
-    Returns
-    -------
-    list of Source
-        In the order given, repeated where repeated; what one folder or glob means is sorted by
-        path. Sizes and versions come from listings only: a URL given in full costs no request, and
-        isn't looked for.
-
-    Raises
-    ------
-    NWBFileNotFoundError
-        A folder or glob has nothing to offer.
-    ValueError
-        Nothing was named at all.
-    """
+    """The files that `paths` name: one or more local paths, ``file://`` URLs, other URLs that fsspec knows,
+    or sources. A folder, or a URL that ends with ``/`` or is only a bucket, means all ``*.nwb`` files and
+    Zarr stores below it. A glob means these in the folders that it matches, and the files that it matches:
+    ``*.nwb`` files, or those of any name if the pattern ends in an extension. Anything else is one file of
+    any name. The order is that of `paths`, with duplicates; each folder or glob is sorted by path. Sizes
+    and versions come from listings only: a file URL costs no request and isn't checked. Raises
+    NWBFileNotFoundError if a folder or glob has no files, ValueError for no paths."""
     named = [_text(path) for path in _many(paths)]
     if not named:
         raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
@@ -80,7 +52,7 @@ def _many(paths: object) -> Iterable[object]:
 
 
 def _text(path: object) -> str | Source:
-    """A path as a string: local ones absolute and POSIX, ``file://`` ones too."""
+    """A path as a string; local paths and ``file://`` URLs become absolute POSIX paths."""
     if isinstance(path, Source):
         return path
     if not isinstance(path, (str, os.PathLike)) and not hasattr(path, "__fspath__"):
@@ -137,7 +109,7 @@ def _local(path: str) -> Source:
 
 
 def _below(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Source]:
-    """The files and stores in a folder and the folders in it, hidden ones left out."""
+    """The files and stores in a folder and its subfolders, without hidden ones."""
     try:
         status = os.stat(folder)
         with os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""Which files lie below a prefix of a store, or match a glob in it, in few requests."""
+"""Lists the files below a prefix of a store, or those that match a glob, in few requests."""
 
 from __future__ import annotations
 
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
     Entries = Mapping[str, Mapping[str, Any]]
 
 FILE, STORE = ".nwb", ".zarr"
-# Any of these in a folder says that it is a Zarr store or group, version 2 or 3.
+# A folder with any of these is a Zarr store or group, version 2 or 3.
 MARKERS = frozenset({".zgroup", ".zattrs", ".zmetadata", "zarr.json"})
 
-# A glob in S3 is answered from a flat listing, unless that has more than this many pages of 1,000.
-PAGES = 20
-# Sorts behind whatever can follow a "/" in a key.
-LAST = "\U0010ffff"
+PAGES = 20  # of 1,000 keys: above this, globs in S3 list folders instead of all keys
+LAST = "\U0010ffff"  # sorts behind any key after a "/"
 
-# Where a name without any "/" is a bucket, a container or a host.
+# In these schemes a name without "/" is a bucket, a container or a host.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "http", "https"})
-# Links of a chain that have no path of their own: the next one's is meant.
+# Links of a URL chain without a path of their own.
 _TRANSPARENT = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 
 
 class _Link(NamedTuple):
-    """The part of a URL that says which files are meant, and what stands around it."""
+    """The link of a URL chain that names the files, and the text before and after it."""
 
     before: str
     scheme: str
@@ -51,7 +49,7 @@ def _split(url: str) -> _Link:
 
 
 def names_many(url: str) -> bool:
-    """Whether a URL means what is below it, or what matches it, rather than one file."""
+    """Whether a URL means the files below it or those that match it, rather than one file."""
     link = _split(url)
     if _magic(link) is not None or link.scheme == "memory":  # looking there costs nothing
         return True
@@ -62,12 +60,12 @@ def names_many(url: str) -> bool:
 
 
 def is_typed(pattern: str) -> bool:
-    """Whether a pattern says how the names of files end: ``*.h5`` does, ``*`` does not."""
+    """Whether a pattern ends in a file extension: ``*.h5`` does, ``*`` does not."""
     return re.search(r"\.\w+$", pattern) is not None
 
 
 def _magic(link: _Link) -> int | None:
-    """Where a URL's pattern begins. In a web address ``?`` begins a query."""
+    """The position of a URL's pattern, or None. In HTTP URLs ``?`` begins the query."""
     if link.scheme in ("http", "https"):
         match = re.search(r"[*[]", link.path.partition("?")[0])
     else:
@@ -76,10 +74,8 @@ def _magic(link: _Link) -> int | None:
 
 
 def list_store(url: str, filesystem: AbstractFileSystem, path: str) -> list[Source]:
-    """The sources that a URL for which `names_many` holds stands for, sorted.
-
-    Sizes and versions are those of the listing; no file is asked for by itself.
-    """
+    """The sources that a URL means for which `names_many` holds, sorted by URL. Sizes and versions come
+    from the listing; files are not requested."""
     filesystem.invalidate_cache()
     link = _split(url)
     if _magic(link) is not None:
@@ -90,16 +86,13 @@ def list_store(url: str, filesystem: AbstractFileSystem, path: str) -> list[Sour
         found = _sources(_below(filesystem, path), path)
     rename = _renamer(link, path)
     return sorted(
-        (
-            Source(rename(name), info.get("size"), validator_of(info))
-            for name, info in found.items()
-        ),
+        (Source(rename(name), info.get("size"), validator_of(info)) for name, info in found.items()),
         key=lambda source: source.url,
     )
 
 
 def _renamer(link: _Link, path: str) -> Callable[[str], str]:
-    """How to get from a name within the filesystem to a URL like the one that the user gave."""
+    """A function from a name in the filesystem to a URL in the user's form."""
     root = re.split(r"[*?[]", path.strip("/"), maxsplit=1)[0].rpartition("/")[0]
     whole = f"{link.scheme}://{link.path}"
     at = whole.find(root) if root else -1
@@ -114,7 +107,7 @@ def _renamer(link: _Link, path: str) -> Callable[[str], str]:
 
 
 def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
-    """Files and stores that match a glob, or lie below a folder that does."""
+    """The files and stores that match a glob, or are below a folder that does."""
     entries = None
     if _is_s3(filesystem):
         entries = _s3(filesystem, re.split(r"[*?[]", pattern, maxsplit=1)[0], PAGES)
@@ -137,14 +130,12 @@ def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is none of the user's: its name begins with a dot, or a store holds it."""
-    return name.rpartition("/")[2].startswith(".") or any(
-        parent.endswith(STORE) for parent in _parents(name)
-    )
+    """Whether the name begins with a dot, or the file is inside a Zarr store."""
+    return name.rpartition("/")[2].startswith(".") or any(parent.endswith(STORE) for parent in _parents(name))
 
 
 def _sources(entries: Entries, root: str) -> Entries:
-    """Out of all files below a root: those called ``*.nwb``, and the outermost Zarr stores."""
+    """Of all files below a root, those named ``*.nwb``, and the outermost Zarr stores."""
     stores: set[str] = set()
     for name in entries:
         folder, _, last = name.rpartition("/")
@@ -163,7 +154,7 @@ def _sources(entries: Entries, root: str) -> Entries:
 
 
 def _parents(name: str) -> Iterator[str]:
-    """The folders that a name lies in, outermost first."""
+    """The folders that contain a name, outermost first."""
     return (name[: slash.start()] for slash in re.finditer("/", name) if slash.start())
 
 
@@ -175,10 +166,8 @@ def _below(filesystem: Any, path: str) -> Entries:
 
 
 def list_keys(filesystem: Any, start: str, pages: int) -> Entries | None:
-    """All keys of S3 that begin like ``start``, with sizes and versions.
-
-    None where it isn't S3, or if there are more than so many pages of 1,000.
-    """
+    """All S3 keys that begin with `start`, with sizes and versions. None if it isn't S3, or if there are
+    more than `pages` pages of 1,000 keys."""
     if not _is_s3(filesystem):
         return None
     return _s3(filesystem, start, pages)
@@ -189,11 +178,9 @@ def _is_s3(filesystem: Any) -> bool:
 
 
 def _s3(filesystem: Any, start: str, pages: int | None = None) -> Entries | None:
-    """All keys that begin like ``start``, 1,000 a request, without those inside Zarr stores.
-
-    A store may have millions of keys: from the page on where one is met, the rest is skipped. None
-    if there are more than so many pages.
-    """
+    """All keys that begin with `start`, 1,000 for each request. A Zarr store may have millions of keys:
+    after the page where one begins, the rest of it is skipped. None if there are more than `pages`
+    pages."""
     bucket, _, prefix = start.lstrip("/").partition("/")
     found: dict[str, Mapping[str, Any]] = {}
     after = ""

@@ -1,4 +1,4 @@
-"""The sizes and versions of many files, in as few requests as their stores allow."""
+"""The sizes and versions of many files, in few requests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from lazynwb_dask.util.threads import at_once
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-# Fewer files of one bucket are asked for one by one.
-FEW = 8
-KEYS = 1000  # that one page of a listing names
+FEW = 8  # fewer files of one bucket are requested one by one
+KEYS = 1000  # in one page of a listing
 
 
 def versions(
@@ -31,17 +30,9 @@ def versions(
     threads: int = 32,
     asked: Callable[[Source], bool] = lambda source: True,
 ) -> list[Source]:
-    """The same sources, with sizes and versions where these were not known.
-
-    Many objects of a bucket cost one listing of what their keys have in common, as long as that is
-    cheaper than asking for each; others cost a request of one byte each. A source that can't be asked
-    for stays as it is: whoever reads it says what is wrong.
-
-    Parameters
-    ----------
-    asked : callable
-        Which sources it is worth asking for.
-    """
+    """The same sources, with unknown sizes and versions filled in where `asked` is true. Many objects of a
+    bucket cost one listing of their common prefix, if that is cheaper than one request of one byte for
+    each. If a request fails, the source stays as it is, and reading it raises the error."""
     unknown = [s for s in dict.fromkeys(sources) if s.etag is None and asked(s)]
     known: dict[Source, Source] = {}
     buckets: dict[str, list[Source]] = defaultdict(list)
@@ -72,9 +63,7 @@ def _from_listing(sources: Sequence[Source], access: FileAccess) -> dict[Source,
         found = list_keys(filesystem, path, pages)
         if found is None:
             return None
-        return {
-            name: Source(name, info.get("size"), validator_of(info)) for name, info in found.items()
-        }
+        return {name: Source(name, info.get("size"), validator_of(info)) for name, info in found.items()}
 
     try:
         found = retried(start, access, partial(ask))
@@ -89,7 +78,7 @@ def _from_listing(sources: Sequence[Source], access: FileAccess) -> dict[Source,
 
 
 def _common(urls: Iterable[str]) -> str:
-    """What URLs begin with alike, up to a slash."""
+    """The common prefix of URLs, up to a slash."""
     first, *_, last = sorted(urls)
     pairs = enumerate(zip(first, last, strict=False))
     end = next((i for i, (a, b) in pairs if a != b), min(len(first), len(last)))

@@ -1,7 +1,4 @@
-"""Range reads of any file, concurrent, checked, repeated after faults, and counted. All bytes come this way.
-
-Nothing here knows what the bytes mean.
-"""
+"""Range reads of any file, concurrent, checked, retried after faults, and counted. All reads are here."""
 
 from lazynwb_dask.storage.coalesce import Request
 from lazynwb_dask.storage.counters import counters, record

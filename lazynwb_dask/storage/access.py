@@ -11,14 +11,8 @@ from lazynwb_dask.storage.settings import Settings
 
 @dataclass(frozen=True)
 class FileAccess:
-    """How files are reached, and how reads of them behave.
-
-    Attributes
-    ----------
-    options : Options
-        The `storage_options` of the call, without secrets.
-    settings : Settings
-        Limits and patience, from Dask's configuration.
+    """How files are reached: a call's `storage_options`, without secrets, and the limits and timeouts of
+    reads.
     """
 
     options: Options = field(default_factory=Options)

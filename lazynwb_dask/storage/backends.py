@@ -1,4 +1,4 @@
-"""One attempt to read one byte range, for each kind of filesystem, checked in every way there is.
+"""One attempt to read one byte range, for each kind of filesystem.
 
 A range either arrives whole and from the right file, or the attempt raises a `Fault`.
 """
@@ -13,15 +13,7 @@ from weakref import WeakKeyDictionary
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault, fault_of
 from lazynwb_dask.storage.http_body import receive_body
-from lazynwb_dask.storage.responses import (
-    READ,
-    RangeRequest,
-    RangeResponse,
-    checked,
-    is_etag,
-    known,
-    validator,
-)
+from lazynwb_dask.storage.responses import READ, RangeRequest, RangeResponse, checked, is_etag, known, validator
 from lazynwb_dask.storage.s3 import read_s3
 from lazynwb_dask.util.locks import Lock
 
@@ -32,14 +24,9 @@ if TYPE_CHECKING:
 async def read(
     filesystem: AbstractFileSystem, path: str, request: RangeRequest, threads: Executor
 ) -> RangeResponse:
-    """Read one range, once.
+    """Read one range, once, on fsspec's event loop; filesystems that block are read in `threads`.
 
-    Runs on fsspec's event loop; filesystems that block are read in ``threads``.
-
-    Raises
-    ------
-    Fault
-        For whatever reason there is.
+    Whatever goes wrong is raised as a Fault.
     """
     try:
         cls = type(filesystem)
@@ -86,9 +73,7 @@ async def _http(filesystem: Any, path: str, request: RangeRequest) -> RangeRespo
 
 
 async def _asynchronous(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
-    async with asyncio.timeout(
-        request.timeout + len(request.into) / (16 * 1024)
-    ):  # no progress is seen
+    async with asyncio.timeout(request.timeout + len(request.into) / (16 * 1024)):  # no progress is seen
         size, etag = request.size, request.etag
         if not request.exact:
             size, etag = known(await filesystem._info(path), request)
@@ -126,9 +111,7 @@ def _one_at_a_time(filesystem: Any, path: str, request: RangeRequest, info: bool
     return _placed(data, stop, size, etag, request)
 
 
-def _placed(
-    data: bytes, stop: int, size: int | None, etag: str | None, request: RangeRequest
-) -> RangeResponse:
+def _placed(data: bytes, stop: int, size: int | None, etag: str | None, request: RangeRequest) -> RangeResponse:
     if len(data) != stop - request.start:
         raise Fault("transient", f"{len(data)} bytes came instead of {stop - request.start}")
     request.into[: len(data)] = data

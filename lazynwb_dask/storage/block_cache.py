@@ -1,7 +1,7 @@
 """Blocks of files that were fetched while planning, for the filters that follow in the same process.
 
-The blocks with a file's metadata often have its small columns too, which filters look at first. The store's
-validator distinguishes them from those of another version of the file; without one nothing is kept.
+The blocks with a file's metadata often have its small columns too, which filters need first. They are kept
+by the store's validator, which changes with the file; without one nothing is kept.
 """
 
 from __future__ import annotations

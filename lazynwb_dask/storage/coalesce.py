@@ -1,7 +1,4 @@
-"""Which bytes to request so that all wanted ranges arrive in few requests and little waste.
-
-Pure arithmetic: nothing here touches a file.
-"""
+"""Which bytes to request so that all wanted ranges arrive in few requests and little waste. Does no I/O."""
 
 from __future__ import annotations
 
@@ -24,13 +21,8 @@ GAP_ALLOWANCE = 256 * KIB
 class Request(NamedTuple):
     """A byte range of a file, and what to do with it.
 
-    Attributes
-    ----------
-    start, stop : int
-        The range, ``stop`` excluded.
-    sink : callable
-        Called once with a read-only memoryview of exactly ``stop - start`` bytes. A view that is
-        kept keeps the buffer alive that it was cut from, at most about a request's length.
+    `sink` is called once with a read-only memoryview of exactly ``stop - start`` bytes. A view that is kept
+    keeps alive the buffer that it is a part of, at most about a request's length.
     """
 
     start: int
@@ -77,17 +69,11 @@ class Plan:
 def plan(requests: Sequence[Request], gap: int, split: int) -> Plan:
     """Join ranges that overlap, touch or lie close together into pieces to fetch.
 
-    Parameters
-    ----------
-    requests : sequence of Request
-        Non-empty ranges in any order; overlapping and repeated ones are fetched once.
-    gap : int
-        Neighbours that lie further apart than this are never joined. Closer ones are, smallest gaps
-        first, until the gaps amount to `GAP_ALLOWANCE` or an eighth of the wanted bytes.
-    split : int
-        Pieces end between two requests rather than grow beyond this, so that what came early can be
-        decoded while the rest is on its way. Only a request that is longer by itself, or requests
-        that overlap, make a longer piece.
+    Requests are non-empty and in any order; repeated bytes are fetched once. Neighbours further apart than
+    `gap` are never joined. Closer ones are, smallest gaps first, until the gaps amount to `GAP_ALLOWANCE`
+    or an eighth of the wanted bytes. Pieces end between two requests rather than exceed `split`, so that
+    the first are decoded while the rest is on its way. Only a longer request, or requests that overlap,
+    make a longer piece.
     """
     if not requests:
         return Plan((), 0, 0)
@@ -125,6 +111,12 @@ def _joined(gaps: np.ndarray, limit: int, allowance: int) -> np.ndarray:
     within = np.cumsum(gaps[smallest_first]) <= allowance
     joined[smallest_first[within]] = True
     return joined
+
+
+def bytes_bound(calls: int, ranges: int, wanted: int, gap: int) -> int:
+    """The bytes that some calls of `plan` lead to at most, with the gaps between so many ranges."""
+    most = calls * GAP_ALLOWANCE + wanted // 8 + ranges * min(FREE_GAP, gap)
+    return wanted + min(most, ranges * gap)
 
 
 def serve(view: memoryview, start: int, requests: Sequence[Request]) -> None:

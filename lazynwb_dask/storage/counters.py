@@ -1,7 +1,6 @@
-"""What was read, counted as it happens: requests, bytes, and why.
+"""What was read: requests, bytes, and why. One set of counters per process, shared by all threads.
 
-One set of counters per process, shared by all threads. Files are named as messages name them, so no
-query string of a signed URL is kept here.
+Files have the names that messages show, so no query string of a signed URL is kept here.
 """
 
 from __future__ import annotations
@@ -15,30 +14,15 @@ from lazynwb_dask.util.locks import Lock
 
 @dataclass(slots=True)
 class Tally:
-    """Numbers of one file, or of all of them.
+    """Numbers of one file, or of all of them."""
 
-    Attributes
-    ----------
-    requests : int
-        Attempts that were sent, repeated ones included.
-    bytes : int
-        Bytes of bodies that arrived, those of failed attempts included.
-    wanted : int
-        Bytes that callers asked for, each counted once per call.
-    gap : int
-        Bytes between the wanted ones that were fetched to save requests.
-    retries : int
-        Attempts that were made because an earlier one failed.
-    """
-
-    requests: int = 0
-    bytes: int = 0
-    wanted: int = 0
-    gap: int = 0
-    retries: int = 0
+    requests: int = 0  # attempts that were sent, repeated ones included
+    bytes: int = 0  # of bodies that arrived, those of failed attempts included
+    wanted: int = 0  # bytes that callers requested, each counted once per call
+    gap: int = 0  # bytes between the wanted ones that were fetched to save requests
+    retries: int = 0  # attempts that were made because an earlier one failed
 
     def add(self, other: Tally) -> None:
-        """Add another tally to this one, in place."""
         self.requests += other.requests
         self.bytes += other.bytes
         self.wanted += other.wanted
@@ -54,15 +38,7 @@ class Tally:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The counters at one moment, or what happened between two.
-
-    Attributes
-    ----------
-    total : Tally
-        All files together.
-    files : dict
-        One `Tally` per file that was touched, by the name that messages show.
-    """
+    """The counters at one moment, or what happened between two. Files have the names that messages show."""
 
     total: Tally = field(default_factory=Tally)
     files: Mapping[str, Tally] = field(default_factory=dict)
@@ -95,7 +71,6 @@ class Counters:
             return Snapshot(self._total.copy(), files)
 
     def reset(self) -> None:
-        """Begin again at nothing."""
         with self._lock:
             self._total = Tally()
             self._files = {}
@@ -106,13 +81,7 @@ counters = Counters()
 
 @contextmanager
 def record() -> Iterator[Snapshot]:
-    """Count what the whole process reads within a ``with`` block.
-
-    Yields
-    ------
-    Snapshot
-        Empty at first; holds the difference once the block has ended.
-    """
+    """Count what the process reads within a ``with`` block; the snapshot is empty until its end."""
     before = counters.snapshot()
     result = Snapshot()
     try:

@@ -1,6 +1,6 @@
-"""What can go wrong in one attempt to read, in words that hold no secret.
+"""What can go wrong in one attempt to read, without secrets.
 
-Exceptions of the libraries below show whole URLs, signatures included, so they end here.
+Exceptions of the libraries below show whole URLs, signatures included, so they are not passed on.
 """
 
 from __future__ import annotations
@@ -16,46 +16,21 @@ Kind = Literal["missing", "forbidden", "changed", "truncated", "transient", "cre
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 # By name, so that no client library needs to be imported to classify its exceptions.
-_TRANSIENT = frozenset(
-    {
-        "TimeoutError",
-        "ConnectionError",
-        "ClientConnectionError",
-        "ClientPayloadError",
-        "HTTPClientError",
-        "EOFError",
-        "IncompleteRead",
-        "IncompleteReadError",
-        "ResponseParserError",
-        "BadStatusLine",
-        "ServerError",
-    }
-)
+_TRANSIENT = frozenset({
+    "TimeoutError", "ConnectionError", "ClientConnectionError", "ClientPayloadError",
+    "HTTPClientError", "EOFError", "IncompleteRead", "IncompleteReadError", "ResponseParserError",
+    "BadStatusLine", "ServerError",
+})  # fmt: skip
 _NO_CREDENTIALS = frozenset({"NoCredentialsError"})
-_BAD_CREDENTIALS = frozenset(
-    {
-        "PartialCredentialsError",
-        "CredentialRetrievalError",
-        "TokenRetrievalError",
-        "NoAuthTokenError",
-        "ProfileNotFound",
-        "SSOError",
-        "LoginError",
-        "RefreshError",
-        "DefaultCredentialsError",
-    }
-)
-_TRANSIENT_CODES = frozenset(
-    {
-        "SlowDown",
-        "RequestTimeout",
-        "InternalError",
-        "ServiceUnavailable",
-        "Throttling",
-        "ThrottlingException",
-        "RequestLimitExceeded",
-    }
-)
+_BAD_CREDENTIALS = frozenset({
+    "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError",
+    "NoAuthTokenError", "ProfileNotFound", "SSOError", "LoginError", "RefreshError",
+    "DefaultCredentialsError",
+})  # fmt: skip
+_TRANSIENT_CODES = frozenset({
+    "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling",
+    "ThrottlingException", "RequestLimitExceeded",
+})  # fmt: skip
 
 
 class Fault(Exception):
@@ -82,9 +57,7 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("other", "the server's certificate isn't trusted")
     if names & _TRANSIENT:
         slow = isinstance(error, TimeoutError)
-        return Fault(
-            "transient", "no response in time" if slow else f"the connection broke ({kind})"
-        )
+        return Fault("transient", "no response in time" if slow else f"the connection broke ({kind})")
     if (status := _status_of(error)) is not None:
         response = getattr(error, "response", None)
         code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""

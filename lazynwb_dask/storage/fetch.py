@@ -1,7 +1,6 @@
-"""Range reads of any file, concurrent, checked, repeated after faults, and counted. All bytes come this way.
+"""Range reads of any file, concurrent, checked, retried after faults, and counted. All reads are here.
 
-`fetch` reads byte ranges, `open_source` the beginning of a file together with
-its size and version. Nothing here knows what the bytes mean.
+`fetch` reads byte ranges; `open_source` the beginning of a file, with its size and version.
 """
 
 from __future__ import annotations
@@ -14,12 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lazynwb_dask.errors import (
-    NWBFileChangedError,
-    NWBFileNotFoundError,
-    NWBPermissionError,
-    NWBReadError,
-)
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
@@ -48,27 +42,13 @@ SLOWEST = 16 * KIB
 
 
 def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> None:
-    """Read byte ranges of one file, all at once.
+    """Read byte ranges of one file, all at once. From any thread, but not from a sink.
 
-    Can be called from many threads, for many files; not from a sink.
-
-    Parameters
-    ----------
-    source : Source
-        The file. A size or version that is known is checked against what the store says.
-    requests : sequence of Request
-        Ranges in any order; they may touch, overlap, repeat or be empty. Each sink is called
-        exactly once, in a thread of a small pool, as soon as its bytes have come.
-    options : Options
-        How to reach the store.
-    settings : Settings
-        Limits, and how to deal with faults.
-
-    Raises
-    ------
-    NWBReadError
-        A range can't be read. Its subclasses are for missing files, refused access and files that
-        changed. The other ranges are given up then, as they are when a sink raises.
+    A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
+    repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon
+    as its bytes have arrived. NWBReadError if a range can't be read; subclasses are for missing files,
+    refused access and files that changed. The other ranges are given up then, as they are when a sink
+    raises.
     """
     if source.parts:
         for part, some in by_part(source, requests):
@@ -82,10 +62,7 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
     if not wanted:
         return
     settings = access.settings
-    gap, split = settings.gap, settings.split
-    if is_local(source.url):
-        gap, split = min(gap, local.GAP), min(split, local.SPLIT)
-    todo = plan(wanted, gap, split)
+    todo = plan(wanted, *gap_and_split(source, settings))
     settings.count(shown(source.url), Tally(wanted=todo.wanted, gap=todo.gap))
     if is_local(source.url):
         local.fetch(source, todo.pieces, settings)
@@ -93,21 +70,18 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
         _Reader(source, access).fetch(todo.pieces)
 
 
+def gap_and_split(source: Source, settings: Settings) -> tuple[int, int]:
+    """The gap that is fetched rather than pay for a request, and the longest range, of one file."""
+    if is_local(source.url):
+        return min(settings.gap, local.GAP), min(settings.split, local.SPLIT)
+    return settings.gap, settings.split
+
+
 def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source, bytes]:
-    """Read the beginning of a file and learn its size and version, in one request.
+    """The first `nbytes` of a file, and the source with its size and version, in one request.
 
-    Parameters
-    ----------
-    source : Source
-        The file; what is known of it already is checked.
-    nbytes : int
-        How much to read. A shorter file is returned whole.
-
-    Returns
-    -------
-    source : Source
-        With size, and with the version if the store gives one that can be checked.
-    data : bytes
+    A shorter file is returned whole. What is known of the source is checked. The version is set if the
+    store gives one that can be checked.
     """
     if nbytes < 1:
         raise ValueError("nbytes must be at least 1")
@@ -120,11 +94,7 @@ def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source
     return _Reader(source, access).open(nbytes)
 
 
-def retried(
-    url: str,
-    access: FileAccess,
-    operation: Callable[[AbstractFileSystem, str], T],
-) -> T:
+def retried(url: str, access: FileAccess, operation: Callable[[AbstractFileSystem, str], T]) -> T:
     """Run an operation of a filesystem, such as listing, with the retries and errors of reads."""
     begun = time.monotonic()
     attempt = 0
@@ -172,9 +142,7 @@ class _Reader:
         self.process.filesystems[id(self.filesystem)] = self.filesystem
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
-        self.process.run(
-            lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled
-        )
+        self.process.run(lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled)
 
     def open(self, nbytes: int) -> tuple[Source, bytes]:
         return self.process.run(lambda: self._open(nbytes), self.settings.is_cancelled)
@@ -208,12 +176,11 @@ class _Reader:
                 ]
             )
 
-    async def _range(
-        self, start: int, stop: int, into: memoryview, *, exact: bool = True
-    ) -> RangeResponse:
-        """One range, requested until it comes, or until retries or deadline of the settings are used up.
+    async def _range(self, start: int, stop: int, into: memoryview, *, exact: bool = True) -> RangeResponse:
+        """One range, requested until it arrives, or until retries or deadline of the settings are used up.
 
-        It counts as one of the connections between attempts too: a store that asks for a pause gets one.
+        It counts as a connection between attempts too, so that a store that wants a pause gets fewer
+        requests.
         """
         settings, source, loop = self.settings, self.source, asyncio.get_running_loop()
         request = RangeRequest(
@@ -331,9 +298,7 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
                 "read_nwb again, or refresh the catalog."
             )
         case "truncated":
-            return NWBReadError(
-                f"{name}: {what} can't be read: {cause}. The file is truncated or damaged."
-            )
+            return NWBReadError(f"{name}: {what} can't be read: {cause}. The file is truncated or damaged.")
         case "transient":
             return NWBReadError(
                 f"{name}: {what} can't be read: {attempts} attempts in {spent:.1f} s failed, the "

@@ -1,13 +1,11 @@
 """The body of an HTTP response, received straight into its place.
 
-aiohttp hands on each piece of a body as bytes of its own, and wakes its reader for each: for large
-bodies that is more work than all the rest. So once the headers have been read, the connection's
-transport gets another protocol, which receives into the place where the bytes are wanted, and
-aiohttp gets its connection back at the body's end.
+aiohttp makes bytes of each piece of a body, and wakes its reader for each, which for large bodies is most
+of the work. So once the headers have been read, the connection's transport gets another protocol, which
+receives into the buffer where the bytes are wanted. At the body's end, aiohttp gets its connection back.
 
-That relies on more of aiohttp than it documents: on what `USED` lists. It is looked for once, at the
-first long body of a process. If any of it is missing or has changed, bodies are read as aiohttp hands
-them on, which is slower.
+That relies on undocumented parts of aiohttp, listed in `USED`. They are checked once, at a process's first
+long body. If any is missing or has changed, aiohttp reads the bodies, which is slower.
 """
 
 from __future__ import annotations
@@ -28,24 +26,16 @@ SHORT = 64 * 1024
 USED = (
     ("connection.protocol", ("connection_lost", "data_received", "eof_received")),
     ("connection.transport", ("abort", "get_protocol", "is_reading", "set_protocol")),
-    (
-        "content",
-        ("exception", "feed_eof", "get_read_buffer_limits", "is_eof", "read_nowait", "total_bytes"),
-    ),
+    ("content", ("exception", "feed_eof", "get_read_buffer_limits", "is_eof", "read_nowait", "total_bytes")),
 )
 
 logger = logging.getLogger(__name__)
 
 
 class Usage:
-    """How the bodies of this process have been received.
+    """How many bodies of this process were received in place, and how many by aiohttp.
 
-    Attributes
-    ----------
-    in_place, by_aiohttp : int
-        How many.
-    problem : str or None
-        Why none is received in place; empty if nothing is against it; None if that isn't known yet.
+    `problem` is why none is received in place; empty if there is no reason; None if that isn't known yet.
     """
 
     def __init__(self) -> None:
@@ -53,7 +43,6 @@ class Usage:
         self.problem: str | None = None
 
     def give_up(self, problem: str) -> None:
-        """Receive no more bodies in place."""
         self.problem = problem
         logger.info("long bodies are read as aiohttp hands them on: %s", problem)
 
@@ -61,9 +50,7 @@ class Usage:
 usage = Usage()
 
 
-async def receive_body(
-    response: Any, length: int, request: RangeRequest, clock: asyncio.Timeout
-) -> None:
+async def receive_body(response: Any, length: int, request: RangeRequest, clock: asyncio.Timeout) -> None:
     """Receive the body of an aiohttp.ClientResponse into place."""
     try:
         body = _taken_over(response, length, request)

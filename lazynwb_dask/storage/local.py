@@ -9,12 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from lazynwb_dask.errors import (
-    NWBFileChangedError,
-    NWBFileNotFoundError,
-    NWBPermissionError,
-    NWBReadError,
-)
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source, local_path, local_version
 from lazynwb_dask.storage.coalesce import KIB, MIB, Piece, serve
 from lazynwb_dask.storage.counters import Tally, counters
@@ -30,15 +25,12 @@ INLINE = MIB
 
 
 def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
-    """Read the pieces of a local file and serve their requests."""
     with _opened(source, settings.count) as file:
         if len(pieces) == 1 or sum(map(len, pieces)) <= INLINE:
             for piece in pieces:
                 file.serve(piece)
         else:
-            process().decode_all(
-                [partial(file.serve, piece) for piece in pieces], settings.is_cancelled
-            )
+            process().decode_all([partial(file.serve, piece) for piece in pieces], settings.is_cancelled)
 
 
 def open_source(source: Source, nbytes: int) -> tuple[Source, bytes]:

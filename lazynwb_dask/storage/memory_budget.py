@@ -1,9 +1,9 @@
-"""The memory of a process that may use only so much, as a budget for the reads of all its tasks.
+"""A process's limited memory, as a budget for the reads of all its tasks. Knows no Dask.
 
-A task begins to read once the budget has what it is expected to take. Until then it waits, and holds nothing.
-For each partition it takes what decoding needs, before it decodes. What goes beyond the expected is free at
-once, or the task ends and reads again when no other does. So no task that holds memory waits for another, and
-all waits end. Knows no Dask.
+A task begins to read once the budget has what it is expected to take; until then it waits, and holds
+nothing. It takes what each partition needs before it decodes it. What exceeds the expected is free at once,
+or the task ends and reads again when no other does. So no task that holds memory waits for another, and all
+waits end.
 """
 
 from __future__ import annotations
@@ -57,10 +57,7 @@ class Reservation:
     def take(self, nbytes: int, what: Callable[[], str]) -> None:
         """Take some bytes, before they are used.
 
-        Raises
-        ------
-        NWBMemoryError
-            They aren't free. Its text begins with what `what` returns.
+        NWBMemoryError if they aren't free; its text begins with what `what` returns.
         """
         with _changed:
             self.taken += nbytes
@@ -126,12 +123,9 @@ def within(
     advice: str,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> T:
-    """What a task reads, once the budget has what that is expected to take; read again if it takes more.
+    """What a task reads, once the budget has what it is expected to take; read again if it takes more.
 
-    Raises
-    ------
-    NWBMemoryError
-        It takes too much even if no other task reads. The error ends with the advice.
+    NWBMemoryError, ending with the advice, if it takes too much even if no other task reads.
     """
     for alone in (False, True):
         reservation = Reservation(memory, expected, alone, advice, is_cancelled)

@@ -12,15 +12,11 @@ from lazynwb_dask.storage.coalesce import Request
 def by_part(source: Source, requests: Sequence[Request]) -> list[tuple[Source, list[Request]]]:
     """The requests for each of a source's files, with positions as they are there.
 
-    >>> one, two = Source("one", 10), Source("two", 20)
-    >>> both = Source("both", parts=(one, two))
+    NWBReadError if a range doesn't lie within one of them.
+
+    >>> both = Source("both", parts=(Source("one", 10), Source("two", 20)))
     >>> [(s.url, [r[:2] for r in found]) for s, found in by_part(both, [Request(12, 15, print)])]
     [('two', [(2, 5)])]
-
-    Raises
-    ------
-    NWBReadError
-        A range doesn't lie within one of them.
     """
     if not source.parts:
         return [(source, list(requests))]

@@ -1,9 +1,8 @@
 """How to reach a store: the ``storage_options`` of a call, with the secrets kept apart.
 
-An `Options` travels in graphs, so it carries no secret: values that are known to be harmless (an
-endpoint, ``anon``, ...) are kept as they are, everything else goes into a vault of this process
-under a token, and only the token travels. Another process finds the secrets in its own vault, if
-`cluster.secrets_plugin.share` has put them there.
+An `Options` travels in graphs, so it carries no secret. Values that are known to be harmless (an endpoint,
+``anon``, ...) are kept as they are. All others go into a vault of this process, and only their token
+travels. Another process finds them in its own vault, if `cluster.secrets_plugin.share` has put them there.
 """
 
 from __future__ import annotations
@@ -32,53 +31,18 @@ POOL = 1024
 CONNECT_TIMEOUT, READ_TIMEOUT = 20, 300
 
 # Options that can be shown and sent to anyone. What isn't listed is treated as a secret.
-_PUBLIC = frozenset(
-    {
-        "anon",
-        "access",
-        "block_size",
-        "cache_regions",
-        "cache_type",
-        "consistency",
-        "default_block_size",
-        "default_cache_type",
-        "default_fill_cache",
-        "encoded",
-        "listings_expiry_time",
-        "local_expiry_check",
-        "max_concurrency",
-        "max_paths",
-        "profile",
-        "project",
-        "region_name",
-        "requester_pays",
-        "same_scheme",
-        "simple_links",
-        "target_protocol",
-        "trust_env",
-        "use_listings_cache",
-        "use_ssl",
-        "verify",
-        "version_aware",
-        "account_name",
-        "addressing_style",
-        "connect_timeout",
-        "max_attempts",
-        "max_pool_connections",
-        "mode",
-        "parameter_validation",
-        "read_timeout",
-        "signature_version",
-        "tcp_keepalive",
-        "total_max_attempts",
-        "use_dualstack_endpoint",
-        "use_fips_endpoint",
-    }
-)
+_PUBLIC = frozenset({
+    "anon", "access", "block_size", "cache_regions", "cache_type", "consistency",
+    "default_block_size", "default_cache_type", "default_fill_cache", "encoded",
+    "listings_expiry_time", "local_expiry_check", "max_concurrency", "max_paths", "profile",
+    "project", "region_name", "requester_pays", "same_scheme", "simple_links", "target_protocol",
+    "trust_env", "use_listings_cache", "use_ssl", "verify", "version_aware", "account_name",
+    "addressing_style", "connect_timeout", "max_attempts", "max_pool_connections", "mode",
+    "parameter_validation", "read_timeout", "signature_version", "tcp_keepalive",
+    "total_max_attempts", "use_dualstack_endpoint", "use_fips_endpoint",
+})  # fmt: skip
 _PUBLIC_URLS = frozenset({"endpoint_url"})
-_NESTED = frozenset(
-    {"client_kwargs", "config_kwargs", "s3", "retries", "target_options", "remote_options"}
-)
+_NESTED = frozenset({"client_kwargs", "config_kwargs", "s3", "retries", "target_options", "remote_options"})
 # Names that gcsfs takes in place of a token.
 _PUBLIC_TOKENS = frozenset({"anon", "google_default", "cache", "cloud", "browser"})
 # How a filesystem instance is kept is decided here; loops and sessions belong to one process.
@@ -94,25 +58,13 @@ _anonymous: set[tuple[object, ...]] = set()
 
 
 class Options:
-    """The storage options of a call.
+    """The storage options of a call: fsspec's keyword arguments for every file, or a dict of such dicts.
 
-    Parameters
-    ----------
-    storage_options : mapping, optional
-        Keyword arguments for fsspec, for every file alike; or a dict of such dicts, by protocol
-        (``{"s3": {...}}``) or by the beginning of a URL (``{"https://host/private": {...}}``), of
-        which the longest that fits is used.
+    The latter's keys are protocols (``"s3"``) or beginnings of URLs (``"https://host/private"``); the
+    longest that fits is used. Equal options have an equal `token`. It reveals nothing, and is stable within
+    one process; without secrets in the options also between processes.
 
-    Attributes
-    ----------
-    token : str
-        Equal for equal options. It reveals nothing, and is stable within one process; without
-        secrets in the options also between processes.
-
-    Examples
-    --------
-    >>> options = Options({"anon": False, "key": "me", "secret": "hush"})
-    >>> options
+    >>> Options({"anon": False, "key": "me", "secret": "hush"})
     Options({"anon": false}, and 2 secrets)
     """
 
@@ -157,36 +109,16 @@ class Options:
         return f"Options({'; '.join(shown)})"
 
     def filesystem(self, url: str) -> tuple[AbstractFileSystem, str]:
-        """The filesystem of a URL, as this process may use it.
+        """The filesystem of a URL, chained ones included, and the path within it.
 
-        Parameters
-        ----------
-        url : str
-            Any URL that fsspec understands, chained ones included.
-
-        Returns
-        -------
-        filesystem : fsspec.AbstractFileSystem
-            Kept by fsspec: the same for the same options.
-        path : str
-            The path within it.
-
-        Raises
-        ------
-        NWBPermissionError
-            The options held secrets that are unknown in this process.
+        fsspec keeps the filesystem: the same for the same options. NWBPermissionError if the options have
+        secrets that are unknown in this process.
         """
         filesystem, path = url_to_fs(url, **self._keywords(url))
         return filesystem, str(path)
 
     def anonymous(self, url: str) -> bool:
-        """Use no credentials for S3 from now on, as there are none.
-
-        Returns
-        -------
-        bool
-            False if that isn't for us to decide: the options say which credentials to use.
-        """
+        """Use no credentials for S3 from now on. False if the options say which credentials to use."""
         options = self._resolved(url)
         if _protocol(url) not in ("s3", "s3a") or _has_identity(options):
             return False
@@ -275,10 +207,10 @@ def _protocol(url: str) -> str:
 
 
 def _fits(prefix: str, url: str) -> bool:
-    """Whether options given for ``prefix`` are meant for ``url``.
+    """Whether options given for `prefix` are meant for `url`.
 
-    A prefix ends where a part of the URL ends: what was given for one host or bucket must never
-    reach another whose name only begins alike.
+    A prefix ends where a part of the URL ends: what was given for one host or bucket must never be sent to
+    another whose name only begins alike.
     """
     if "://" in prefix:
         rest = url[len(prefix) :]
@@ -366,10 +298,7 @@ def _completed(protocol: str, options: dict[str, Any]) -> dict[str, Any]:
             "signature_version": "s3v4",  # for signed URLs too, which else are of the old kind
             "connect_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
-            "retries": {
-                "total_max_attempts": 1,
-                "mode": "standard",
-            },  # the reader repeats, and counts
+            "retries": {"total_max_attempts": 1, "mode": "standard"},  # the reader retries itself
         }
         options = {**options, "config_kwargs": {**config, **(options.get("config_kwargs") or {})}}
         if not _has_identity(options) and _identity(options) in _anonymous:

@@ -1,11 +1,9 @@
-"""Parquet files in any store, read by byte ranges: the rows and columns that are wanted, and no others.
+"""Parquet files in any store, of which only the wanted rows and columns are read.
 
-The footer is read once in a process. Column chunks are fetched as all bytes are, so that
-they are concurrent, repeated after faults, and counted; Arrow then reads them from memory. What was decoded
-is kept for a while: many partitions lie in one row group.
-
-Nothing damaged is taken for data. Pages have checksums, as Parquet has it. Footers have none there, and some
-that are damaged would make Arrow end the process; so there is a checksum of 16 bytes before a footer.
+The footer is read once in a process. Column chunks are fetched as all bytes are: concurrently, retried
+after faults, and counted; Arrow reads them from memory. Decoded columns are kept for a while, as many
+partitions lie in one row group. Pages have Parquet's checksums. Footers have none, and some that are
+damaged would make Arrow end the process; so there is a checksum of 16 bytes before a footer.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +22,8 @@ from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBRe
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage import Request, fetch
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.coalesce import bytes_bound
+from lazynwb_dask.storage.fetch import gap_and_split
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
 
@@ -39,13 +39,7 @@ _guard = Lock()
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """One file that is never changed: its name is its version.
-
-    Parameters
-    ----------
-    url : str
-    size : int
-    """
+    """One file that is never changed: its name is its version."""
 
     url: str
     size: int
@@ -64,21 +58,9 @@ def footer(file: ParquetFile, access: FileAccess) -> pq.FileMetaData:
 
 
 def rows(
-    file: ParquetFile,
-    names: Sequence[str],
-    start: int,
-    stop: int,
-    access: FileAccess,
+    file: ParquetFile, names: Sequence[str], start: int, stop: int, access: FileAccess
 ) -> dict[str, pa.ChunkedArray]:
-    """Some rows of some columns.
-
-    Parameters
-    ----------
-    file : ParquetFile
-    names : sequence of str
-    start, stop : int
-        Row numbers in the file.
-    """
+    """Rows `start` to `stop` of some columns."""
     ends = _ends(footer(file, access))
     first = int(np.searchsorted(ends, start, "right"))
     last = int(np.searchsorted(ends, stop, "left"))
@@ -94,12 +76,7 @@ def rows(
     return found
 
 
-def table(
-    file: ParquetFile,
-    names: Sequence[str],
-    groups: Sequence[int],
-    access: FileAccess,
-) -> pa.Table:
+def table(file: ParquetFile, names: Sequence[str], groups: Sequence[int], access: FileAccess) -> pa.Table:
     """Whole row groups, not kept."""
     return _decoded(file, list(groups), list(names), access)
 
@@ -148,9 +125,9 @@ def _type(file: ParquetFile, name: str, access: FileAccess) -> pa.DataType:
 
 
 def with_checksum(data: bytes) -> bytes:
-    """A Parquet file that Arrow has written, with a checksum before its footer.
+    """A Parquet file of Arrow's, with a checksum before its footer.
 
-    Whatever reads Parquet passes over it, as over page indexes, which may lie there too.
+    Parquet readers skip it, as they skip page indexes, which may lie there too.
     """
     start = len(data) - _END - int.from_bytes(data[-_END:-4], "little")
     return data[:start] + _checksum(data[start:]) + data[start:]
@@ -180,14 +157,22 @@ def _damaged(file: ParquetFile, why: str) -> NWBReadError:
     )
 
 
-def footer_bytes(file: ParquetFile, access: FileAccess) -> int:
-    """What is read of a file's end, before any values."""
+def columns_bound(
+    file: ParquetFile, wanted: Mapping[int, Collection[str]], access: FileAccess
+) -> tuple[int, int]:
+    """Requests and bytes of columns of row groups at most, each read once, and of the file's end before."""
     need = int(footer(file, access).serialized_size) + _END + CHECKSUM
-    first = min(file.size, TAIL)
-    return first if need <= first else first + need
+    tail = min(file.size, TAIL)
+    ranges = [r for group, names in wanted.items() for r in _chunk_ranges(file, group, names, access)]
+    gap, split = gap_and_split(Source(file.url), access.settings)
+    calls = sum(map(len, wanted.values()))
+    most = bytes_bound(calls, len(ranges), sum(b - a for a, b in ranges), gap)
+    most = min(most, calls * file.size)
+    requests = 1 + (need > tail) + len(ranges) + most // split
+    return requests, tail + need * (need > tail) + most
 
 
-def chunk_ranges(
+def _chunk_ranges(
     file: ParquetFile, group: int, names: Collection[str], access: FileAccess
 ) -> list[tuple[int, int]]:
     """Where some columns of a row group lie."""
@@ -204,11 +189,9 @@ def chunk_ranges(
     return ranges
 
 
-def _decoded(
-    file: ParquetFile, groups: list[int], names: list[str], access: FileAccess
-) -> pa.Table:
+def _decoded(file: ParquetFile, groups: list[int], names: list[str], access: FileAccess) -> pa.Table:
     metadata = footer(file, access)
-    ranges = [r for group in groups for r in chunk_ranges(file, group, names, access)]
+    ranges = [r for group in groups for r in _chunk_ranges(file, group, names, access)]
     ranges.sort()
     parts = _fetched(file, ranges, access)
     memory = _Ranges(file.size, [a for a, _ in ranges], parts)
@@ -222,9 +205,7 @@ def _decoded(
         raise _damaged(file, str(exc)) from None
 
 
-def _fetched(
-    file: ParquetFile, ranges: Sequence[tuple[int, int]], access: FileAccess
-) -> list[bytes]:
+def _fetched(file: ParquetFile, ranges: Sequence[tuple[int, int]], access: FileAccess) -> list[bytes]:
     source = Source(file.url, file.size)
     parts = [b""] * len(ranges)
 

@@ -20,32 +20,16 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 @dataclass(frozen=True, slots=True)
 class RangeRequest:
-    """One range to read.
-
-    Attributes
-    ----------
-    start, stop : int
-        The range.
-    into : memoryview
-        Where the bytes go, at least as long as the range.
-    exact : bool
-        False if the file may end before ``stop``, as when its size is still unknown.
-    size, etag
-        What is known of the file, to notice when it has changed.
-    timeout : float
-        Seconds without a single byte after which the attempt has failed.
-    count : callable
-        Called with what happens: bytes that have come, and requests beyond the attempt's first.
-    """
+    """One range to read."""
 
     start: int
     stop: int
-    into: memoryview
-    exact: bool
-    size: int | None
+    into: memoryview  # where the bytes go, at least as long as the range
+    exact: bool  # False if the file may end before `stop`, as when its size is unknown
+    size: int | None  # size and etag, where known, to notice that the file has changed
     etag: str | None
-    timeout: float
-    count: Callable[[Tally], None]
+    timeout: float  # seconds without a single byte after which the attempt has failed
+    count: Callable[[Tally], None]  # called for bytes received, and requests beyond the first
 
 
 class RangeResponse(NamedTuple):
@@ -56,17 +40,13 @@ class RangeResponse(NamedTuple):
     etag: str | None
 
 
-def checked(
-    status: int, headers: Mapping[str, str], request: RangeRequest
-) -> tuple[int, int | None]:
+def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> tuple[int, int | None]:
     """The length that the body must have, and the file's size, if the response is to this request."""
     if status == 206:
         return _checked_part(headers, request)
     if status == 200:
         length = _number(headers.get("content-length"))
-        enough = length is not None and (
-            length == request.stop if request.exact else length <= request.stop
-        )
+        enough = length is not None and (length == request.stop if request.exact else length <= request.stop)
         if request.start == 0 and length is not None and enough:
             _check_same(headers, length, request)
             return length, length

@@ -1,7 +1,7 @@
-"""What all reads of one process have in common: limits of connections and memory, and threads.
+"""What all reads of one process share: limits of connections and memory, and threads.
 
-Coroutines run on fsspec's own event loop, so that the sessions of its filesystems can be used. All
-of it is made anew after a fork, when neither the loop nor any thread is left.
+Coroutines run on fsspec's own event loop, so that the sessions of its filesystems can be used. All of it is
+made anew after a fork, when neither the loop nor any thread is left.
 """
 
 from __future__ import annotations
@@ -91,18 +91,12 @@ class Process:
         self.threads = ThreadPoolExecutor(BLOCKING, "lazynwb-dask-read")
 
     def run(
-        self,
-        work: Callable[[], Coroutine[Any, Any, T]],
-        is_cancelled: Callable[[], bool] | None = None,
+        self, work: Callable[[], Coroutine[Any, Any, T]], is_cancelled: Callable[[], bool] | None = None
     ) -> T:
         """Run a coroutine function on the loop and wait for it, from any thread but the loop's own.
 
         An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `is_cancelled`, once it
-        returns True.
-
-        Raises
-        ------
-        ReadCancelled
+        returns True, with a ReadCancelled.
         """
         if is_cancelled is not None and is_cancelled():
             raise ReadCancelled()
@@ -175,9 +169,7 @@ class ReadCancelled(Exception):
 
 
 def _wait(
-    futures: Sequence[Future[Any]],
-    when: str = ALL_COMPLETED,
-    is_cancelled: Callable[[], bool] | None = None,
+    futures: Sequence[Future[Any]], when: str = ALL_COMPLETED, is_cancelled: Callable[[], bool] | None = None
 ) -> None:
     """Wait in steps, since not on every platform does a signal end a wait."""
     step = 1.0 if is_cancelled is None else POLL
@@ -222,10 +214,10 @@ _alive_while_forking: list[object] = []
 
 
 def _before_fork() -> None:
-    """Keep what has sockets from being collected in the child.
+    """Keep objects with sockets from being collected in the child.
 
-    Parent and child share the kernel's list of sockets to watch: one that is closed in the child is
-    struck off it, and the parent would wait for its responses in vain.
+    Both processes share the kernel's list of sockets to watch: closing one in the child removes it there,
+    and the parent would never see its responses.
     """
     if _current is not None:
         _alive_while_forking.extend([_current, *_current.filesystems.copy().values()])

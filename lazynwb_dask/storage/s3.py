@@ -1,10 +1,9 @@
-"""Ranges of objects in S3: by the official client, and by a shorter way once that has worked.
+"""Ranges of objects in S3: by the official client, and by signed URLs once that has worked.
 
-The official client spends 1.4 ms of Python on each request, eight times what the request itself
-takes, and all of it on the one event loop. So after its first success in a bucket, objects are read
-by a signed URL, made once for each object, over the same connections. Whatever the store has
-against that (another region, a proxy, credentials that have expired), the official client reads
-again.
+The official client spends 1.4 ms of Python on each request, eight times what the request itself takes, on
+the one event loop. So after its first success in a bucket, objects are read by a signed URL, made once for
+each, over the same connections. If the store refuses that (another region, a proxy, expired credentials),
+the official client reads again.
 """
 
 from __future__ import annotations
@@ -62,13 +61,9 @@ async def read_s3(filesystem: Any, path: str, request: RangeRequest) -> RangeRes
         bucket = _buckets.setdefault(filesystem, {}).setdefault(name, _Bucket())
         client = await filesystem.get_s3(name)
         arguments = {"Bucket": name, "Key": key, **({"VersionId": version} if version else {})}
-        arguments = filesystem._get_s3_method_kwargs(
-            client.get_object, filesystem.req_kw, **arguments
-        )
+        arguments = filesystem._get_s3_method_kwargs(client.get_object, filesystem.req_kw, **arguments)
         plain = arguments.keys() <= {"Bucket", "Key", "VersionId"}  # else headers are to be signed
-        conditional = not getattr(
-            filesystem, "local_expiry_check", False
-        )  # If-Match, by this store
+        conditional = not getattr(filesystem, "local_expiry_check", False)  # If-Match, by this store
         useless = False
         if bucket.works and bucket.direct and plain:
             signed = await _signed(bucket, client, arguments)
@@ -97,11 +92,7 @@ def _no_hidden_requests(client: Any) -> None:
 
 
 async def _official(
-    client: Any,
-    arguments: dict[str, Any],
-    conditional: bool,
-    request: RangeRequest,
-    clock: asyncio.Timeout,
+    client: Any, arguments: dict[str, Any], conditional: bool, request: RangeRequest, clock: asyncio.Timeout
 ) -> RangeResponse:
     arguments["Range"] = f"bytes={request.start}-{request.stop - 1}"
     if request.etag and conditional:

@@ -14,37 +14,16 @@ from lazynwb_dask.nwb.series import SERIES
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.suggest import did_you_mean, listed
 
-_LINKS = (
-    "acquisition",
-    "stimulus/presentation",
-    "stimulus/templates",
-)  # groups that hold links to series
+_LINKS = ("acquisition", "stimulus/presentation", "stimulus/templates")  # with links to series
 
 
 def find(
     source: Source, name: str | None, match_all: bool, access: FileAccess
 ) -> tuple[Source, list[TableIndex]]:
-    """The indexes of the series of a file that a name means.
+    """The source, with size and version, and the indexes of the series of a file that a name means.
 
-    Parameters
-    ----------
-    source : Source
-    name : str or None
-        A path, its end, or a part of it; see `matching`. None: all series.
-    match_all : bool
-        More than one may match.
-    access : FileAccess
-
-    Returns
-    -------
-    Source
-        The file, its size and version known.
-    list of TableIndex
-
-    Raises
-    ------
-    TableNotFoundError
-        None matches, or more than one where one is wanted.
+    The name is a path, its end, or a part of it (see `matching`); None: all series. Raises
+    TableNotFoundError if none matches, or without `match_all` more than one.
     """
     file = open_file(source, access)
     where = shown(source.url)
@@ -62,14 +41,11 @@ def find(
         if linked is not None and SERIES in linked.attributes:
             return file.source, [linked]
         hint = did_you_mean(f"/{name.strip('/')}", paths)
-        raise TableNotFoundError(
-            f"{where}: no TimeSeries {name}{hint} Its TimeSeries: {listed(paths)}"
-        )
+        raise TableNotFoundError(f"{where}: no TimeSeries {name}{hint} Its TimeSeries: {listed(paths)}")
     if len(chosen) != 1 and not match_all:
         what = "each of them" if name is None else repr(name)
         raise TableNotFoundError(
-            f"{where}: {what} means {len(chosen)} TimeSeries: {listed(chosen)}. Give a path, or "
-            "match_all=True"
+            f"{where}: {what} means {len(chosen)} TimeSeries: {listed(chosen)}. Give a path, or match_all=True"
         )
     found = [file.run(IndexTable((path,))) for path in chosen]
     return file.source, [table for table in found if table is not None]
@@ -78,8 +54,6 @@ def find(
 def matching(paths: Sequence[str], name: str | None) -> list[str]:
     """The paths that a name means: it, else those that end in it, else those that contain it.
 
-    Examples
-    --------
     >>> matching(["/acquisition/lfp", "/processing/ecephys/lfp", "/acquisition/lfp_raw"], "lfp")
     ['/acquisition/lfp', '/processing/ecephys/lfp']
     """

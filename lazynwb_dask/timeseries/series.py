@@ -115,9 +115,7 @@ class TimeSeries:
             raise UnsupportedColumnError(f"{self.file}: {self.path}: scaled data are numbers only")
         factors: Any = self.conversion
         if self.channel_conversion is not None:
-            check_channels(
-                f"{self.file}: {self.path}", len(self.channel_conversion), self.data.shape[1:]
-            )
+            check_channels(f"{self.file}: {self.path}", len(self.channel_conversion), self.data.shape[1:])
             each = self.conversion * self.channel_conversion
             factors = each.reshape(-1, *[1] * (self.data.ndim - 2))
         return self.data.astype(np.float64) * factors + self.offset
@@ -151,9 +149,7 @@ class TimeSeries:
             if values is None:
                 columns[name] = np.full(len(index), np.nan)
             elif values.ndim == 1:
-                columns[name] = (
-                    values if values.dtype != object else pd.array(values, dtype="string")
-                )
+                columns[name] = values if values.dtype != object else pd.array(values, dtype="string")
             elif values.ndim == 2:
                 columns |= {f"{name}_{n}": values[:, n] for n in range(values.shape[1])}
             else:
@@ -164,7 +160,6 @@ class TimeSeries:
         return pd.DataFrame(columns, index=index)
 
     def _facts(self) -> dict[str, str]:
-        """What is shown of it."""
         facts = {"file": shown(self.file)}
         if self.data is not None:
             size = " x ".join(map(str, self.data.shape))
@@ -199,13 +194,7 @@ class TimeSeries:
 
 # --------------------------------------------------------------------------------------------- opening
 def open_series(source: Source, table: TableIndex, options: Options) -> TimeSeries:
-    """A series whose index is known. Reads nothing.
-
-    Raises
-    ------
-    UnsupportedColumnError
-        Its data can't be read.
-    """
+    """A series whose index is known. Reads nothing. UnsupportedColumnError if its data can't be read."""
     attributes = table.attributes
     factor, offset, each = stored_conversion(table)
     return TimeSeries(

@@ -26,22 +26,12 @@ class StoredArray:
     """The values of one dataset, read when an index is taken.
 
     Holds the positions of the dataset's chunks; no values, no open file and no secrets.
-
-    Parameters
-    ----------
-    source : Source
-    path : str
-        The dataset's path in the file, for messages.
-    array : ArrayIndex
-    rows : int
-        The number of rows to show, at most those that are stored.
-    options : Options
     """
 
     source: Source
-    path: str
+    path: str  # the dataset's path in the file, for messages
     array: ArrayIndex
-    rows: int
+    rows: int  # the number of rows to show, at most those that are stored
     options: Options
 
     def __post_init__(self) -> None:
@@ -112,21 +102,11 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class _Pick:
-    """The key of one axis.
+    """The key of one axis."""
 
-    Attributes
-    ----------
-    wanted : numpy.ndarray
-        The positions to read, sorted.
-    index : numpy.ndarray
-        For each position of the key its place in `wanted`.
-    single : bool
-        Whether the key is a number, so that the axis is dropped.
-    """
-
-    wanted: np.ndarray
-    index: np.ndarray
-    single: bool
+    wanted: np.ndarray  # the positions to read, sorted
+    index: np.ndarray  # for each position of the key its place in `wanted`
+    single: bool  # the key is a number, so that the axis is dropped
 
 
 def _pick(key: Any, size: int) -> _Pick:
@@ -138,9 +118,7 @@ def _pick(key: Any, size: int) -> _Pick:
         positions = np.array([int(key)])
     else:
         positions = np.asarray(key)
-        positions = (
-            np.flatnonzero(positions) if positions.dtype == bool else positions.astype(np.int64)
-        )
+        positions = np.flatnonzero(positions) if positions.dtype == bool else positions.astype(np.int64)
     positions = np.where(positions < 0, positions + size, positions)
     if positions.size and (positions.min() < 0 or positions.max() >= size):
         raise IndexError(f"index {key!r} is out of bounds for an axis of {size}")

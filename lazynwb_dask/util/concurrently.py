@@ -13,26 +13,12 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def concurrently(
-    items: Sequence[A], work: Callable[[A], B], threads: int, progress: bool
-) -> Iterator[B]:
-    """The results of work on each item, in the items' order.
+def concurrently(items: Sequence[A], work: Callable[[A], B], threads: int, progress: bool) -> Iterator[B]:
+    """The results of work on each item, in the items' order; `threads` items are worked on at a time.
 
-    The first error in that order is raised, whichever came first in time. What has not begun by then is
-    not begun.
+    The first error in that order is raised, whichever came first in time; no further item is begun then.
+    `progress` shows a progress bar if it takes long.
 
-    Parameters
-    ----------
-    items : sequence
-    work : callable
-        Called with each of the items.
-    threads : int
-        Items that are worked on at a time.
-    progress : bool
-        Show a progress bar if it takes long.
-
-    Examples
-    --------
     >>> list(concurrently(["a", "b"], str.upper, threads=2, progress=False))
     ['A', 'B']
     """

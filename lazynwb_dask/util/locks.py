@@ -1,7 +1,4 @@
-"""Locks that a forked process finds free.
-
-A fork copies locks as they are, but not the threads that hold them and would release them.
-"""
+"""Locks that are free in a forked process: a fork copies locks, but not the threads that hold them."""
 
 from __future__ import annotations
 
@@ -30,11 +27,9 @@ class Lock:
         return self._lock.acquire(blocking)
 
     def release(self) -> None:
-        """Give it back."""
         self._lock.release()
 
     def locked(self) -> bool:
-        """Whether some thread holds it."""
         return self._lock.locked()
 
 

@@ -19,25 +19,15 @@ _nbytes = 0
 
 
 class Cache(Generic[V]):
-    """What is remembered of one kind. Safe for threads.
+    """A cache with its own keys, of a unique name. Safe for threads.
 
     All caches of a process share its limit, and an entry of one can push out entries of another. An entry
-    that would take more than half of the limit is not kept, rather than push out nearly all others.
+    of more than half of the limit is not kept, as it would push out nearly all others.
 
-    Parameters
-    ----------
-    name : str
-        No two caches may have the same.
-
-    Examples
-    --------
     >>> letters, words = Cache[str]("letters"), Cache[str]("words")
-    >>> letters.put(1, "a", 100); words.put(1, "first", 100)
+    >>> letters.put(1, "a", 100); words.put(1, "first", 100); letters.put(1, "huge", 1 << 40)
     >>> letters.get(1), words.get(1), words.get(2)
-    ('a', 'first', None)
-    >>> letters.put(1, "huge", 1 << 40)
-    >>> letters.get(1), words.get(1)
-    (None, 'first')
+    (None, 'first', None)
     """
 
     def __init__(self, name: str) -> None:

@@ -6,16 +6,7 @@ from typing import Any
 
 
 def progress_bar(total: int, description: str, delay: float = 2) -> Any:
-    """A bar of tqdm that appears after ``delay`` seconds, and only in terminals and notebooks.
-
-    Parameters
-    ----------
-    total : int
-        Files in all.
-    description : str
-        What stands before the bar.
-    delay : float
-    """
+    """A bar of tqdm over `total` files, after `delay` seconds, and only in terminals and notebooks."""
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc=description, unit="file", delay=delay, disable=None, leave=False)

@@ -13,20 +13,12 @@ _CLOSELY = 100  # of these, as many are compared letter by letter, which takes 0
 
 
 def did_you_mean(wanted: object | Sequence[object], known: Iterable[object]) -> str:
-    """The end of a sentence that names what is missing: the names near to it, if there are any.
+    """The end of a sentence that says what is missing: the names near to it, if there are any.
 
-    Parameters
-    ----------
-    wanted : str or list
-        The name that isn't known; or several, of which any would have done.
-    known : iterable of str
+    `wanted` is the name that isn't known; or several, of which any would have done.
 
-    Examples
-    --------
     >>> "no column 'snrr'" + did_you_mean("snrr", ["id", "snr"])
     "no column 'snrr'; did you mean 'snr'?"
-    >>> "no table /trials" + did_you_mean("/trials", ["/units", "/intervals/trials"])
-    "no table /trials; did you mean '/intervals/trials'?"
     >>> "no column 'depth'" + did_you_mean("depth", ["id", "snr"])
     "no column 'depth'."
     """
@@ -37,11 +29,7 @@ def did_you_mean(wanted: object | Sequence[object], known: Iterable[object]) -> 
 
 
 def near_or_all(wanted: object | Sequence[object], known: Iterable[object]) -> str:
-    """As `did_you_mean`; where no name is near, it lists those that there are.
-
-    >>> "no column 'depth'" + near_or_all("depth", ["id", "snr"])
-    "no column 'depth'. There are: id, snr"
-    """
+    """As `did_you_mean`; where no name is near, it lists those that there are."""
     names = list(known)
     near = did_you_mean(wanted, names)
     return near if near != "." else f". There are: {listed(names)}"
@@ -52,8 +40,6 @@ def listed(names: Iterable[object]) -> str:
 
     >>> listed(range(30))
     '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, ... (10 more)'
-    >>> listed([])
-    'none'
     """
     texts = list(map(str, names))
     more = f", ... ({len(texts) - LISTED} more)" if len(texts) > LISTED else ""

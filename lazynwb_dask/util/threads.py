@@ -1,8 +1,8 @@
 """Threads that a process keeps, for what waits for the network most of its time.
 
-Tasks are short and many: threads of their own would cost each of them some time. And before Python
-3.11.12, a thread that starts while Dask's profiler looks at the others can stop a process for good
-(`gh-106883 <https://github.com/python/cpython/issues/106883>`_), so few should start, and early.
+Tasks are short and many, and starting threads for each costs time. Before Python 3.11.12, a thread that
+starts while Dask's profiler looks at the others can deadlock the process (`gh-106883
+<https://github.com/python/cpython/issues/106883>`_), so few should start, and early.
 """
 
 from __future__ import annotations
@@ -31,22 +31,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
-    """What some functions return, called at once, on this thread and on those of a pool.
+    """What some functions return, called at once, on this thread and a pool's, `limit` at a time.
 
-    This thread makes calls, too, so they may themselves call `at_once`: none ever waits for a thread.
-
-    Parameters
-    ----------
-    calls : sequence of callable
-        They see the context variables of this thread.
-    limit : int
-        How many run at a time.
-
-    Raises
-    ------
-    BaseException
-        What the first of the calls that failed raised, once none runs any more. After a failure no
-        other is begun.
+    They see this thread's context variables. As this thread makes calls too, they may themselves call
+    `at_once`: none ever waits for a thread. After a failure no other is begun. Once none runs any more, the
+    error of the first of the calls that failed is raised.
     """
     if len(calls) < 2:
         return [call() for call in calls]
@@ -66,9 +55,7 @@ def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
                 failed[i] = exc
 
     pool = thread_pool("lazynwb-dask-part", THREADS)
-    helpers = [
-        pool.submit(contextvars.copy_context().run, work) for _ in range(min(limit, len(calls)) - 1)
-    ]
+    helpers = [pool.submit(contextvars.copy_context().run, work) for _ in range(min(limit, len(calls)) - 1)]
     try:
         work()
     finally:

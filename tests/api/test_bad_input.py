@@ -40,9 +40,7 @@ def test_no_paths_at_all_is_an_error() -> None:
 
 
 def test_a_table_that_no_file_has_lists_near_names(paths: list[str]) -> None:
-    with pytest.raises(
-        TableNotFoundError, match=r"no table /unit .*did you mean '/units'\?.*trials"
-    ):
+    with pytest.raises(TableNotFoundError, match=r"no table /unit .*did you mean '/units'\?.*trials"):
         lazynwb_dask.read_nwb(paths, "/unit")
     with pytest.raises(KeyError, match="/intervals/trials"):
         lazynwb_dask.read_nwb(paths, "/processing/trials")
@@ -120,9 +118,7 @@ def test_the_first_bad_file_in_source_order_is_reported(tmp_path: Path, paths: l
             lazynwb_dask.read_nwb(listed, "/units")
 
 
-def test_bad_files_are_skipped_when_asked_and_the_report_names_them(
-    tmp_path: Path, paths: list[str]
-) -> None:
+def test_bad_files_are_skipped_when_asked_and_the_report_names_them(tmp_path: Path, paths: list[str]) -> None:
     (tmp_path / "bad.nwb").write_text("text")
     listed = [paths[0], str(tmp_path / "bad.nwb"), str(tmp_path / "absent.nwb"), paths[1]]
     with pytest.warns(UserWarning, match="2 of 4 files can't be read") as caught:
@@ -145,9 +141,7 @@ def test_nothing_but_bad_files_is_an_error_even_then(tmp_path: Path) -> None:
         lazynwb_dask.read_nwb(tmp_path / "bad.nwb", "/units", on_error="skip")
 
 
-def test_a_failure_that_only_shows_while_reading_is_reported(
-    tmp_path: Path, paths: list[str]
-) -> None:
+def test_a_failure_that_only_shows_while_reading_is_reported(tmp_path: Path, paths: list[str]) -> None:
     path = tmp_path / "rotten.nwb"
     with nwb(path) as file:
         group = table(file, "/units", 30, ["unit_id"])
@@ -195,17 +189,13 @@ def test_files_without_the_table_are_skipped_with_one_warning_or_raise(
         ({"blocksize": "many"}, "many"),
     ],
 )
-def test_bad_arguments_are_named(
-    paths: list[str], arguments: dict[str, object], message: str
-) -> None:
+def test_bad_arguments_are_named(paths: list[str], arguments: dict[str, object], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         lazynwb_dask.read_nwb(paths, "/units", **arguments)  # type: ignore[arg-type]
 
 
 def test_tables_are_found_by_alias_list_and_callable(paths: list[str]) -> None:
-    assert set(lazynwb_dask.read_nwb(paths, "trials").compute()._table_path) == {
-        "/intervals/trials"
-    }
+    assert set(lazynwb_dask.read_nwb(paths, "trials").compute()._table_path) == {"/intervals/trials"}
     listed = lazynwb_dask.read_nwb(paths, ["/intervals/none", "units"])
     assert set(listed.compute()._table_path) == {"/units"}
     chosen = lazynwb_dask.read_nwb(

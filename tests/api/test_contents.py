@@ -21,10 +21,7 @@ from lazynwb_dask.errors import NWBReadError
 
 # What the contents of one real session were shown to be: tables, and the series that have such datasets.
 TABLES = [
-    *[
-        f"/intervals/{name}"
-        for name in ("aud_rf_mapping_trials", "epochs", "performance", "trials")
-    ],
+    *[f"/intervals/{name}" for name in ("aud_rf_mapping_trials", "epochs", "performance", "trials")],
     "/intervals/vis_rf_mapping_trials",
     *[f"/processing/behavior/{name}" for name in ("dlc_eye_camera", "eye_tracking")],
     *[f"/processing/behavior/lp_{name}_camera" for name in ("front", "side")],
@@ -101,24 +98,18 @@ def test_every_table_and_series_of_a_session_is_listed(path: str) -> None:
     assert found.problem.isna().all()
 
 
-def test_no_data_are_read_and_nothing_of_specifications(
-    tmp_path: Path, range_server: RangeServer
-) -> None:
+def test_no_data_are_read_and_nothing_of_specifications(tmp_path: Path, range_server: RangeServer) -> None:
     (made,) = make_sessions(tmp_path, n=1, units=400, mean_spikes=8_000, lfp_shape=(40_000, 64))
     with h5py.File(made) as file:
         spikes, lfp = file["units/spike_times"], file["acquisition/lfp/data"]
-        starts = [
-            spikes.id.get_chunk_info(i).byte_offset for i in range(1, spikes.id.get_num_chunks())
-        ]
+        starts = [spikes.id.get_chunk_info(i).byte_offset for i in range(1, spikes.id.get_num_chunks())]
         held = spikes.id.get_storage_size(), lfp.id.get_storage_size()
     url = range_server.put("a.nwb", Path(made).read_bytes())
     found = lazynwb_dask.contents(url).set_index("path")
     assert range_server.sent < 0.1 * Path(made).stat().st_size
     assert len(range_server.log) <= 20
     for start in starts:  # in the middle of the largest column
-        assert not any(
-            e.range and e.range[0] <= start + 2_000_000 < e.range[1] for e in range_server.log
-        )
+        assert not any(e.range and e.range[0] <= start + 2_000_000 < e.range[1] for e in range_server.log)
     assert found.loc["/units", "stored_bytes"] > held[0]
     assert found.loc["/acquisition/lfp", "stored_bytes"] == held[1]
     assert found.loc["/acquisition/lfp", "rate"] == pytest.approx(40_000 / 1800)
@@ -126,9 +117,7 @@ def test_no_data_are_read_and_nothing_of_specifications(
 
 def test_kinds_of_series_and_other_objects_are_told_apart(tmp_path: Path) -> None:
     with nwb(tmp_path / "f.nwb") as file:
-        first = series(
-            file, "/acquisition/a", "ElectricalSeries", data=np.zeros((5, 3), "i2"), rate=10.0
-        )
+        first = series(file, "/acquisition/a", "ElectricalSeries", data=np.zeros((5, 3), "i2"), rate=10.0)
         first["data"].attrs["unit"] = "volts"
         other = series(file, "/acquisition/b", data=np.arange(5))
         other["timestamps"] = h5py.SoftLink("/acquisition/c/timestamps")
@@ -184,9 +173,7 @@ class Balanced(HTMLParser):
         self.texts.append(data)
 
 
-def test_notebooks_show_a_tree_in_which_the_file_cannot_write_html(
-    path: str, tmp_path: Path
-) -> None:
+def test_notebooks_show_a_tree_in_which_the_file_cannot_write_html(path: str, tmp_path: Path) -> None:
     parser = Balanced()
     parser.feed(lazynwb_dask.contents(path)._repr_html_())
     assert not parser.open
@@ -209,10 +196,7 @@ def test_of_many_files_it_says_how_many_have_what(tmp_path: Path) -> None:
     paths = make_sessions(tmp_path, n=3, units=5, mean_spikes=20, samples=100, varied=True)
     found = lazynwb_dask.contents(paths).set_index("path")
     assert (found.loc["/units", "files"], found.loc["/units", "missing"]) == (3, 0)
-    assert (found.loc["/intervals/trials", "files"], found.loc["/intervals/trials", "missing"]) == (
-        2,
-        1,
-    )
+    assert (found.loc["/intervals/trials", "files"], found.loc["/intervals/trials", "missing"]) == (2, 1)
     assert found.loc["/intervals/behavior_trials", "example"] == paths[1]
     assert found.loc["/units", "rows"] == 15
     assert found.files.is_monotonic_decreasing

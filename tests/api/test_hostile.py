@@ -115,17 +115,7 @@ def _tempting(path: Path, secret: Path, libver: str) -> list[str]:
     """A file that names another in every way there is; the tables in it that can be read."""
     with nwb(path, libver=libver) as file:
         n = 5
-        names = [
-            "link",
-            "group_link",
-            "soft",
-            "raw",
-            "virtual",
-            "endless",
-            "printf",
-            "labels",
-            "named",
-        ]
+        names = ["link", "group_link", "soft", "raw", "virtual", "endless", "printf", "labels", "named"]
         group = table(file, "/units", n, names)
         group["link"] = h5py.ExternalLink(str(secret), "/units/secret")
         group["soft"] = h5py.SoftLink("/units/group_link/secret")
@@ -136,9 +126,9 @@ def _tempting(path: Path, secret: Path, libver: str) -> list[str]:
         group.create_virtual_dataset("virtual", fixed)
         # of these libhdf5 opens the source only to tell the shape
         endless = h5py.VirtualLayout((n,), "S40", maxshape=(None,))
-        endless[: h5py.h5s.UNLIMITED] = h5py.VirtualSource(
-            str(secret), "units/secret", (n,), maxshape=(None,)
-        )[: h5py.h5s.UNLIMITED]
+        endless[: h5py.h5s.UNLIMITED] = h5py.VirtualSource(str(secret), "units/secret", (n,), maxshape=(None,))[
+            : h5py.h5s.UNLIMITED
+        ]
         group.create_virtual_dataset("endless", endless)
         plist = h5p.create(h5p.DATASET_CREATE)
         space = h5s.create_simple((n,), (h5s.UNLIMITED,))

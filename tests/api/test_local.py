@@ -16,12 +16,7 @@ from reading import DATA, MIB, PLAIN, QUICK, read
 from series_files import versioned
 
 import lazynwb_dask
-from lazynwb_dask.errors import (
-    NWBFileChangedError,
-    NWBFileNotFoundError,
-    NWBPermissionError,
-    NWBReadError,
-)
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import Request, fetch, open_source
 from lazynwb_dask.storage.access import FileAccess

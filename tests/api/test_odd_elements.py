@@ -94,9 +94,7 @@ def test_complex_columns_are_right_behind_every_filter(
 
 @pytest.mark.skipif(not hasattr(h5t, "COMPLEX_IEEE_F32LE"), reason="libhdf5 older than 2.0")
 @pytest.mark.parametrize("step", ["lzf", "Bitshuffle", "n-bit"])
-def test_the_complex_numbers_of_hdf5_itself_are_right_behind_every_filter(
-    tmp_path: Path, step: str
-) -> None:
+def test_the_complex_numbers_of_hdf5_itself_are_right_behind_every_filter(tmp_path: Path, step: str) -> None:
     values = (np.arange(ROWS) - 1j * np.arange(ROWS)).astype("<c8")
     filtered(tmp_path / "f.nwb", h5t.COMPLEX_IEEE_F32LE, values.view("V8"), [step])
     assert [plain(v) for v in read(tmp_path / "f.nwb").x.tolist()] == plain(values)
@@ -191,9 +189,7 @@ def test_fields_out_of_order_and_room_between_them_are_heeded(tmp_path: Path) ->
     )  # fmt: skip
     with nwb(tmp_path / "f.nwb") as file:
         group = table(file, "/units", 4, ["x"])
-        made = h5d.create(
-            group.id, b"x", h5t.py_create(kind, logical=True), h5s.create_simple((4,))
-        )
+        made = h5d.create(group.id, b"x", h5t.py_create(kind, logical=True), h5s.create_simple((4,)))
         h5py.Dataset(made)[...] = np.array([(i / 2, f"t{i}", i, f"u{i}") for i in range(4)], kind)
     got, want = shown(tmp_path / "f.nwb")
     assert got == want
@@ -283,9 +279,7 @@ def test_what_was_never_written_has_the_fill_value(
     with nwb(tmp_path / "f.nwb") as file:
         group = table(file, "/units", 20, ["x"])
         fill = np.array(value, kind)[()]
-        made = group.create_dataset(
-            "x", (20,), kind, chunks=(6,), fillvalue=fill, compression=compression
-        )
+        made = group.create_dataset("x", (20,), kind, chunks=(6,), fillvalue=fill, compression=compression)
         made[:7] = np.zeros(7, kind)
     got, want = shown(tmp_path / "f.nwb")
     if h5py.check_enum_dtype(np.dtype(kind)):
@@ -295,9 +289,7 @@ def test_what_was_never_written_has_the_fill_value(
 
 
 @pytest.mark.parametrize("compression", [(), ("deflate",), ("n-bit",)])
-def test_numbers_of_odd_precision_have_their_fill_value(
-    tmp_path: Path, compression: tuple[str, ...]
-) -> None:
+def test_numbers_of_odd_precision_have_their_fill_value(tmp_path: Path, compression: tuple[str, ...]) -> None:
     twelve = h5t.STD_I16BE.copy()
     twelve.set_precision(12)
     twelve.set_offset(2)

@@ -52,9 +52,7 @@ LIMITS = [0.1, 0.25, -1.0, 3.0, 1e18, -1e18, np.inf, -np.inf, np.finfo(float).ma
 
 
 @pytest.mark.parametrize("rate", [100.0, 3e-7, 1e9])
-def test_any_limits_of_a_range_of_times_by_rate_give_the_rows_of_pandas(
-    tmp_path: Path, rate: float
-) -> None:
+def test_any_limits_of_a_range_of_times_by_rate_give_the_rows_of_pandas(tmp_path: Path, rate: float) -> None:
     path = series(tmp_path / "a.nwb", np.arange(300), rate=rate, start=-0.5)
     frame = lazynwb_dask.read_nwb(path, "/acquisition/s")
     whole = frame.compute()
@@ -101,9 +99,7 @@ def test_scaled_data_are_float64_whatever_is_stored(tmp_path: Path, kind: str) -
 
 
 def test_one_channel_conversion_scales_data_of_one_dimension(tmp_path: Path) -> None:
-    path = series(
-        tmp_path / "a.nwb", np.arange(9.0), conversion=0.5, channel_conversion=np.array([4.0])
-    )
+    path = series(tmp_path / "a.nwb", np.arange(9.0), conversion=0.5, channel_conversion=np.array([4.0]))
     opened = lazynwb_dask.open_timeseries(path, "s")
     assert opened.scaled is not None
     np.testing.assert_array_equal(opened.scaled.compute(), np.arange(9.0) * 2)

@@ -76,9 +76,7 @@ def test_a_column_that_no_filter_here_decodes_is_left_out_and_costs_no_other(
         lazynwb_dask.read_nwb(held, "/units", columns=["x"])
 
 
-def test_the_advice_is_not_what_was_done_already(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_advice_is_not_what_was_done_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = unreadable(tmp_path, (UNKNOWN,))
     problem = lazynwb_dask.schema_report(paths, "/units").problem["x"]
     assert "pip install" not in problem
@@ -111,9 +109,7 @@ def test_what_is_kept_of_a_file_does_not_say_which_filters_there_are(
     with nwb(path) as file:
         group = table(file, "/units", 100, ["x"])
         group.create_dataset("x", data=np.arange(100), chunks=(50,), compression="lzf")
-    with dask.config.set(
-        {"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(tmp_path / "cache")}
-    ):
+    with dask.config.set({"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(tmp_path / "cache")}):
         with monkeypatch.context() as without:
             without.setattr(h5z, "filter_avail", lambda step: step != codecs.LZF)
             with pytest.warns(UserWarning, match="not available here"):
@@ -160,9 +156,7 @@ def test_under_skip_a_column_outside_one_file_costs_that_file_and_the_report_tel
 
 
 @pytest.mark.parametrize("sources", [as_they_are, as_catalog])
-def test_else_that_column_is_left_out_and_all_files_keep_the_others(
-    tmp_path: Path, sources: Sources
-) -> None:
+def test_else_that_column_is_left_out_and_all_files_keep_the_others(tmp_path: Path, sources: Sources) -> None:
     paths = one_damaged(tmp_path)
     held = sources(paths, tmp_path)
     with pytest.warns(UserWarning, match=r"x: truncated or damaged"):
@@ -176,9 +170,7 @@ def test_else_that_column_is_left_out_and_all_files_keep_the_others(
         lazynwb_dask.read_nwb(paths[2], "/units", on_error="skip")
 
 
-def test_damage_of_an_index_is_damage_of_its_column_and_of_what_is_no_column_none(
-    tmp_path: Path,
-) -> None:
+def test_damage_of_an_index_is_damage_of_its_column_and_of_what_is_no_column_none(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.nwb" for i in range(3)]
     for path in paths:
         with nwb(path) as file:

@@ -51,13 +51,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RangeServe
             urls[server.url(name)] = kind
             if kind != "missing":
                 data = good(folder, i)
-                data = {"truncated": data[:-900], "text": b"not NWB", "tableless": b""}.get(
-                    kind, data
-                )
+                data = {"truncated": data[:-900], "text": b"not NWB", "tableless": b""}.get(kind, data)
                 server.put(name, data or tableless(folder))
-        server.behaviour.forbidden = {
-            u.rsplit("/", 1)[-1] for u, k in urls.items() if k == "forbidden"
-        }
+        server.behaviour.forbidden = {u.rsplit("/", 1)[-1] for u, k in urls.items() if k == "forbidden"}
         yield server, urls
 
 
@@ -89,9 +85,7 @@ def test_skip_gives_the_rows_of_the_good_files_and_names_the_others(
         assert got.unit_id.tolist() == [10 * n + r for n in numbers for r in range(ROWS)]
         assert got.spike_times.iloc[0] == [numbers[0]]
     report = lazynwb_dask.read_report(frame)
-    bad = {
-        url for url, kind in urls.items() if kind in ("truncated", "missing", "forbidden", "text")
-    }
+    bad = {url for url, kind in urls.items() if kind in ("truncated", "missing", "forbidden", "text")}
     assert set(report.path) == bad
     assert set(report.stage) == {"plan"}
     by_kind = report.groupby(report.path.map(urls)).error.first()
@@ -104,9 +98,7 @@ def test_skip_gives_the_rows_of_the_good_files_and_names_the_others(
         assert hint in by_kind[kind], by_kind[kind]
 
 
-def test_raise_names_the_first_bad_file_in_source_order(
-    store: tuple[RangeServer, dict[str, str]],
-) -> None:
+def test_raise_names_the_first_bad_file_in_source_order(store: tuple[RangeServer, dict[str, str]]) -> None:
     _, urls = store
     bad = ("truncated", "missing", "forbidden", "text")
     first = next(url for url, kind in urls.items() if kind in bad)
@@ -114,9 +106,7 @@ def test_raise_names_the_first_bad_file_in_source_order(
         lazynwb_dask.read_nwb(list(urls), "/units")
 
 
-def test_files_that_vanish_after_planning_drop_out_of_that_computation(
-    tmp_path: Path, client: Client
-) -> None:
+def test_files_that_vanish_after_planning_drop_out_of_that_computation(tmp_path: Path, client: Client) -> None:
     with RangeServer() as server:
         urls = [server.put(f"s{i}.nwb", good(tmp_path, i)) for i in range(6)]
         frame = lazynwb_dask.read_nwb(urls, "/units", on_error="skip")
@@ -153,9 +143,7 @@ def test_processes_without_a_cluster_warn_of_each_file_that_they_leave_out(
         for frame, missing in ((known, []), (given, [f"{empty}: there is no table /units"])):
             assert frame.unit_id.compute(scheduler="processes").tolist() == kept
             printed = capfd.readouterr().err
-            for expected in [
-                f"{urls[i]} can't be read and is left out: " for i in (2, 4)
-            ] + missing:
+            for expected in [f"{urls[i]} can't be read and is left out: " for i in (2, 4)] + missing:
                 assert printed.count(f"UserWarning: {expected}") == 1
             assert "read_report" not in printed, "which does not list them"
             assert len(lazynwb_dask.read_report(frame)) == 0

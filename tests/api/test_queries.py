@@ -29,9 +29,7 @@ def session(path: Path, number: int, rows: int) -> str:
         snr[generator.random(rows) < 0.2] = np.nan
         group.create_dataset("snr", data=snr)
         group.create_dataset("rate", data=generator.normal(size=rows).round(1))
-        group.create_dataset(
-            "k", data=generator.integers(0, 4, rows), chunks=(3,) if rows > 3 else None
-        )
+        group.create_dataset("k", data=generator.integers(0, 4, rows), chunks=(3,) if rows > 3 else None)
         group.create_dataset("good", data=generator.random(rows) < 0.5)
         texts = generator.choice(REGIONS, rows).astype(object)
         group.create_dataset("location", data=texts, dtype=h5py.string_dtype())
@@ -97,6 +95,4 @@ def test_the_parts_of_one_frame_fit_together_in_one_computation(paths: list[str]
     one, two, three = dask.compute(some.spike_times, more.location, frame.rate + some.rate)
     pd.testing.assert_series_equal(one, whole[whole.snr > 0].spike_times, check_index_type=False)
     pd.testing.assert_series_equal(two, whole[whole.k == 1].location, check_index_type=False)
-    pd.testing.assert_series_equal(
-        three, whole.rate + whole[whole.snr > 0].rate, check_index_type=False
-    )
+    pd.testing.assert_series_equal(three, whole.rate + whole[whole.snr > 0].rate, check_index_type=False)

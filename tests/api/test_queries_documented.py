@@ -193,9 +193,7 @@ def test_sessions_of_some_subjects(paths: list[str]) -> None:
         with h5py.File(path) as file:
             start = pd.Timestamp(file["session_start_time"].asstr()[()])
             subject = file["general/subject"]
-            if "VGAT" in subject["genotype"].asstr()[()] and start > pd.Timestamp(
-                "2023-01-10", tz="UTC"
-            ):
+            if "VGAT" in subject["genotype"].asstr()[()] and start > pd.Timestamp("2023-01-10", tz="UTC"):
                 rates = file["units/firing_rate"][()]
                 wanted.setdefault(subject["subject_id"].asstr()[()], []).extend(rates)
     assert wanted

@@ -23,9 +23,7 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """One session of about 40 MB."""
     folder = tmp_path_factory.mktemp(request.param)
     chunk = {"chunk_length": 65_536} if request.param == "gzip" else {}
-    (path,) = make_sessions(
-        folder, n=1, units=400, mean_spikes=12_000, layout=request.param, **chunk
-    )
+    (path,) = make_sessions(folder, n=1, units=400, mean_spikes=12_000, layout=request.param, **chunk)
     return Path(path)
 
 
@@ -39,9 +37,7 @@ def url(session: Path, range_server: RangeServer) -> str:
     return range_server.put(session.name, session.read_bytes())
 
 
-def test_a_cold_schema_costs_few_requests_and_two_megabytes(
-    url: str, range_server: RangeServer
-) -> None:
+def test_a_cold_schema_costs_few_requests_and_two_megabytes(url: str, range_server: RangeServer) -> None:
     for table in ("/units", "/intervals/trials", "electrodes"):
         range_server.clear_log()
         frame = lazynwb_dask.read_nwb(url, table)
@@ -116,9 +112,7 @@ def test_head_reads_the_rows_that_it_returns(url: str, range_server: RangeServer
     assert range_server.sent <= max(spikes, MB) + 20_000
 
 
-def test_the_largest_rows_are_found_before_their_spikes_are_read(
-    url: str, range_server: RangeServer
-) -> None:
+def test_the_largest_rows_are_found_before_their_spikes_are_read(url: str, range_server: RangeServer) -> None:
     frame = lazynwb_dask.read_nwb(url, "/units")[["unit_id", "firing_rate", "spike_times"]]
     whole = frame.compute()
     range_server.clear_log()
@@ -128,9 +122,7 @@ def test_the_largest_rows_are_found_before_their_spikes_are_read(
     assert range_server.sent <= spikes + 2 * MB + 20_000
 
 
-def test_a_filter_on_the_path_opens_only_the_files_it_leaves(
-    session: Path, range_server: RangeServer
-) -> None:
+def test_a_filter_on_the_path_opens_only_the_files_it_leaves(session: Path, range_server: RangeServer) -> None:
     names = ("a.nwb", "b.nwb", "c.nwb")
     urls = [range_server.put(name, session.read_bytes()) for name in names]
     frame = lazynwb_dask.read_nwb(urls, "/units")
@@ -161,10 +153,7 @@ def test_s3_signed_and_anonymous_reads_are_right(session: Path, s3_server: S3Ser
     s3_server.put("lab", "ecephys/one.nwb", session.read_bytes())
     wanted = oracle.frame(session, "/units")[["unit_id", "location", "spike_times"]]
     anonymous = {"anon": True, "client_kwargs": {"endpoint_url": s3_server.endpoint}}
-    options: list[dict[str, object]] = [
-        s3_server.storage_options,
-        {"s3": s3_server.storage_options},
-    ]
+    options: list[dict[str, object]] = [s3_server.storage_options, {"s3": s3_server.storage_options}]
     options.append({"s3://lab": anonymous})
     for storage_options in options:
         for path in ("s3://lab/ecephys/one.nwb", "s3://lab/ecephys/", "s3://lab/*/*.nwb"):
@@ -175,9 +164,7 @@ def test_s3_signed_and_anonymous_reads_are_right(session: Path, s3_server: S3Ser
 
 def test_s3_costs_what_http_costs(session: Path, s3_server: S3Server) -> None:
     s3_server.put("lab", "one.nwb", session.read_bytes())
-    frame = lazynwb_dask.read_nwb(
-        "s3://lab/one.nwb", "/units", storage_options=s3_server.storage_options
-    )
+    frame = lazynwb_dask.read_nwb("s3://lab/one.nwb", "/units", storage_options=s3_server.storage_options)
     assert len(s3_server.log) <= 8
     assert s3_server.sent <= 2 * MB
     s3_server.clear_log()

@@ -57,9 +57,7 @@ def test_a_tables_path_a_containers_and_a_missing_one_are_told_apart(kinds: Path
     for name in ("/processing/behavior/events", "/processing/behavior", "/acquisition/nothing"):
         with pytest.raises(TableNotFoundError, match=name):
             lazynwb_dask.read_nwb(kinds, name)
-    with pytest.raises(
-        TableNotFoundError, match=r"did you mean .*'/processing/behavior/events/licks'"
-    ):
+    with pytest.raises(TableNotFoundError, match=r"did you mean .*'/processing/behavior/events/licks'"):
         lazynwb_dask.read_nwb(kinds, "/processing/behavior/events")
 
 
@@ -138,9 +136,7 @@ def test_only_the_chunks_of_the_channels_are_read_and_each_once(
 ) -> None:
     data = np.random.default_rng(0).integers(-999, 999, (40_000, 32)).astype("i2")
     with nwb(tmp_path / "f.nwb") as file:
-        made = series(
-            file, "/acquisition/s", data, (0.0, 1e3), chunks=(10_000, 8), compression="gzip"
-        )
+        made = series(file, "/acquisition/s", data, (0.0, 1e3), chunks=(10_000, 8), compression="gzip")
         sizes = [made["data"].id.get_chunk_info(i).size for i in range(16)]
     url = range_server.put("f.nwb", (tmp_path / "f.nwb").read_bytes())
     frame = lazynwb_dask.read_nwb(url, "/acquisition/s", channels=[9, 10, 15, 12])
@@ -149,9 +145,7 @@ def test_only_the_chunks_of_the_channels_are_read_and_each_once(
     real = block.before_shuffle
     monkeypatch.setattr(block, "before_shuffle", lambda *a: decoded.append(1) or real(*a))
     got = frame.compute()
-    assert np.array_equal(
-        got[["data_9", "data_10", "data_15", "data_12"]], data[:, [9, 10, 15, 12]]
-    )
+    assert np.array_equal(got[["data_9", "data_10", "data_15", "data_12"]], data[:, [9, 10, 15, 12]])
     assert range_server.sent == sum(sizes[1::4])
     assert len(decoded) == 4
 
@@ -190,9 +184,7 @@ def test_a_series_without_a_usable_rate_has_data_only(tmp_path: Path) -> None:
 
 
 def test_splits_lie_on_the_borders_of_chunks(tmp_path: Path) -> None:
-    (path,) = make_sessions(
-        tmp_path, n=1, units=2, mean_spikes=9, lfp_shape=(50_000, 16), series_chunk=3_000
-    )
+    (path,) = make_sessions(tmp_path, n=1, units=2, mean_spikes=9, lfp_shape=(50_000, 16), series_chunk=3_000)
     for blocksize in (600_000, 2_000_000):
         frame = lazynwb_dask.read_nwb(path, "/acquisition/lfp", blocksize=blocksize)
         inner = np.array(frame.divisions[:-1])

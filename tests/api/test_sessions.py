@@ -47,9 +47,7 @@ def test_each_file_is_a_row_of_what_it_says(paths: list[str]) -> None:
     assert len(frame) == len(got) == 4
     assert got._nwb_path.tolist() == paths
     assert got.columns[-1] == "_nwb_path"
-    pd.testing.assert_frame_equal(
-        frame._meta_nonempty.iloc[:0], got.iloc[:0], check_index_type=False
-    )
+    pd.testing.assert_frame_equal(frame._meta_nonempty.iloc[:0], got.iloc[:0], check_index_type=False)
     for path, row in zip(paths, got.itertuples(), strict=True):
         with pynwb.NWBHDF5IO(path, "r", load_namespaces=False) as io:
             file = io.read()
@@ -105,9 +103,7 @@ def test_times_are_utc_and_one_without_a_zone_is_taken_as_utc(tmp_path: Path) ->
         "2023-01-09": datetime(2023, 1, 9, tzinfo=UTC),
         "0999-12-31T23:59:59+01:00": datetime(999, 12, 31, 22, 59, 59, tzinfo=UTC),
     }
-    files = [
-        one(tmp_path, f"{i}.nwb", root__session_start_time=text) for i, text in enumerate(texts)
-    ]
+    files = [one(tmp_path, f"{i}.nwb", root__session_start_time=text) for i, text in enumerate(texts)]
     got = lazynwb_dask.read_sessions(files).compute()
     assert got.session_start_time.dtype == pd.DatetimeTZDtype("us", "UTC")
     assert got.session_start_time.tolist() == list(texts.values())
@@ -115,9 +111,7 @@ def test_times_are_utc_and_one_without_a_zone_is_taken_as_utc(tmp_path: Path) ->
 
 
 def test_what_is_no_time_is_missing_with_one_warning(tmp_path: Path) -> None:
-    odd = one(
-        tmp_path, "odd.nwb", root__session_start_time="last Tuesday", subject__date_of_birth=""
-    )
+    odd = one(tmp_path, "odd.nwb", root__session_start_time="last Tuesday", subject__date_of_birth="")
     with pytest.warns(UserWarning, match=r"1 times .*odd\.nwb: session_start_time 'last Tuesday'"):
         got = lazynwb_dask.read_sessions([odd, one(tmp_path)]).compute()
     assert got.session_start_time.isna().all()
@@ -216,10 +210,7 @@ def test_files_that_cannot_be_read_are_an_error_or_left_out(tmp_path: Path) -> N
     report = lazynwb_dask.read_report(frame[frame.session_id == "s1"])
     assert report.path.tolist() == [files[0], files[2]]
     assert report.stage.tolist() == ["plan", "plan"]
-    with (
-        pytest.raises(NWBError, match="none of the 1 files"),
-        pytest.warns(UserWarning, match="1 of 1 files"),
-    ):
+    with pytest.raises(NWBError, match="none of the 1 files"), pytest.warns(UserWarning, match="1 of 1 files"):
         lazynwb_dask.read_sessions(files[0], on_error="skip")
 
 
@@ -274,9 +265,7 @@ def test_real_files_are_read_in_few_requests(range_server: RangeServer) -> None:
     assert most <= 6
 
 
-def test_a_catalog_knows_its_sessions(
-    paths: list[str], tmp_path: Path, range_server: RangeServer
-) -> None:
+def test_a_catalog_knows_its_sessions(paths: list[str], tmp_path: Path, range_server: RangeServer) -> None:
     urls = [range_server.put(f"{i}.nwb", Path(p).read_bytes()) for i, p in enumerate(paths)]
     wanted = lazynwb_dask.read_sessions(urls).compute()
     catalog = lazynwb_dask.build_catalog(urls, tmp_path / "catalog")
@@ -369,9 +358,7 @@ def test_widened_frames_combine_with_others_and_travel(paths: list[str]) -> None
     whole = wide.compute()
     assert wide.divisions == units.divisions
     combined = wide.assign(ratio=units.presence_ratio)
-    pd.testing.assert_series_equal(
-        combined.compute().ratio, units.presence_ratio.compute(), check_names=False
-    )
+    pd.testing.assert_series_equal(combined.compute().ratio, units.presence_ratio.compute(), check_names=False)
     other = pickle.loads(pickle.dumps(wide[wide.snr > 3])).compute()
     pd.testing.assert_frame_equal(other, whole[whole.snr > 3], check_index_type=False)
     counts = wide.groupby("sex").unit_id.count().compute()
@@ -379,12 +366,8 @@ def test_widened_frames_combine_with_others_and_travel(paths: list[str]) -> None
     twice = lazynwb_dask.with_sessions(wide, "species")
     assert list(twice.columns) == ["unit_id", "snr", "sex", "weight", "species"]
     assert set(twice.species.compute()) == {"Mus musculus"}
-    assert (
-        wide._name != lazynwb_dask.with_sessions(units[["unit_id", "snr"]], ["age", "weight"])._name
-    )
-    assert (
-        wide._name == lazynwb_dask.with_sessions(units[["unit_id", "snr"]], ["sex", "weight"])._name
-    )
+    assert wide._name != lazynwb_dask.with_sessions(units[["unit_id", "snr"]], ["age", "weight"])._name
+    assert wide._name == lazynwb_dask.with_sessions(units[["unit_id", "snr"]], ["sex", "weight"])._name
 
 
 def test_a_session_table_of_ones_own_is_used_and_may_lack_files(paths: list[str]) -> None:

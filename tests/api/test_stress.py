@@ -180,8 +180,6 @@ print("never stood still")
 
 def test_this_would_show_a_reader_that_waits_under_the_lock() -> None:
     """The same circumstances stop a reader that does wait: so they are the right ones."""
-    ended = subprocess.run(
-        [sys.executable, "-c", _WAITING], capture_output=True, text=True, timeout=60
-    )
+    ended = subprocess.run([sys.executable, "-c", _WAITING], capture_output=True, text=True, timeout=60)
     assert "never stood still" not in ended.stdout
     assert "Timeout" in ended.stderr

@@ -74,17 +74,12 @@ def merged(
         left = nullable(left, once)
     if how in ("left", "outer"):
         right = nullable(right, once)
-    keys = {
-        "left_on": ["_nwb_path", *[a for a, _ in on]],
-        "right_on": ["_nwb_path", *[b for _, b in on]],
-    }
+    keys = {"left_on": ["_nwb_path", *[a for a, _ in on]], "right_on": ["_nwb_path", *[b for _, b in on]]}
     whole = left.iloc[:0].merge(right.iloc[:0], how=how, suffixes=suffixes, **keys)
     if ("x", "k") in on:  # pandas can't compare floats with integers that may be missing
         right = right.assign(k=plain_k)
     pieces = [
-        left[left._nwb_path == path].merge(
-            right[right._nwb_path == path], how=how, suffixes=suffixes, **keys
-        )
+        left[left._nwb_path == path].merge(right[right._nwb_path == path], how=how, suffixes=suffixes, **keys)
         for path in paths
     ]
     pieces = [piece for piece in pieces if len(piece)]
@@ -169,9 +164,7 @@ def test_whatever_is_joined_and_asked_the_result_is_what_pandas_gives(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(paired, "LATE", late)
     scans = [
-        ToyScan(
-            s, seed, blocksize, fusable=known, indexed=known, parts_per_file=pieces if known else 1
-        )
+        ToyScan(s, seed, blocksize, fusable=known, indexed=known, parts_per_file=pieces if known else 1)
         for seed, s in enumerate(sizes)
     ]
     names = LEFT_COLUMNS, RIGHT_COLUMNS
@@ -368,10 +361,7 @@ def test_branches_of_a_join_fit_together(in_turn: None) -> None:
         wanted = merged(*whole, [("k", "k")], how)
         some, more = joined[joined.x_x > 0], wanted[wanted.x_x > 0]
         assert_same(some[["k"]].assign(z=joined.y_y).compute(), more[["k"]].assign(z=more.y_y))
-        assert_same(
-            joined[["k"]].assign(z=some.spikes_x).compute(),
-            wanted[["k"]].assign(z=more.spikes_x),
-        )
+        assert_same(joined[["k"]].assign(z=some.spikes_x).compute(), wanted[["k"]].assign(z=more.spikes_x))
         held = joined[["x_x"]].persist()
         assert_same(some[["k"]].assign(z=held.x_x).compute(), more[["k"]].assign(z=more.x_x))
         assert len(joined) == len(wanted)
@@ -527,9 +517,7 @@ def test_what_a_function_made_is_a_frame_like_any_other() -> None:
                 wanted[wanted.units > 5][["units"]].assign(z=wanted.x))  # fmt: skip
     assert_same(made.nlargest(1, "units").compute(), wanted.nlargest(1, "units"))
     assert made.head(1).units.tolist() == [5]
-    joined = merge_by_file(
-        from_scan(scan)[["x", "n"]], made[["units"]], left_on="n", right_on="units"
-    )
+    joined = merge_by_file(from_scan(scan)[["x", "n"]], made[["units"]], left_on="n", right_on="units")
     pairs = whole[["x", "n", "_nwb_path"]].merge(
         wanted[["units", "_nwb_path"]], left_on=["_nwb_path", "n"], right_on=["_nwb_path", "units"]
     )
@@ -649,9 +637,7 @@ def test_real_tables_are_joined_alike_on_every_scheduler(
         {
             "unit_id": a.unit_id,
             "spikes": a.spike_times.list.len().astype("float64"),
-            "last": [
-                by_file[path].start.max() if path in by_file else np.nan for path in a._nwb_path
-            ],
+            "last": [by_file[path].start.max() if path in by_file else np.nan for path in a._nwb_path],
             "_nwb_path": a._nwb_path,
         }
     )
@@ -762,10 +748,7 @@ def test_a_catalog_says_which_files_a_join_can_leave_out(
     assert some.optimize().npartitions == 2
     with lazynwb_dask.trace() as trace:
         some[["spike_times", "start"]].compute()
-    assert {Path(name).name for name in trace.by_file if name.endswith(".nwb")} <= {
-        "s3.nwb",
-        "s4.nwb",
-    }
+    assert {Path(name).name for name in trace.by_file if name.endswith(".nwb")} <= {"s3.nwb", "s4.nwb"}
     early = units[units.unit_id < 100]
     assert merge_by_file(early, trials, on="k").npartitions == 1
 
@@ -775,10 +758,7 @@ def test_explain_and_sessions_know_both_sides(tmp_path: Path) -> None:
     units, electrodes = read_nwb(made, "/units"), read_nwb(made, "electrodes")
     joined = merge_by_file(units, electrodes, left_on="peak_channel", right_on="channel")
     told = lazynwb_dask.explain(joined[(joined.snr > 1) & (joined.x > 0)][["spike_times", "group"]])
-    assert [read.tables for read in told.reads] == [
-        ("/units",),
-        ("/general/extracellular_ephys/electrodes",),
-    ]
+    assert [read.tables for read in told.reads] == [("/units",), ("/general/extracellular_ephys/electrodes",)]
     assert [read.condition for read in told.reads] == ["snr > 1", "x > 0"]
     assert told.reads[0].columns == ("peak_channel", "spike_times")
     assert not told.left

@@ -59,8 +59,7 @@ def chain(paths: list[str], how: Any, kind: str) -> Any:
     """A join of joins of tables of which something isn't known."""
     given = {"schema": KINDS} if kind in ("schema", "right") else {}
     units, trials, epochs = (
-        read_nwb(paths, name, **given)[["k", "v", "_nwb_path"]]
-        for name in ("/units", "trials", "epochs")
+        read_nwb(paths, name, **given)[["k", "v", "_nwb_path"]] for name in ("/units", "trials", "epochs")
     )
     if kind == "made":
         trials = map_files(several, units=units)
@@ -117,9 +116,7 @@ def test_a_join_of_tables_of_unknown_length_is_joined_again_and_rows_keep_their_
         assert how == "outer" or rows.index.is_monotonic_increasing
     if kind == "schema":
         known = chain(paths, how, "known").compute()
-        frames = [
-            f.sort_values("_nwb_path", kind="stable", ignore_index=True) for f in (whole, known)
-        ]
+        frames = [f.sort_values("_nwb_path", kind="stable", ignore_index=True) for f in (whole, known)]
         pd.testing.assert_frame_equal(*frames, check_dtype=False)
     labelled = whole.set_index("_nwb_path", append=True)
     number = next(name for name in ("v", "v_x") if name in joined.columns)
@@ -136,9 +133,7 @@ def test_a_join_of_tables_of_unknown_length_is_joined_again_and_rows_keep_their_
 def test_a_join_of_joins_of_known_length_is_joined_with_tables_of_unknown_length(
     paths: list[str], how: Any
 ) -> None:
-    units, trials, epochs = (
-        read_nwb(paths, name)[["k", "v"]] for name in ("/units", "trials", "epochs")
-    )
+    units, trials, epochs = (read_nwb(paths, name)[["k", "v"]] for name in ("/units", "trials", "epochs"))
     inner = merge_by_file(trials, epochs, on="k", how=how)
     known = merge_by_file(units, inner, on="k", how=how)
     assert known.known_divisions
@@ -172,9 +167,7 @@ def test_files_named_twice_are_joined_without_their_lengths(paths: list[str], ho
         return merge_by_file(once, frames[2], on="k", how=how)
 
     got, wanted = joined(frames).compute(), joined(known).compute()
-    pd.testing.assert_frame_equal(
-        got.reset_index(drop=True), wanted.reset_index(drop=True), check_dtype=False
-    )
+    pd.testing.assert_frame_equal(got.reset_index(drop=True), wanted.reset_index(drop=True), check_dtype=False)
     assert all(rows.index.is_unique for _, rows in got.groupby("_nwb_path"))
 
 
@@ -195,9 +188,7 @@ def test_some_files_of_a_join_of_too_many_rows_can_be_joined_again(paths: list[s
                 assert rows.index.is_monotonic_increasing
 
 
-def test_rows_that_no_label_has_room_for_are_an_error_that_says_what_to_do(
-    paths: list[str],
-) -> None:
+def test_rows_that_no_label_has_room_for_are_an_error_that_says_what_to_do(paths: list[str]) -> None:
     units = read_nwb(paths[:1], "/units", schema=KINDS)[["k", "_table_index"]]
     joined = units
     for i in range(9):

@@ -38,9 +38,7 @@ QUERIES: dict[str, Query] = {
     "negated": lambda d: d[~(d.snr > 5)][["unit_id", "electrode_group"]],
     "path": lambda d: d[d._nwb_path.str.contains("ses")][["_table_index", "waveform_mean"]],
     "largest": lambda d: d[["unit_id", "firing_rate", "spike_times"]].nlargest(3, "firing_rate"),
-    "head": lambda d: d[d.snr > 1][["unit_id", "spike_times"]].head(
-        4, npartitions=-1, compute=False
-    ),
+    "head": lambda d: d[d.snr > 1][["unit_id", "spike_times"]].head(4, npartitions=-1, compute=False),
 }
 
 
@@ -269,9 +267,7 @@ def test_what_no_catalog_refers_to_is_deleted_by_the_build_after_next(
     assert opened.manifest.names <= held[3]
 
 
-def test_for_a_while_nothing_is_deleted_that_somebody_may_have_open(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_for_a_while_nothing_is_deleted_that_somebody_may_have_open(folder: Path, tmp_path: Path) -> None:
     mine = tmp_path / "sessions"
     mine.mkdir()
     paths = sorted(folder.iterdir())
@@ -354,9 +350,7 @@ def test_of_two_builds_at_once_one_waits_nothing_is_lost_and_a_reader_never_sees
     assert files_of(where) == needed
 
 
-def test_many_small_files_of_values_become_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_small_files_of_values_become_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "MANY", 3)
     monkeypatch.setattr(compaction, "FILES", 9)
     monkeypatch.setattr(manifest, "GRACE", 0)
@@ -382,9 +376,7 @@ def test_many_small_files_of_values_become_few(
     assert nwb_requests(counted) == 0
 
 
-def test_unreadable_files_are_left_out_where_that_is_asked_for(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_unreadable_files_are_left_out_where_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
     mine = tmp_path / "sessions"
     mine.mkdir()
     paths = sorted(folder.iterdir())
@@ -446,9 +438,7 @@ def test_urls_with_secrets_are_refused(range_server: RangeServer, tmp_path: Path
 
 def test_a_condition_on_sessions_chooses_files(folder: Path, catalog: lazynwb_dask.Catalog) -> None:
     sessions = lazynwb_dask.read_sessions(folder).compute()
-    pd.testing.assert_frame_equal(
-        catalog.sessions.reset_index(drop=True), sessions.reset_index(drop=True)
-    )
+    pd.testing.assert_frame_equal(catalog.sessions.reset_index(drop=True), sessions.reset_index(drop=True))
     mask = catalog.sessions.sex == "M"
     males = catalog[mask]
     wanted = sessions[sessions.sex == "M"]._nwb_path.tolist()
@@ -484,9 +474,7 @@ def test_tables_are_named_as_with_paths(folder: Path, catalog: lazynwb_dask.Cata
     pd.testing.assert_frame_equal(report, lazynwb_dask.schema_report(folder, "/units"))
 
 
-def test_what_is_no_table_is_read_from_the_files(
-    folder: Path, catalog: lazynwb_dask.Catalog
-) -> None:
+def test_what_is_no_table_is_read_from_the_files(folder: Path, catalog: lazynwb_dask.Catalog) -> None:
     path = "/processing/behavior/running_speed"
     ours, theirs = (lazynwb_dask.read_nwb(where, path) for where in (catalog, folder))
     oracle.assert_same(ours.compute(), theirs.compute())
@@ -576,9 +564,7 @@ def test_only_some_tables(folder: Path, tmp_path: Path) -> None:
     oracle.assert_same(epochs.compute(), lazynwb_dask.read_nwb(folder, "epochs").compute())
 
 
-def test_another_format_is_refused_and_a_damaged_catalog_named(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_another_format_is_refused_and_a_damaged_catalog_named(folder: Path, tmp_path: Path) -> None:
     where = tmp_path / "catalog"
     lazynwb_dask.build_catalog(sorted(folder.iterdir())[:1], where)
     text = (where / "_manifest.json").read_text()

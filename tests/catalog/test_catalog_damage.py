@@ -81,9 +81,7 @@ def test_damage_is_an_error_that_names_the_file_and_the_way_out(
     good = damaged.read_bytes()
     meta = pq.read_metadata(damaged)
     column = meta.row_group(0).column(meta.num_columns - 1)
-    last = (column.dictionary_page_offset or column.data_page_offset) + (
-        column.total_compressed_size - 3
-    )
+    last = (column.dictionary_page_offset or column.data_page_offset) + (column.total_compressed_size - 3)
     wanted = read_all(where)
     # a value, the footer, its checksum, the end; half of it, and none of it
     flips = [flipped(good, at) for at in (last, footer_of(good) + 40, footer_of(good) + 3, -2)]
@@ -142,14 +140,10 @@ def test_other_readers_of_parquet_read_a_catalog(folder: Path, tmp_path: Path) -
         path = part_of(tmp_path / "catalog", kind)
         read = pq.read_table(path, page_checksum_verification=True)
         assert read.num_rows == pq.read_metadata(path).num_rows > 0
-    assert set(pq.read_table(part_of(tmp_path / "catalog", "files"))["url"].to_pylist()) == set(
-        made.paths
-    )
+    assert set(pq.read_table(part_of(tmp_path / "catalog", "files"))["url"].to_pylist()) == set(made.paths)
 
 
-def test_damage_in_a_store_is_told_in_the_same_way(
-    folder: Path, tmp_path: Path, s3_server: S3Server
-) -> None:
+def test_damage_in_a_store_is_told_in_the_same_way(folder: Path, tmp_path: Path, s3_server: S3Server) -> None:
     lazynwb_dask.build_catalog(folder, tmp_path / "catalog")
     options = {"storage_options": s3_server.storage_options}
     for how in ("truncated", "gone"):
@@ -166,6 +160,7 @@ def test_damage_in_a_store_is_told_in_the_same_way(
             units.compute()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_what_is_indexed_is_kept_whenever_a_build_is_interrupted(
     range_server: RangeServer, tmp_path: Path
 ) -> None:
@@ -222,9 +217,7 @@ def test_what_is_indexed_is_kept_whenever_a_build_is_interrupted(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_catalog_is_built_again_whatever_is_damaged(
-    folder: Path, tmp_path: Path, kind: str
-) -> None:
+def test_a_damaged_catalog_is_built_again_whatever_is_damaged(folder: Path, tmp_path: Path, kind: str) -> None:
     paths = [tmp_path / path.name for path in sorted(folder.iterdir())]
     for path in paths:
         path.write_bytes((folder / path.name).read_bytes())

@@ -84,8 +84,7 @@ def test_methods_that_compare_leave_out_the_files_that_operators_do(
 
 
 @pytest.mark.parametrize(
-    "query",
-    ["x.between(300, 303)", "x.between(209, 301, inclusive='neither')", "x.gt(other=850)"],
+    "query", ["x.between(300, 303)", "x.between(209, 301, inclusive='neither')", "x.gt(other=850)"]
 )
 def test_methods_in_queries_take_arguments_by_name_too(units: dd.DataFrame, query: str) -> None:
     ours = units.query(query)
@@ -176,9 +175,7 @@ CHANGED: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_conditions_on_a_changed_frame_are_told_with_the_reason(
-    units: dd.DataFrame, name: str
-) -> None:
+def test_conditions_on_a_changed_frame_are_told_with_the_reason(units: dd.DataFrame, name: str) -> None:
     told = lazynwb_dask.explain(CHANGED[name](units))
     (text, why) = told.left[0]
     assert text in ("y > 850", "z > 850", "x > 850", "dropna(subset=['y'])")
@@ -197,9 +194,7 @@ def test_a_query_that_is_not_by_row_and_a_dropna_are_told(units: dd.DataFrame) -
 
 # ------------------------------------------------------------------------------------------- vanishing
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_refresh_drops_vanished_files_that_were_named_one_by_one(
-    tmp_path: Path, on_error: str
-) -> None:
+def test_refresh_drops_vanished_files_that_were_named_one_by_one(tmp_path: Path, on_error: str) -> None:
     paths = [write(tmp_path / f"{i}.nwb", i) for i in range(3)]
     made = lazynwb_dask.build_catalog(paths, tmp_path / "catalog")
     data = paths[1].read_bytes()
@@ -238,9 +233,7 @@ def test_refresh_drops_files_that_have_vanished_from_a_store(
     assert made.refresh().paths == [urls[0], urls[2]]
 
 
-def test_what_was_never_there_stays_a_failure_and_if_all_is_gone_the_catalog_stays(
-    tmp_path: Path,
-) -> None:
+def test_what_was_never_there_stays_a_failure_and_if_all_is_gone_the_catalog_stays(tmp_path: Path) -> None:
     there = write(tmp_path / "0.nwb", 0)
     named = [there, tmp_path / "typo.nwb"]
     with pytest.raises(NWBReadError, match=r"no such file\. on_error='skip' leaves"):
@@ -284,9 +277,7 @@ def test_a_table_that_no_file_has_makes_no_catalog(tmp_path: Path) -> None:
 
 def test_a_bucket_that_does_not_exist_is_named(folder: Path, s3_server: S3Server) -> None:
     with pytest.raises(NWBError, match=r"^s3://nowhere/catalog: a catalog can't be written there"):
-        lazynwb_dask.build_catalog(
-            folder, "s3://nowhere/catalog", storage_options=s3_server.storage_options
-        )
+        lazynwb_dask.build_catalog(folder, "s3://nowhere/catalog", storage_options=s3_server.storage_options)
 
 
 def test_the_command_line_speaks_of_its_own_options(tmp_path: Path) -> None:

@@ -75,10 +75,7 @@ def test_a_second_build_says_whom_it_waits_for_and_builds_on_the_first(
         go_on.set()
 
     threading.Thread(target=let_go).start()
-    with (
-        record() as counted,
-        pytest.warns(UserWarning, match=" is building this catalog") as warned,
-    ):
+    with record() as counted, pytest.warns(UserWarning, match=" is building this catalog") as warned:
         made = lazynwb_dask.build_catalog(mine, where)
     first.join()
     assert seen == ["_lock"]
@@ -90,9 +87,7 @@ def test_a_second_build_says_whom_it_waits_for_and_builds_on_the_first(
     assert not (where / "_lock").exists()
 
 
-def test_a_silent_owner_is_dead_and_one_that_renews_its_lock_is_not(
-    paths: list[Path], tmp_path: Path
-) -> None:
+def test_a_silent_owner_is_dead_and_one_that_renews_its_lock_is_not(paths: list[Path], tmp_path: Path) -> None:
     where = tmp_path / "catalog"
     held_by_another(where)
     over = threading.Event()
@@ -112,9 +107,7 @@ def test_a_silent_owner_is_dead_and_one_that_renews_its_lock_is_not(
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b"\xff"])
-def test_a_lock_that_cannot_be_read_is_taken_over_too(
-    paths: list[Path], tmp_path: Path, text: bytes
-) -> None:
+def test_a_lock_that_cannot_be_read_is_taken_over_too(paths: list[Path], tmp_path: Path, text: bytes) -> None:
     (tmp_path / "_lock").write_bytes(text)
     with pytest.warns(UserWarning, match="another process is building"):
         made = lazynwb_dask.build_catalog(paths, tmp_path)

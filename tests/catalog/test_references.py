@@ -78,18 +78,7 @@ def test_every_way_of_storing_that_it_knows(tmp_path: Path) -> None:
     path, rows = tmp_path / "a.nwb", 100
     rng = np.random.default_rng(0)
     with nwb(path) as file:
-        names = [
-            "big",
-            "shuffled",
-            "checked",
-            "both",
-            "image",
-            "never",
-            "fill",
-            "flag",
-            "twice",
-            "half",
-        ]
+        names = ["big", "shuffled", "checked", "both", "image", "never", "fill", "flag", "twice", "half"]
         group = table(file, "/units", rows, names)
         values = rng.integers(0, 99, rows)
         group.create_dataset("big", data=values.astype(">i4"))
@@ -126,14 +115,10 @@ def test_what_it_cannot_express_is_an_error_that_names_the_column(tmp_path: Path
             if how:
                 group.create_dataset("bad", data=values, chunks=(50,), **how)
             else:
-                made = group.create_dataset(
-                    "bad", shape=(100,), dtype="i4", chunks=(50,), compression=1
-                )
+                made = group.create_dataset("bad", shape=(100,), dtype="i4", chunks=(50,), compression=1)
                 made.id.write_direct_chunk((0,), values[:50].tobytes(), filter_mask=1)
         catalog = lazynwb_dask.build_catalog(path, tmp_path / "catalog")
-        with pytest.raises(
-            UnsupportedColumnError, match=rf"/units: column 'bad'.*{name}.*columns="
-        ):
+        with pytest.raises(UnsupportedColumnError, match=rf"/units: column 'bad'.*{name}.*columns="):
             catalog.to_kerchunk(path)
         group = opened(catalog.to_kerchunk(path, columns=["id", "good"]))
         assert set(group["units"].array_keys()) == {"id", "good"}

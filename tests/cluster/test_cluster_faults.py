@@ -162,9 +162,7 @@ def test_tasks_are_cut_to_the_memory_of_the_workers(tmp_path: Path) -> None:
     path = tmp_path / "large.nwb"
     with nwb(path) as file:
         group = table(file, "/units", 512, ["spike_times"])
-        data = group.create_dataset(
-            "spike_times", (512 * MIB // 8,), "<f8", chunks=(MIB // 8,), fillvalue=1.0
-        )
+        data = group.create_dataset("spike_times", (512 * MIB // 8,), "<f8", chunks=(MIB // 8,), fillvalue=1.0)
         ends = group.create_dataset("spike_times_index", data=np.arange(1, 513) * (MIB // 8))
         ends.attrs["target"] = data.ref
     with workers(1, memory="480 MiB") as client:

@@ -37,14 +37,10 @@ def queries(urls: list[str], bad: str) -> dict[str, Any]:
         "largest": units.nlargest(5, "firing_rate")[["unit_id", "spike_times"]],
         "branches": units[["unit_id"]].assign(z=units.firing_rate * 2),
         "grouped": units.groupby("structure").firing_rate.mean(),
-        "joined": lazynwb_dask.merge_by_file(
-            units[["unit_id", "id"]], trials[["id", "start_time"]], on="id"
-        ),
+        "joined": lazynwb_dask.merge_by_file(units[["unit_id", "id"]], trials[["id", "start_time"]], on="id"),
         "mapped": lazynwb_dask.map_files(counted, units=units[["unit_id"]], trials=trials[["id"]]),
         "sessions": lazynwb_dask.read_sessions(urls),
-        "with sessions": lazynwb_dask.with_sessions(
-            units[["unit_id", "_nwb_path"]], ["subject_id"]
-        ),
+        "with sessions": lazynwb_dask.with_sessions(units[["unit_id", "_nwb_path"]], ["subject_id"]),
         "tolerant": tolerant[["unit_id", "_nwb_path"]],
         "series": lazynwb_dask.read_nwb(urls, "/processing/behavior/running_speed"),
     }
@@ -72,9 +68,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize(("workers", "threads"), SHAPES)
-def test_clusters_of_every_shape_give_the_same_frames(
-    asked: Any, workers: int, threads: int
-) -> None:
+def test_clusters_of_every_shape_give_the_same_frames(asked: Any, workers: int, threads: int) -> None:
     found, expected = asked
     with (
         LocalCluster(
@@ -96,10 +90,7 @@ def result(future: Future, client: Client) -> Any:
         workers = list(client.scheduler_info(n_workers=-1)["workers"])
         asked = [POOL.submit(client.run, stacks, workers=[worker]) for worker in workers]
         wait(asked, timeout=20)
-        told = [
-            f"{w}: {a.result() if a.done() else 'no answer'}"
-            for w, a in zip(workers, asked, strict=True)
-        ]
+        told = [f"{w}: {a.result() if a.done() else 'no answer'}" for w, a in zip(workers, asked, strict=True)]
         said = "\n".join([f"{future.key} is {future.status}; under way: {doing}", *told])
         raise AssertionError(said) from None
 

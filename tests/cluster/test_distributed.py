@@ -33,9 +33,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None
-        ) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -125,9 +123,7 @@ def test_workers_get_secrets_but_no_graph_does(
         oracle.assert_same(query.compute(scheduler=scheduler), got)
 
 
-def test_failures_on_workers_are_reported_at_home(
-    tmp_path: Path, paths: list[str], client: Client
-) -> None:
+def test_failures_on_workers_are_reported_at_home(tmp_path: Path, paths: list[str], client: Client) -> None:
     path = tmp_path / "rotten.nwb"
     with nwb(path) as file:
         group = table(file, "/units", 30, ["unit_id"])
@@ -202,9 +198,7 @@ def renamed(frame):  # type: ignore[no-untyped-def]
     urls = tuple(f"s3://a-bucket-of-a-lab/dandisets/000409/{d[:8]}-{d[8:20]}.nwb" for d in digests)
     etags = tuple(f'"{d[::-1]}"' for d in digests)
     sizes = np.random.default_rng(0).integers(10**6, 10**9, len(urls))
-    scan = dataclasses.replace(
-        node.scan, files=dataclasses.replace(files, urls=urls, etags=etags, sizes=sizes)
-    )
+    scan = dataclasses.replace(node.scan, files=dataclasses.replace(files, urls=urls, etags=etags, sizes=sizes))
     return expr.from_scan(scan)
 
 

@@ -52,9 +52,7 @@ def large(path: Path, mib: int) -> str:
     with nwb(path) as file:
         units = table(file, "/units", ROWS, ["k", "spike_times"])
         units.create_dataset("k", data=np.arange(ROWS))
-        data = units.create_dataset(
-            "spike_times", (count,), "<f8", chunks=(MIB // 8,), fillvalue=1.0
-        )
+        data = units.create_dataset("spike_times", (count,), "<f8", chunks=(MIB // 8,), fillvalue=1.0)
         ends = np.arange(1, ROWS + 1) * (count // ROWS)
         units.create_dataset("spike_times_index", data=ends).attrs["target"] = data.ref
         trials = table(file, "/intervals/trials", 4, ["k", "t"])
@@ -81,37 +79,26 @@ def spikes(units: pd.DataFrame, **_: Any) -> pd.DataFrame:
 def counted(frame: Any) -> int:
     """The spikes of a frame, counted where they are read."""
     sums = frame.map_partitions(
-        lambda part: pd.Series([part["spike_times"].list.len().sum()], dtype="int64"),
-        meta=("n", "int64"),
+        lambda part: pd.Series([part["spike_times"].list.len().sum()], dtype="int64"), meta=("n", "int64")
     )
     return int(sums.compute().sum())
 
 
 def test_what_is_joined_of_a_file_is_an_error_where_it_cannot_fit(huge: str) -> None:
     units, trials = lazynwb_dask.read_nwb(huge, "/units"), lazynwb_dask.read_nwb(huge, "trials")
-    joined = lazynwb_dask.merge_by_file(
-        units[["k", "spike_times"]], trials[["k", "t"]], on="k", how="left"
-    )
+    joined = lazynwb_dask.merge_by_file(units[["k", "spike_times"]], trials[["k", "t"]], on="k", how="left")
     mapped = lazynwb_dask.map_files(spikes, units=units, trials=trials, meta={"n": "int64"})
     with worker("480 MiB"):
         for compute in (mapped.compute, lambda: counted(joined)):
-            with pytest.raises(
-                NWBMemoryError, match=r"huge\.nwb.*fewer columns.*memory_limit"
-            ) as caught:
+            with pytest.raises(NWBMemoryError, match=r"huge\.nwb.*fewer columns.*memory_limit") as caught:
                 compute()
             assert "blocksize" not in str(caught.value), "smaller blocks would change nothing"
-        some = lazynwb_dask.merge_by_file(
-            units[["k", "spike_times"]], trials[["k", "t"]], on="k", how="inner"
-        )
-        assert counted(some) == 4 * (512 * MIB // 8 // ROWS), (
-            "of which it has room for what is left"
-        )
+        some = lazynwb_dask.merge_by_file(units[["k", "spike_times"]], trials[["k", "t"]], on="k", how="inner")
+        assert counted(some) == 4 * (512 * MIB // 8 // ROWS), "of which it has room for what is left"
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_whole_files_that_fit_one_by_one_are_read_one_by_one(
-    files: list[str], threads: int
-) -> None:
+def test_whole_files_that_fit_one_by_one_are_read_one_by_one(files: list[str], threads: int) -> None:
     whole = lazynwb_dask.read_nwb(files, "/units", blocksize=None)
     with worker("640 MiB", threads):
         assert counted(whole) == 3 * 128 * MIB // 8
@@ -119,9 +106,7 @@ def test_whole_files_that_fit_one_by_one_are_read_one_by_one(
         assert mapped["n"].compute().tolist() == [128 * MIB // 8] * 3
 
 
-def test_frames_planned_before_there_was_a_worker_are_read(
-    files: list[str],
-) -> None:
+def test_frames_planned_before_there_was_a_worker_are_read(files: list[str]) -> None:
     frame = lazynwb_dask.read_nwb(files, "/units")
     with worker("480 MiB", 4):
         assert counted(frame) == 3 * 128 * MIB // 8
@@ -354,9 +339,7 @@ def _fill(part: float) -> str:
     return str(worker.status)
 
 
-def test_a_worker_goes_on_once_the_memory_is_free_for_which_dask_paused_it(
-    files: list[str],
-) -> None:
+def test_a_worker_goes_on_once_the_memory_is_free_for_which_dask_paused_it(files: list[str]) -> None:
     with worker("480 MiB") as client:
         assert len(lazynwb_dask.read_nwb(files[0], "trials").compute()) == 4
         assert client.submit(_fill, 0.85).result(60) == str(Status.paused)

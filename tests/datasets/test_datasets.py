@@ -69,9 +69,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
     for layout in ("contiguous", "chunked", "gzip"):
         few = make_sessions(tmp_path / f"{layout} few", n=2, layout=layout, **SMALL)
         many = make_sessions(tmp_path / f"{layout} many", n=3, layout=layout, **SMALL)
-        assert [Path(path).read_bytes() for path in few] == [
-            Path(path).read_bytes() for path in many[:2]
-        ]
+        assert [Path(path).read_bytes() for path in few] == [Path(path).read_bytes() for path in many[:2]]
     other = make_sessions(tmp_path / "other", n=1, seed=1, **SMALL)[0]
     assert not np.array_equal(
         oracle.read_table(other, "units")[0]["firing_rate"],
@@ -245,9 +243,7 @@ def test_varied_sessions_differ_as_promised(tmp_path: Path) -> None:
     assert units[2].default_qc.dtype == np.int8
 
 
-def test_an_interrupted_write_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = files.write_session
 
     def interrupted(session: Any) -> None:

@@ -87,9 +87,7 @@ def test_what_the_operator_makes_of_a_cluster_kubernetes_understands(spec: dict[
 
 
 @each_cluster
-def test_scheduler_and_workers_run_commands_that_dask_has_from_one_image(
-    spec: dict[str, Any],
-) -> None:
+def test_scheduler_and_workers_run_commands_that_dask_has_from_one_image(spec: dict[str, Any]) -> None:
     for role in ("scheduler", "worker"):
         assert container(spec, role)["args"][:2] == ["dask", role]
         assert container(spec, role)["image"].endswith(f"/lazynwb-dask:{lazynwb_dask.__version__}")
@@ -109,9 +107,7 @@ def test_the_service_account_is_the_workers_and_bears_a_role_of_each_cloud() -> 
 
 
 @each_cluster
-def test_memory_is_requested_as_it_is_limited_and_leaves_room_for_the_nanny(
-    spec: dict[str, Any],
-) -> None:
+def test_memory_is_requested_as_it_is_limited_and_leaves_room_for_the_nanny(spec: dict[str, Any]) -> None:
     for role in ("scheduler", "worker"):
         resources = container(spec, role)["resources"]
         assert resources["requests"]["memory"] == resources["limits"]["memory"]

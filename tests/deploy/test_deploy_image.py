@@ -58,9 +58,7 @@ def in_image(image: Path, *command: str, **options: Any) -> subprocess.Completed
 
 
 def test_the_image_holds_the_library_and_every_cloud_s_filesystem(image: Path) -> None:
-    code = (
-        "import s3fs, gcsfs, adlfs, bokeh, dask_gateway, lazynwb_dask; print(lazynwb_dask.__file__)"
-    )
+    code = "import s3fs, gcsfs, adlfs, bokeh, dask_gateway, lazynwb_dask; print(lazynwb_dask.__file__)"
     done = in_image(image, "python", "-c", code, cwd=image)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{image}/opt/venv/")
@@ -68,15 +66,11 @@ def test_the_image_holds_the_library_and_every_cloud_s_filesystem(image: Path) -
 
 def test_the_image_holds_exactly_what_is_pinned(image: Path) -> None:
     frozen = in_image(image, "python", "-m", "pip", "freeze", "--exclude", "lazynwb-dask").stdout
-    pinned = [
-        line.split(" ;")[0] for line in (DEPLOY / "requirements.txt").read_text().splitlines()
-    ]
+    pinned = [line.split(" ;")[0] for line in (DEPLOY / "requirements.txt").read_text().splitlines()]
     assert sorted(frozen.split()) == sorted(line for line in pinned if not line.startswith("#"))
 
 
-def test_the_image_s_second_stage_takes_the_first_s_result_and_is_not_root(
-    dockerfile: list[Stage],
-) -> None:
+def test_the_image_s_second_stage_takes_the_first_s_result_and_is_not_root(dockerfile: list[Stage]) -> None:
     first, last = dockerfile
     version = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-\w+", last.base)
     assert version
@@ -97,9 +91,7 @@ def test_the_image_s_second_stage_takes_the_first_s_result_and_is_not_root(
     assert done.returncode == 0
 
 
-def test_the_build_is_given_sources_and_nothing_else(
-    tmp_path: Path, dockerfile: list[Stage]
-) -> None:
+def test_the_build_is_given_sources_and_nothing_else(tmp_path: Path, dockerfile: list[Stage]) -> None:
     ignore = (ROOT / ".dockerignore").read_text()
     context(ROOT, tmp_path)
     sources = [source for copy in dockerfile[0].all("COPY") for source in copy.split()[:-1]]
@@ -117,9 +109,7 @@ def test_the_environment_installs_the_versions_of_the_image(image: Path, tmp_pat
     context(ROOT, tmp_path)
     lines = tmp_path / "deploy" / "condaenv.txt"
     lines.write_text("\n".join(line for line in pip if line != "dask-kubernetes"))
-    done = in_image(
-        image, "python", "-m", "pip", "install", "--dry-run", "-r", lines.name, cwd=lines.parent
-    )
+    done = in_image(image, "python", "-m", "pip", "install", "--dry-run", "-r", lines.name, cwd=lines.parent)
     assert done.returncode == 0, done.stderr
     new = [line for line in done.stdout.splitlines() if line.startswith("Would install")]
     assert new == ["Would install lazynwb-dask-0.1.0"]
@@ -166,12 +156,7 @@ class Pods:
             assert held["DASK_SCHEDULER_ADDRESS"].startswith("tcp://nwb-scheduler.analysis.svc")
             held["DASK_SCHEDULER_ADDRESS"] = f"tcp://127.0.0.1:{self.scheduler}"
         path = f"{self.image}/opt/venv/bin:{os.environ['PATH']}"
-        return {
-            **held,
-            "PATH": path,
-            "HOME": str(self.scratch),
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return {**held, "PATH": path, "HOME": str(self.scratch), "AWS_EC2_METADATA_DISABLED": "true"}
 
     def start(self, deployment: Mapping[str, Any], **ports: str) -> subprocess.Popen[bytes]:
         (only,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -248,9 +233,7 @@ def small(spec: dict[str, Any], **settings: str) -> dict[str, Any]:
     assert parse_bytes(argument(spec, "--memory-limit")) == (16 << 30) - (256 << 20)
     smaller = {argument(spec, "--memory-limit"): "768MiB", argument(spec, "--nthreads"): "1"}
     part["args"] = [smaller.get(argument, argument) for argument in part["args"]]
-    part["env"] += [
-        {"name": f"DASK_LAZYNWB_DASK__{name}", "value": value} for name, value in settings.items()
-    ]
+    part["env"] += [{"name": f"DASK_LAZYNWB_DASK__{name}", "value": value} for name, value in settings.items()]
     return spec
 
 

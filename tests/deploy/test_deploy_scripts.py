@@ -112,9 +112,7 @@ print(json.dumps({
 """
 
 
-def test_the_gateway_s_server_takes_its_configuration_and_the_script_s_options(
-    packages: Path,
-) -> None:
+def test_the_gateway_s_server_takes_its_configuration_and_the_script_s_options(packages: Path) -> None:
     script = ast.parse((DEPLOY / "on_gateway.py").read_text())
     chosen = {
         node.targets[0].attr: ast.literal_eval(node.value)

@@ -123,11 +123,7 @@ def test_notebooks_hold_no_outputs(path: Path) -> None:
     notebook = nbformat.reads(text, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
     assert notebook.metadata == {
-        "kernelspec": {
-            "display_name": "Python 3 (ipykernel)",
-            "language": "python",
-            "name": "python3",
-        },
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
     for cell in notebook.cells:
@@ -156,9 +152,7 @@ def test_the_other_clusters_are_called_as_their_packages_ask() -> None:
     (swap,) = [i for i, cell in enumerate(cells) if "swap" in cell.metadata.get("tags", [])]
     blocks = re.findall(r"```python\n(.*?)```", cells[swap + 1].source, flags=re.S)
     kubernetes, coiled = (ast.parse(block) for block in blocks)
-    (made,) = (
-        n for n in ast.walk(kubernetes) if isinstance(n, ast.keyword) and "spec" in str(n.arg)
-    )
+    (made,) = (n for n in ast.walk(kubernetes) if isinstance(n, ast.keyword) and "spec" in str(n.arg))
     assert (CLUSTER.parent / ast.literal_eval(made.value)).samefile(DEPLOY / "daskcluster.yaml")
     assert keywords(kubernetes, "KubeCluster") <= {*inspect.signature(KubeCluster).parameters}
     # the script's are held against the published package by its own test

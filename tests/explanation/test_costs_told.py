@@ -72,9 +72,7 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int | None],
     return cache(lambda chunk: rich(folder / f"{chunk}.nwb", chunk).read_bytes())
 
 
-def asked(
-    server: RangeServer, frame: Any
-) -> tuple[lazynwb_dask.explanation.explanation.Explanation, int, int]:
+def asked(server: RangeServer, frame: Any) -> tuple[lazynwb_dask.explanation.explanation.Explanation, int, int]:
     """What was told, and what the server was asked for."""
     told = lazynwb_dask.explain(frame)
     server.clear_log()
@@ -159,11 +157,7 @@ QUERIES: dict[str, Callable[[dd.DataFrame], Any]] = {
 @pytest.mark.parametrize("chunk", [None, 64, 500])
 @pytest.mark.parametrize("name", QUERIES)
 def test_an_upper_bound_is_one(
-    server: RangeServer,
-    contents: Callable[[int | None], bytes],
-    name: str,
-    chunk: int | None,
-    blocksize: str,
+    server: RangeServer, contents: Callable[[int | None], bytes], name: str, chunk: int | None, blocksize: str
 ) -> None:
     url = server.put(f"bound{next(_number)}.nwb", contents(chunk))
     check(server, QUERIES[name](lazynwb_dask.read_nwb(url, "/units", blocksize=blocksize)))
@@ -260,7 +254,7 @@ def test_bytes_between_ranges_that_are_fetched_as_one_are_told(
     server: RangeServer, apart: bytes, name: str
 ) -> None:
     url = server.put(f"apart{next(_number)}.nwb", apart)
-    with dask.config.set({"lazynwb-dask.keep": 0}):
+    with dask.config.set({"lazynwb-dask.memory-cache": 0}):
         tables = [lazynwb_dask.read_nwb(url, name) for name in ("/units", "trials")]
         check(server, APART[name](*tables, url))
     assert server.sent > 2 * 5 * 8 * ROWS, "more than half of it lies between what is wanted"
@@ -295,9 +289,7 @@ def test_what_lies_in_other_files_is_not_said_to_be_bounded(tmp_path: Path) -> N
         group["data"] = h5py.ExternalLink("data.nwb", "/acquisition/x/data")
         start = group.create_dataset("starting_time", data=0.0)
         start.attrs["rate"] = 1.0
-    frame = lazynwb_dask.read_nwb(
-        tmp_path / "links.nwb", "/acquisition/x", allow_external_links=True
-    )
+    frame = lazynwb_dask.read_nwb(tmp_path / "links.nwb", "/acquisition/x", allow_external_links=True)
     told = lazynwb_dask.explain(frame)
     assert len(frame.compute()) == 9
     assert not told.reads[0].known

@@ -20,9 +20,7 @@ from lazynwb_dask.util import lru
 QUERIES: dict[str, Callable[[dd.DataFrame], Any]] = {
     "numbers": lambda d: d[["unit_id", "firing_rate"]],
     "spikes": lambda d: d.spike_times,
-    "qc then spikes": lambda d: d[(d.presence_ratio >= 0.9) & (d.snr > 3)][
-        ["unit_id", "spike_times"]
-    ],
+    "qc then spikes": lambda d: d[(d.presence_ratio >= 0.9) & (d.snr > 3)][["unit_id", "spike_times"]],
     "texts": lambda d: d[d.location.str.startswith("VIS")][["location", "waveform_mean"]],
     "nothing": lambda d: d[d.snr > 1e9].spike_times,
     "one file": lambda d: d[d._nwb_path == d._nwb_path.compute().iloc[0]].obs_intervals,
@@ -52,9 +50,7 @@ def of_files(fetched: lazynwb_dask.Trace) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_of_the_catalog_no_more_is_read_than_it_tells(
-    catalog: lazynwb_dask.Catalog, name: str
-) -> None:
+def test_of_the_catalog_no_more_is_read_than_it_tells(catalog: lazynwb_dask.Catalog, name: str) -> None:
     query = QUERIES[name](lazynwb_dask.read_nwb(catalog, "/units"))
     (told,) = lazynwb_dask.explain(query).reads
     lru.clear()
@@ -141,9 +137,7 @@ def test_what_is_not_pushed_is_said_with_the_reason(catalog: lazynwb_dask.Catalo
 def test_two_tables_are_two_reads(catalog: lazynwb_dask.Catalog) -> None:
     units = lazynwb_dask.read_nwb(catalog, "/units")[["peak_electrode", "_nwb_path"]]
     electrodes = lazynwb_dask.read_nwb(catalog, "electrodes")[["id", "location", "_nwb_path"]]
-    joined = units.merge(
-        electrodes, left_on=["peak_electrode", "_nwb_path"], right_on=["id", "_nwb_path"]
-    )
+    joined = units.merge(electrodes, left_on=["peak_electrode", "_nwb_path"], right_on=["id", "_nwb_path"])
     told = lazynwb_dask.explain(joined)
     assert {read.tables for read in told.reads} == {
         ("/units",), ("/general/extracellular_ephys/electrodes",),
@@ -169,9 +163,7 @@ def test_traces_count_what_workers_fetch(urls: list[str], processes: bool) -> No
     with lazynwb_dask.trace() as here:
         query.compute(scheduler="threads")
     with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None
-        ) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None) as cluster,
         Client(cluster),
         lazynwb_dask.trace() as there,
     ):
@@ -190,9 +182,7 @@ def test_a_trace_counts_also_where_the_computation_fails(urls: list[str]) -> Non
     assert fetched.total.requests > 0
 
 
-def test_a_condition_that_holds_for_whole_files_makes_no_cost_uncertain(
-    tmp_path: Path,
-) -> None:
+def test_a_condition_that_holds_for_whole_files_makes_no_cost_uncertain(tmp_path: Path) -> None:
     units = lazynwb_dask.with_sessions(
         lazynwb_dask.read_nwb(make_sessions(tmp_path, n=2), "/units"), ["subject_id"]
     )

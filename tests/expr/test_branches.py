@@ -51,9 +51,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], pd.Dat
 
 
 @pytest.fixture(params=[True, False], ids=["fused", "one file a task"])
-def frame(
-    request: pytest.FixtureRequest, session: tuple[list[str], pd.DataFrame]
-) -> Iterator[dd.DataFrame]:
+def frame(request: pytest.FixtureRequest, session: tuple[list[str], pd.DataFrame]) -> Iterator[dd.DataFrame]:
     with dask.config.set({"lazynwb-dask.fuse": request.param}):
         yield lazynwb_dask.read_nwb(session[0], "/units", blocksize=BLOCKSIZE)
 
@@ -90,9 +88,7 @@ def test_branches_side_by_side_are_cut_alike(
 ) -> None:
     got = dd.concat([frame.x, frame[["spikes"]], frame[frame.y > 4].text], axis=1).compute()
     whole = session[1]
-    oracle.assert_same(
-        got, pd.concat([whole.x, whole[["spikes"]], whole[whole.y > 4].text], axis=1)
-    )
+    oracle.assert_same(got, pd.concat([whole.x, whole[["spikes"]], whole[whole.y > 4].text], axis=1))
 
 
 def test_two_frames_of_the_same_files_are_branches_of_one(

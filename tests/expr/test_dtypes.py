@@ -39,9 +39,7 @@ types = st.recursive(
     leaves,
     lambda inner: (
         inner.map(pa.list_)
-        | st.lists(st.tuples(names, inner), min_size=1, max_size=3, unique_by=lambda f: f[0]).map(
-            pa.struct
-        )
+        | st.lists(st.tuples(names, inner), min_size=1, max_size=3, unique_by=lambda f: f[0]).map(pa.struct)
     ),
     max_leaves=6,
 )
@@ -54,9 +52,7 @@ def test_every_nested_type_is_parsed_from_its_own_name(kind: pa.DataType) -> Non
         assert pd.api.types.pandas_dtype(str(pd.ArrowDtype(kind))) == pd.ArrowDtype(kind)
 
 
-@pytest.mark.parametrize(
-    "name", ["list<", "list<x: y>", "struct<a>", "nothing", "list<item: int8>>", ""]
-)
+@pytest.mark.parametrize("name", ["list<", "list<x: y>", "struct<a>", "nothing", "list<item: int8>>", ""])
 def test_what_is_no_type_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"type|alias"):
         dtypes.parse(name)
@@ -66,9 +62,7 @@ def test_what_is_no_type_is_refused(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> dd.DataFrame:
-    paths = make_sessions(
-        tmp_path_factory.mktemp("s"), n=3, units=20, mean_spikes=50, trial_timeseries=True
-    )
+    paths = make_sessions(tmp_path_factory.mktemp("s"), n=3, units=20, mean_spikes=50, trial_timeseries=True)
     return lazynwb_dask.read_nwb(paths, "/units", blocksize=None)
 
 
@@ -82,9 +76,7 @@ def rois(tmp_path_factory: pytest.TempPathFactory) -> dd.DataFrame:
         with nwb(path) as file:
             group = table(file, "/units", 12, ["roi", "centre", "pixel_mask"])
             group.create_dataset("roi", data=np.arange(12) + 100 * number)
-            group.create_dataset(
-                "centre", data=np.array([(i, 2 * i, 0.5) for i in range(12)], pixel)
-            )
+            group.create_dataset("centre", data=np.array([(i, 2 * i, 0.5) for i in range(12)], pixel))
             masks = np.array([(i, number, 1 / (i + 1)) for i in range(30)], pixel)
             ragged(group, "pixel_mask", np.linspace(0, 30, 13).astype(int)[1:], masks)
         paths.append(str(path))
@@ -100,9 +92,7 @@ def client() -> Iterator[Client]:
         yield client
 
 
-def test_struct_columns_are_shuffled_and_merged_over_workers(
-    rois: dd.DataFrame, client: Client
-) -> None:
+def test_struct_columns_are_shuffled_and_merged_over_workers(rois: dd.DataFrame, client: Client) -> None:
     assert str(rois.dtypes["centre"]).startswith("struct<x: uint32, y: uint32")
     assert str(rois.dtypes["pixel_mask"]).startswith("list<item: struct<x: uint32")
     with client.as_current():
@@ -125,9 +115,7 @@ def test_struct_columns_come_back_from_parquet(rois: dd.DataFrame, tmp_path: Pat
     oracle.assert_same(again.compute(), frame.compute())
 
 
-def test_list_columns_are_shuffled_and_merged_over_workers(
-    units: dd.DataFrame, client: Client
-) -> None:
+def test_list_columns_are_shuffled_and_merged_over_workers(units: dd.DataFrame, client: Client) -> None:
     with client.as_current():
         left = units[["unit_id", "spike_times", "obs_intervals"]]
         right = units[["unit_id", "location", "electrodes"]]
@@ -138,9 +126,7 @@ def test_list_columns_are_shuffled_and_merged_over_workers(
     oracle.assert_same(shuffled, left.compute())
 
 
-def test_a_frame_comes_back_from_parquet_with_its_dtypes(
-    units: dd.DataFrame, tmp_path: Path
-) -> None:
+def test_a_frame_comes_back_from_parquet_with_its_dtypes(units: dd.DataFrame, tmp_path: Path) -> None:
     frame = units[["unit_id", "location", "spike_times", "waveform_mean"]]
     frame.to_parquet(str(tmp_path / "units"))
     again = dd.read_parquet(str(tmp_path / "units"))

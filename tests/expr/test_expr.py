@@ -172,9 +172,7 @@ LEFT: dict[str, Callable[[Any], Any]] = {
     "half of it another row": lambda f: f[(f.x > 0) & (f.y > f.y.mean())].spikes,
     "an assigned column": lambda f: (lambda a: a[a.z > 1])(f.assign(z=f.x + 1)).spikes,
     "a renamed column": lambda f: (lambda a: a[a.xx > 0])(f.rename(columns={"x": "xx"})).spikes,
-    "a query of a mean": lambda f: (
-        f.query("x > @m", local_dict={"m": float(WHOLE.x.mean())}).spikes
-    ),
+    "a query of a mean": lambda f: f.query("x > @m", local_dict={"m": float(WHOLE.x.mean())}).spikes,
 }
 
 
@@ -443,10 +441,7 @@ def test_rows_by_label_read_their_partitions(df: dd.DataFrame) -> None:
 
 # -------------------------------------------------------------------------------------------- fusion
 def buckets(collection: Any) -> list[list[list[int]]]:
-    return [
-        [read.parts(task).tolist() for task in range(read.npartitions)]
-        for read in expr.reads(collection)
-    ]
+    return [[read.parts(task).tolist() for task in range(read.npartitions)] for read in expr.reads(collection)]
 
 
 def test_small_partitions_are_read_together_but_by_a_few_tasks_at_least(df: dd.DataFrame) -> None:
@@ -533,9 +528,7 @@ def test_what_counts_partitions_finds_as_many_as_it_was_told(df: dd.DataFrame) -
     far = df[(df.index > 50) & (df.x > 0)]  # made of an array
     assert_same(far.compute(), WHOLE[(WHOLE.index > 50) & (WHOLE.x > 0)])
     parts = dd.from_map(functools.partial(piece, "y"), range(len(SIZES)), meta=WHOLE[["y"]][:0])
-    both = df[["n"]].map_partitions(
-        beside, parts, align_dataframes=False, meta=WHOLE[["n", "y"]][:0]
-    )
+    both = df[["n"]].map_partitions(beside, parts, align_dataframes=False, meta=WHOLE[["n", "y"]][:0])
     assert_same(both.compute(), WHOLE[["n", "y"]])
 
 
@@ -582,9 +575,7 @@ def test_a_partition_without_rows_left_gains_none_by_assigning(df: dd.DataFrame)
     assert_same(good[["x"]].assign(z=df[df.good].n).compute(),
                 wanted[["x"]].assign(z=WHOLE[WHOLE.good].n))  # fmt: skip
     rare = df[df.x > df.x.max() - 0.1]
-    assert_same(
-        rare.assign(z=df.y).compute(), WHOLE[WHOLE.x > WHOLE.x.max() - 0.1].assign(z=WHOLE.y)
-    )
+    assert_same(rare.assign(z=df.y).compute(), WHOLE[WHOLE.x > WHOLE.x.max() - 0.1].assign(z=WHOLE.y))
 
 
 def test_tables_without_rows_can_be_asked_anything() -> None:
@@ -605,9 +596,7 @@ def test_the_same_query_has_the_same_name_and_another_has_another() -> None:
         return str(optimized(df[(df.x > threshold) & df.area.isin(["CA1", "VISp"])].spikes)._name)
 
     assert plan(SCAN) == plan(ToyScan(SIZES))
-    assert (
-        len({plan(SCAN), plan(FEW), plan(SCAN, 1), plan(SCAN, 0.0), plan(ToyScan(SIZES, 1))}) == 5
-    )
+    assert len({plan(SCAN), plan(FEW), plan(SCAN, 1), plan(SCAN, 0.0), plan(ToyScan(SIZES, 1))}) == 5
     fused = plan(SCAN)
     with dask.config.set({"lazynwb-dask.fuse": False}):
         assert plan(SCAN) != fused
@@ -623,10 +612,7 @@ def pickled_plans(df: dd.DataFrame) -> dict[str, Any]:
         "top": df.nlargest(3, "x"),
         "bare": df,
     }
-    return {
-        name: expr.FinalizeCompute(collections_to_expr(plan)).optimize()
-        for name, plan in plans.items()
-    }
+    return {name: expr.FinalizeCompute(collections_to_expr(plan)).optimize() for name, plan in plans.items()}
 
 
 def test_a_plan_means_the_same_in_another_process(df: dd.DataFrame, tmp_path: Path) -> None:
@@ -650,15 +636,11 @@ sys.stdout.buffer.write(pickle.dumps(out))
     for name, (plan_name, keys, result) in pickle.loads(done.stdout).items():
         assert plan_name == plans[name]._name
         assert keys == sorted(map(str, plans[name].__dask_graph__()))
-        assert_same(
-            result, dask.threaded.get(plans[name].__dask_graph__(), plans[name].__dask_keys__())[0]
-        )
+        assert_same(result, dask.threaded.get(plans[name].__dask_graph__(), plans[name].__dask_keys__())[0])
 
 
 def test_a_pickled_read_carries_only_what_it_reads(df: dd.DataFrame) -> None:
-    (read,) = expr.reads(
-        df[df._nwb_path.isin(["/data/3.nwb", "/data/9.nwb"]) & df.good][["spikes"]]
-    )
+    (read,) = expr.reads(df[df._nwb_path.isin(["/data/3.nwb", "/data/9.nwb"]) & df.good][["spikes"]])
     copy = pickle.loads(pickle.dumps(read))
     assert copy._name == read._name
     assert copy is not read

@@ -65,9 +65,7 @@ def test_tables_are_indexed_the_same_with_and_without(
     assert plain > 5 * count / 2, "most datasets have plain headers"
 
 
-def test_of_known_headers_no_dataset_is_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_known_headers_no_dataset_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(2):
         with nwb(tmp_path / f"{number}.nwb") as file:
             group = table(file, "/units", 5, ["x", "name", "spike_times"])

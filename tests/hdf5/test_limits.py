@@ -56,6 +56,14 @@ def read(path: Path | str) -> Any:
     return lazynwb_dask.read_nwb(str(path), "/units").compute(scheduler="sync")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Modules that the first read imports are no memory of a later one."""
+    path = tmp_path_factory.mktemp("first") / "f.nwb"
+    one(path, np.arange(3.0), chunks=(3,), compression="gzip")
+    read(path)
+
+
 @contextmanager
 def little_memory(limit: int = 24 * MB) -> Iterator[None]:
     """What goes on here takes no more memory than that."""
@@ -76,10 +84,7 @@ def unwritten(path: Path, rows: int = 10) -> Iterator[h5py.Group]:
 
 
 DECLARED: dict[str, tuple[Callable[[h5py.Group], Any], str]] = {
-    "an element of 17 MB": (
-        lambda g: g.create_dataset("x", (10,), f"S{17 * MB}", chunks=(1,)),
-        "elements of",
-    ),
+    "an element of 17 MB": (lambda g: g.create_dataset("x", (10,), f"S{17 * MB}", chunks=(1,)), "elements of"),
     "a chunk of 128 MB for 10 numbers": (
         lambda g: g.create_dataset("x", (10,), "f8", chunks=(16 * MB,), maxshape=(None,)),
         "chunks of 134217728 bytes for 80 bytes",
@@ -100,18 +105,12 @@ DECLARED: dict[str, tuple[Callable[[h5py.Group], Any], str]] = {
         lambda g: g.create_dataset("x", (1 << 40,), "f8", chunks=(1 << 24,)),
         "are declared in a file of",
     ),
-    "rows without any values": (
-        lambda g: g.create_dataset("x", (1 << 40, 0), "f8"),
-        "rows without any values",
-    ),
+    "rows without any values": (lambda g: g.create_dataset("x", (1 << 40, 0), "f8"), "rows without any values"),
     "a compound of too many fields": (
         lambda g: g.create_dataset("x", (10,), [(f"f{i}", "u1") for i in range(60)]),
         "a compound of 60 fields",
     ),
-    "datatypes within datatypes": (
-        lambda g: g.create_dataset("x", (10,), _nested(12)),
-        "nested too deeply",
-    ),
+    "datatypes within datatypes": (lambda g: g.create_dataset("x", (10,), _nested(12)), "nested too deeply"),
 }
 
 
@@ -123,9 +122,7 @@ def _nested(depth: int) -> np.dtype:
 
 
 @pytest.mark.parametrize("what", DECLARED)
-def test_what_is_declared_has_limits(
-    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_declared_has_limits(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datatypes, "MAX_FIELDS", 50)  # 4,096 don't fit into a header
     make, reason = DECLARED[what]
     with unwritten(tmp_path / "f.nwb") as group:
@@ -272,9 +269,7 @@ def test_a_level_of_a_chunk_tree_has_so_many_bytes(monkeypatch: pytest.MonkeyPat
         _ = walk.wanted
 
 
-def test_an_object_header_that_goes_round_in_a_circle_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_object_header_that_goes_round_in_a_circle_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def header(*blocks: tuple[int, int]) -> sparse_file.SparseFile:
         first = b"".join(struct.pack("<HHIQQ", 0x10, 16, 0, at, size) for at, size in blocks)
         data = struct.pack("<BBHIII", 1, 0, len(blocks), 1, len(first), 0) + first
@@ -296,10 +291,7 @@ def test_a_deflate_bomb_is_cut_off(tmp_path: Path) -> None:
     with unwritten(tmp_path / "f.nwb", 1000) as group:
         made = group.create_dataset("x", (1000,), "f8", chunks=(1000,), compression="gzip")
         made.id.write_direct_chunk((0,), bomb)
-    with (
-        little_memory(),
-        pytest.raises(NWBReadError, match=r"column 'x'.*more than the 8000 bytes"),
-    ):
+    with little_memory(), pytest.raises(NWBReadError, match=r"column 'x'.*more than the 8000 bytes"):
         read(tmp_path / "f.nwb")
 
 
@@ -371,9 +363,7 @@ def test_links_one_after_another_have_an_end(tmp_path: Path) -> None:
     assert "soft links one after another" in found["loop"].problem
 
 
-def test_groups_in_groups_and_their_links_have_an_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_groups_in_groups_and_their_links_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f.nwb"
     with nwb(path) as file:
         table(file, "/units", 3, [])
@@ -385,18 +375,14 @@ def test_groups_in_groups_and_their_links_have_an_end(
             file.create_group(f"many/g{i}")
     assert lazynwb_dask.list_tables(path) == ["/units"]
     monkeypatch.setattr(links, "MAX_CHILDREN", 29)
-    with pytest.raises(
-        NWBReadError, match=r"f\.nwb: damaged: a group of 30 links; the limit is 29"
-    ):
+    with pytest.raises(NWBReadError, match=r"f\.nwb: damaged: a group of 30 links; the limit is 29"):
         lazynwb_dask.list_tables(path)
     monkeypatch.setattr(columns, "MAX_COLUMNS", 0)
     with pytest.raises(NWBReadError, match="1 objects; the limit is 0"):
         index(path)
 
 
-def test_references_are_looked_for_in_so_many_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_references_are_looked_for_in_so_many_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with nwb(tmp_path / "f.nwb") as file:
         group = table(file, "/units", 1, ["ref"])
         for i in range(30):
@@ -492,9 +478,7 @@ def test_filters_with_parameters_that_do_not_fit_are_refused(tmp_path: Path) -> 
             chunk_bytes(memoryview(bytes(4000)), damaged, 0, 4000)
 
 
-@pytest.mark.parametrize(
-    ("mask", "reason"), [(2, "more than the 8000 bytes"), (0, "compressed twice over")]
-)
+@pytest.mark.parametrize(("mask", "reason"), [(2, "more than the 8000 bytes"), (0, "compressed twice over")])
 def test_compressed_twice_over_is_no_way_around_the_room_there_is(
     tmp_path: Path, mask: int, reason: str
 ) -> None:
@@ -531,9 +515,7 @@ def test_extents_that_no_file_can_have_are_refused_wherever_they_come_from() -> 
         ([100, 2**64 - 40], [80, 80]),
     ):
         with pytest.raises(NWBReadError):
-            limits.check_extents(
-                layout, Extents(20, np.array(offsets, "<u8"), np.array(sizes, "<u8")), 1000
-            )
+            limits.check_extents(layout, Extents(20, np.array(offsets, "<u8"), np.array(sizes, "<u8")), 1000)
 
 
 def test_the_documentation_lists_every_limit_as_it_is() -> None:

@@ -136,10 +136,7 @@ def test_errors_are_the_same(tmp_path: Path) -> None:
     for name in ("plain.h5", "text.nwb", "empty.nwb"):
         said = []
         for isolate in (False, True):
-            with (
-                dask.config.set({"lazynwb-dask.isolate": isolate}),
-                pytest.raises(NWBReadError) as caught,
-            ):
+            with dask.config.set({"lazynwb-dask.isolate": isolate}), pytest.raises(NWBReadError) as caught:
                 lazynwb_dask.read_nwb(tmp_path / name, "/units")
             said.append(str(caught.value))
         assert said[0] == said[1]
@@ -153,13 +150,9 @@ def test_a_helper_that_never_ends_is_killed_and_replaced(tmp_path: Path) -> None
     queries.list_tables(good, FileAccess(OPTIONS, settings))
     before = pids()
     begun = time.monotonic()
-    with pytest.raises(
-        NWBReadError, match=r"bad\.nwb: libhdf5 needs more than 1 s.*isolate-deadline"
-    ):
+    with pytest.raises(NWBReadError, match=r"bad\.nwb: libhdf5 needs more than 1 s.*isolate-deadline"):
         queries.index_file(
-            source(looping_heap(tmp_path / "bad.nwb")),
-            TableRequest("/units"),
-            FileAccess(OPTIONS, settings),
+            source(looping_heap(tmp_path / "bad.nwb")), TableRequest("/units"), FileAccess(OPTIONS, settings)
         )
     assert 0.9 < time.monotonic() - begun < 30
     assert len(set(pids()) & set(before)) < len(before)
@@ -225,12 +218,10 @@ def test_a_helper_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
     one = source(path)
     with pytest.raises(NWBReadError, match=r"\.nwb: .*isolate-memory \(1 MiB\)"):
         queries.index_file(
-            one,
-            TableRequest("/units"),
-            FileAccess(OPTIONS, IsolatedSettings(isolate_memory=1 << 20)),
+            one, TableRequest("/units"), FileAccess(OPTIONS, IsolatedSettings(isolate_memory=1 << 20))
         )
     enough = IsolatedSettings(isolate_memory=64 << 20)
-    assert queries.index_file(one, TableRequest("/units"), OPTIONS, enough).table is not None
+    assert queries.index_file(one, TableRequest("/units"), FileAccess(OPTIONS, enough)).table is not None
 
 
 # --------------------------------------------------------------------------------------- the processes
@@ -238,9 +229,10 @@ _LISTING = """
 import sys, time
 from lazynwb_dask.isolation import helpers
 from lazynwb_dask.metadata import queries
-from lazynwb_dask.storage.settings import IsolatedSettings
-from lazynwb_dask.storage.options import Options
 from lazynwb_dask.sources.expand import expand
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.options import Options
+from lazynwb_dask.storage.settings import IsolatedSettings
 
 (source,) = expand(sys.argv[1], FileAccess(Options(None)))
 queries.list_tables(source, FileAccess(Options(None), IsolatedSettings()))
@@ -254,9 +246,7 @@ if sys.argv[2] == "stay":
 @pytest.mark.parametrize("how", ["leave", "stay"])
 def test_helpers_end_with_their_parent_however_it_ends(tmp_path: Path, how: str) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", _LISTING, path, how], stdout=subprocess.PIPE, text=True
-    )
+    parent = subprocess.Popen([sys.executable, "-c", _LISTING, path, how], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     (pid,) = map(int, parent.stdout.readline().split())
     if how == "stay":
@@ -323,9 +313,7 @@ def test_a_distributed_worker_isolates_too(tmp_path: Path) -> None:
                 return str(exc)
 
     with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None
-        ) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         assert client.submit(run, path).result(timeout=60) == "5"
@@ -375,11 +363,7 @@ def test_every_job_can_be_sent_to_a_helper() -> None:
     for package in (hdf5, nwb_package):
         for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             for name, kind in vars(importlib.import_module(found.name)).items():
-                if (
-                    isinstance(kind, type)
-                    and hasattr(kind, "visit")
-                    and dataclasses.is_dataclass(kind)
-                ):
+                if isinstance(kind, type) and hasattr(kind, "visit") and dataclasses.is_dataclass(kind):
                     assert wire.JOBS[name] is kind
     job = jobs.IndexTable(("/units", "/trials"), details=True)
     assert wire.unpack_job(json.loads(json.dumps(wire.pack_job(job)))) == job
@@ -387,9 +371,7 @@ def test_every_job_can_be_sent_to_a_helper() -> None:
 
 def test_what_a_helper_says_is_not_believed(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5)
-    found = queries.index_file(
-        source(path), TableRequest("/units"), FileAccess(OPTIONS, Settings())
-    ).table
+    found = queries.index_file(source(path), TableRequest("/units"), FileAccess(OPTIONS, Settings())).table
     size = Path(path).stat().st_size
     packed, parts = wire.pack_result(found)
     text, payload = json.dumps(packed), b"".join(parts)

@@ -24,12 +24,7 @@ import lazynwb_dask
 from lazynwb_dask import expr
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.datasets import make_sessions
-from lazynwb_dask.errors import (
-    NWBFileChangedError,
-    NWBFileNotFoundError,
-    NWBReadError,
-    UnsupportedColumnError,
-)
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBReadError, UnsupportedColumnError
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import Settings, record
 from lazynwb_dask.util import lru
@@ -172,9 +167,7 @@ def served(server: RangeServer, path: Path, **kwargs: Any) -> tuple[str, str]:
     return url, server.put(f"{path.name}.lindi.json", text)
 
 
-def test_of_the_hdf5_file_only_the_values_are_fetched(
-    session: Path, range_server: RangeServer
-) -> None:
+def test_of_the_hdf5_file_only_the_values_are_fetched(session: Path, range_server: RangeServer) -> None:
     url, other = served(range_server, session)
     forget()
     range_server.clear_log()
@@ -194,9 +187,7 @@ def test_of_the_hdf5_file_only_the_values_are_fetched(
          .compute().assign(_nwb_path=""), "")  # fmt: skip
 
 
-def test_workers_read_the_values_in_the_json_by_themselves(
-    session: Path, range_server: RangeServer
-) -> None:
+def test_workers_read_the_values_in_the_json_by_themselves(session: Path, range_server: RangeServer) -> None:
     _, other = served(range_server, session)
     names = ["snr", "location", "spike_times", "_table_index"]
     (node,) = expr.reads(lazynwb_dask.read_nwb(other, "/units")[names])
@@ -252,9 +243,7 @@ def test_a_catalog_of_lindi_files_is_one_of_their_hdf5_files(
         built.to_kerchunk(other)
 
 
-def test_what_is_planned_is_never_less_than_what_is_fetched(
-    session: Path, range_server: RangeServer
-) -> None:
+def test_what_is_planned_is_never_less_than_what_is_fetched(session: Path, range_server: RangeServer) -> None:
     _, other = served(range_server, session)
     units = lazynwb_dask.read_nwb(other, "/units")
     for frame in (units[units.snr > 3][["spike_times", "location"]], units[["waveform_mean"]]):
@@ -298,18 +287,14 @@ def test_a_file_from_the_net_names_no_local_files(
         lazynwb_dask.read_nwb(other, "/units", columns=["spike_times"])
 
 
-def test_the_user_may_let_a_file_from_the_net_name_local_ones(
-    session: Path, range_server: RangeServer
-) -> None:
+def test_the_user_may_let_a_file_from_the_net_name_local_ones(session: Path, range_server: RangeServer) -> None:
     held = lindi_of(session, str(session))
     other = range_server.put("a.lindi.json", json.dumps(held).encode())
     ours = lazynwb_dask.read_nwb(other, "/units", allow_external_links=True).compute()
     same(ours, lazynwb_dask.read_nwb(session, "/units").compute(), other)
 
 
-def test_secrets_go_to_no_host_that_only_the_file_names(
-    session: Path, range_server: RangeServer
-) -> None:
+def test_secrets_go_to_no_host_that_only_the_file_names(session: Path, range_server: RangeServer) -> None:
     with RangeServer() as evil:
         held = lindi_of(session, evil.put("a.nwb", session.read_bytes()))
         other = range_server.put("a.lindi.json", json.dumps(held).encode())
@@ -407,18 +392,12 @@ VALUES: dict[str, tuple[str, Change, str]] = {
     "numbers as texts": ("location", replaced("units/location/0", text(*range(40))), "objects"),
     "too few": ("location", replaced("units/location/0", text("a", "b")), "objects"),
     "mixed": ("location", replaced("units/location/0", text({"_REFERENCE": {}}, 3)), "objects"),
-    "lone surrogates": (
-        "location",
-        replaced("units/location/0", text(*["\ud800"] * 40)),
-        "objects",
-    ),
+    "lone surrogates": ("location", replaced("units/location/0", text(*["\ud800"] * 40)), "objects"),
 }
 
 
 @pytest.mark.parametrize("case", COLUMNS)
-def test_a_column_that_is_damaged_leaves_the_others_alone(
-    session: Path, tmp_path: Path, case: str
-) -> None:
+def test_a_column_that_is_damaged_leaves_the_others_alone(session: Path, tmp_path: Path, case: str) -> None:
     name, change, message = COLUMNS[case]
     path = damaged(session, tmp_path, change)
     with pytest.raises(UnsupportedColumnError, match=message):
@@ -462,16 +441,11 @@ def damaged(session: Path, folder: Path, change: Change) -> Path:
         (b'{"refs": {".zgroup": {}, "../x/.zgroup": {}}}', "an object called"),
         (b'{"refs": {".zgroup": {}, ".zattrs": "{"}}', "is not JSON"),
         (b'{"refs": {".zgroup": {}, "a/0": ["{{u}}", 0, 1]}}', "no template 'u'"),
-        (
-            b'{"refs": {".zgroup": {}, "a/0": ["{{u}}", 0, 1]}, "templates": {"u": "{{u}}"}}',
-            "plain",
-        ),
+        (b'{"refs": {".zgroup": {}, "a/0": ["{{u}}", 0, 1]}, "templates": {"u": "{{u}}"}}', "plain"),
         (b'{"refs": {".zgroup": {}}}', "not NWB"),
     ],
 )
-def test_what_is_no_lindi_file_is_one_clear_error(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_what_is_no_lindi_file_is_one_clear_error(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.lindi.json"
     path.write_bytes(content)
     with pytest.raises(NWBReadError, match=message) as caught:

@@ -108,9 +108,7 @@ def test_what_has_no_reliable_version_is_not_kept(
     assert not entries(cache)
 
 
-def test_many_objects_of_a_bucket_cost_one_listing(
-    session: Path, s3_server: S3Server, cache: Path
-) -> None:
+def test_many_objects_of_a_bucket_cost_one_listing(session: Path, s3_server: S3Server, cache: Path) -> None:
     data = session.read_bytes()
     urls = [s3_server.put("lab", f"day/{i}.nwb", data) for i in range(12)]
     options = {"storage_options": s3_server.storage_options}
@@ -137,7 +135,7 @@ def test_where_listing_is_refused_each_object_is_asked(
     urls = [s3_server.put("lab", f"day/{i}.nwb", data) for i in range(9)]
     options = {"storage_options": s3_server.storage_options}
     units(urls, **options)
-    monkeypatch.setattr(versions, "listed", refused)
+    monkeypatch.setattr(versions, "retried", refused)
     s3_server.clear_log()
     units(urls, **options)
     assert len(s3_server.log) == 9
@@ -183,9 +181,7 @@ def test_the_setting_turns_it_off(session: Path, cache: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_no_error(session: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where the folder should be")
-    with dask.config.set(
-        {"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(blocked)}
-    ):
+    with dask.config.set({"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(blocked)}):
         assert len(units(session)) == 30
 
 
@@ -280,11 +276,7 @@ def test_many_writers_at_once_leave_whole_entries(session: Path, cache: Path) ->
 
 def test_every_kind_of_column_comes_back_the_same(session: Path) -> None:
     for name in lazynwb_dask.list_tables(session):
-        found = queries.index_file(
-            Source(str(session)),
-            TableRequest(name, details=True),
-            FileAccess(),
-        )
+        found = queries.index_file(Source(str(session)), TableRequest(name, details=True), FileAccess())
         assert found.table is not None
         back = entry.load(entry.dump(entry.Entry("x", 1, "1-2", found.table)))
         assert back is not None

@@ -21,14 +21,7 @@ import lazynwb_dask
 from lazynwb_dask import expr
 from lazynwb_dask.catalog import column_stats, tables_schema
 from lazynwb_dask.predicate.query import parse_query
-from lazynwb_dask.predicate.tree import (
-    Column,
-    Constant,
-    Method,
-    Operation,
-    Predicate,
-    then,
-)
+from lazynwb_dask.predicate.tree import Column, Constant, Method, Operation, Predicate, then
 from lazynwb_dask.scan.scan import Scan
 
 FLOATS = [
@@ -266,9 +259,7 @@ def test_statistics_tell_what_the_schema_promises() -> None:
         np.array([1, 2], np.uint8), np.array([True]), np.array([], float), np.array(["a"], object),
         np.array([2**63], np.uint64), np.array([np.nan], np.float32),
     ):  # fmt: skip
-        found = column_stats.statistics(
-            values if values.dtype != object else pa.array(values.tolist())
-        )
+        found = column_stats.statistics(values if values.dtype != object else pa.array(values.tolist()))
         assert set(found) <= set(tables_schema.STATISTICS.names)
     assert column_stats.statistics(np.array([2**63], np.uint64)) == {}
 

@@ -13,12 +13,7 @@ import pytest
 from files import nwb, ragged, table
 
 import lazynwb_dask
-from lazynwb_dask.errors import (
-    ColumnNotFoundError,
-    NWBReadError,
-    SchemaConflictError,
-    UnsupportedColumnError,
-)
+from lazynwb_dask.errors import ColumnNotFoundError, NWBReadError, SchemaConflictError, UnsupportedColumnError
 from lazynwb_dask.plan.schema import common
 
 
@@ -64,15 +59,7 @@ def test_dtypes_are_resolved_the_same_in_every_order_of_files(
 
 
 def test_common_types_do_not_depend_on_order() -> None:
-    kinds = [
-        pa.bool_(),
-        pa.int8(),
-        pa.uint32(),
-        pa.int64(),
-        pa.float32(),
-        pa.float64(),
-        pa.string(),
-    ]
+    kinds = [pa.bool_(), pa.int8(), pa.uint32(), pa.int64(), pa.float32(), pa.float64(), pa.string()]
     kinds += [pa.list_(pa.int32()), pa.list_(pa.list_(pa.float32())), pa.struct([("a", pa.int8())])]
     for size in (2, 3):
         for some in itertools.combinations(kinds, size):
@@ -90,9 +77,7 @@ def test_no_value_changes_when_types_are_joined(tmp_path: Path) -> None:
 def test_an_integer_that_float64_cannot_hold_is_an_error_with_the_way_out(tmp_path: Path) -> None:
     paths = files(tmp_path, np.array([2**53 + 1, 0, 1]), np.array([0.5, 1, 2]))
     frame = lazynwb_dask.read_nwb(paths, "/units")
-    with pytest.raises(
-        NWBReadError, match=r"f0\.nwb: /units: column 'x'.*9007199254740993.*schema="
-    ):
+    with pytest.raises(NWBReadError, match=r"f0\.nwb: /units: column 'x'.*9007199254740993.*schema="):
         frame.x.compute()
     apart = lazynwb_dask.read_nwb(paths, "/units", schema={"x": "string"}).x.compute().tolist()
     assert apart[0] == "9007199254740993"
@@ -211,9 +196,7 @@ def test_unknown_columns_are_errors_that_name_what_is_near(tmp_path: Path) -> No
 def test_a_given_schema_opens_no_file_while_planning(tmp_path: Path) -> None:
     paths = files(tmp_path, np.array([1, 2, 3], "i4"), None, np.array([0.5, 1, 2]))
     schema = pa.schema([("x", pa.float64()), ("id", pa.int64())])
-    frame = lazynwb_dask.read_nwb(
-        [*paths, str(tmp_path / "not there.nwb")], "/units", schema=schema
-    )
+    frame = lazynwb_dask.read_nwb([*paths, str(tmp_path / "not there.nwb")], "/units", schema=schema)
     assert list(frame.columns) == ["x", "id", "_nwb_path", "_table_path", "_table_index"]
     assert not frame.known_divisions
     got = frame.partitions[:3].compute()

@@ -71,8 +71,7 @@ def test_a_schema_of_some_files_follows_links_where_that_is_allowed(tmp_path: Pa
     with nwb(tmp_path / "other.nwb") as file:
         table(file, "/units", 3, ["y"]).create_dataset("y", data=[7, 8, 9])
     path = made(
-        tmp_path / "a.nwb",
-        lambda group: group.__setitem__("x", h5py.ExternalLink("other.nwb", "/units/y")),
+        tmp_path / "a.nwb", lambda group: group.__setitem__("x", h5py.ExternalLink("other.nwb", "/units/y"))
     )
     frame = lazynwb_dask.read_nwb(path, "/units", schema=1, allow_external_links=True)
     assert frame.x.compute().tolist() == [7, 8, 9]
@@ -124,10 +123,7 @@ def test_a_column_without_a_stored_row_has_no_say(tmp_path: Path, nothing: str) 
 
 
 def test_values_that_are_not_null_still_are_a_conflict(tmp_path: Path) -> None:
-    paths = [
-        made(tmp_path / "a.nwb", stored([np.nan, 1.5, np.nan])),
-        made(tmp_path / "b.nwb", doubly_ragged),
-    ]
+    paths = [made(tmp_path / "a.nwb", stored([np.nan, 1.5, np.nan])), made(tmp_path / "b.nwb", doubly_ragged)]
     with pytest.warns(UserWarning, match=r"x: double.*list"):
         assert "x" not in lazynwb_dask.read_nwb(paths, "/units")
 
@@ -158,9 +154,7 @@ def test_integers_in_lists_become_floats_that_hold_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1e308, 0.1])
-def test_an_override_changes_no_value_in_lists_structs_or_short_columns(
-    tmp_path: Path, value: float
-) -> None:
+def test_an_override_changes_no_value_in_lists_structs_or_short_columns(tmp_path: Path, value: float) -> None:
     pair = np.array([(value,)] * 3, [("p", "f8")])
     for i, (fill, kind) in enumerate(
         [
@@ -215,9 +209,7 @@ def test_counting_rows_reads_no_column_under_a_given_schema(tmp_path: Path, sche
         "timedelta64[ns]",
     ],
 )
-def test_a_type_that_no_column_can_have_is_an_error_while_planning(
-    tmp_path: Path, kind: Any
-) -> None:
+def test_a_type_that_no_column_can_have_is_an_error_while_planning(tmp_path: Path, kind: Any) -> None:
     path = one(tmp_path / "a.nwb", [1, 2, 3])
     with pytest.raises(ValueError, match=r"schema: .*give a"):
         lazynwb_dask.read_nwb(path, "/units", schema={"x": kind})
@@ -264,9 +256,7 @@ def test_an_override_that_values_cannot_have_is_a_conflict_and_not_damage(
     tmp_path: Path, fill: Fill, kind: str
 ) -> None:
     path = made(tmp_path / "a.nwb", fill)
-    with pytest.raises(
-        SchemaConflictError, match=r"a\.nwb: /units: column 'x': .* become .*schema="
-    ):
+    with pytest.raises(SchemaConflictError, match=r"a\.nwb: /units: column 'x': .* become .*schema="):
         lazynwb_dask.read_nwb(path, "/units", schema={"x": kind}).x.compute()
 
 
@@ -295,10 +285,7 @@ def test_what_files_lack_under_a_given_schema_is_told_when_they_are_read(tmp_pat
         assert frame.x.compute(scheduler="sync").isna().sum() == 2
         assert frame.x.compute(scheduler="sync").isna().sum() == 2
     told = sorted(str(w.message).partition(";")[0] for w in caught)
-    assert told == [
-        "in some files there is no column x in /units",
-        "in some files there is no table /units",
-    ]
+    assert told == ["in some files there is no column x in /units", "in some files there is no table /units"]
     report = lazynwb_dask.read_report(frame)
     assert sorted(map(tuple, report[["path", "error"]].to_numpy())) == [
         *[(p, "no table /units") for p in paths if "none" in p],
@@ -342,9 +329,7 @@ def test_what_was_persisted_does_not_pretend_that_nothing_failed(tmp_path: Path)
 
 
 @pytest.mark.parametrize("nothing", NOTHING)
-def test_a_catalog_knows_columns_of_nothing_but_null_as_the_files_do(
-    tmp_path: Path, nothing: str
-) -> None:
+def test_a_catalog_knows_columns_of_nothing_but_null_as_the_files_do(tmp_path: Path, nothing: str) -> None:
     empty = made(tmp_path / "empty.nwb", NOTHING[nothing])
     for i, (fill, _) in enumerate(NESTED.values()):
         two = [empty, made(tmp_path / f"{i}.nwb", fill)]

@@ -157,8 +157,7 @@ def test_an_unknown_column_lists_near_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "filters",
-    [[("area", ">", 3)], [("n", "<", "a")], "x + 1", "area > 1", "area.abs() > 1"],
+    "filters", [[("area", ">", 3)], [("n", "<", "a")], "x + 1", "area > 1", "area.abs() > 1"]
 )
 def test_a_filter_that_makes_no_sense_for_a_type_names_it(filters: object) -> None:
     predicate = from_filters(filters)
@@ -170,9 +169,7 @@ def test_a_filter_that_makes_no_sense_for_a_type_names_it(filters: object) -> No
 # ------------------------------------------------------------------------------------------ queries
 def test_a_query_finds_its_values_where_it_is_told_and_nowhere_else() -> None:
     areas, n = ["CA1"], 100  # noqa: F841  (not to be seen)
-    query = parse_query(
-        "area in @areas and n > @n", FRAME.columns, local_dict={"areas": ["VISp"], "n": 2}
-    )
+    query = parse_query("area in @areas and n > @n", FRAME.columns, local_dict={"areas": ["VISp"], "n": 2})
     expected = FRAME[FRAME.area.isin(["VISp"]) & (FRAME.n > 2)]
     pd.testing.assert_frame_equal(left(query), expected)
     assert len(expected)
@@ -320,9 +317,7 @@ def test_the_values_of_isin_are_the_same_in_every_process() -> None:
 
 
 def test_a_predicate_reads_as_one_would_write_it() -> None:
-    good = op(
-        "&", op(">=", Column("presence_ratio"), 0.7), Method("isin", (AREA, Constant(("a",))))
-    )
+    good = op("&", op(">=", Column("presence_ratio"), 0.7), Method("isin", (AREA, Constant(("a",)))))
     assert repr(good) == "(presence_ratio >= 0.7) & area.isin(['a'])"
     assert repr(Operation("~", (op("<", Column("group name"), "b"),))) == "~(`group name` < 'b')"
     assert repr(then(parse_query("x > 1"), Method("isna", (X,)))) == "(x > 1) & x.isna()"

@@ -60,9 +60,7 @@ def with_bare_edges(parent: h5py.Group, name: str, data: np.ndarray, **kwargs: A
     libhdf5 expects this once `declare_bare_edges` has said so.
     """
     made = parent.create_dataset(name, data=data, compression="gzip", shuffle=True, **kwargs)
-    for corner in itertools.product(
-        *[range(0, n, c) for n, c in zip(data.shape, made.chunks, strict=True)]
-    ):
+    for corner in itertools.product(*[range(0, n, c) for n, c in zip(data.shape, made.chunks, strict=True)]):
         inside = data[tuple(slice(a, a + c) for a, c in zip(corner, made.chunks, strict=True))]
         if inside.shape != made.chunks:
             chunk = np.zeros(made.chunks, data.dtype)
@@ -88,12 +86,7 @@ def declare_bare_edges(path: Path) -> None:
 def bare_edges(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A table and a series whose chunks at the edge are unfiltered."""
     rng = np.random.default_rng(0)
-    chunks = {
-        "units/x": (8,),
-        "units/wide": (8, 7),
-        "units/deep": (8, 2, 3),
-        "acquisition/s/data": (8, 3),
-    }
+    chunks = {"units/x": (8,), "units/wide": (8, 7), "units/deep": (8, 2, 3), "acquisition/s/data": (8, 3)}
     shapes = [(37,), (37, 7), (37, 5, 4), (37, 7)]
     wanted = {name: rng.integers(0, 9, n) for name, n in zip(chunks, shapes, strict=True)}
     path = tmp_path / "edges.nwb"

@@ -88,9 +88,7 @@ STORAGE = {
 
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 @pytest.mark.parametrize("how", STORAGE)
-def test_every_layout_and_filter_gives_the_stored_values(
-    tmp_path: Path, how: str, libver: str
-) -> None:
+def test_every_layout_and_filter_gives_the_stored_values(tmp_path: Path, how: str, libver: str) -> None:
     generator = np.random.default_rng(1)
     n, total = 40, 300
     ends = np.sort(generator.integers(0, total, n))
@@ -244,9 +242,7 @@ def test_references_enumerations_and_compounds_are_resolved(tmp_path: Path) -> N
         ragged(group, "target", [2, 2, 3, 4], refs, dtype=h5py.ref_dtype)
         group.create_dataset("colour", data=np.array([1, 7, 3, 1], "i2"), dtype=colour)
         pixel = np.dtype([("x", "u4"), ("y", ">u2"), ("weight", "f4"), ("name", "S3")])
-        pixels = np.array(
-            [(1, 2, 0.5, b"a"), (3, 4, 1, b"bc"), (5, 6, 2, b""), (7, 8, 3, b"def")], pixel
-        )
+        pixels = np.array([(1, 2, 0.5, b"a"), (3, 4, 1, b"bc"), (5, 6, 2, b""), (7, 8, 3, b"def")], pixel)
         ragged(group, "pixel_mask", [1, 3, 3, 4], pixels)
         stage = group.create_dataset("stage", data=np.array([0, 2, 1, 9], "u1"))
         elements = group.create_dataset("stage_elements", data=["NREM", "REM", "wake"],
@@ -340,9 +336,7 @@ def test_malformed_tables_are_put_right_as_documented(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["i1", ">i2", "<i4", "<i8", ">i8", "f4", ">f8"])
-def test_index_values_below_zero_and_beyond_the_data_are_clipped(
-    tmp_path: Path, dtype: str
-) -> None:
+def test_index_values_below_zero_and_beyond_the_data_are_clipped(tmp_path: Path, dtype: str) -> None:
     with nwb(tmp_path / "f.nwb") as file:
         group = table(file, "/units", 6, ["x", "deep"])
         ends = np.array([-3, 2, -1, 5, 100, -128], dtype)
@@ -359,9 +353,7 @@ def test_index_values_below_zero_and_beyond_the_data_are_clipped(
 
 
 @pytest.mark.parametrize("end", [-(2**63), -1, 7, 2**62])
-def test_a_doubly_ragged_columns_indexes_are_clipped_on_each_level(
-    tmp_path: Path, end: int
-) -> None:
+def test_a_doubly_ragged_columns_indexes_are_clipped_on_each_level(tmp_path: Path, end: int) -> None:
     with nwb(tmp_path / "f.nwb") as file:
         group = table(file, "/units", 3, ["x"])
         ragged(group, "x", np.array([2, end, 4]), np.arange(6))
@@ -422,9 +414,7 @@ def test_soft_links_are_followed_within_the_file(tmp_path: Path) -> None:
     assert "loop" not in got
 
 
-def test_a_wrong_checksum_and_a_damaged_chunk_are_errors_that_name_the_column(
-    tmp_path: Path,
-) -> None:
+def test_a_wrong_checksum_and_a_damaged_chunk_are_errors_that_name_the_column(tmp_path: Path) -> None:
     for how, message in (({"fletcher32": True}, "checksum"), ({"compression": "gzip"}, "damaged")):
         path = tmp_path / "f.nwb"
         with nwb(path) as file:
@@ -457,9 +447,7 @@ def test_a_filter_that_is_not_installed_is_named(tmp_path: Path) -> None:
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_any_rows_of_any_ragged_column_are_the_same_rows(
-    tmp_path: Path, data: st.DataObject
-) -> None:
+def test_any_rows_of_any_ragged_column_are_the_same_rows(tmp_path: Path, data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 12))
     total = data.draw(st.integers(0, 40))
     ends = data.draw(st.lists(st.integers(0, total + 2), min_size=n, max_size=n))

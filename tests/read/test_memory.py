@@ -61,9 +61,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak of memory"
-)
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak of memory")
 @pytest.mark.parametrize(("blocksize", "workers"), [(128 * MIB, 1), (32 * MIB, 2)])
 def test_two_gigabytes_in_one_column_take_less_than_three_blocks_a_task(
     large: Path, blocksize: int, workers: int

@@ -18,9 +18,7 @@ from servers import RangeServer
 import lazynwb_dask
 from lazynwb_dask.read import time_search as seek
 
-QUICK = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def narrow(frame: Any, low: float, high: float, how: int) -> Any:
@@ -82,9 +80,7 @@ def test_a_range_of_a_regular_clock_costs_its_own_chunks_and_no_look_ups(
 ) -> None:
     data = np.random.default_rng(0).normal(size=500_000)
     with nwb(tmp_path / "f.nwb") as file:
-        made = series(
-            file, "/acquisition/s", data, (10.0, 1000.0), chunks=(10_000,), compression="gzip"
-        )
+        made = series(file, "/acquisition/s", data, (10.0, 1000.0), chunks=(10_000,), compression="gzip")
         sizes = [made["data"].id.get_chunk_info(i).size for i in range(50)]
     url = range_server.put("f.nwb", (tmp_path / "f.nwb").read_bytes())
     frame = lazynwb_dask.read_nwb(url, "/acquisition/s")
@@ -96,9 +92,7 @@ def test_a_range_of_a_regular_clock_costs_its_own_chunks_and_no_look_ups(
     assert range_server.sent == sum(sizes[24:27])
     for same in (
         frame.query("timestamps >= 255 and 271 > timestamps"),
-        lazynwb_dask.read_nwb(
-            url, "/acquisition/s", filters="timestamps >= 255 & timestamps < 271"
-        ),
+        lazynwb_dask.read_nwb(url, "/acquisition/s", filters="timestamps >= 255 & timestamps < 271"),
         lazynwb_dask.read_nwb(
             url, "/acquisition/s", filters=[("timestamps", ">=", 255), ("timestamps", "<", 271)]
         ),
@@ -120,9 +114,7 @@ def test_a_range_of_stored_times_is_looked_up_in_few_requests(
     times = np.cumsum(rng.exponential(0.001, n))
     times[n // 3 :] += 500  # a pause: time doesn't pass evenly
     with nwb(tmp_path / "f.nwb") as file:
-        series(
-            file, "/acquisition/s", np.arange(n), times, chunks=(20_000,), compression=compression
-        )
+        series(file, "/acquisition/s", np.arange(n), times, chunks=(20_000,), compression=compression)
     url = range_server.put("f.nwb", (tmp_path / "f.nwb").read_bytes())
     frame = lazynwb_dask.read_nwb(url, "/acquisition/s")
     frame.data.head(1)  # reads the index of the chunks
@@ -144,9 +136,7 @@ def test_a_range_of_stored_times_is_looked_up_in_few_requests(
     assert not range_server.log
 
 
-def test_partitions_look_times_up_once_for_all_of_them(
-    tmp_path: Path, range_server: RangeServer
-) -> None:
+def test_partitions_look_times_up_once_for_all_of_them(tmp_path: Path, range_server: RangeServer) -> None:
     n = 400_000
     with nwb(tmp_path / "f.nwb") as file:
         series(file, "/acquisition/s", np.arange(n), np.arange(n) / 100, chunks=(20_000,))
@@ -159,9 +149,7 @@ def test_partitions_look_times_up_once_for_all_of_them(
     assert len(range_server.log) <= 6
 
 
-def test_times_that_fall_are_noticed_where_they_are_looked_at(
-    tmp_path: Path, small_pages: None
-) -> None:
+def test_times_that_fall_are_noticed_where_they_are_looked_at(tmp_path: Path, small_pages: None) -> None:
     rng = np.random.default_rng(0)
     for number in range(30):
         times = np.arange(200.0)

@@ -86,9 +86,7 @@ READS: list[Reads] = [units, some, of_a_schema, of_a_catalog, samples, array, jo
     [{"key": "me", "secret": "b"}, {"key": "you", "secret": "a"}, {"anon": True}, {}],
     ids=["another secret", "another key", "public", "none"],
 )
-def test_what_is_read_with_other_options_has_another_name(
-    tmp_path: Path, read: Reads, other: Options
-) -> None:
+def test_what_is_read_with_other_options_has_another_name(tmp_path: Path, read: Reads, other: Options) -> None:
     made(tmp_path / "f.nwb")
 
     def names(options: Options) -> set[Any]:
@@ -119,9 +117,7 @@ def test_a_web_server_gives_each_what_its_credentials_allow(
         refused.compute()
 
 
-def test_what_one_user_has_read_is_planned_for_no_other(
-    tmp_path: Path, range_server: RangeServer
-) -> None:
+def test_what_one_user_has_read_is_planned_for_no_other(tmp_path: Path, range_server: RangeServer) -> None:
     url = range_server.put("f.nwb", made(tmp_path / "f.nwb"))
     range_server.behaviour.authorized = {"mine"}
     kept = {"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(tmp_path / "cache")}
@@ -135,9 +131,7 @@ def test_what_one_user_has_read_is_planned_for_no_other(
 
 
 @pytest.mark.parametrize("read", READS)
-def test_s3_gives_each_what_its_identity_allows(
-    tmp_path: Path, s3_server: S3Server, read: Reads
-) -> None:
+def test_s3_gives_each_what_its_identity_allows(tmp_path: Path, s3_server: S3Server, read: Reads) -> None:
     url = s3_server.put("lab", "f.nwb", made(tmp_path / "f.nwb"))
     mine = s3_server.storage_options | {"key": "mine"}
     yours = s3_server.storage_options | {"key": "yours"}

@@ -36,23 +36,14 @@ TREE = {
     "sub-3/plain/c/0": b"no",
     "odd.h5": b"odd",
 }
-FOUND = [
-    "sub-1/a.nwb",
-    "sub-1/b.nwb",
-    "sub-2/c.nwb",
-    "sub-2/deep/er/d.nwb",
-    "sub-3/plain",
-    "sub-3/z.nwb.zarr",
-]
+FOUND = ["sub-1/a.nwb", "sub-1/b.nwb", "sub-2/c.nwb", "sub-2/deep/er/d.nwb", "sub-3/plain", "sub-3/z.nwb.zarr"]
 SIZES = [1, 2, 3, 4, None, None]
 
 Place = tuple[str, Options, Callable[[], int]]
 
 
 @pytest.fixture(params=["local", "s3", "memory", "cached"])
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server
-) -> tuple[str, str, Options]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server) -> tuple[str, str, Options]:
     """Where the tree is: the kind of place, the URL of its root, and options."""
     if request.param == "local":
         for name, data in TREE.items():
@@ -88,9 +79,7 @@ def test_a_folder_means_every_nwb_file_and_zarr_store_below_it(
     assert len(s3_server.log) == (kind == "s3")
 
 
-def test_sizes_and_versions_of_a_listing_are_those_of_the_files(
-    place: tuple[str, str, Options],
-) -> None:
+def test_sizes_and_versions_of_a_listing_are_those_of_the_files(place: tuple[str, str, Options]) -> None:
     _, root, options = place
     for source in expand(f"{root}/", FileAccess(options))[:4]:
         opened, data = open_source(source, 100, FileAccess(options, Settings()))
@@ -136,9 +125,7 @@ def test_a_zarr_store_is_one_source(place: tuple[str, str, Options]) -> None:
         assert names(expand(f"{root}/{name}", FileAccess(options)), root) == [name.rstrip("/")]
 
 
-def test_nothing_found_is_an_error_that_names_the_pattern(
-    place: tuple[str, str, Options],
-) -> None:
+def test_nothing_found_is_an_error_that_names_the_pattern(place: tuple[str, str, Options]) -> None:
     _, root, options = place
     for name in ("none-*.nwb", "sub-1/none/*", "sub-2/deep/x*"):
         with pytest.raises(NWBFileNotFoundError) as caught:
@@ -175,15 +162,11 @@ def test_urls_given_in_full_cost_no_request(s3_server: S3Server, range_server: R
         "gs://nobucket/a.nwb",
         "dandi://000409/a.nwb",
     ]
-    assert expand(urls, FileAccess(Options(s3_server.storage_options))) == [
-        Source(url) for url in urls
-    ]
+    assert expand(urls, FileAccess(Options(s3_server.storage_options))) == [Source(url) for url in urls]
     assert s3_server.log == range_server.log == []
 
 
-def test_local_paths_become_absolute_posix_paths(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_paths_become_absolute_posix_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a b.h5"
     path.write_bytes(b"12345")
     status = path.stat()
@@ -202,9 +185,7 @@ def test_a_missing_local_file_is_left_to_planning(tmp_path: Path) -> None:
 
 def test_a_name_with_brackets_is_taken_as_it_is_if_it_exists(tmp_path: Path) -> None:
     (tmp_path / "a[1].nwb").write_bytes(b"x")
-    assert [s.url for s in expand(tmp_path / "a[1].nwb", FileAccess(PLAIN))] == [
-        str(tmp_path / "a[1].nwb")
-    ]
+    assert [s.url for s in expand(tmp_path / "a[1].nwb", FileAccess(PLAIN))] == [str(tmp_path / "a[1].nwb")]
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="there are no links")
@@ -228,9 +209,7 @@ def test_sources_pass_as_they_are() -> None:
     assert expand([source], FileAccess(PLAIN)) == expand(source, FileAccess(PLAIN)) == [source]
 
 
-def test_the_chunks_of_zarr_stores_are_not_listed(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_chunks_of_zarr_stores_are_not_listed(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     s3_server.put("lab", "d/a.nwb", b"1")
     for i in range(2500):
         s3_server.put("lab", f"d/s.nwb.zarr/units/{i:05}", b"")
@@ -273,13 +252,8 @@ def test_an_index_page_lists_files_on_the_web(range_server: RangeServer) -> None
     for name in ("d/a.nwb", "d/b.nwb", "d/e/c.nwb", "d/x.txt"):
         range_server.put(name, b"12")
     url = range_server.url("d/")
-    assert [s.url for s in expand(url, FileAccess(PLAIN))] == [
-        url + n for n in ("a.nwb", "b.nwb", "e/c.nwb")
-    ]
-    assert [s.url for s in expand(url + "*.nwb", FileAccess(PLAIN))] == [
-        url + "a.nwb",
-        url + "b.nwb",
-    ]
+    assert [s.url for s in expand(url, FileAccess(PLAIN))] == [url + n for n in ("a.nwb", "b.nwb", "e/c.nwb")]
+    assert [s.url for s in expand(url + "*.nwb", FileAccess(PLAIN))] == [url + "a.nwb", url + "b.nwb"]
     assert not any(entry.path.endswith(".nwb") for entry in range_server.log)
 
 

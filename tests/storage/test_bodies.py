@@ -48,17 +48,13 @@ def https(tmp_path: Path) -> Iterator[tuple[RangeServer, Options]]:
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
         .sign(key, hashes.SHA256())
     )
     path = tmp_path / "server.pem"
     path.write_bytes(
         key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
@@ -69,9 +65,7 @@ def https(tmp_path: Path) -> Iterator[tuple[RangeServer, Options]]:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_bodies_of_all_lengths_arrive_whole_over_http(
-    range_server: RangeServer, length: int
-) -> None:
+def test_bodies_of_all_lengths_arrive_whole_over_http(range_server: RangeServer, length: int) -> None:
     source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK))
     with record() as seen:
         assert read(source, [(5, 5 + length)]) == [DATA[5 : 5 + length]]
@@ -79,9 +73,7 @@ def test_bodies_of_all_lengths_arrive_whole_over_http(
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_bodies_of_all_lengths_arrive_whole_over_tls(
-    https: tuple[RangeServer, Options], length: int
-) -> None:
+def test_bodies_of_all_lengths_arrive_whole_over_tls(https: tuple[RangeServer, Options], length: int) -> None:
     server, options = https
     source, _ = open_source(Source(server.url("a.nwb")), 10, FileAccess(options, QUICK))
     with record() as seen:
@@ -104,9 +96,7 @@ def long_body(server: RangeServer) -> None:
     assert read(source, ranges) == [DATA[a:b] for a, b in ranges]
 
 
-def test_long_bodies_are_received_in_place(
-    range_server: RangeServer, fresh: http_body.Usage
-) -> None:
+def test_long_bodies_are_received_in_place(range_server: RangeServer, fresh: http_body.Usage) -> None:
     long_body(range_server)
     assert (fresh.in_place, fresh.problem) == (1, "")
 
@@ -124,11 +114,7 @@ USED = [
 
 @pytest.mark.parametrize(("owner", "name"), USED)
 def test_where_aiohttp_lacks_what_that_needs_it_reads_the_bodies(
-    range_server: RangeServer,
-    fresh: http_body.Usage,
-    monkeypatch: pytest.MonkeyPatch,
-    owner: type,
-    name: str,
+    range_server: RangeServer, fresh: http_body.Usage, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
 ) -> None:
     class Without:
         """What aiohttp itself needs stays, what we look for is gone."""
@@ -142,11 +128,7 @@ def test_where_aiohttp_lacks_what_that_needs_it_reads_the_bodies(
             found = getattr(self.whole, wanted)
             return Without(found) if isinstance(found, parts) else found
 
-    parts = (
-        aiohttp.StreamReader,
-        aiohttp.client_proto.ResponseHandler,
-        aiohttp.connector.Connection,
-    )
+    parts = (aiohttp.StreamReader, aiohttp.client_proto.ResponseHandler, aiohttp.connector.Connection)
     assert hasattr(owner, name)
     problem_with = http_body.problem_with
     monkeypatch.setattr(http_body, "problem_with", lambda response: problem_with(Without(response)))
@@ -167,10 +149,7 @@ def test_where_aiohttp_has_changed_it_reads_the_bodies(
 
 @pytest.mark.parametrize("limits", [None, (1 << 20,), "two"])
 def test_what_aiohttp_returns_otherwise_than_expected_costs_one_attempt(
-    range_server: RangeServer,
-    fresh: http_body.Usage,
-    monkeypatch: pytest.MonkeyPatch,
-    limits: object,
+    range_server: RangeServer, fresh: http_body.Usage, monkeypatch: pytest.MonkeyPatch, limits: object
 ) -> None:
     monkeypatch.setattr(aiohttp.StreamReader, "get_read_buffer_limits", lambda self: limits)
     with record() as seen:

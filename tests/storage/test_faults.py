@@ -11,12 +11,7 @@ import pytest
 from reading import DATA, IMPATIENT, MIB, PLAIN, QUICK, read
 from servers import RangeServer, S3Server
 
-from lazynwb_dask.errors import (
-    NWBFileChangedError,
-    NWBFileNotFoundError,
-    NWBPermissionError,
-    NWBReadError,
-)
+from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import open_source, record
 from lazynwb_dask.storage.access import FileAccess
@@ -25,9 +20,7 @@ from lazynwb_dask.storage.options import Options
 # --- what a server can do wrong
 
 
-def test_a_server_that_ignores_ranges_is_found_out_without_a_download(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_a_server_that_ignores_ranges_is_found_out_without_a_download(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     server.put("big.nwb", bytes(80 * MIB))
     server.behaviour.ignore_range = True
@@ -61,9 +54,7 @@ def test_without_any_validator_a_change_of_size_is_noticed(web: tuple[RangeServe
         read(replace(source, etag=None), [(0, 10)])
 
 
-def test_a_file_replaced_between_two_ranges_of_one_call_is_noticed(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_a_file_replaced_between_two_ranges_of_one_call_is_noticed(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     first = server.count
 
@@ -104,18 +95,14 @@ def test_a_file_cut_short_is_an_error_that_says_so(range_server: RangeServer) ->
     assert len(range_server.log) == 3  # none of it is worth a second attempt
 
 
-def test_missing_and_forbidden_are_told_apart(
-    range_server: RangeServer, s3_server: S3Server
-) -> None:
+def test_missing_and_forbidden_are_told_apart(range_server: RangeServer, s3_server: S3Server) -> None:
     range_server.put("a.nwb", DATA)
     range_server.behaviour.forbidden.add("secret.nwb")
     s3_server.put("lab", "a", DATA)
     options = Options(s3_server.storage_options)
     for url in (range_server.url("no.nwb"), "s3://lab/no", "s3://nobucket/no", "memory://no"):
         with pytest.raises(NWBFileNotFoundError, match="no such file") as missing:
-            open_source(
-                Source(url), 10, FileAccess(options if url.startswith("s3") else PLAIN, QUICK)
-            )
+            open_source(Source(url), 10, FileAccess(options if url.startswith("s3") else PLAIN, QUICK))
         assert isinstance(missing.value, FileNotFoundError)
         assert url in str(missing.value)
     for call in (
@@ -130,9 +117,7 @@ def test_missing_and_forbidden_are_told_apart(
     assert [e.status for e in range_server.log] == [404, 403, 403]
 
 
-def test_a_signature_that_expires_in_mid_read_is_one_clear_error(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_a_signature_that_expires_in_mid_read_is_one_clear_error(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     expire_at = server.count + 3
 

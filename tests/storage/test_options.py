@@ -177,9 +177,7 @@ def test_options_that_dont_fit_are_an_error_without_their_values(s3_server: S3Se
         ("http://host/a", None),
     ],
 )
-def test_the_longest_fitting_prefix_wins_and_ends_at_a_border(
-    url: str, expected: str | None
-) -> None:
+def test_the_longest_fitting_prefix_wins_and_ends_at_a_border(url: str, expected: str | None) -> None:
     options = Options(
         {
             "https://host": {"headers": {"X": "a"}},
@@ -227,17 +225,13 @@ def test_pools_are_as_wide_as_the_reader_asks_unless_the_user_says_otherwise() -
 
 
 @pytest.mark.filterwarnings("ignore:BasicAuth is deprecated")
-def test_a_sessions_password_doesnt_follow_a_redirect_to_another_host(
-    range_server: RangeServer,
-) -> None:
+def test_a_sessions_password_doesnt_follow_a_redirect_to_another_host(range_server: RangeServer) -> None:
     import aiohttp
 
     with RangeServer({"b.nwb": bytes(100)}) as elsewhere:
         range_server.behaviour.redirects["a.nwb"] = elsewhere.url("b.nwb")
         options = Options({"client_kwargs": {"auth": aiohttp.BasicAuth("me", SECRET)}})
-        source, head = open_source(
-            Source(range_server.url("a.nwb")), 10, FileAccess(options, QUICK)
-        )
+        source, head = open_source(Source(range_server.url("a.nwb")), 10, FileAccess(options, QUICK))
         assert (source.size, head) == (100, bytes(10))
         assert "Authorization" in range_server.log[0].headers
         assert "Authorization" not in elsewhere.log[0].headers
@@ -255,17 +249,13 @@ def test_s3_falls_back_to_anonymous_where_there_are_no_credentials(
     begun = time.monotonic()
     source, _ = open_source(Source(url), 10, FileAccess(options, QUICK))
     assert time.monotonic() - begun < 20  # where a metadata service is waited for: minutes
-    fetch(
-        source, [Request(i * 1000, i * 1000 + 1, id) for i in range(4)], FileAccess(options, QUICK)
-    )
+    fetch(source, [Request(i * 1000, i * 1000 + 1, id) for i in range(4)], FileAccess(options, QUICK))
     assert len(expand("s3://open/", FileAccess(options))) == 1
     assert not any("AUTHORIZATION" in entry.headers for entry in s3_server.log)
     assert all(entry.status in (200, 206) for entry in s3_server.log)
 
 
-def test_many_ranges_fall_back_together(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_ranges_fall_back_together(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROBE", "together")
     url = s3_server.put("open", "a.nwb", bytes(3_000_000))
     options, got = Options(s3_server.anonymous), list[memoryview]()
@@ -287,9 +277,7 @@ def test_listing_falls_back_too(s3_server: S3Server, monkeypatch: pytest.MonkeyP
     assert [s.size for s in expand("s3://open/", FileAccess(Options(s3_server.anonymous)))] == [10]
 
 
-def test_credentials_that_appear_later_are_used(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_credentials_that_appear_later_are_used(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROBE", "later")
     url = s3_server.put("open", "a.nwb", bytes(10))
     options = Options(s3_server.anonymous)
@@ -312,9 +300,7 @@ def test_there_is_no_fall_back_for_those_who_ask_for_credentials(
 def test_a_private_object_is_forbidden_without_credentials(s3_server: S3Server) -> None:
     url = s3_server.put("lab", "a.nwb", bytes(10), public=False)
     with pytest.raises(NWBPermissionError, match="credentials"):
-        open_source(
-            Source(url), 10, FileAccess(Options({**s3_server.anonymous, "anon": True}), QUICK)
-        )
+        open_source(Source(url), 10, FileAccess(Options({**s3_server.anonymous, "anon": True}), QUICK))
     signed = Options(s3_server.storage_options)
     assert open_source(Source(url), 10, FileAccess(signed, QUICK))[0].size == 10
 
@@ -335,9 +321,7 @@ def test_objects_are_read_by_signed_urls_once_the_bucket_has_answered(s3_server:
     assert second.headers["IF_MATCH"] == source.etag
 
 
-def test_a_store_that_refuses_signed_urls_is_read_by_the_official_client(
-    range_server: RangeServer,
-) -> None:
+def test_a_store_that_refuses_signed_urls_is_read_by_the_official_client(range_server: RangeServer) -> None:
     range_server.put("lab/a.nwb", bytes(100_000))
 
     def refuse(name: str, count: int) -> None:
@@ -369,9 +353,7 @@ def test_secrets_reach_the_workers_of_a_cluster_and_no_graph(
     options = Options({**s3_server.storage_options, "secret": SECRET})
     share(options)  # no client: nothing happens
     with (
-        LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
         unknown = client.submit(_read_on_a_worker, url, options)
@@ -422,7 +404,5 @@ def test_a_listing_is_retried_and_its_errors_are_ours(range_server: RangeServer)
     assert retried("memory://x", FileAccess(Options(), how), shaky) == "/x"
     calls.clear()
     with pytest.raises(NWBReadError, match="listing can't be read: 2 attempts"):
-        retried(
-            "memory://x", FileAccess(FileAccess(Options(), Settings(retries=1, pause=0.01))), shaky
-        )
+        retried("memory://x", FileAccess(Options(), Settings(retries=1, pause=0.01)), shaky)
     assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"

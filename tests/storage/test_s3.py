@@ -14,10 +14,7 @@ import lazynwb_dask
 from lazynwb_dask.errors import NWBFileChangedError
 
 # What makes the official client send each request: its headers have to be signed too.
-WAYS: dict[str, dict[str, Any]] = {
-    "signed URLs": {},
-    "the official client": {"requester_pays": True},
-}
+WAYS: dict[str, dict[str, Any]] = {"signed URLs": {}, "the official client": {"requester_pays": True}}
 
 
 def reads(url: str, options: dict[str, Any]) -> list[Any]:
@@ -68,10 +65,7 @@ def test_an_object_that_is_overwritten_between_two_partitions_is_an_error(
         read.append(key)
         s3_server.put("lab", "a.nwb", other)
 
-    with (
-        Callback(posttask=overwrite),
-        pytest.raises(NWBFileChangedError, match=r"a\.nwb: the file"),
-    ):
+    with Callback(posttask=overwrite), pytest.raises(NWBFileChangedError, match=r"a\.nwb: the file"):
         frame.compute(scheduler="sync")
     assert len(read) == 1 < frame.npartitions
 

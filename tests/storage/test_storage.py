@@ -30,9 +30,7 @@ from lazynwb_dask.storage.options import Options
 # --- coalescing
 
 
-def test_ranges_that_touch_overlap_or_repeat_are_one_request(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_ranges_that_touch_overlap_or_repeat_are_one_request(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     ranges = [(2000, 3000), (1000, 2000), (2500, 3500), (1000, 2000), (7, 7)]
     with record() as seen:
@@ -54,9 +52,7 @@ def test_gaps_are_joined_up_to_the_limit_and_counted_apart(web: tuple[RangeServe
     assert seen.total.bytes == seen.total.wanted + seen.total.gap == server.sent
 
 
-def test_the_smallest_gaps_are_joined_first_and_their_sum_is_bounded(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_the_smallest_gaps_are_joined_first_and_their_sum_is_bounded(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     gaps = [60, 50, 40, 64, 60, 64, 60, 64, 3]  # KiB; wanted is little, so 256 KiB are allowed
     ranges, at = [(0, 10)], 10
@@ -91,9 +87,7 @@ def test_long_ranges_are_split_and_put_together_again(web: tuple[RangeServer, So
     assert sum(b - a for a, b in asked) == server.sent == 3 * MIB - 5
 
 
-def test_a_range_beyond_the_file_is_an_error_before_any_request(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_a_range_beyond_the_file_is_an_error_before_any_request(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     with pytest.raises(NWBReadError, match="truncated"):
         read(source, [(0, 10), (len(DATA) - 5, len(DATA) + 1)])
@@ -106,9 +100,7 @@ def test_a_range_beyond_the_file_is_an_error_before_any_request(
 
 
 @pytest.fixture
-def places(
-    tmp_path: Path, range_server: RangeServer, s3_server: S3Server
-) -> dict[str, tuple[Source, Options]]:
+def places(tmp_path: Path, range_server: RangeServer, s3_server: S3Server) -> dict[str, tuple[Source, Options]]:
     """The same file on disk, on the web, in S3 and in memory."""
     path = tmp_path / "a.nwb"
     path.write_bytes(DATA)
@@ -128,19 +120,16 @@ def places(
     }
 
 
-bounds = st.tuples(
-    st.integers(0, len(DATA)), st.one_of(st.integers(0, 3000), st.integers(0, 400_000))
-).map(lambda pair: (pair[0], min(len(DATA), sum(pair))))
+bounds = st.tuples(st.integers(0, len(DATA)), st.one_of(st.integers(0, 3000), st.integers(0, 400_000))).map(
+    lambda pair: (pair[0], min(len(DATA), sum(pair)))
+)
 
 
 @pytest.mark.parametrize("kind", ["local", "http", "s3", "memory", "cached", "asynchronous"])
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ranges=st.lists(bounds, max_size=20), gap=st.integers(0, 100_000))
 def test_every_sink_gets_its_bytes_exactly_once(
-    places: dict[str, tuple[Source, Options]],
-    kind: str,
-    ranges: list[tuple[int, int]],
-    gap: int,
+    places: dict[str, tuple[Source, Options]], kind: str, ranges: list[tuple[int, int]], gap: int
 ) -> None:
     source, options = places[kind]
     how = replace(QUICK, gap=gap, split=200_000)
@@ -166,10 +155,7 @@ def test_many_threads_read_many_files_at_once(range_server: RangeServer) -> None
         except BaseException as error:
             failures.append(error)
 
-    threads = [
-        threading.Thread(target=work, args=pair)
-        for pair in zip(sources, files.values(), strict=True)
-    ]
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(sources, files.values(), strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -191,9 +177,7 @@ def test_one_get_tells_size_version_and_first_bytes(range_server: RangeServer) -
 
 def test_one_get_opens_an_object_in_s3(s3_server: S3Server) -> None:
     url = s3_server.put("lab", "a.nwb", DATA)
-    source, head = open_source(
-        Source(url), 1000, FileAccess(Options(s3_server.storage_options), QUICK)
-    )
+    source, head = open_source(Source(url), 1000, FileAccess(Options(s3_server.storage_options), QUICK))
     assert (source.size, head) == (len(DATA), DATA[:1000])
     assert source.etag is not None
     assert source.etag.startswith('"')
@@ -236,9 +220,7 @@ def test_what_a_listing_told_is_used_and_checked(range_server: RangeServer) -> N
 def test_the_time_of_change_stands_in_for_a_weak_or_absent_etag(range_server: RangeServer) -> None:
     for habit in ("weak", "none"):
         range_server.behaviour.etag = habit
-        source, _ = open_source(
-            Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK)
-        )
+        source, _ = open_source(Source(range_server.put("a.nwb", DATA)), 10, FileAccess(PLAIN, QUICK))
         assert source.etag == range_server.version("a.nwb")[1]
         read(source, [(0, 10)])
         assert range_server.log[-1].headers["If-Unmodified-Since"] == source.etag
@@ -279,10 +261,7 @@ def test_no_more_is_requested_than_the_sinks_keep_up_with(web: tuple[RangeServer
     server, source = web
     go_on = threading.Event()
     how = replace(QUICK, split=MIB // 4, in_flight=MIB // 2)
-    requests = [
-        Request(i * MIB // 4, (i + 1) * MIB // 4, lambda _: go_on.wait(20) and None)
-        for i in range(12)
-    ]
+    requests = [Request(i * MIB // 4, (i + 1) * MIB // 4, lambda _: go_on.wait(20) and None) for i in range(12)]
     reader = threading.Thread(target=fetch, args=(source, requests, FileAccess(PLAIN, how)))
     reader.start()
     time.sleep(0.5)
@@ -293,9 +272,7 @@ def test_no_more_is_requested_than_the_sinks_keep_up_with(web: tuple[RangeServer
     assert server.sent == 3 * MIB
 
 
-def test_a_request_larger_than_the_allowance_still_gets_through(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_a_request_larger_than_the_allowance_still_gets_through(web: tuple[RangeServer, Source]) -> None:
     _, source = web
     how = replace(QUICK, in_flight=1000)
     assert read(source, [(0, len(DATA))], how=how) == [DATA]
@@ -314,9 +291,7 @@ def test_a_sink_runs_as_soon_as_its_bytes_have_come(web: tuple[RangeServer, Sour
 # --- giving up
 
 
-def test_an_exception_in_a_sink_ends_the_call_and_is_raised_as_it_is(
-    web: tuple[RangeServer, Source],
-) -> None:
+def test_an_exception_in_a_sink_ends_the_call_and_is_raised_as_it_is(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     server.behaviour.latency = 0.05
 
@@ -339,11 +314,7 @@ def test_a_read_from_within_a_sink_is_refused_instead_of_waiting_forever(
 ) -> None:
     _, source = web
     with pytest.raises(RuntimeError, match="from a sink"):
-        fetch(
-            source,
-            [Request(0, 10, lambda _: read(source, [(0, 10)]) and None)],
-            FileAccess(PLAIN, QUICK),
-        )
+        fetch(source, [Request(0, 10, lambda _: read(source, [(0, 10)]) and None)], FileAccess(PLAIN, QUICK))
 
 
 INTERRUPTED = """
@@ -354,7 +325,7 @@ INTERRUPTED = """
     requests = [Request(i * 100_000, i * 100_000 + 10, lambda view: None) for i in range(30)]
     print("started", flush=True)
     try:
-        fetch(Source(sys.argv[1]), requests, FileAccess(FileAccess(Options(), Settings(connections=2))))
+        fetch(Source(sys.argv[1]), requests, FileAccess(Options(), Settings(connections=2)))
     except KeyboardInterrupt:
         print("interrupted", flush=True)
         threading.Event().wait(0.5)
@@ -363,6 +334,7 @@ INTERRUPTED = """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_requests(web: tuple[RangeServer, Source]) -> None:
     server, source = web
     server.behaviour.latency = 0.2
@@ -390,7 +362,7 @@ def test_a_forked_process_reads_too(web: tuple[RangeServer, Source]) -> None:
         def one():
             got = []
             fetch(Source(sys.argv[1]), [Request(5, 9, lambda v: got.append(len(v)))],
-                  FileAccess(FileAccess(Options(), Settings(timeout=10, retries=0))))
+                  FileAccess(Options(), Settings(timeout=10, retries=0)))
             return got == [4]
         assert one()
         warnings.simplefilter("ignore")
@@ -438,9 +410,7 @@ def fresh_counters() -> Iterator[None]:
     counters.reset()
 
 
-def test_counters_add_up_per_file_and_reset(
-    fresh_counters: None, range_server: RangeServer
-) -> None:
+def test_counters_add_up_per_file_and_reset(fresh_counters: None, range_server: RangeServer) -> None:
     for name in ("a.nwb", "b.nwb"):
         url = range_server.put(name, DATA)
         read(Source(url + "?X-Amz-Signature=hidden"), [(0, 100)])

@@ -25,9 +25,7 @@ import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBReadError, TableNotFoundError, UnsupportedColumnError
 
-QUICK = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +101,7 @@ def blocks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @settings(QUICK, max_examples=80)
 @given(data=st.data())
-def test_any_slice_of_any_storage_equals_numpys(
-    blocks: dict[str, str], data: st.DataObject
-) -> None:
+def test_any_slice_of_any_storage_equals_numpys(blocks: dict[str, str], data: st.DataObject) -> None:
     path = blocks[data.draw(st.sampled_from(sorted(blocks)))]
     dims = data.draw(st.integers(1, 3))
     size = data.draw(st.sampled_from(["128 MiB", "300 B"]))  # one block, or many
@@ -136,9 +132,7 @@ def test_arrays_compute_what_numpy_computes(blocks: dict[str, str]) -> None:
 
 
 def test_blocks_are_whole_stored_chunks(tmp_path: Path) -> None:
-    (path,) = make_sessions(
-        tmp_path, n=1, units=2, mean_spikes=9, lfp_shape=(50_000, 16), series_chunk=3_000
-    )
+    (path,) = make_sessions(tmp_path, n=1, units=2, mean_spikes=9, lfp_shape=(50_000, 16), series_chunk=3_000)
     with dask.config.set({"array.chunk-size": "1 MiB"}):
         data = lazynwb_dask.open_timeseries(path, "lfp").data
     assert data.chunks == ((30_000, 20_000), (16,))
@@ -184,14 +178,10 @@ def test_a_huge_series_opens_without_the_index_of_its_chunks(
     assert range_server.sent < 500
 
 
-def test_a_window_reads_only_the_chunks_that_it_touches(
-    tmp_path: Path, range_server: RangeServer
-) -> None:
+def test_a_window_reads_only_the_chunks_that_it_touches(tmp_path: Path, range_server: RangeServer) -> None:
     data = np.random.default_rng(0).integers(-999, 999, (100_000, 64)).astype("i2")
     with nwb(tmp_path / "f.nwb") as file:
-        made = series(
-            file, "/acquisition/s", data, (0.0, 1e3), chunks=(5_000, 16), compression="gzip"
-        )
+        made = series(file, "/acquisition/s", data, (0.0, 1e3), chunks=(5_000, 16), compression="gzip")
         sizes = np.array([made["data"].id.get_chunk_info(i).size for i in range(80)]).reshape(20, 4)
         series(file, "/acquisition/plain", data, (0.0, 1e3))
     url = range_server.put("f.nwb", (tmp_path / "f.nwb").read_bytes())
@@ -282,12 +272,8 @@ def test_series_are_found_by_path_by_name_or_all(kinds: Path, tmp_path: Path) ->
 
 def test_the_graph_of_an_array_holds_no_secrets(kinds: Path, s3_server: S3Server) -> None:
     s3_server.put("lab", "f.nwb", kinds.read_bytes())
-    found = lazynwb_dask.open_timeseries(
-        "s3://lab/f.nwb", "speed", storage_options=s3_server.storage_options
-    )
-    assert found.data.sum().compute() == pytest.approx(
-        expected(kinds, "/processing/behavior/speed")[1].sum()
-    )
+    found = lazynwb_dask.open_timeseries("s3://lab/f.nwb", "speed", storage_options=s3_server.storage_options)
+    assert found.data.sum().compute() == pytest.approx(expected(kinds, "/processing/behavior/speed")[1].sum())
     packed = pickle.dumps(dict(found.data.__dask_graph__()))
     for secret in (s3_server.storage_options["key"], s3_server.storage_options["secret"]):
         assert secret.encode() not in packed
@@ -296,9 +282,7 @@ def test_the_graph_of_an_array_holds_no_secrets(kinds: Path, s3_server: S3Server
 def test_a_damaged_chunk_is_an_error_that_names_file_and_dataset(tmp_path: Path) -> None:
     path = tmp_path / "f.nwb"
     with nwb(path) as file:
-        made = series(
-            file, "/acquisition/s", np.arange(1000.0), (0.0, 1.0), chunks=(100,), compression="gzip"
-        )
+        made = series(file, "/acquisition/s", np.arange(1000.0), (0.0, 1.0), chunks=(100,), compression="gzip")
         offset = made["data"].id.get_chunk_info(3).byte_offset
     content = bytearray(path.read_bytes())
     content[offset + 20] ^= 0xFF

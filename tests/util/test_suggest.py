@@ -10,17 +10,13 @@ PATHS = ["/units", "/intervals/trials", "/processing/behavior/events/licks"]
 
 
 def test_names_that_are_spelled_alike_are_suggested_whatever_their_case() -> None:
-    assert did_you_mean("presence_ratios", ["id", "presence_ratio"]) == (
-        "; did you mean 'presence_ratio'?"
-    )
+    assert did_you_mean("presence_ratios", ["id", "presence_ratio"]) == ("; did you mean 'presence_ratio'?")
     assert did_you_mean("SNR", ["id", "snr"]) == "; did you mean 'snr'?"
     assert did_you_mean(3, ["a"]) == "."
 
 
 def test_paths_with_the_same_end_and_those_below_are_suggested() -> None:
-    assert did_you_mean("/general/licks", PATHS) == (
-        "; did you mean '/processing/behavior/events/licks'?"
-    )
+    assert did_you_mean("/general/licks", PATHS) == ("; did you mean '/processing/behavior/events/licks'?")
     assert PATHS[2] in did_you_mean("/processing/behavior", PATHS)
 
 
