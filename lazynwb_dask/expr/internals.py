@@ -17,7 +17,7 @@ try:
     from dask.dataframe.dask_expr._reductions import Len, NLargest, NSmallest
     from dask.dataframe.dask_expr._shuffle import SetIndexBlockwise
     from dask.dataframe.dask_expr.io.io import BlockwiseIO, FromGraph
-    from dask.tokenize import _tokenize_deterministic
+    from dask.tokenize import _tokenize_deterministic as tokenize_deterministic
     from dask.utils import M, methodcaller
 except ImportError as exc:
     raise ImportError(f"lazynwb_dask works with dask {WORKS_WITH}; this is {dask.__version__}: {exc}") from exc
@@ -46,5 +46,5 @@ if _missing:
 __all__ = [
     "AnyExpr", "BlockwiseIO", "DataNode", "FinalizeCompute", "FromGraph", "FunctionMap", "Len",
     "Loc", "M", "NLargest", "NSmallest", "PropertyMap", "SetIndexBlockwise", "Task",
-    "_tokenize_deterministic", "collections_to_expr", "ex", "methodcaller", "new_collection",
+    "collections_to_expr", "ex", "methodcaller", "new_collection", "tokenize_deterministic",
 ]  # fmt: skip

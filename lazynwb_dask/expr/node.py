@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lazynwb_dask import config
 from lazynwb_dask.expr import tasks
-from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, _tokenize_deterministic, ex
+from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, ex, tokenize_deterministic
 from lazynwb_dask.expr.prepare import prepare
 from lazynwb_dask.plan.tasks import ONE_EACH, Siblings, TaskLayout, lay_out, possible
 from lazynwb_dask.predicate.tree import Predicate
@@ -50,7 +50,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         if not self._determ_token:
             pushed = self.operand("pushed")
             parts = [self.operand(name) for name in self._parameters if name != "pushed"]
-            token: str = _tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.siblings)
+            token: str = tokenize_deterministic("ReadNWB", parts, pushed.predicate, pushed.siblings)
             self._determ_token = token
         return self._determ_token
 
