@@ -1,7 +1,6 @@
-"""Settings, in Dask's configuration under `lazynwb-dask`. `lazynwb_dask.yaml` has the defaults and
-describes each setting. They can be changed in YAML files, by environment variables
-(`DASK_LAZYNWB_DASK__RETRIES=9`) or in code (`dask.config.set({"lazynwb-dask.retries": 9})`). Each worker
-uses its own configuration."""
+"""Settings, in Dask's configuration under `lazynwb-dask`. `lazynwb_dask.yaml` has the defaults and describes
+each setting. They can be changed in YAML files, by environment variables (`DASK_LAZYNWB_DASK__RETRIES=9`) or in
+code (`dask.config.set({"lazynwb-dask.retries": 9})`). Each worker uses its own configuration."""
 
 from __future__ import annotations
 

@@ -62,7 +62,6 @@ class Pairs(ByFile):
     certain = False
     kind = "join"
 
-    # --- used by the planner
     @cached_property
     def meta(self) -> pd.DataFrame:
         rows = [Rows(s.scan.meta, *np.zeros((2, 0), np.int64)) for s in self.sides]
@@ -149,7 +148,6 @@ class Pairs(ByFile):
     def _what(self) -> tuple[Any, ...]:
         return "join", self.how, self.keys, self.outputs
 
-    # --- used by workers
     def read(self, selection: Selection, settings: Any) -> pd.DataFrame:
         """All files, one after the other."""
         if self.offset is None and self.nparts > 1:
@@ -308,7 +306,6 @@ class Pairs(ByFile):
         both = pd.concat([left, right], ignore_index=True).array
         return both.take(np.where(pairs.at[0] < 0, len(left) + pairs.at[1], pairs.at[0]))
 
-    # --- the sides of columns and conditions
     @cached_property
     def _origin(self) -> dict[str, tuple[int, str]]:
         found = {output.name: (output.side, output.source) for output in self.outputs}

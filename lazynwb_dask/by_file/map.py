@@ -90,7 +90,6 @@ class Mapped(ByFile):
     columns: tuple[str, ...]
     kind = "map"
 
-    # --- used by the planner
     @property
     def meta(self) -> pd.DataFrame:
         return self.made[list(self.columns)]
@@ -132,7 +131,6 @@ class Mapped(ByFile):
     def _what(self) -> tuple[Any, ...]:
         return "map", tokenize(self.func), self.names, tokenize(self.made), self.columns
 
-    # --- used by workers
     def read(self, selection: Selection, settings: Any) -> pd.DataFrame:
         """The function's results, file by file."""
         assert self.offset is not None

@@ -224,7 +224,6 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder)
     raise TableNotFoundError(f"{text}{hint} The first one's tables: {listed(there)}")
 
 
-# ---------------------------------------------------------------------------------------------- indexing
 _Made = tuple[str, list[str]]  # a batch's name, and for each of its files why it can't be read
 
 

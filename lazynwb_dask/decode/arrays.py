@@ -24,7 +24,6 @@ Values: TypeAlias = np.ndarray[Any, Any] | pa.Array
 TEXTS = 1 << 16  # decoded one by one at a time, where some are not UTF-8
 
 
-# --------------------------------------------------------------------------------------- runs of values
 def picked(values: Values, starts: np.ndarray, counts: np.ndarray, slack: int) -> Values:
     """Many runs of values, one after the other, in any order.
 
@@ -59,7 +58,6 @@ def _sizes(values: Values) -> Callable[[np.ndarray], np.ndarray]:
     return lambda count: count * width
 
 
-# ---------------------------------------------------------------------------------------------- strings
 def slices(buffer: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> pa.Array:
     """Byte strings at positions of one buffer, as an Arrow array of large binaries."""
     offsets = np.zeros(len(counts) + 1, np.int64)
@@ -123,7 +121,6 @@ def labelled(values: np.ndarray, labels: Sequence[str], codes: Sequence[int] | N
     return pa.array(list(labels), pa.large_string()).take(pa.array(positions, mask=missing))
 
 
-# ---------------------------------------------------------------------------------- numbers and lists
 def numbers(raw: np.ndarray, element: ElementType) -> np.ndarray:
     """Numbers and booleans as a NumPy array in native byte order."""
     kind = element[0]

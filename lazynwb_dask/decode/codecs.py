@@ -63,7 +63,6 @@ def undo(step: Filter, data: memoryview, output: OutputSize) -> memoryview:
     return memoryview(out)
 
 
-# ---------------------------------------------------------------------------------------------- deflate
 def inflate(data: memoryview, output: OutputSize) -> memoryview:
     """The content of a zlib stream (RFC 1950), which must be complete and have the right checksum."""
     whole = libdeflate()
@@ -104,7 +103,6 @@ def libdeflate() -> Callable[[memoryview, int], bytearray] | None:
     return found
 
 
-# ---------------------------------------------------------------------------------------------- shuffle
 def shuffle_width(step: Filter) -> int:
     """The element size in bytes of a shuffle filter."""
     if len(step.values) != 1 or not step.values[0]:
@@ -160,7 +158,6 @@ def _unshuffle_by_blosc(data: memoryview, size: int) -> memoryview:
     return out.data
 
 
-# ------------------------------------------------------------------------------- checksums and headers
 def _without_checksum(data: memoryview) -> memoryview:
     """The bytes before a Fletcher-32 checksum, which must be right. It takes the last four bytes."""
     from numcodecs.fletcher32 import Fletcher32

@@ -85,7 +85,6 @@ def convert(values: Values, to: pa.DataType) -> Values:
     return _cast(values, to)
 
 
-# --------------------------------------------------------------------------------------------- numbers
 def _numbers(values: np.ndarray, to: pa.DataType) -> Values:
     want = numpy_dtype(to)
     if values.dtype == want:
@@ -141,7 +140,6 @@ def _numbers_or_null(values: pa.Array, to: pa.DataType) -> pa.Array:
     return pa.array(found, mask=absent, from_pandas=False)
 
 
-# -------------------------------------------------------------------------------------- lists and structs
 def _lists(values: pa.Array, to: pa.DataType) -> pa.Array:
     inner = convert(values.values, to.value_type)
     mask = pc.is_null(values) if values.null_count else None
@@ -172,7 +170,6 @@ def _structs(values: pa.Array, to: pa.DataType) -> pa.Array:
     return pa.StructArray.from_arrays(inner, names=[f.name for f in to], mask=mask)
 
 
-# ---------------------------------------------------------------------------------------- other types
 def _nulls(values: pa.Array, to: pa.DataType) -> pa.Array:
     """Nulls of another type, if there are no other values."""
     if not all_null(values):

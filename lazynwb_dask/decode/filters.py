@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lazynwb_dask.decode.codecs import (
-    FLETCHER32,
-    NATIVE,
-    NBIT,
-    SHUFFLE,
-    OutputSize,
-    shuffle_width,
-    undo,
-    unshuffle,
-)
+from lazynwb_dask.decode import codecs
 from lazynwb_dask.decode.hdf5_filters import check_available, decode_chunk, nbit_size
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import Filter, Layout
@@ -29,7 +20,7 @@ def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> mem
     `nbytes` is the decoded size. Raises NWBReadError if the chunk is damaged or has another decoded size,
     and UnsupportedColumnError if a filter is not available here.
     """
-    return unshuffle(*before_shuffle(data, layout, mask, nbytes))
+    return codecs.unshuffle(*before_shuffle(data, layout, mask, nbytes))
 
 
 def before_shuffle(data: memoryview, layout: Layout, mask: int, nbytes: int) -> tuple[memoryview, int]:
@@ -40,12 +31,12 @@ def before_shuffle(data: memoryview, layout: Layout, mask: int, nbytes: int) -> 
     applied = [f for i, f in enumerate(layout.filters) if not (mask >> i & 1 or _is_idle(f))]
     width = 1
     while applied:
-        if len(applied) == 1 and applied[0].id == SHUFFLE:
-            width = shuffle_width(applied.pop())
+        if len(applied) == 1 and applied[0].id == codecs.SHUFFLE:
+            width = codecs.shuffle_width(applied.pop())
             break
         output = _output_size(applied[:-1], layout, nbytes)
-        if applied[-1].id in NATIVE:
-            data = undo(applied.pop(), data, output)
+        if applied[-1].id in codecs.NATIVE:
+            data = codecs.undo(applied.pop(), data, output)
         else:
             data, applied = decode_chunk(data, layout, applied, nbytes, output), []
     if len(data) != nbytes:
@@ -56,31 +47,31 @@ def before_shuffle(data: memoryview, layout: Layout, mask: int, nbytes: int) -> 
 def undone(data: memoryview, steps: Sequence[Filter], limit: int) -> memoryview:
     """Bytes with filters undone, where of the size of each output only a limit is known."""
     for step in reversed(steps):
-        data = undo(step, data, OutputSize(limit, False))
+        data = codecs.undo(step, data, codecs.OutputSize(limit, False))
     return data
 
 
 def check_filters(steps: Sequence[Filter]) -> None:
     """Raise UnsupportedColumnError if chunks with these filters can't be decoded in this process."""
     applied = [step for step in steps if not _is_idle(step)]
-    while applied and applied[-1].id in NATIVE:
+    while applied and applied[-1].id in codecs.NATIVE:
         applied.pop()
     check_available(applied)
 
 
 def _is_idle(step: Filter) -> bool:
     """Whether a filter never changes a chunk: n-bit declares so where all bits are significant."""
-    return step.id == NBIT and len(step.values) > 1 and step.values[1] == 1
+    return step.id == codecs.NBIT and len(step.values) > 1 and step.values[1] == 1
 
 
-def _output_size(earlier: Sequence[Filter], layout: Layout, nbytes: int) -> OutputSize:
+def _output_size(earlier: Sequence[Filter], layout: Layout, nbytes: int) -> codecs.OutputSize:
     """The size of a chunk of `nbytes` decoded bytes after some filters were applied."""
-    output = OutputSize(nbytes)
+    output = codecs.OutputSize(nbytes)
     for step in earlier:
-        if step.id == FLETCHER32:
-            output = OutputSize(output.size + 4, output.exact)
-        elif step.id == NBIT and output == (nbytes, True):
-            output = OutputSize(nbit_size(layout, nbytes))
-        elif step.id != SHUFFLE:  # incompressible data grow
-            output = OutputSize(output.size + output.size // 8 + 1024, False)
+        if step.id == codecs.FLETCHER32:
+            output = codecs.OutputSize(output.size + 4, output.exact)
+        elif step.id == codecs.NBIT and output == (nbytes, True):
+            output = codecs.OutputSize(nbit_size(layout, nbytes))
+        elif step.id != codecs.SHUFFLE:  # incompressible data grow
+            output = codecs.OutputSize(output.size + output.size // 8 + 1024, False)
     return output

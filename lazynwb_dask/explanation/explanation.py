@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from dask.utils import format_bytes
@@ -17,9 +17,7 @@ from lazynwb_dask.model.elements import walk
 from lazynwb_dask.predicate.tree import conjuncts
 from lazynwb_dask.read.catalog_values import values_bound
 from lazynwb_dask.scan.fields import PROVENANCE
-
-if TYPE_CHECKING:
-    from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.scan.scan import Scan
 
 SHOWN = 12  # columns that are named
 LONG = 160  # letters of a condition of Dask's that are shown

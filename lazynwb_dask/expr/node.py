@@ -45,7 +45,6 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     _pickle_functools_cache = False
     _determ_token: str | None
 
-    # --- the interface of expressions
     def __dask_tokenize__(self) -> str:
         if not self._determ_token:
             pushed = self.operand("pushed")
@@ -115,7 +114,6 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     def _tree_repr_lines(self, indent: int = 0, recursive: bool = True) -> list[str]:
         return [" " * indent + str(self)]
 
-    # --- tasks
     @functools.cached_property
     def _inputs(self) -> list[str]:
         """All columns that reading needs, in the scan's order."""
@@ -147,7 +145,6 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         operands = (scan, self.columns, Pushed(self.predicate), self.limit, layout, None)
         return _unpickled, (type(self), operands, name, self.divisions[-1:])
 
-    # --- rewriting
     def _with(self, **changes: Any) -> Read:
         pushed = {k: changes.pop(k) for k in ("predicate", "siblings") if k in changes}
         if pushed:

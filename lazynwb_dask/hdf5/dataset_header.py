@@ -11,21 +11,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lazynwb_dask.hdf5.object_header import (
-    CONTINUATION,
-    DATA_LAYOUT,
-    DataLayout,
-    FormatError,
-    HeaderBlocks,
-    parse_layout,
-)
+from lazynwb_dask.hdf5 import object_header
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 
 DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS, ATTRIBUTE = 0x01, 0x03, 0x04, 0x05, 0x0B, 0x0C
 # NIL, comment, modification time: they don't concern the values
 _IGNORED = frozenset({0x00, 0x0D, 0x0E, 0x12})
 _DESCRIBING = (DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS)
-_NEEDED = frozenset({DATASPACE, DATATYPE, DATA_LAYOUT})
+_NEEDED = frozenset({DATASPACE, DATATYPE, object_header.DATA_LAYOUT})
 _SHARED = 0x02  # message flag: the message is elsewhere
 _MAX_BYTES = 1 << 20  # of a block
 _MAX_MESSAGES = 4096  # bytes of the messages that are remembered
@@ -39,7 +32,7 @@ class DatasetHeader:
     """The messages of a dataset's object header."""
 
     messages: tuple[bytes, ...]  # those that describe the dataset, without the address of its data
-    layout: DataLayout
+    layout: object_header.DataLayout
     attributes: dict[str, bytes]  # messages by name
 
     def reference(self, name: str) -> int | None:
@@ -85,16 +78,19 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
         if kind == ATTRIBUTE:
             attributes[_name(body)] = body
             continue
-        if kind == DATA_LAYOUT:
+        if kind == object_header.DATA_LAYOUT:
             if body[0] not in (3, 4) or body[1] > 2:
                 return None
-            layout = parse_layout(at, body, base)
+            layout = object_header.parse_layout(at, body, base)
         elif kind not in _DESCRIBING:
             return None
         found[kind] = body
     if layout is None or not found.keys() >= _NEEDED:
         return None
-    describing = (*(found.get(kind, b"") for kind in _DESCRIBING), _without_address(found[DATA_LAYOUT]))
+    describing = (
+        *(found.get(kind, b"") for kind in _DESCRIBING),
+        _without_address(found[object_header.DATA_LAYOUT]),
+    )
     if sum(map(len, describing)) > _MAX_MESSAGES:
         return None
     return DatasetHeader(describing, layout, attributes)
@@ -103,26 +99,26 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
 def _messages(sparse: SparseFile, prefix: bytes, at: int, base: int) -> Iterator[tuple[int, int, int, bytes]]:
     """Messages as (type, flags, absolute address of the data, data), with stricter checks than libhdf5's."""
     expected, size = struct.unpack_from("<2xHxxxxI", prefix)
-    blocks, count = HeaderBlocks(sparse, at, size), 0
+    blocks, count = object_header.HeaderBlocks(sparse, at, size), 0
     if size > _MAX_BYTES:
-        raise FormatError("a long header")
+        raise object_header.FormatError("a long header")
     for start, data in blocks:
         at = 0
         while at + 8 <= len(data):
             kind, n, flags = struct.unpack_from("<HHB", data, at)
             if at + 8 + n > len(data):
-                raise FormatError("a message that leaves its block")
+                raise object_header.FormatError("a message that leaves its block")
             count += 1
-            if kind == CONTINUATION:
+            if kind == object_header.CONTINUATION:
                 offset, more = struct.unpack_from("<QQ", data, at + 8)
                 if more > _MAX_BYTES:
-                    raise FormatError("a long header")
+                    raise object_header.FormatError("a long header")
                 blocks.add(offset + base, more)
             else:
                 yield kind, flags, start + at + 8, data[at + 8 : at + 8 + n]
             at += 8 + n
     if count != expected:
-        raise FormatError("other messages than the header announces")
+        raise object_header.FormatError("other messages than the header announces")
 
 
 def _name(body: bytes) -> str:
@@ -130,7 +126,7 @@ def _name(body: bytes) -> str:
     start = {1: 8, 2: 8, 3: 9}[version] if version in (1, 2, 3) else len(body)
     name = body[start : start + n]
     if len(name) != n or not n or name[-1]:
-        raise FormatError("an attribute without a name")
+        raise object_header.FormatError("an attribute without a name")
     return name[:-1].decode()
 
 

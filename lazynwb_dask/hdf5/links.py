@@ -82,7 +82,6 @@ def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str
     return node, "/" + "/".join(walked)
 
 
-# ------------------------------------------------------------------------------------------- attributes
 def has_attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> bool:
     return bool(h5a.exists(obj, name.encode()))
 
@@ -142,7 +141,6 @@ def texts(value: object) -> list[str]:
     return []
 
 
-# ----------------------------------------------------------------------------------------------- groups
 def children(group: h5g.GroupID) -> Iterator[tuple[str, h5l.LinkInfo]]:
     """The names in a group and their links, in storage order."""
     count = group.get_num_objs()

@@ -49,7 +49,6 @@ class SparseFile(io.RawIOBase):
         self.parsed: dict[Any, Any] = {}
         self._at = 0
 
-    # --- filling it
     def need(self, start: int, stop: int) -> bool:
         """Record the absent blocks of a byte range. Returns whether there are any."""
         start, stop = max(start, 0), min(stop, self.size)
@@ -105,7 +104,6 @@ class SparseFile(io.RawIOBase):
             if len(piece) == self.block or start + at + len(piece) == self.size:
                 self._blocks[(start + at) // self.block] = piece
 
-    # --- for this package's parsers
     def has(self, start: int, stop: int) -> bool:
         """Whether a byte range is present."""
         blocks = range(start // self.block, (min(stop, self.size) - 1) // self.block + 1)
@@ -126,7 +124,6 @@ class SparseFile(io.RawIOBase):
         """Where the values of a dataset lie, if this file doesn't tell."""
         return None
 
-    # --- for h5py
     def seekable(self) -> bool:
         return True
 

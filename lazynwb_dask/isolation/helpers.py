@@ -28,15 +28,7 @@ from typing import Any, cast
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.sparse_file import Job, SparseFile, attempt
-from lazynwb_dask.isolation.wire import (
-    WireError,
-    pack_job,
-    pack_result,
-    receive,
-    send,
-    unpack_job,
-    unpack_result,
-)
+from lazynwb_dask.isolation import wire
 from lazynwb_dask.storage.settings import IsolatedSettings
 
 HELPERS = max(2, min(8, os.cpu_count() or 2))  # the most that one process has
@@ -58,7 +50,7 @@ class Attempts:
     def __call__(self, sparse: SparseFile, name: str, job: Job[Any]) -> Any:
         if job is not self._job:  # each job has the whole time
             self._job, self._left = job, self._settings.isolate_deadline
-        request = {"job": pack_job(job), "name": name, "size": sparse.size, "seconds": self._left}
+        request = {"job": wire.pack_job(job), "name": name, "size": sparse.size, "seconds": self._left}
         try:
             try:
                 response, payload = self._exchange(request, sparse)
@@ -95,12 +87,12 @@ class Attempts:
         if "missing" in response:
             for start, stop in response["missing"]:
                 if not 0 <= start < stop <= sparse.size:
-                    raise WireError("bytes outside the file")
+                    raise wire.WireError("bytes outside the file")
                 sparse.need(start, stop)
             if not sparse.missing:
-                raise WireError("nothing is missing")
+                raise wire.WireError("nothing is missing")
             return None
-        return unpack_result(response["result"], payload, sparse.size)
+        return wire.unpack_result(response["result"], payload, sparse.size)
 
     def _reason(self, exc: _HelperEnded) -> str:
         limit = self._settings
@@ -171,9 +163,9 @@ class _Helper:
         timer.daemon = True
         timer.start()
         try:
-            send(self._in, request, parts)
-            response, payload = receive(self._out)
-        except (OSError, EOFError, ValueError, WireError):
+            wire.send(self._in, request, parts)
+            response, payload = wire.receive(self._out)
+        except (OSError, EOFError, ValueError, wire.WireError):
             self.end()
             raise _HelperEnded(self._process.returncode, self._timed_out) from None
         except BaseException:  # an interrupt leaves the rest of the response in the pipe
@@ -276,7 +268,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-# ------------------------------------------------------------------------------------- the helper's side
 def main(memory: int) -> None:
     """Serve requests from standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent
@@ -287,16 +278,16 @@ def main(memory: int) -> None:
     _limit(at_first + memory)
     while True:
         try:
-            request, payload = receive(requests)
+            request, payload = wire.receive(requests)
         except EOFError:
             return
         if not request:
-            send(responses, {}, [])
+            wire.send(responses, {}, [])
             continue
         response, parts = _respond(request, payload)
         # a pass that failed may have leaked memory
         last = _address_space() - at_first > memory // 4
-        send(responses, {**response, "last": last}, parts)
+        wire.send(responses, {**response, "last": last}, parts)
         if last:
             return
 
@@ -309,10 +300,10 @@ def _respond(request: dict[str, Any], payload: memoryview) -> tuple[dict[str, An
         at += length
     _alarm(float(request["seconds"]) + GRACE)
     try:
-        result = attempt(sparse, request["name"], unpack_job(request["job"]))
+        result = attempt(sparse, request["name"], wire.unpack_job(request["job"]))
         if sparse.missing:
             return {"missing": sparse.missing_ranges()}, []
-        packed, parts = pack_result(result)
+        packed, parts = wire.pack_result(result)
         return {"result": packed}, parts
     except NWBReadError as exc:
         return {"error": str(exc)}, []

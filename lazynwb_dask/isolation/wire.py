@@ -1,8 +1,7 @@
 """Messages between a process and its helpers: JSON and raw bytes.
 
-A message is the lengths of its JSON text and of its payload, the text, and the payload. Pipes are
-unbuffered: a process forked meanwhile would send a buffer's content again. Results are checked, see
-`unpack_result`.
+A message is the lengths of its JSON text and of its payload, the text, and the payload. Pipes are unbuffered: a
+process forked meanwhile would send a buffer's content again. Results are checked, see `unpack_result`.
 """
 
 from __future__ import annotations
@@ -70,7 +69,6 @@ def _exactly(pipe: RawIOBase, size: int) -> memoryview:
     return data
 
 
-# ------------------------------------------------------------------------------------------------ jobs
 def pack_job(job: Job[Any]) -> list[Any]:
     return [type(job).__name__, asdict(job)]  # type: ignore[call-overload]
 
@@ -82,7 +80,6 @@ def unpack_job(packed: list[Any]) -> Job[Any]:
     return job
 
 
-# --------------------------------------------------------------------------------------------- results
 def pack_result(result: Any) -> tuple[list[Any], list[bytes]]:
     """A job's result as JSON and raw bytes.
 

@@ -45,7 +45,6 @@ _contents = Cache[Contents]("LINDI files")
 _values = Cache[np.ndarray]("LINDI values")
 
 
-# --------------------------------------------------------------------------------------------- the file
 def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     """A LINDI file with its size and version, and its parsed content.
 
@@ -76,7 +75,6 @@ def _key(source: Source) -> tuple[str, int | None, str | None]:
     return source.url, source.size, source.etag
 
 
-# ------------------------------------------------------------------------------------------------- jobs
 class Lindi:
     """Runs jobs on a LINDI file, as `metadata.hdf5_file.HDF5File` does on an HDF5 file.
 
@@ -134,7 +132,6 @@ class Lindi:
                 except UnsupportedColumnError as exc:
                     self._links[path] = exc
 
-    # --- other files
     def _allowed(self, here: str, url: str) -> str | None:
         """The URL of a file that this one names; None if it may not be read."""
         local = "::" not in url and is_local(url)
@@ -154,7 +151,6 @@ class Lindi:
             )
         return os.path.abspath(local_path(url)) if local else url
 
-    # --- arrays
     def knows(self, path: str) -> bool:
         """Whether a linked dataset has been looked up in its HDF5 file."""
         return path in self._links
@@ -283,7 +279,6 @@ class _FileImage(SparseFile):
         return self._lindi.array(path)
 
 
-# ------------------------------------------------------------------------------- values within the JSON
 Rows = tuple[Layout, np.ndarray, np.ndarray]
 
 

@@ -41,7 +41,6 @@ class Contents:
     refs: Mapping[str, Any]
     templates: Mapping[str, str]
 
-    # --- the tree
     @cached_property
     def objects(self) -> dict[str, str]:
         """By path, in the paths' order, whether it is a ``group``, a ``dataset`` or a ``link``."""
@@ -115,7 +114,6 @@ class Contents:
             raise NWBReadError(f"{self.name}: damaged: {path}/{name} is no JSON object")
         return held or {}
 
-    # --- datasets
     def array(self, path: str) -> zarr2.Array:
         """The description of a dataset."""
         if self.objects.get(path) != "dataset":
@@ -176,7 +174,6 @@ class Contents:
             if held is not None:
                 yield i, held
 
-    # --- other files
     @cached_property
     def urls(self) -> list[str]:
         """The URLs of the files that it refers to, sorted."""

@@ -168,7 +168,6 @@ def _filter(codec: Mapping[str, Any]) -> Filter:
     return Filter(number, (size,) if number == SHUFFLE and type(size) is int else (), codec["id"])
 
 
-# ----------------------------------------------------------------------------------------------- values
 def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) -> np.ndarray:
     """All values of an array in the JSON.
 

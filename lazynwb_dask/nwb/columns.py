@@ -61,7 +61,6 @@ class ColumnIndexer:
         standard_sizes = tuple(plist.get_sizes()) == (8, 8)
         self.locator = Locator(sparse, int(plist.get_userblock()), standard_sizes, list_all)
 
-    # --- datasets
     def members(self, group: h5g.GroupID, path: str, prefix: str = "") -> Members:
         """The datasets of a group, and what is wrong with members that can't be opened.
 
@@ -164,7 +163,6 @@ class ColumnIndexer:
                 found[name] = text(value)
         return found
 
-    # --- columns
     def column(self, shown_name: str, name: str, members: Members, rows: int) -> ColumnIndex:
         """One column of a table with `rows` rows. What is wrong with it becomes its `problem`.
 
@@ -219,7 +217,6 @@ class ColumnIndexer:
             raise UnsupportedColumnError(f"an enumeration of {len(values)} labels")
         return tuple(text(v) for v in values)
 
-    # --- damage
     def reason(self, name: str, exc: Exception) -> str:
         """The `problem` of a column that can't be read. Whether the file is damaged is noted."""
         first = (str(exc).splitlines() or [""])[0] or type(exc).__name__

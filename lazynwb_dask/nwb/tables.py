@@ -93,7 +93,6 @@ class TableIndexer(ColumnIndexer):
                     order.setdefault(name)
         return list(order)
 
-    # --- AlignedDynamicTable
     def _categories(self, group: h5g.GroupID) -> list[str]:
         try:
             return texts(attribute(group, "categories"))

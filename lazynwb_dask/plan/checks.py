@@ -5,13 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 
-from lazynwb_dask.errors import (
-    ColumnNotFoundError,
-    Failure,
-    SchemaConflictError,
-    TableNotFoundError,
-    UnsupportedColumnError,
-)
+from lazynwb_dask import errors
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import FileIndex, TableIndex
 from lazynwb_dask.model.source import Source, shown
@@ -24,13 +18,13 @@ from lazynwb_dask.util.suggest import did_you_mean, listed, near_or_all
 
 
 def present(
-    found: Sequence[FileIndex], failures: Sequence[Failure], request: TableRequest, access: FileAccess
+    found: Sequence[FileIndex], failures: Sequence[errors.Failure], request: TableRequest, access: FileAccess
 ) -> list[tuple[Source, TableIndex]]:
     """The tables of the files that have one. Raises TableNotFoundError or warns about the others."""
     tables = [(f.source, f.table) for f in found if f.table is not None]
     absent = [f.source for f in found if f.table is None]
     if absent and (request.on_missing == "raise" or not tables):
-        raise TableNotFoundError(_no_table(absent, len(found), request, access))
+        raise errors.TableNotFoundError(_no_table(absent, len(found), request, access))
     if not tables:
         raise none_readable(failures)
     if absent:
@@ -75,17 +69,17 @@ def check_columns(wanted: Sequence[str], unified: Schema) -> None:
         if conflict is None:
             raise _no_column(name, unified, "columns= or filters=")
         if conflict.unreadable:
-            raise UnsupportedColumnError(f"the column {name!r} can't be read: {conflict.reason}")
-        raise SchemaConflictError(
+            raise errors.UnsupportedColumnError(f"the column {name!r} can't be read: {conflict.reason}")
+        raise errors.SchemaConflictError(
             f"the column {name!r} has types without a common one: {conflict.reason}. "
             f"Give schema={{{name!r}: type}}, or read these files apart"
         )
 
 
-def _no_column(name: str, unified: Schema, where: str) -> ColumnNotFoundError:
+def _no_column(name: str, unified: Schema, where: str) -> errors.ColumnNotFoundError:
     there = [*unified.fields, *PROVENANCE]
     hint = near_or_all(name, there)
-    return ColumnNotFoundError(f"{where}: no column {name!r} in any of the files{hint}")
+    return errors.ColumnNotFoundError(f"{where}: no column {name!r} in any of the files{hint}")
 
 
 def warn_left_out(unified: Schema) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,14 +11,12 @@ from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import Layout, TableIndex
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.plan.pruning import FileStatistics
+from lazynwb_dask.plan.statistics import Columns
 from lazynwb_dask.scan.fields import PROVENANCE, PROVENANCE_FIELDS, Schema
 from lazynwb_dask.scan.records import Files, Records
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.storage.options import Options
-
-if TYPE_CHECKING:
-    from lazynwb_dask.plan.statistics import Columns
 
 
 def build(

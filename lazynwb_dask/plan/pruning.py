@@ -6,7 +6,7 @@ column's own dtype; if all distinct values are known, the condition is evaluated
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +18,7 @@ from lazynwb_dask.predicate.query import Query
 from lazynwb_dask.predicate.tree import Column, Constant, Operation, Predicate, Then
 from lazynwb_dask.predicate.visitor import Visitor
 from lazynwb_dask.scan.fields import PROVENANCE, Field
-
-if TYPE_CHECKING:
-    from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.scan.scan import Scan
 
 _NUMBERS = (int, float, np.integer, np.floating, np.bool_)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.scan.records import Files
 from lazynwb_dask.scan.to_pandas import series
-
-if TYPE_CHECKING:
-    from lazynwb_dask.scan.records import Files
 
 _TEXTS = pa.list_(pa.string())
 

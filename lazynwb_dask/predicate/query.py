@@ -115,9 +115,8 @@ UNJUDGED = _Unjudged()
 class _Reader:
     """Reads a query, and notes in `inputs` which columns `condition` met; None stands for the index.
 
-    `columns` are the columns there are; None: every name is one, except ``index``. `local` has the values
-    of ``@name``. `root` is the query as Python parses it, with placeholders for variables and names in
-    backticks.
+    `columns` are the columns there are; None: every name is one, except ``index``. `local` has the values of
+    ``@name``. `root` is the query as Python parses it, with placeholders for variables and names in backticks.
     """
 
     def __init__(self, text: str, columns: Iterable[str] | None, local: Mapping[str, Any]) -> None:

@@ -36,7 +36,6 @@ UNARY: Mapping[str, Callable[[Any], Any]] = {
 }  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------- the tree
 @dataclass(frozen=True, eq=False, repr=False)
 class Predicate:
     """A condition on rows, or a value in one. Equal trees have equal hashes and tokens."""
@@ -82,8 +81,7 @@ class Predicate:
     def validate(self, meta: pd.DataFrame) -> None:
         """Raise if it can't be evaluated for frames with the columns and dtypes of this empty one.
 
-        Raises ColumnNotFoundError; or TypeError if pandas can't evaluate it or its values are not truth
-        values.
+        Raises ColumnNotFoundError; or TypeError if pandas can't evaluate it or its values are not truth values.
         """
         for name in sorted(self.columns - set(meta.columns)):
             hint = near_or_all(name, meta.columns)
@@ -335,7 +333,6 @@ def values_of(values: Any) -> Any:
     return values
 
 
-# ---------------------------------------------------------------------------------- parts of a condition
 def steps(predicate: Predicate | None) -> tuple[Predicate, ...]:
     """The conditions that are evaluated one after the other."""
     if predicate is None:

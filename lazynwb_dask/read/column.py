@@ -1,9 +1,8 @@
 """One column's rows, as steps: which byte ranges next, and how to decode them.
 
-A step is a generator that yields a `Wave`, the byte ranges it needs now, and goes on once all have come.
-The steps of a partition's columns run side by side (`together`), so a partition costs as many round trips
-as its deepest column: one for numbers and ragged columns read whole; two for rows of a ragged column, and
-strings.
+A step is a generator that yields a `Wave`, the byte ranges it needs now, and goes on once all have come. The
+steps of a partition's columns run side by side (`together`), so a partition costs as many round trips as its
+deepest column: one for numbers and ragged columns read whole; two for rows of a ragged column, and strings.
 """
 
 from __future__ import annotations

@@ -71,8 +71,7 @@ class Executor:
     def turn(self, spare: bool = True) -> AbstractContextManager[object]:
         """Held while few bytes are decoded: one file after the other.
 
-        That takes milliseconds of Python for each. Threads that compete for the interpreter take longer in
-        all.
+        That takes milliseconds of Python for each. Threads that compete for the interpreter take longer in all.
         """
         return _turn if spare and self._wanted <= FEW else nullcontext()
 
@@ -153,7 +152,6 @@ def fill_stored(stored: Sequence[Stored], access: FileAccess) -> None:
             asked.found = found[asked.name]
 
 
-# ---------------------------------------------------------------------------------- what is kept of files
 def file_key(source: Source) -> tuple[str, int | None, str | None]:
     return source.url, source.size, source.etag
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ import pyarrow as pa
 from lazynwb_dask.decode.arrays import Values, empty
 from lazynwb_dask.errors import Failure, NWBError, NWBMemoryError
 from lazynwb_dask.model.source import shown
+from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.read import catalog_values as bulk
 from lazynwb_dask.read import time_search as seek
 from lazynwb_dask.read.column import Reader
@@ -34,9 +34,6 @@ from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.settings import Settings
 from lazynwb_dask.util.threads import at_once
-
-if TYPE_CHECKING:
-    from lazynwb_dask.predicate.tree import Predicate
 
 READERS = 32  # partitions of one task that are read at a time
 

@@ -1,10 +1,9 @@
 """Which samples of a TimeSeries a range of times can be in, found without reading all its timestamps.
 
-With a rate, by arithmetic. Stored timestamps are read page by page: the first and the last, then those
-where the range must begin and end if samples are evenly spaced. That needs ascending timestamps, which NWB
-asks for but no file guarantees. So the pages read are checked, each within itself and against the others;
-if they don't ascend, all are read. Short series are always read whole. The condition is still evaluated on
-the result.
+With a rate, by arithmetic. Stored timestamps are read page by page: the first and the last, then those where
+the range must begin and end if samples are evenly spaced. That needs ascending timestamps, which NWB asks for
+but no file guarantees. So the pages read are checked, each within itself and against the others; if they don't
+ascend, all are read. Short series are always read whole. The condition is still evaluated on the result.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +22,9 @@ from lazynwb_dask.predicate.intervals import EVERYTHING, bounds
 from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.steps import Steps
+from lazynwb_dask.scan.records import Part
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
-
-if TYPE_CHECKING:
-    from lazynwb_dask.scan.records import Part
 
 PAGE = 8192  # rows that are looked at together, where no chunk has more
 SMALL = 4  # a series of so few pages is read whole

@@ -7,22 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lazynwb_dask.model import packing
 from lazynwb_dask.model.index import Layout
-from lazynwb_dask.model.packing import (
-    front,
-    layout_json,
-    layout_of,
-    pack_arrays,
-    parts_json,
-    parts_of,
-    spell,
-    thin,
-    tuples,
-    unfront,
-    unpack_arrays,
-    unspell,
-    wide,
-)
 from lazynwb_dask.model.series_view import Shown
 from lazynwb_dask.scan.catalog_slots import Inlined
 from lazynwb_dask.scan.fields import Field
@@ -49,29 +35,33 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
         scan = {**scan, "file": renumbered.reshape(-1).astype(np.int64)}
     layouts: dict[Layout, int] = {}
     columns = {}
-    buffers = [thin(files.sizes), thin(files.table), *[thin(scan[name]) for name in _PARTITIONS]]
+    buffers = [
+        packing.thin(files.sizes),
+        packing.thin(files.table),
+        *[packing.thin(scan[name]) for name in _PARTITIONS],
+    ]
     for name, records in files.records.items():
         columns[name] = [
             ([layouts.setdefault(x, len(layouts)) for x in found], labels) for found, labels in records.variants
         ]
         lengths = np.diff(records.ends, prepend=0)
-        buffers += [thin(records.which), thin(lengths), records.weights.tobytes(), records.data]
+        buffers += [packing.thin(records.which), packing.thin(lengths), records.weights.tobytes(), records.data]
     inlined = None
     if files.inlined is not None:
         inlined, more = files.inlined.pack()
         buffers += more
     if files.facts:
-        buffers.append(pack_arrays(files.facts))
+        buffers.append(packing.pack_arrays(files.facts))
     head = {
-        "urls": front(files.urls),
+        "urls": packing.front(files.urls),
         "etags": list(files.etags) if any(e is not None for e in files.etags) else None,
-        "parts": [parts_json(x) for x in files.parts],
+        "parts": [packing.parts_json(x) for x in files.parts],
         "tables": files.tables,
-        "fields": [(x.name, spell(x.type), x.nullable) for x in scan["fields"].values()],
+        "fields": [(x.name, packing.spell(x.type), x.nullable) for x in scan["fields"].values()],
         "columns": columns,
         "inlined": inlined,
         "facts": bool(files.facts),
-        "layouts": [layout_json(x) for x in layouts],
+        "layouts": [packing.layout_json(x) for x in layouts],
         "sizes": [len(b) for b in buffers],
         "flags": [scan[name] for name in _FLAGS],
         "request": _request_json(scan["request"]),
@@ -90,33 +80,27 @@ def unpack(data: bytes) -> dict[str, Any]:
     for nbytes in head["sizes"]:
         buffers.append(data[at : at + nbytes])
         at += nbytes
-    urls = unfront(head["urls"])
-    layouts = [layout_of(x) for x in head["layouts"]]
+    urls = packing.unfront(head["urls"])
+    layouts = [packing.layout_of(x) for x in head["layouts"]]
     records = {
         name: _records(variants, layouts, buffers[_BEFORE + _EACH * i :])
         for i, (name, variants) in enumerate(head["columns"].items())
     }
-    facts = unpack_arrays(buffers.pop()) if head["facts"] else {}
+    facts = packing.unpack_arrays(buffers.pop()) if head["facts"] else {}
     inlined = None
     if head["inlined"] is not None:
         inlined = Inlined.unpack(head["inlined"], buffers[_BEFORE + _EACH * len(records) :])
     files = Files(
-        tuple(urls),
-        wide(buffers[0]),
-        tuple(head["etags"] or [None] * len(urls)),
-        tuple(head["tables"]),
-        wide(buffers[1]).astype(np.int32),
-        records,
-        inlined,
-        facts,
-        tuple(map(parts_of, head["parts"])),
-    )
+        tuple(urls), packing.wide(buffers[0]), tuple(head["etags"] or [None] * len(urls)),
+        tuple(head["tables"]), packing.wide(buffers[1]).astype(np.int32), records, inlined, facts,
+        tuple(map(packing.parts_of, head["parts"])),
+    )  # fmt: skip
     return {
         "files": files,
-        "fields": {name: Field(name, unspell(kind), null) for name, kind, null in head["fields"]},
+        "fields": {name: Field(name, packing.unspell(kind), null) for name, kind, null in head["fields"]},
         "request": _request_of(head["request"]),
         "failures": tuple(map(tuple, head["failures"])),
-        **{name: wide(b) for name, b in zip(_PARTITIONS, buffers[2:_BEFORE], strict=True)},
+        **{name: packing.wide(b) for name, b in zip(_PARTITIONS, buffers[2:_BEFORE], strict=True)},
         **dict(zip(_FLAGS, head["flags"], strict=True)),
     }
 
@@ -128,28 +112,24 @@ def _records(variants: Any, layouts: list[Layout], buffers: list[bytes]) -> Reco
             (tuple(layouts[j] for j in found), None if labels is None else tuple(labels))
             for found, labels in variants
         ),
-        wide(which).astype(np.int32),
+        packing.wide(which).astype(np.int32),
         data,
-        np.cumsum(wide(lengths)),
+        np.cumsum(packing.wide(lengths)),
         np.frombuffer(weights, np.float32),
     )
 
 
 def _request_json(request: TableRequest) -> list[Any]:
     view = request.view
-    return [
-        request.table_names, request.blocksize, request.on_missing, request.on_error,
-        request.allow_external_links, None if view is None else [view.channels, view.scaled],
-    ]  # fmt: skip
+    shown = None if view is None else [view.channels, view.scaled]
+    policies = request.on_missing, request.on_error, request.allow_external_links
+    return [request.table_names, request.blocksize, *policies, shown]
 
 
 def _request_of(data: list[Any]) -> TableRequest:
-    table, blocksize, on_missing, on_error, links, view = data
+    table, blocksize, on_missing, on_error, links, shown = data
+    view = None if shown is None else Shown(packing.tuples(shown[0]), shown[1])
     return TableRequest(
-        tuple(table),
-        blocksize=blocksize,
-        on_missing=on_missing,
-        on_error=on_error,
-        allow_external_links=links,
-        view=None if view is None else Shown(tuples(view[0]), view[1]),
-    )
+        tuple(table), blocksize=blocksize, on_missing=on_missing, on_error=on_error,
+        allow_external_links=links, view=view,
+    )  # fmt: skip

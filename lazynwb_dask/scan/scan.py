@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -18,15 +18,13 @@ import pyarrow as pa
 
 from lazynwb_dask.model.packing import pack_arrays
 from lazynwb_dask.model.task_names import task_label, words
+from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.scan.fields import Field, Schema
 from lazynwb_dask.scan.pack import pack, unpack
 from lazynwb_dask.scan.records import Files, Part
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
-
-if TYPE_CHECKING:
-    from lazynwb_dask.predicate.tree import Predicate
 
 
 class Statistics(Protocol):
@@ -60,7 +58,6 @@ class Scan:
         """Most decoded bytes that a task should read."""
         return self.request.blocksize or 0
 
-    # --- used by the planner
     @property
     def nparts(self) -> int:
         return len(self.file)

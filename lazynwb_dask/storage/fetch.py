@@ -45,10 +45,9 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
     """Read byte ranges of one file, all at once. From any thread, but not from a sink.
 
     A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
-    repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon
-    as its bytes have arrived. NWBReadError if a range can't be read; subclasses are for missing files,
-    refused access and files that changed. The other ranges are given up then, as they are when a sink
-    raises.
+    repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon as
+    its bytes have arrived. NWBReadError if a range can't be read; subclasses are for missing files, refused
+    access and files that changed. The other ranges are given up then, as they are when a sink raises.
     """
     if source.parts:
         for part, some in by_part(source, requests):
@@ -126,9 +125,6 @@ def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
     raise why
 
 
-# --- stores
-
-
 class _Reader:
     """Reads of one file in a store, by one call."""
 
@@ -179,8 +175,7 @@ class _Reader:
     async def _range(self, start: int, stop: int, into: memoryview, *, exact: bool = True) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.
 
-        It counts as a connection between attempts too, so that a store that wants a pause gets fewer
-        requests.
+        It counts as a connection between attempts too, so that a store that wants a pause gets fewer requests.
         """
         settings, source, loop = self.settings, self.source, asyncio.get_running_loop()
         request = RangeRequest(
@@ -252,9 +247,6 @@ async def _all(work: Sequence[Coroutine[Any, Any, object]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     if failed:
         failed[0].result()
-
-
-# --- pauses and errors
 
 
 def _pause(attempt: int, fault: Fault, settings: Settings) -> float:

@@ -1,9 +1,8 @@
 """A process's limited memory, as a budget for the reads of all its tasks. Knows no Dask.
 
-A task begins to read once the budget has what it is expected to take; until then it waits, and holds
-nothing. It takes what each partition needs before it decodes it. What exceeds the expected is free at once,
-or the task ends and reads again when no other does. So no task that holds memory waits for another, and all
-waits end.
+A task begins to read once the budget has what it is expected to take; until then it waits, and holds nothing.
+It takes what each partition needs before it decodes it. What exceeds the expected is free at once, or the task
+ends and reads again when no other does. So no task that holds memory waits for another, and all waits end.
 """
 
 from __future__ import annotations

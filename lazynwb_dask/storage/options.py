@@ -186,9 +186,6 @@ def add_secrets(secrets: Mapping[str, dict[str, Any]]) -> None:
     _vault.update(secrets)
 
 
-# --- one dict for all files, or one for each kind
-
-
 def _by_prefix(given: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if not isinstance(given, Mapping):
         raise TypeError(f"storage_options must be a dict, not {type(given).__name__}")
@@ -223,9 +220,6 @@ def _fits(prefix: str, url: str) -> bool:
         or any(prefix in store and protocol in store for store in _SAME_STORE)
         or (prefix == "http" and protocol == "https")  # never the other way: in clear text
     )
-
-
-# --- what is secret
 
 
 def _separate(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -285,9 +279,6 @@ def _merged(one: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(name), dict)
         merged[name] = _merged(merged[name], value) if both else value
     return merged
-
-
-# --- what each kind of filesystem needs besides
 
 
 def _completed(protocol: str, options: dict[str, Any]) -> dict[str, Any]:

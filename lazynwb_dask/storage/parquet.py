@@ -91,7 +91,6 @@ def groups_of(file: ParquetFile, start: int, stop: int, access: FileAccess) -> t
     return range(first, last + 1), int(ends[first - 1]) if first else 0
 
 
-# ---------------------------------------------------------------------------------------------- reading
 def _lock(url: str, group: int) -> Lock:
     """One for each row group, so that it is fetched once however many tasks need it."""
     with _guard:

@@ -14,17 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from lazynwb_dask.storage import responses
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.http_body import receive_body
-from lazynwb_dask.storage.responses import (
-    READ,
-    RangeRequest,
-    RangeResponse,
-    checked,
-    is_etag,
-    receive,
-    validator,
-)
 
 # Seconds that a signed URL is valid, and used.
 VALID, USED = 900, 300
@@ -53,7 +45,7 @@ class _Bucket:
 _buckets: WeakKeyDictionary[Any, dict[str, _Bucket]] = WeakKeyDictionary()
 
 
-async def read_s3(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
+async def read_s3(filesystem: Any, path: str, request: responses.RangeRequest) -> responses.RangeResponse:
     """Read one range of an object, once."""
     async with asyncio.timeout(request.timeout) as clock:
         await filesystem.set_session()
@@ -92,11 +84,15 @@ def _no_hidden_requests(client: Any) -> None:
 
 
 async def _official(
-    client: Any, arguments: dict[str, Any], conditional: bool, request: RangeRequest, clock: asyncio.Timeout
-) -> RangeResponse:
+    client: Any,
+    arguments: dict[str, Any],
+    conditional: bool,
+    request: responses.RangeRequest,
+    clock: asyncio.Timeout,
+) -> responses.RangeResponse:
     arguments["Range"] = f"bytes={request.start}-{request.stop - 1}"
     if request.etag and conditional:
-        arguments["IfMatch" if is_etag(request.etag) else "IfUnmodifiedSince"] = request.etag
+        arguments["IfMatch" if responses.is_etag(request.etag) else "IfUnmodifiedSince"] = request.etag
     try:
         response = await client.get_object(**arguments)
     except Exception as error:
@@ -105,16 +101,16 @@ async def _official(
         status = about.get("HTTPStatusCode")
         if status not in (412, 416):
             raise
-        length, size = checked(status, about.get("HTTPHeaders", {}), request)
-        return RangeResponse(length, size, None)
+        length, size = responses.checked(status, about.get("HTTPHeaders", {}), request)
+        return responses.RangeResponse(length, size, None)
     about = response["ResponseMetadata"]
     body = response["Body"]
     try:
-        length, size = checked(about["HTTPStatusCode"], about["HTTPHeaders"], request)
-        await receive(lambda: body.read(READ), length, request, clock)
+        length, size = responses.checked(about["HTTPStatusCode"], about["HTTPHeaders"], request)
+        await responses.receive(lambda: body.read(responses.READ), length, request, clock)
     finally:
         body.close()
-    return RangeResponse(length, size, validator(about["HTTPHeaders"]))
+    return responses.RangeResponse(length, size, responses.validator(about["HTTPHeaders"]))
 
 
 async def _signed(bucket: _Bucket, client: Any, arguments: dict[str, Any]) -> _Signed:
@@ -131,21 +127,21 @@ async def _signed(bucket: _Bucket, client: Any, arguments: dict[str, Any]) -> _S
 
 
 async def _direct(
-    client: Any, url: str, conditional: bool, request: RangeRequest, clock: asyncio.Timeout
-) -> RangeResponse | None:
+    client: Any, url: str, conditional: bool, request: responses.RangeRequest, clock: asyncio.Timeout
+) -> responses.RangeResponse | None:
     """Read by a signed URL; None if that was refused."""
     from botocore.awsrequest import AWSPreparedRequest
 
     headers = {"Range": f"bytes={request.start}-{request.stop - 1}"}
     if request.etag and conditional:
-        headers["If-Match" if is_etag(request.etag) else "If-Unmodified-Since"] = request.etag
+        headers["If-Match" if responses.is_etag(request.etag) else "If-Unmodified-Since"] = request.etag
     prepared = AWSPreparedRequest("GET", url, headers, None, True)
     response = await client._endpoint.http_session.send(prepared)
     try:
         if response.status_code in _REFUSED:
             return None
-        length, size = checked(response.status_code, response.headers, request)
+        length, size = responses.checked(response.status_code, response.headers, request)
         await receive_body(response.raw, length, request, clock)
     finally:
         response.raw.close()
-    return RangeResponse(length, size, validator(response.headers))
+    return responses.RangeResponse(length, size, responses.validator(response.headers))

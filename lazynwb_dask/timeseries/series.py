@@ -192,7 +192,6 @@ class TimeSeries:
         return f"<strong>{title}</strong><table>{rows}</table>"
 
 
-# --------------------------------------------------------------------------------------------- opening
 def open_series(source: Source, table: TableIndex, options: Options) -> TimeSeries:
     """A series whose index is known. Reads nothing. UnsupportedColumnError if its data can't be read."""
     attributes = table.attributes

@@ -1,12 +1,11 @@
-"""Many items, worked on concurrently, with results and errors in the order of the items."""
+"""Many items, worked on concurrently, with results and errors in the order of the items; and progress bars."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lazynwb_dask.util.progress import progress_bar
 from lazynwb_dask.util.threads import thread_pool
 
 A = TypeVar("A")
@@ -39,3 +38,10 @@ def concurrently(items: Sequence[A], work: Callable[[A], B], threads: int, progr
             bar.close()
     finally:
         wait([future for future in futures if not future.cancel()])
+
+
+def progress_bar(total: int, description: str, delay: float = 2) -> Any:
+    """A bar of tqdm over `total` files, after `delay` seconds, and only in terminals and notebooks."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc=description, unit="file", delay=delay, disable=None, leave=False)

@@ -333,7 +333,7 @@ def test_no_secret_and_no_query_reach_a_helper(
         sent.append(json.dumps(message))
         send(pipe, message, parts)
 
-    monkeypatch.setattr(helpers, "send", recorded)
+    monkeypatch.setattr(wire, "send", recorded)
     options = {**s3_server.storage_options, "key": "a-key-id", "secret": "hush-hush"}
     url = s3_server.put("bucket", "a.nwb", data)
     with dask.config.set({"lazynwb-dask.isolate": True}):
