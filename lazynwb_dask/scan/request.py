@@ -25,8 +25,7 @@ def check_policy(name: str, value: str) -> None:
 
 @dataclass(frozen=True)
 class TableRequest:
-    """A table in many files, with the options of `read_nwb`. Raises ValueError for a wrong `on_missing` or
-    `on_error`."""
+    """A table in many files, with the options of `read_nwb`. Raises ValueError for an unknown policy."""
 
     table: Table
     columns: tuple[str, ...] | None = None  # the frame's columns, in order; None: all
@@ -77,6 +76,9 @@ class Selection:
     columns: tuple[str, ...]
     predicate: Predicate | None = None
     limit: Limit | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Selection, (self.columns, self.predicate, self.limit)  # tasks are many, and travel light
 
     @property
     def deciding(self) -> frozenset[str]:

@@ -284,7 +284,7 @@ def test_a_sink_runs_as_soon_as_its_bytes_have_come(web: tuple[RangeServer, Sour
     server.behaviour.stall = 0.5
     when: list[float] = []
     requests = [Request(a, a + 10, lambda _: when.append(time.monotonic())) for a in (0, 2 * MIB)]
-    fetch(source, requests, PLAIN, replace(QUICK, timeout=0.5))
+    fetch(source, requests, FileAccess(PLAIN, replace(QUICK, timeout=0.5)))
     assert when[1] - when[0] > 0.3
 
 
@@ -303,7 +303,7 @@ def test_an_exception_in_a_sink_ends_the_call_and_is_raised_as_it_is(web: tuple[
 
     requests = [Request(i * 100_000, i * 100_000 + 10, sink) for i in range(30)]
     with pytest.raises(Spoilt):
-        fetch(source, requests, PLAIN, replace(QUICK, connections=2))
+        fetch(source, requests, FileAccess(PLAIN, replace(QUICK, connections=2)))
     seen = server.count
     time.sleep(0.3)
     assert server.count <= seen + 2 < 30
@@ -319,6 +319,7 @@ def test_a_read_from_within_a_sink_is_refused_instead_of_waiting_forever(
 
 INTERRUPTED = """
     import sys, threading
+    from lazynwb_dask.storage.access import FileAccess
     from lazynwb_dask.storage.options import Options
     from lazynwb_dask.model.source import Source
     from lazynwb_dask.storage import Request, Settings, fetch
@@ -356,6 +357,7 @@ def test_a_forked_process_reads_too(web: tuple[RangeServer, Source]) -> None:
     _, source = web
     code = """
         import os, sys, warnings
+        from lazynwb_dask.storage.access import FileAccess
         from lazynwb_dask.storage.options import Options
         from lazynwb_dask.model.source import Source
         from lazynwb_dask.storage import Request, Settings, fetch, open_source
