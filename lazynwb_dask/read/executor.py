@@ -11,8 +11,7 @@ from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
-from lazynwb_dask.storage import Request, fetch, parquet
-from lazynwb_dask.storage import block_cache as kept
+from lazynwb_dask.storage import Request, block_cache, fetch, parquet
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
@@ -111,7 +110,7 @@ class Executor:
 
     def _fetch(self, requests: Sequence[Request], spare: bool) -> None:
         self._wanted += sum(request.stop - request.start for request in requests)
-        left = kept.serve(self.source, requests) if spare else requests
+        left = block_cache.serve(self.source, requests) if spare else requests
         self._used |= len(left) < len(requests)
         if left:
             self._asked = True

@@ -18,8 +18,7 @@ from lazynwb_dask.decode.arrays import Values, empty
 from lazynwb_dask.errors import Failure, NWBError, NWBMemoryError
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.predicate.tree import Predicate
-from lazynwb_dask.read import catalog_values as bulk
-from lazynwb_dask.read import time_search as seek
+from lazynwb_dask.read import catalog_values, time_search
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import ChunkMaps, Executor, file_key, guarded
 from lazynwb_dask.read.late_index import indexed_part
@@ -104,13 +103,13 @@ def _chosen_at_once(scan: Scan, selection: Selection, access: FileAccess) -> pd.
     """
     columns, predicate = selection.columns, selection.predicate
     wanted = sorted(selection.deciding)
-    held = bulk.in_catalog(scan, dict.fromkeys([*wanted, *columns]))
+    held = catalog_values.in_catalog(scan, dict.fromkeys([*wanted, *columns]))
     if scan.files.inlined is None or not set(wanted) <= set(held):
         return None
     whole = set(columns) <= set(held)
     if predicate is None and not whole:
         return None
-    rows = bulk.Rows(scan, access)
+    rows = catalog_values.Rows(scan, access)
     try:
         keep = None if predicate is None else predicate.rows(rows.frame(wanted))
         if whole:
@@ -178,16 +177,16 @@ class PartReader:
         if predicate is None or not self.settings.sorted_timestamps:
             return
         exact = [name for name, field in self.scan.fields.items() if field.type == pa.float64()]
-        self.part = seek.narrowed(self.part, predicate, exact, self._times())
+        self.part = time_search.narrowed(self.part, predicate, exact, self._times())
 
-    def _times(self) -> seek.File:
+    def _times(self) -> time_search.File:
         """How to look for times in the partition's file."""
         source = self.part.source
 
         def run(steps: Steps[Values]) -> Values:
             return self.executor.run(guarded(steps, where(self.part, "timestamps")))
 
-        return seek.File(self.reader, None if source.etag is None else file_key(source), run)
+        return time_search.File(self.reader, None if source.etag is None else file_key(source), run)
 
     def _decide(self, selection: Selection, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Values]]:
         """The rows that are left, and for these the values of the columns that decided."""
@@ -246,4 +245,4 @@ def _frame(pieces: Sequence[Piece], fields: Sequence[Field], numbered: bool) -> 
     data = {f.name: series([p.values[f.name] for p in pieces], f) for f in fields}
     labels = [p.rows - p.part.start + (p.part.offset if numbered else 0) for p in pieces]
     joined = labels[0] if len(labels) == 1 else np.concatenate(labels)
-    return pd.DataFrame(data, index=bulk.index_of(joined), copy=False)
+    return pd.DataFrame(data, index=catalog_values.index_of(joined), copy=False)
