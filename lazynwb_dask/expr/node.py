@@ -134,7 +134,8 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         if not len(parts):
             return Task(name, tasks.nothing, self._meta, _data_producer=True)
         scan = self.scan.narrow(self._inputs, parts)
-        return Task(name, tasks.read, scan, self.selection, _data_producer=True)
+        selected = tuple(self.columns), self.predicate, self.limit  # tasks are many: plain values travel light
+        return Task(name, tasks.read, scan, *selected, _data_producer=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
         name = self._funcname, self.deterministic_token

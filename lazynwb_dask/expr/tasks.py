@@ -13,7 +13,7 @@ from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.cluster.events import observed
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.plan.tasks import Scan
-from lazynwb_dask.predicate.tree import Limit
+from lazynwb_dask.predicate.tree import Limit, Predicate
 from lazynwb_dask.read.memory_need import COPIED
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import memory_budget as memory
@@ -21,8 +21,11 @@ from lazynwb_dask.storage import memory_budget as memory
 IN_FLIGHT = 16  # at most 1/16 of a worker's memory may be in flight
 
 
-def read(scan: Scan, selection: Selection) -> pd.DataFrame:
+def read(
+    scan: Scan, columns: tuple[str, ...], predicate: Predicate | None, limit: Limit | None
+) -> pd.DataFrame:
     """Read all partitions of a narrowed scan, once the worker has enough memory."""
+    selection = Selection(columns, predicate, limit)
     with observed() as settings:
         bounds = cluster.memory()
         if bounds is None:

@@ -77,9 +77,6 @@ class Selection:
     predicate: Predicate | None = None
     limit: Limit | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Selection, (self.columns, self.predicate, self.limit)  # tasks are many, and travel light
-
     @property
     def deciding(self) -> frozenset[str]:
         """The columns that the predicate and the limit use."""

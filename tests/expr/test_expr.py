@@ -657,11 +657,10 @@ def test_a_pickled_read_carries_only_what_it_reads(df: dd.DataFrame) -> None:
 def test_tasks_carry_only_what_they_read(df: dd.DataFrame) -> None:
     (read,) = expr.reads(df[df.x > 0].spikes)
     for index, task in enumerate(read.__dask_graph__().values()):
-        scan, selection = task.args
+        scan, columns, predicate, limit = task.args
         assert list(scan.meta.columns) == ["x", "spikes"]
         assert scan._parts == tuple(read.parts(index).tolist())
-        assert (selection.columns, repr(selection.predicate)) == (("spikes",), "x > 0")
-        assert selection.limit is None
+        assert (columns, repr(predicate), limit) == (("spikes",), "x > 0", None)
         assert task.data_producer
 
 
