@@ -47,7 +47,9 @@ def memory() -> ProcessMemory | None:
     if not limit:
         return None
     _release_while_paused(worker)
-    return ProcessMemory(limit, worker.monitor.get_process_memory, partial(_movable, worker))
+    used, evict = worker.monitor.get_process_memory, getattr(worker.data, "evict", None)
+    move = partial(worker.loop.add_callback, evict) if evict else lambda: None
+    return ProcessMemory(limit, used, partial(_movable, worker), move)
 
 
 def _movable(worker: Any) -> int:

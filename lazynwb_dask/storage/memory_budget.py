@@ -29,16 +29,18 @@ T = TypeVar("T")
 TOGETHER, ALONE = 0.65, 0.85
 NEGLIGIBLE = 16 << 20  # bytes that a task may always take: a worker's limit is no finer
 PATIENCE = 10.0  # seconds for others to release what a task needs that reads alone
+SETTLING = 1.0  # seconds for tasks that use up results
 POLL = 0.1  # seconds between two looks at what is in use
 
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Bytes that a process may use, that it uses now, and that of these go to the disk when they must."""
+    """Bytes that a process may use, that it uses now, and that of these can go to the disk."""
 
     limit: int
     used: Callable[[], int]
     movable: Callable[[], int]
+    move: Callable[[], object] = lambda: None  # begins to write some of them to the disk
 
 
 @dataclass(eq=False)
@@ -94,18 +96,22 @@ class Reservation:
 
     def _is_free(self, taken_before: int) -> bool:
         """Whether there is enough for a task that reads alone, once others had time to release theirs."""
-        end, movable, begun = self.memory.limit * ALONE, 0, time.monotonic()
-        while self.taken <= end:
-            used = self.memory.used()
+        limit, begun = self.memory.limit, time.monotonic()
+        while self.taken <= limit * ALONE:
+            used, movable = self.memory.used(), self.memory.movable()
             self.before = max(min(self.before, used), used - taken_before)
-            if self.before + self.taken - movable <= end:
+            fits, waited = self.before + self.taken <= limit * ALONE, time.monotonic() - begun
+            # results in memory: tasks that use them up have their turn before the first bytes are taken
+            settled = taken_before or not movable or self.before + self.taken <= limit * TOGETHER
+            if fits and (settled or waited > SETTLING):
                 return True
-            if time.monotonic() > begun + PATIENCE:
-                return False
+            if waited > PATIENCE:
+                return self.before + self.taken - movable <= limit * ALONE
             self.check()
-            lru.clear()
-            release()
-            movable = self.memory.movable()
+            if not fits:
+                lru.clear()
+                self.memory.move()  # Dask itself does so too late for what is decoded at once
+                release()
             time.sleep(POLL)
         return False
 

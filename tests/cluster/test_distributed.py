@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,7 +267,7 @@ class OddCluster:
     status = "running"
 
     def __init__(self, answer: Any) -> None:
-        self.id, self.answer = str(id(self)), answer
+        self.id, self.answer = uuid.uuid4().hex, answer
 
     def get_versions(self, packages: list[str]) -> Any:
         assert packages == ["lazynwb_dask"]

@@ -126,8 +126,8 @@ def test_a_function_of_files_may_itself_compute_what_is_read(files: list[str]) -
         assert mapped["n"].compute().tolist() == [ROWS] * 3
 
 
-def limited(used: int = 0, movable: int = 0) -> memory.ProcessMemory:
-    return memory.ProcessMemory(1000 * MIB, lambda: used * MIB, lambda: movable * MIB)
+def limited(used: int = 0) -> memory.ProcessMemory:
+    return memory.ProcessMemory(1000 * MIB, lambda: used * MIB, lambda: 0)
 
 
 def test_a_task_that_needs_more_than_expected_reads_again_when_it_is_alone() -> None:
@@ -263,14 +263,32 @@ def test_little_is_read_however_much_is_in_use() -> None:
     assert time.monotonic() - begun < memory.PATIENCE
 
 
-def test_results_that_dask_can_move_to_the_disk_are_no_obstacle() -> None:
-    def read(reservation: memory.Reservation) -> str:
+def test_results_are_moved_to_the_disk_before_their_memory_is_taken() -> None:
+    results = [100 * MIB] * 3
+    limit, used = 1000 * MIB, lambda: 300 * MIB + sum(results)
+    budget = memory.ProcessMemory(limit, used, lambda: sum(results), lambda: results and results.pop())
+
+    def read(reservation: memory.Reservation) -> int:
         reservation.take(400 * MIB, lambda: "large")
-        return "read"
+        return used()
 
     begun = time.monotonic()
-    assert memory.within(limited(600, movable=300), 400 * MIB, read, "") == "read"
+    assert memory.within(budget, 400 * MIB, read, "") + 400 * MIB <= limit * memory.ALONE
+    assert results, "no more than it takes"
     assert time.monotonic() - begun < memory.PATIENCE
+
+
+def test_tasks_that_use_up_results_have_their_turn_before_the_next_read() -> None:
+    results = [60 * MIB]
+    used = threading.Timer(0.3, results.clear)
+    used.start()
+
+    def read(reservation: memory.Reservation) -> int:
+        reservation.take(200 * MIB, lambda: "some")
+        return len(results)
+
+    budget = memory.ProcessMemory(1000 * MIB, lambda: 500 * MIB + sum(results), lambda: sum(results))
+    assert memory.within(budget, 200 * MIB, read, "") == 0
 
 
 def test_a_task_waits_for_others_to_release_their_results_but_not_for_ever(
