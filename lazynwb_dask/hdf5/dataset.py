@@ -14,7 +14,7 @@ from lazynwb_dask.hdf5.dataset_header import DatasetHeader
 from lazynwb_dask.hdf5.datatypes import element_of
 from lazynwb_dask.hdf5.links import has_attribute
 from lazynwb_dask.model.elements import ElementType, element_bytes, walk
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Filter
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Filter, flat_length
 from lazynwb_dask.model.limits import MAX_ELEMENT
 
 MAX_INFOS = 4096  # remembered in this process
@@ -79,7 +79,7 @@ class Dataset:
 
     name: str  # in the group
     path: str  # in the file, soft links resolved
-    rows: int  # length of the first dimension; 1 for a scalar
+    shape: tuple[int, ...]  # empty for a scalar; -1 where it may not be read
     opener: Callable[[], h5d.DatasetID] | None = None  # None: it is in another file
     address: int = UNDEFINED
     header: DatasetHeader | None = None  # if it could be parsed without libhdf5
@@ -114,12 +114,17 @@ class Dataset:
         return self._info
 
     @property
-    def rank(self) -> int:
-        """The number of dimensions; 0 for a scalar."""
-        if self._info is not None:
-            return len(self._info.shape)
-        assert self.id is not None
-        return len(self.id.shape)
+    def rows(self) -> int:
+        """The length of the first dimension; 1 for a scalar."""
+        return self.shape[0] if self.shape else 1
+
+    @property
+    def length(self) -> int:
+        """The number of rows if each has one value: the only dimension that isn't 1, or else the longest."""
+        found = flat_length(self.shape)
+        if found is None:
+            found = 0 if 0 in self.shape else max(self.shape)
+        return found
 
     @property
     def type_class(self) -> int:

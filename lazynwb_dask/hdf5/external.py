@@ -61,9 +61,10 @@ def _read(dataset: h5py.Dataset, layout: Layout, start: int, stop: int) -> np.nd
     if layout.element[0] == "string":
         texts: np.ndarray = dataset.asstr(errors="replace")[start:stop].reshape(-1)
         return texts
-    shape = (stop - start, *layout.item)
+    shape = (stop - start, *dataset.shape[1:])
     space = dataset.id.get_space()
-    space.select_hyperslab((start, *[0] * len(layout.item)), shape)
+    if shape:
+        space.select_hyperslab((start, *[0] * len(shape[1:])), shape)
     out = np.empty((stop - start) * layout.row_bytes, np.uint8)
     dataset.id.read(h5py.h5s.create_simple(shape), space, out, dataset.id.get_type())
     return out

@@ -107,10 +107,10 @@ class Locator:
         if message.address == UNDEFINED:  # no chunk was ever written
             return Extents(rows, np.full(count, UNDEFINED, "<u8"), np.zeros(count, "<u8"))
         unlisted = Extents(rows, nothing, nothing, None, message.address)
-        if count > NEARBY_CHUNKS:
+        if count > NEARBY_CHUNKS and not self.list_all:
             return unlisted
         tree = ChunkBTree(message.address, shape, layout.chunk, self.base, self.sparse.size)
-        if not tree.read(self.sparse, opportunistic=count > EAGER_CHUNKS):
+        if not tree.read(self.sparse, opportunistic=count > EAGER_CHUNKS and not self.list_all):
             return unlisted
         return tree.extents()
 

@@ -8,7 +8,7 @@ file has its own `Extents`, a few integers.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -120,6 +120,16 @@ class Extents:
         return Extents(rows, offsets, sizes.astype("<u8"), masks, root), at
 
 
+def flat_length(shape: tuple[int, ...]) -> int | None:
+    """The number of values in a shape with at most one dimension that isn't 1; None for others.
+
+    >>> flat_length((5, 1)), flat_length((1, 5)), flat_length(()), flat_length((2, 5))
+    (5, 5, 1, None)
+    """
+    long = [n for n in shape if n != 1]
+    return None if len(long) > 1 else (long or [1])[0]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class ArrayIndex:
     layout: Layout
@@ -134,6 +144,23 @@ class ArrayIndex:
     @property
     def rows(self) -> int:
         return self.extents.rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows, *self.layout.item)
+
+    def flattened(self) -> ArrayIndex | None:
+        """The same values as one dimension, if they lie so; None if they don't."""
+        layout, rows = self.layout, flat_length(self.shape)
+        if not layout.item:
+            return self
+        chunk = [c for c, n in zip(layout.chunk or (), self.shape, strict=False) if n != 1] or [1]
+        if rows is None or (layout.external and rows != self.rows) or (rows and not self.located):
+            return None
+        if layout.chunk is not None and math.prod(layout.chunk) != chunk[0]:
+            return None  # chunks reach beyond the dataset in its other dimensions
+        flat = replace(layout, item=(), chunk=None if layout.chunk is None else (chunk[0],))
+        return ArrayIndex(flat, replace(self.extents, rows=rows))
 
     @property
     def nbytes(self) -> int:

@@ -5,7 +5,7 @@ Columns are indexed independently of each other: one that can't be understood ge
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import h5py
 from h5py import h5d, h5g, h5i, h5l, h5o, h5r, h5t
@@ -17,7 +17,7 @@ from lazynwb_dask.hdf5.external import REFUSED, external_array
 from lazynwb_dask.hdf5.links import Refused, attribute, children, find, small, text
 from lazynwb_dask.hdf5.locate import Locator
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
-from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, TableIndex
+from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, TableIndex, flat_length
 from lazynwb_dask.model.limits import check_missing
 from lazynwb_dask.model.source import Source
 
@@ -82,7 +82,7 @@ class ColumnIndexer:
                     continue
                 try:
                     array = external_array(Source(self.name), where)
-                    found.datasets[name] = Dataset(name, where, array.rows, array=array)
+                    found.datasets[name] = Dataset(name, where, array.shape, array=array)
                 except UnsupportedColumnError as unsupported:
                     found.problems[name] = str(unsupported)
             except Exception as exc:
@@ -114,8 +114,7 @@ class ColumnIndexer:
         info = None if header is None else known_info(header)
         if info is None:
             return None
-        rows = (info.shape or (1,))[0]
-        return Dataset(name, where, rows, lambda: h5o.open(group, name.encode()), address, header)
+        return Dataset(name, where, info.shape, lambda: h5o.open(group, name.encode()), address, header)
 
     def _header(self, address: int) -> DatasetHeader | None:
         known: dict[int, DatasetHeader | None] = self.sparse.parsed.setdefault("headers", {})
@@ -136,13 +135,12 @@ class ColumnIndexer:
             reason = external_data(opened)
             if not reason:
                 header = self._header(address) if self.locator.standard_sizes else None
-                rows = (opened.shape or (1,))[0]
-                return Dataset(name, where, rows, lambda: opened, address, header)
+                return Dataset(name, where, opened.shape or (), lambda: opened, address, header)
             if not self.allow_external_links:
                 problem = f"{reason}: its data are in other files; {REFUSED}"
-                return Dataset(name, where, -1, lambda: opened, address, problem=problem)
+                return Dataset(name, where, (-1,), lambda: opened, address, problem=problem)
             array = external_array(Source(self.name), where)
-        return Dataset(name, where, array.rows, lambda: opened, address, array=array)
+        return Dataset(name, where, array.shape, lambda: opened, address, array=array)
 
     def array(self, dataset: Dataset) -> ArrayIndex:
         """The index of one dataset. See `Locator.array`."""
@@ -163,16 +161,19 @@ class ColumnIndexer:
                 found[name] = text(value)
         return found
 
-    def column(self, shown_name: str, name: str, members: Members, rows: int) -> ColumnIndex:
+    def column(
+        self, shown_name: str, name: str, members: Members, rows: int, single: bool = False
+    ) -> ColumnIndex:
         """One column of a table with `rows` rows. What is wrong with it becomes its `problem`.
 
-        `shown_name` is the column's name, `name` that of the dataset with its values.
+        `shown_name` is the column's name, `name` that of the dataset with its values. `single`: each row has
+        one value.
         """
         if name in members.problems:
             return ColumnIndex(shown_name, rows=rows, problem=members.problems[name])
         try:
             chain = self._chain(shown_name, name, members)
-            arrays = tuple([self.array(d) for d in chain])
+            arrays = tuple(self._arrays(chain, rows, single))
             check_missing(ColumnIndex(shown_name, arrays, rows))
             notes = _length_notes(arrays[-1].rows, rows)
             values = chain[0]
@@ -201,6 +202,39 @@ class ColumnIndexer:
             error = NWBReadError if damaged else UnsupportedColumnError
             raise error(f"its index {lost!r} can't be read: {members.problems[lost]}")
         return chain
+
+    def _arrays(self, chain: list[Dataset], rows: int, single: bool) -> list[ArrayIndex]:
+        """The indexes of a column's datasets, row and column vectors as one dimension where they are meant so.
+
+        Raises UnsupportedColumnError if rows are not the first dimension.
+        """
+        values, *indexes = chain
+        shape, length = values.shape, flat_length(values.shape)
+        if indexes:
+            flat = len(shape) == 2 and shape[0] == 1 and self._reaches_beyond(indexes[0])
+        else:
+            flat = single or (0 < rows != values.rows and rows in shape[1:])
+        if flat and (length is None or not (indexes or single or length == rows)):
+            raise UnsupportedColumnError(f"its shape {shape}: the first dimension is not that of the rows")
+        return [self._flat(d) if flat or d is not values else self.array(d) for d in chain]
+
+    def _flat(self, dataset: Dataset) -> ArrayIndex:
+        """The index of a dataset that has one value for each row."""
+        found = self.array(dataset).flattened()
+        if found is None:  # perhaps only since its chunks are not listed
+            found = replace(self.locator, list_all=True).array(dataset).flattened()
+        if found is None:
+            raise UnsupportedColumnError(
+                f"the shape {dataset.shape} of {dataset.name!r} is not one value a row"
+            )
+        return found
+
+    def _reaches_beyond(self, index: Dataset) -> bool:
+        """Whether a VectorIndex points to more than one row."""
+        if not index.in_file or self.sparse.metadata_only:
+            return False
+        ends = small(index.id)
+        return bool(ends.size and ends.max() > 1)
 
     def _labels(self, dataset: Dataset) -> tuple[str, ...] | None:
         """The labels of EnumData: the strings that its `elements` refer to."""

@@ -72,7 +72,7 @@ def _typed(indexer: ColumnIndexer, group: h5g.GroupID, path: str) -> Iterator[di
 def _table(indexer: ColumnIndexer, group: h5g.GroupID, path: str, kind: str) -> dict[str, Any]:
     datasets = indexer.members(group, path).datasets
     own = [d for name, d in datasets.items() if d.path == f"{path}/{name}"]
-    rows = datasets["id"].rows if "id" in datasets else 0
+    rows = datasets["id"].length if "id" in datasets else 0
     columns = [name for name in texts(attribute(group, "colnames")) if group.links.exists(name.encode())]
     about = indexer.attributes(group, ["description"])
     facts = _facts(indexer, own)

@@ -17,7 +17,15 @@ from lazynwb_dask.hdf5.dataset import Dataset
 from lazynwb_dask.hdf5.json_values import json_value
 from lazynwb_dask.hdf5.links import Refused, attribute, find, small, text
 from lazynwb_dask.hdf5.sparse_file import Miss
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, Extents, Layout, TableIndex
+from lazynwb_dask.model.index import (
+    UNDEFINED,
+    ArrayIndex,
+    ColumnIndex,
+    Extents,
+    Layout,
+    TableIndex,
+    flat_length,
+)
 from lazynwb_dask.nwb.columns import ColumnIndexer, Members
 from lazynwb_dask.nwb.tables import is_table
 
@@ -58,9 +66,7 @@ def index_series(indexer: ColumnIndexer, group: h5g.GroupID, path: str) -> Table
     members = indexer.members(group, path)
     data, times = members.datasets.get("data"), members.datasets.get("timestamps")
     in_files = "external_file" in members.datasets and (data is None or data.rows == 0)
-    stored = (times, None if in_files else data)
-    lengths = [d.rows for d in stored if d is not None and not d.problem]
-    rows = min(lengths) if lengths else 0
+    rows = _rows(times, None if in_files else data)
     if times is None and "timestamps" not in members.problems and (data is None or in_files):
         rows = 0  # a rate alone doesn't tell how many samples there are
     attributes = _attributes(indexer, group, members.datasets)
@@ -73,12 +79,24 @@ def index_series(indexer: ColumnIndexer, group: h5g.GroupID, path: str) -> Table
     return TableIndex(path, rows, columns, attributes=attributes)
 
 
+def _rows(times: Dataset | None, data: Dataset | None) -> int:
+    """The number of samples: of timestamps and data the shorter, where both have a length."""
+    if times is None or times.problem:
+        return 0 if data is None or data.problem else data.rows
+    if data is None or data.problem:
+        return times.length
+    length = flat_length(times.shape)
+    if length is None:
+        return data.rows
+    return length if length in data.shape[1:] else min(length, data.rows)
+
+
 def _times(
     indexer: ColumnIndexer, members: Members, rows: int, attributes: dict[str, str]
 ) -> ColumnIndex | None:
     name = "timestamps"
     if name in members.datasets or name in members.problems:
-        column = indexer.column(name, name, members, rows)
+        column = indexer.column(name, name, members, rows, single=True)
         if column.problem:
             return column
         array = column.arrays[0]

@@ -8,7 +8,7 @@ from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.external import GROUP_REFUSED
 from lazynwb_dask.hdf5.links import Refused, attribute, find, has_attribute, texts
 from lazynwb_dask.hdf5.sparse_file import Miss
-from lazynwb_dask.model.index import ColumnIndex, TableIndex
+from lazynwb_dask.model.index import ColumnIndex, TableIndex, flat_length
 from lazynwb_dask.nwb.columns import ColumnIndexer, Members
 from lazynwb_dask.nwb.vector_index import vector_indexes
 
@@ -50,11 +50,11 @@ class TableIndexer(ColumnIndexer):
                 raise NWBReadError(f"{self.name}: {path}: no usable id column: {reason}")
             members.problems["id"], own = reason, aligned
         else:
-            own = found.rows
+            own = found.length
         rows = own if aligned is None else aligned
         members.indexes = vector_indexes(members.datasets, self.sparse)
         columns = {
-            prefix + name: self.column(prefix + name, name, members, rows)
+            prefix + name: self.column(prefix + name, name, members, rows, single=name == "id")
             for name in self._order(names, members, own)
         }
         unread = columns[f"{prefix}id"].problem
@@ -83,7 +83,7 @@ class TableIndexer(ColumnIndexer):
             try:
                 if (
                     name in members.indexes
-                    or dataset.rows == rows
+                    or rows in (dataset.rows, flat_length(dataset.shape))
                     or not dataset.in_file
                     or dataset.has("neurodata_type")
                 ):

@@ -11,6 +11,7 @@ from h5py import h5a, h5t
 from lazynwb_dask.hdf5.dataset import Dataset
 from lazynwb_dask.hdf5.links import MAX_SMALL, attribute, text
 from lazynwb_dask.hdf5.sparse_file import SparseFile
+from lazynwb_dask.model.index import flat_length
 
 
 def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[str, str]:
@@ -24,8 +25,8 @@ def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[
         try:
             if dataset.array is not None:
                 layout = dataset.array.layout
-                is_index = not layout.item and layout.element[0] == "number"
-            elif not dataset.in_file or dataset.problem or dataset.rank != 1:
+                is_index = layout.element[0] == "number"
+            elif not dataset.in_file or dataset.problem:
                 continue
             else:
                 is_index = dataset.type_class in (h5t.INTEGER, h5t.FLOAT)
@@ -33,14 +34,22 @@ def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[
             if not is_index:
                 continue
             target = _target(dataset, addresses, sparse) if dataset.in_file else None
+            if target in (name, "id"):
+                target = None
+            if target is None and name.endswith("_index"):
+                sibling = name.removesuffix("_index")
+                # by its name alone only what has the shape of an index is one
+                if sibling in datasets and (_is_list(dataset.shape) or _is_typed(dataset)):
+                    target = sibling
         except Exception:
             continue
-        if target is None and name.endswith("_index"):
-            sibling = name.removesuffix("_index")
-            target = sibling if sibling in datasets else None
-        if target is not None and target != name and target not in found:
+        if target is not None and target not in found:
             found[target] = name
     return found
+
+
+def _is_list(shape: tuple[int, ...]) -> bool:
+    return len(shape) > 0 and flat_length(shape) is not None
 
 
 def _target(dataset: Dataset, addresses: Mapping[int, str], sparse: SparseFile) -> str | None:
@@ -68,4 +77,8 @@ def _target(dataset: Dataset, addresses: Mapping[int, str], sparse: SparseFile) 
 
 def _is_typed(dataset: Dataset) -> bool:
     """Whether the neurodata_type of a dataset is VectorIndex, whatever it holds."""
-    return dataset.has("neurodata_type") and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"
+    return (
+        dataset.in_file
+        and dataset.has("neurodata_type")
+        and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"
+    )

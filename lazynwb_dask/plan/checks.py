@@ -54,6 +54,20 @@ def _no_table(absent: Sequence[Source], count: int, request: TableRequest, acces
     return f"{text} Its tables: {listed(there)}"
 
 
+def warn_cut(tables: Sequence[tuple[Source, TableIndex]]) -> None:
+    """Warn about a VectorIndex with more rows than its table: which of them are the table's isn't known."""
+    for source, table in tables:
+        for name, column in table.columns.items():
+            if len(column.arrays) > 1 and column.arrays[-1].rows > column.rows:
+                warnings.warn(
+                    f"{shown(source.url)}: {table.path}: the VectorIndex of column {name!r} has "
+                    f"{column.arrays[-1].rows} rows, the table {column.rows}: the rest is left out. "
+                    "lazynwb_dask.schema_report tells of other files",
+                    stacklevel=3,
+                )
+                return
+
+
 def check_overrides(overrides: Iterable[str], unified: Schema) -> None:
     for name in overrides:
         if name not in unified.fields and name not in unified.conflicts:

@@ -12,7 +12,7 @@ from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.table_json import pack_table, unpack_table
 
 MAGIC = b"nwb-index"
-FORMAT = 4
+FORMAT = 5
 MAX_BODY = 1 << 30  # decoded bytes: whatever is larger was not written here
 _CHECKSUM = 16
 

@@ -13,7 +13,7 @@ from lazynwb_dask.errors import Failure
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.series_view import show_all
-from lazynwb_dask.plan.checks import check_columns, check_overrides, present, warn_left_out
+from lazynwb_dask.plan.checks import check_columns, check_overrides, present, warn_cut, warn_left_out
 from lazynwb_dask.plan.index_files import index_files
 from lazynwb_dask.plan.partitions import build, unindexed
 from lazynwb_dask.plan.schema import schema_of
@@ -65,6 +65,7 @@ def _indexed(sources: Sequence[Source], request: TableRequest, access: FileAcces
     check_overrides(request.overrides, unified)
     check_columns(request.named_columns, unified)
     warn_left_out(unified)
+    warn_cut(tables)
     scan = build(tables, unified, request, access.options)
     if failures:
         scan = replace(scan, failures=tuple((f.path, f.stage, f.error) for f in failures))
