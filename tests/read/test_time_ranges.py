@@ -16,7 +16,7 @@ from series_files import series
 from servers import RangeServer
 
 import lazynwb_dask
-from lazynwb_dask.read import time_search as seek
+from lazynwb_dask.read import time_order as seek
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
