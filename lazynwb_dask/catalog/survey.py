@@ -20,7 +20,7 @@ from lazynwb_dask.nwb.jobs import IndexTable, ListSeries, ListTables
 from lazynwb_dask.nwb.session import ReadSession
 from lazynwb_dask.plan.index_cache import is_identified
 from lazynwb_dask.read.arrays import Wanted, read_arrays
-from lazynwb_dask.read.time_order import all_rise, long_timestamps, place
+from lazynwb_dask.read.time_order import PAGE, SMALL, all_rise, long_timestamps, place
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
 
@@ -77,7 +77,7 @@ def _survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
 def _rising(passes: OpenedFile, access: FileAccess, keeps: Keeps) -> list[str]:
     """Which stored timestamps of long TimeSeries rise. Each dataset is read once, however many have it."""
     known: dict[str, bool] = {}
-    for path in passes.run(ListSeries()):
+    for path in passes.run(ListSeries(SMALL * PAGE)):
         if keeps.tables is not None and path not in keeps.tables:
             continue
         try:
