@@ -11,6 +11,7 @@ import pandas as pd
 from lazynwb_dask import expr
 from lazynwb_dask.api.arguments import Paths, file_access, knows_table, sources_of, table_request
 from lazynwb_dask.by_file.alignment import file_scans
+from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.catalog.scan import catalog_scan, report_of
 from lazynwb_dask.cluster import failures
 from lazynwb_dask.metadata import queries
@@ -138,7 +139,8 @@ def read_nwb(
     if knows_table(paths, request):
         scan = catalog_scan(paths, request)
     else:
-        scan = table_scan(sources_of(paths, access), request, access)
+        rising = paths.rising if isinstance(paths, Catalog) else None
+        scan = table_scan(sources_of(paths, access), request, access, rising)
     frame = expr.from_scan(scan, request.predicate)
     return frame if request.columns is None else frame[list(request.columns)]
 

@@ -75,7 +75,7 @@ def _file_row(file: Surveyed) -> dict[str, Any]:
         "url": file.source.url, "size": file.source.size, "etag": file.source.etag,
         "parts": _json(parts_json(file.source.parts)),
         "session": None if file.problem else json.dumps(file.session),
-        "problem": file.problem or None,
+        "problem": file.problem or None, "rising": _json(file.rising),
     }  # fmt: skip
 
 

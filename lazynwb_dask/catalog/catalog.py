@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -83,6 +84,14 @@ class Catalog:
     def sources(self) -> list[Source]:
         """Its files, with sizes and versions."""
         return list(map(source_of, self.files.to_pylist()))
+
+    @cached_property
+    def rising(self) -> dict[str, frozenset[str]]:
+        """By file, which timestamps of its TimeSeries are known to rise."""
+        rows = self.index.rows("files", ["url", "rising"])
+        rows = rows.filter(rows["rising"].is_valid())
+        texts = rows["rising"].to_pylist()
+        return dict(zip(rows["url"].to_pylist(), map(frozenset, map(json.loads, texts)), strict=True))
 
     def holds(self, tables: Sequence[str]) -> bool:
         """Whether it knows which of its files have tables of these paths, as far as they are tables."""

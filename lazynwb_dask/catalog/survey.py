@@ -12,12 +12,15 @@ from lazynwb_dask.catalog.folder import url_problem
 from lazynwb_dask.catalog.manifest import Keeps
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.metadata.formats import OpenedFile
 from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.jobs import IndexTable, ListTables
+from lazynwb_dask.nwb.jobs import IndexTable, ListSeries, ListTables
 from lazynwb_dask.nwb.session import ReadSession
+from lazynwb_dask.plan.index_cache import is_identified
 from lazynwb_dask.read.arrays import Wanted, read_arrays
+from lazynwb_dask.read.time_order import PAGE, SMALL, all_rise, long_timestamps, place
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
 
@@ -34,6 +37,7 @@ class Surveyed:
     problems: dict[str, str] = field(default_factory=dict)  # by path, why a table can't be read
     values: dict[str, dict[str, Values]] = field(default_factory=dict)  # of small columns
     indexes: dict[str, dict[str, Values]] = field(default_factory=dict)  # outermost, if ragged
+    rising: list[str] = field(default_factory=list)  # timestamps of TimeSeries, by `place`
     problem: str = ""  # why the file can't be read; empty if it can
 
 
@@ -65,7 +69,25 @@ def _survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
         if table is not None:
             found.tables.append(table)
     _read_values(found, access, keeps.values_limit)
+    if is_identified(found.source) and not found.source.parts:  # these may change while it stays the same
+        found.rising = _rising(passes, access, keeps)
     return found
+
+
+def _rising(passes: OpenedFile, access: FileAccess, keeps: Keeps) -> list[str]:
+    """Which stored timestamps of long TimeSeries rise. Each dataset is read once, however many have it."""
+    known: dict[str, bool] = {}
+    for path in passes.run(ListSeries(SMALL * PAGE)):
+        if keeps.tables is not None and path not in keeps.tables:
+            continue
+        try:
+            series = passes.run(IndexTable((path,)))
+            array = None if series is None else long_timestamps(series)
+            if array is not None and (name := place(array)) not in known:
+                known[name] = all_rise(array, passes.source, access)
+        except NWBError:  # reading the series reports the error
+            open_source(passes.source, 1, access)  # raises if the whole file is unreachable
+    return [name for name, rises in known.items() if rises]
 
 
 def _read_values(found: Surveyed, access: FileAccess, limit: int) -> None:

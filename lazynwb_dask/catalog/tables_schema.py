@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST = "_manifest.json"
 BATCHES = "batches"  # the folder of batches that a build has indexed so far
 
@@ -20,6 +20,7 @@ FILES = pa.schema(
         ("parts", _text),  # JSON: URL, size and etag of the files that a LINDI file refers to
         ("session", _text),  # JSON: session and subject fields, by group; null if it can't be read
         ("problem", _text),  # why the file can't be read; null if it can
+        ("rising", _text),  # JSON: which timestamps of TimeSeries rise, see `read.time_order.place`
     ]
 )
 TABLES = pa.schema(

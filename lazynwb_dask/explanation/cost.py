@@ -6,8 +6,9 @@ can follow is bounded by all that is stored of the chunks that rows can touch, o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from lazynwb_dask.read.bounds import column_bounds
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import Executor, OwnMaps, fill_stored
 from lazynwb_dask.read.part_columns import file_arrays
-from lazynwb_dask.read.partition import PartReader
+from lazynwb_dask.read.partition import PartReader, float_columns
 from lazynwb_dask.read.steps import Steps, Wave
-from lazynwb_dask.read.time_search import search_bound
+from lazynwb_dask.read.time_order import TimeOrder, is_long
+from lazynwb_dask.read.time_search import ranges, search_bound
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
@@ -35,7 +37,8 @@ from lazynwb_dask.storage.multi_file import by_part
 class Cost:
     """Requests to an NWB file and their bytes, and rows that are left: `exact`, or at most.
 
-    Where it isn't `known`, there is more, without any bound.
+    Where it isn't `known`, there is more, without any bound. `rising` tells of stored timestamps, of which a
+    range is wanted, whether they rise ("yes", "no"), or that it isn't known ("unknown").
     """
 
     requests: int = 0
@@ -43,6 +46,7 @@ class Cost:
     exact: bool = True
     rows: int = 0
     known: bool = True
+    rising: str = ""
 
 
 def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: bool = True) -> Cost:
@@ -56,12 +60,16 @@ def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: 
     if any(file_arrays(part, name) for name in first):
         rows, limit = np.arange(part.start, part.stop), selection.limit
         left = len(rows) if limit is None else min(limit.n, len(rows))
-        for array in [array for name in first for array in file_arrays(part, name)[-1:]]:
-            if array.layout.rising:
+        rising = ""
+        wanted = ranges(part, selection.predicate, float_columns(scan)) if selection.predicate else ()
+        for array in [array for array, *_ in wanted if not array.layout.computed and is_long(array)]:
+            found = TimeOrder(part.source, access.settings).of(array, part.start, part.stop)
+            rising = "unknown" if found is None else "no" if math.isnan(found[2]) else "yes"
+            if rising == "yes":
                 run.add(*search_bound(array))
         run.bound(first, rows)
         run.bound(todo, rows, left)
-        return run.result(left, exact=False)
+        return replace(run.result(left, exact=False), rising=rising)
     reader = _DryReader(part.source.reach)
     steps = PartReader(scan, part, reader, run)
     rows, _ = steps.choose(selection)

@@ -14,6 +14,7 @@ from lazynwb_dask import config, expr
 from lazynwb_dask.by_file.alignment import ByFile, Leaf, leaves
 from lazynwb_dask.explanation.cost import Cost, cost
 from lazynwb_dask.model.elements import walk
+from lazynwb_dask.plan.index_cache import index_cache
 from lazynwb_dask.predicate.tree import conjuncts
 from lazynwb_dask.read.catalog_values import values_bound
 from lazynwb_dask.scan.fields import PROVENANCE
@@ -21,6 +22,12 @@ from lazynwb_dask.scan.scan import Scan
 
 SHOWN = 12  # columns that are named
 LONG = 160  # letters of a condition of Dask's that are shown
+_RISING = {
+    "yes": "are known to rise, and a range is looked up in them",
+    "no": "don't rise: all of them are read",
+    "unknown": "aren't known to rise: all of them are read, this once. A catalog (build_catalog) knows it of "
+    "its files, and the setting sorted-timestamps: true says it of all",
+}
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
     scan: Scan = leaf.scan
     buckets = leaf.buckets
     left = np.concatenate([np.zeros(0, np.int64), *buckets])
-    access = config.file_access(scan.options)
+    access = config.file_access(scan.options).with_settings(orders=index_cache())
     selection = leaf.selection
     predicate, limit = selection.predicate, selection.limit
     used = [name for name in scan.fields if name in selection.used]
@@ -185,6 +192,12 @@ def _plan(leaf: Leaf) -> ReadPlan:
         costs = [cost(scan, int(i), selection, access, leaf.certain) for i in left]
         known = all(one.known for one in costs)
         why = _why(scan, used, selection.deciding) if known else ["values of columns lie in other files"]
+        for rising, text in _RISING.items():
+            files = np.unique(
+                scan.file[[i for i, one in zip(left, costs, strict=True) if one.rising == rising]]
+            )
+            if len(files):
+                why.append(f"timestamps of {_count(len(files), 'file')} {text}")
     else:
         known = False
         costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]

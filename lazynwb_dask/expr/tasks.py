@@ -12,6 +12,7 @@ from lazynwb_dask.by_file.alignment import ByFile, expected
 from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.cluster.events import observed
 from lazynwb_dask.cluster.execute import execute
+from lazynwb_dask.plan.index_cache import index_cache
 from lazynwb_dask.plan.tasks import Scan
 from lazynwb_dask.predicate.tree import Limit, Predicate
 from lazynwb_dask.read.memory_need import COPIED
@@ -27,6 +28,7 @@ def read(
     """Read all partitions of a narrowed scan, once the worker has enough memory."""
     selection = Selection(columns, predicate, limit)
     with observed() as settings:
+        settings = replace(settings, orders=index_cache())
         bounds = cluster.memory()
         if bounds is None:
             return execute(scan, selection, settings)

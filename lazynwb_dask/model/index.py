@@ -50,7 +50,7 @@ class Layout:
     raw_edges: bool = False  # partial edge chunks are not filtered (data layout message version 4)
     user_block: int = 0  # base address, before the superblock: all addresses count from it
     external: str = ""  # dataset's path, if libhdf5 reads it in another file, or LINDI JSON has it
-    rising: bool = False  # values are expected in ascending order: timestamps
+    rising: bool | None = None  # of timestamps, whether they are known to rise; None: others
     view: View | None = None  # None: values are shown as they are stored
     unlisted: str = ""  # dataset's path, if libhdf5 is to list its chunks when they are read
 

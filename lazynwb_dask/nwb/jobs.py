@@ -67,13 +67,26 @@ class ListTables:
 
 @dataclass(frozen=True)
 class ListSeries:
-    """The paths of all TimeSeries, sorted by their components."""
+    """The paths of all TimeSeries, sorted by their components; or of those with more than so many stored
+    timestamps."""
+
+    more_than: int | None = None
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> list[str]:
-        found = _paths(file.id, sparse, lambda path, group: path != "/" and is_series(file.id, group, path))
+        def accepts(path: str, group: h5g.GroupID) -> bool:
+            if path == "/" or not is_series(file.id, group, path):
+                return False
+            return self.more_than is None or _stored_times(file.id, path) > self.more_than
+
+        found = _paths(file.id, sparse, accepts)
         if not found and not sparse.missing:
             check_nwb(file.id, name)
         return sorted(found, key=lambda path: path.split("/"))
+
+
+def _stored_times(root: h5g.GroupID, path: str) -> int:
+    found = find(root, f"{path}/timestamps")
+    return found[0].shape[0] if found and isinstance(found[0], h5d.DatasetID) and found[0].shape else 0
 
 
 def _paths(root: h5g.GroupID, sparse: SparseFile, accepts: Callable[[str, h5g.GroupID], bool]) -> list[str]:

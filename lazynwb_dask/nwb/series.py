@@ -102,7 +102,7 @@ def _times(
         array = column.arrays[0]
         if array.layout.item or array.layout.element not in _FLOAT64:
             return column
-        return replace(column, arrays=(replace(array, layout=replace(array.layout, rising=True)),))
+        return replace(column, arrays=(replace(array, layout=replace(array.layout, rising=False)),))
     if "starting_time" not in members.datasets:
         return None
     start, rate = _number(attributes.get("starting_time")), _number(attributes.get("rate"))

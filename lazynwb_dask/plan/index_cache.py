@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 import platformdirs
 from dask.utils import parse_bytes
@@ -24,9 +25,11 @@ from lazynwb_dask._version import __version__
 from lazynwb_dask.model.index import FileIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.index_cache_entry import FORMAT, Entry, dump, load
+from lazynwb_dask.storage.settings import Run
 from lazynwb_dask.util.locks import Lock
 
 ALL_TABLES = "*"  # in place of a table's path: the list of all paths
+TIMES = "times "  # the same, before the name of a dataset of timestamps: whether they rise
 TOUCH = 3600.0  # seconds after which the time of last use is written again
 KEEP = 0.8  # of the limit, by pruning
 LOOK = 1 / 64  # of the limit: what a process writes, on average, before it prunes
@@ -106,16 +109,26 @@ class IndexCache:
         details: bool = False,
     ) -> None:
         """Write an entry. A failure to write is ignored."""
+        table = None if found is None else found.table
+        listed = None if paths is None else tuple(paths)
+        self._put(source, self._path(source.url, what, details), table=table, paths=listed)
+
+    def runs(self, source: Source, name: str) -> list[Run]:
+        """In which rows timestamps are known to rise. See `read.time_order`."""
+        entry = self.get(source, f"{TIMES}{name}")
+        return [] if entry is None else list(entry.runs)
+
+    def put_runs(self, source: Source, name: str, runs: list[Run]) -> None:
+        self._put(source, self._path(source.url, f"{TIMES}{name}", False), runs=tuple(runs))
+
+    def _put(self, source: Source, path: Path, **held: Any) -> None:
         if not is_identified(source):
             return
         assert source.size is not None
         assert source.etag is not None
-        table = None if found is None else found.table
-        listed = None if paths is None else tuple(paths)
-        data = dump(Entry(identity(source.url), source.size, source.etag, table, listed))
+        data = dump(Entry(identity(source.url), source.size, source.etag, **held))
         if len(data) > self.limit * LOOK:
             return
-        path = self._path(source.url, what, details)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, data)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.table_json import pack_table, unpack_table
+from lazynwb_dask.storage.settings import Run
 
 MAGIC = b"nwb-index"
 FORMAT = 5
@@ -26,6 +27,7 @@ class Entry:
     etag: str  # the version of the file
     table: TableIndex | None = None  # None: the file doesn't have the table
     paths: tuple[str, ...] | None = None  # the paths of all its tables, if they were listed
+    runs: tuple[Run, ...] = ()  # of one dataset of timestamps
 
 
 def dump(entry: Entry) -> bytes:
@@ -41,6 +43,7 @@ def dump(entry: Entry) -> bytes:
         "etag": entry.etag,
         "table": None if entry.table is None else pack_table(entry.table, extents),
         "paths": entry.paths,
+        "runs": entry.runs,
     }
     text = json.dumps(head, separators=(",", ":")).encode()
     raw = b"".join([len(text).to_bytes(8, "little"), text, *extents])
@@ -75,4 +78,5 @@ def _loaded(body: bytes) -> Entry:
         head["etag"],
         None if table is None else unpack_table(table, memoryview(raw)[begin:]),
         None if head["paths"] is None else tuple(head["paths"]),
+        tuple((int(a), int(b), float(first), float(last)) for a, b, first, last in head["runs"]),
     )

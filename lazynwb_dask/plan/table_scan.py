@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,22 +18,29 @@ from lazynwb_dask.plan.index_files import index_files
 from lazynwb_dask.plan.partitions import build, unindexed
 from lazynwb_dask.plan.schema import schema_of
 from lazynwb_dask.plan.user_types import given
+from lazynwb_dask.read.time_order import known_to_rise
 from lazynwb_dask.scan.fields import Field, Schema
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.storage.access import FileAccess
 
 
-def table_scan(sources: Sequence[Source], request: TableRequest, access: FileAccess) -> Scan:
+def table_scan(
+    sources: Sequence[Source],
+    request: TableRequest,
+    access: FileAccess,
+    rising: Mapping[str, Container[str]] | None = None,
+) -> Scan:
     """The scan of one table in many files, with the request checked. No file is opened if a schema is
-    given, and only a sample of the files if the schema is inferred."""
+    given, and only a sample of the files if the schema is inferred. `rising` has by URL which timestamps a
+    catalog knows to rise."""
     schema = request.schema
     if isinstance(schema, int):
         fields = _inferred(_spread(sources, schema), request, access)
     elif isinstance(schema, pa.Schema):
         fields = given(schema)
     else:
-        return _indexed(sources, request, access)
+        return _indexed(sources, request, access, rising or {})
     unified = Schema({field.name: field for field in fields})
     check_columns(request.named_columns, unified)
     return unindexed(sources, unified, request, access.options)
@@ -59,8 +66,11 @@ def warn_skipped(failures: Sequence[Failure], count: int) -> None:
         )
 
 
-def _indexed(sources: Sequence[Source], request: TableRequest, access: FileAccess) -> Scan:
+def _indexed(
+    sources: Sequence[Source], request: TableRequest, access: FileAccess, rising: Mapping[str, Container[str]]
+) -> Scan:
     tables, failures = indexed_tables(sources, request, access)
+    tables = [(source, known_to_rise(table, rising.get(source.url, ()))) for source, table in tables]
     unified = schema_of(tables, request.overrides, access)
     check_overrides(request.overrides, unified)
     check_columns(request.named_columns, unified)

@@ -6,7 +6,7 @@ all share the storage's bounded set of connections.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,11 +20,12 @@ from lazynwb_dask.model.source import shown
 from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.read import catalog_values, time_search
 from lazynwb_dask.read.column import Reader
-from lazynwb_dask.read.executor import ChunkMaps, Executor, file_key, guarded
+from lazynwb_dask.read.executor import ChunkMaps, Executor, guarded
 from lazynwb_dask.read.late_index import indexed_part
 from lazynwb_dask.read.memory_need import needs
 from lazynwb_dask.read.part_columns import ahead_steps, column_steps, file_arrays, where
 from lazynwb_dask.read.steps import Steps, together
+from lazynwb_dask.read.time_order import TimeOrder
 from lazynwb_dask.scan.fields import Field
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.request import Selection
@@ -142,6 +143,7 @@ class PartReader:
     def __init__(self, scan: Scan, part: Part, reader: Reader, executor: Executor) -> None:
         self.scan, self.part, self.reader, self.executor = scan, part, reader, executor
         self.settings = executor.access.settings
+        self.order = TimeOrder(part.source, self.settings)
 
     def read(self, selection: Selection, chosen: np.ndarray | None = None) -> Piece:
         """What is selected of the partition; `chosen` are the rows its condition leaves, where known."""
@@ -152,6 +154,7 @@ class PartReader:
         todo = [name for name in columns if name not in values]
         read = self.executor.run(self.steps(todo, rows))
         self.executor.settle()
+        self._note(rows, dict(zip(todo, read, strict=True)))
         values |= dict(zip(todo, read, strict=True))
         return Piece(self.part, rows, {name: values[name] for name in columns})
 
@@ -174,19 +177,23 @@ class PartReader:
 
     def _narrow(self, predicate: Predicate | None) -> None:
         """Leave out rows whose times can't be in the range that a condition asks for."""
-        if predicate is None or not self.settings.sorted_timestamps:
+        if predicate is None:
             return
-        exact = [name for name, field in self.scan.fields.items() if field.type == pa.float64()]
-        self.part = time_search.narrowed(self.part, predicate, exact, self._times())
-
-    def _times(self) -> time_search.File:
-        """How to look for times in the partition's file."""
-        source = self.part.source
 
         def run(steps: Steps[Values]) -> Values:
             return self.executor.run(guarded(steps, where(self.part, "timestamps")))
 
-        return time_search.File(self.reader, None if source.etag is None else file_key(source), run)
+        file = time_search.File(self.reader, self.order, run)
+        self.part = time_search.narrowed(self.part, predicate, float_columns(self.scan), file)
+
+    def _note(self, rows: np.ndarray, values: Mapping[str, Values | None]) -> None:
+        """Note of timestamps that were read, all of the partition's, whether they rise."""
+        part = self.part
+        if len(rows) < part.stop - part.start:
+            return
+        for name in float_columns(self.scan):
+            if name in values and name in part.columns and (part.held is None or name not in part.held.values):
+                self.order.note(part.columns[name][0][-1], part.start, np.asarray(values[name]))
 
     def _decide(self, selection: Selection, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Values]]:
         """The rows that are left, and for these the values of the columns that decided."""
@@ -206,6 +213,7 @@ class PartReader:
         ]
         found = self.executor.run(together(steps), spare=True)
         values = {name: v for name, v in zip(first, found, strict=False) if v is not None}
+        self._note(rows, values)
         with self.executor.turn():
             keep = chosen_rows(Piece(part, rows, values), self.scan, selection)
         values = {
@@ -226,6 +234,11 @@ class PartReader:
                 f"{decoded >> 20} MiB"
             ),
         )
+
+
+def float_columns(scan: Scan) -> list[str]:
+    """The columns that the frame has as float64: in these, times are compared as they are stored."""
+    return [name for name, field in scan.fields.items() if field.type == pa.float64()]
 
 
 def chosen_rows(piece: Piece, scan: Scan, selection: Selection) -> np.ndarray:

@@ -1,16 +1,16 @@
 """Which samples of a TimeSeries a range of times can be in, found without reading all its timestamps.
 
-With a rate, by arithmetic. Stored timestamps are read page by page: the first and the last, then those where
-the range must begin and end if samples are evenly spaced. That needs ascending timestamps, which NWB asks for
-but no file guarantees. So the pages read are checked, each within itself and against the others; if they don't
-ascend, all are read. Short series are always read whole. The condition is still evaluated on the result.
+With a rate, by arithmetic. Stored timestamps that are known to rise (see `time_order`) are read page by page:
+the first and the last, then those where the range must begin and end if samples are evenly spaced. NWB asks for
+timestamps that rise, but no file guarantees it: until it is known, and where they don't, all are read. So are
+those of short series. The condition is still evaluated on the result.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,12 +22,12 @@ from lazynwb_dask.predicate.intervals import EVERYTHING, bounds
 from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.steps import Steps
+from lazynwb_dask.read.time_order import TimeOrder, is_long, page_rows, place
 from lazynwb_dask.scan.records import Part
+from lazynwb_dask.storage.settings import Run
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
 
-PAGE = 8192  # rows that are looked at together, where no chunk has more
-SMALL = 4  # a series of so few pages is read whole
 FEW = 4  # guesses by the even passing of time, before the range is halved each time
 
 _pages = Cache[np.ndarray]("timestamps")
@@ -43,44 +43,51 @@ class File:
     """What is searched, and how."""
 
     reader: Reader
-    key: tuple[Any, ...] | None  # identifies this version of the file; None where nothing does
+    order: TimeOrder
     run: Callable[[Steps[Any]], Any]  # runs steps to their end
 
 
-def narrowed(part: Part, predicate: Predicate, names: Iterable[str], file: File) -> Part:
-    """A partition without rows at its ends that the predicate can't leave, as far as times tell.
+def ranges(part: Part, predicate: Predicate, names: Iterable[str]) -> Iterator[tuple[ArrayIndex, float, float]]:
+    """The timestamps of which a predicate wants a range, and between which values.
 
     `names` are the columns that the frame has as float64.
     """
     for name in sorted(predicate.columns & part.columns.keys() & set(names)):
         array = part.columns[name][0][-1]
-        if not array.layout.rising or (part.held is not None and name in part.held.values):
+        if array.layout.rising is None or (part.held is not None and name in part.held.values):
             continue
         low, high = bounds(predicate, name)
-        if (low, high) == EVERYTHING:
-            continue
-        start, stop = rows_between(array, low, high, file)
+        if (low, high) != EVERYTHING:
+            yield array, low, high
+
+
+def narrowed(part: Part, predicate: Predicate, names: Iterable[str], file: File) -> Part:
+    """A partition without rows at its ends that the predicate can't leave, as far as times tell."""
+    for array, low, high in ranges(part, predicate, names):
+        start, stop = _rows_between(array, low, high, part, file)
         start = min(max(start, part.start), part.stop)
         stop = min(max(stop, start), part.stop)
         part = replace(part, start=start, stop=stop, offset=part.offset + start - part.start)
     return part
 
 
-def rows_between(array: ArrayIndex, low: float, high: float, file: File) -> tuple[int, int]:
-    """Rows outside of which no time is from `low` to `high`; all rows where that can't be told."""
+def _rows_between(array: ArrayIndex, low: float, high: float, part: Part, file: File) -> tuple[int, int]:
+    """Rows of a partition outside of which none has a time from `low` to `high`; all where that isn't known."""
     rows, layout = array.rows, array.layout
     if low > high:
-        return 0, 0
+        return part.start, part.start
     if layout.computed:
         _, start, rate = layout.element
         return _by_rate(start, rate, rows, low, high)
-    page = _page_rows(array)
-    if layout.external or rows <= SMALL * page:
-        return 0, rows
-    search = _Search(array, page, low, high)
-    if file.key is None:
+    run = file.order.of(array, part.start, part.stop) if is_long(array) else None
+    if run is None or math.isnan(run[2]):
+        return part.start, part.stop
+    if high < run[2] or low > run[3]:
+        return part.start, part.start
+    search = _Search(array, run, low, high)
+    if file.order.key is None:
         return _found(search, file)
-    search.key = (file.key, _place(array))
+    search.key = (file.order.key, place(array))
     with _locks[hash(search.key) % len(_locks)]:  # one partition looks, the others know
         return _found(search, file)
 
@@ -114,17 +121,9 @@ def _by_rate(start: float, rate: float, rows: int, low: float, high: float) -> t
     return min(begin, end), end
 
 
-def _page_rows(array: ArrayIndex) -> int:
-    """Rows to look at together: of compressed data whole chunks."""
-    layout = array.layout
-    if layout.chunk is None or not layout.filters:
-        return PAGE
-    return -(-PAGE // layout.chunk[0]) * layout.chunk[0]
-
-
 def search_bound(array: ArrayIndex) -> tuple[int, int, int]:
     """The round trips, ranges and bytes of a search for two times, at most."""
-    page, layout = _page_rows(array), array.layout
+    page, layout = page_rows(array), array.layout
     looks = FEW + math.ceil(math.log2(max(array.rows / page, 1))) + 2
     chunks = page // (layout.chunk[0] if layout.chunk else page) + 2
     # of each page as many bytes as it has decoded, or a few more where it doesn't get smaller
@@ -132,32 +131,28 @@ def search_bound(array: ArrayIndex) -> tuple[int, int, int]:
     return looks, 2 * looks * chunks, 2 * looks * most
 
 
-def _place(array: ArrayIndex) -> int:
-    """What tells a dataset from others of the same file."""
-    offsets = array.extents.offsets
-    return int(offsets[0]) if offsets.size else array.extents.root
-
-
 class _Search:
-    """Looks for the first time that is not below `low`, and the first that is above `high`."""
+    """Looks in a run of rows for the first time that is not below `low`, and the first above `high`."""
 
-    def __init__(self, array: ArrayIndex, page: int, low: float, high: float) -> None:
-        self.array, self.page = array, page
+    def __init__(self, array: ArrayIndex, run: Run, low: float, high: float) -> None:
+        self.array, self.page = array, page_rows(array)
+        self.start, self.stop = run[:2]
         self.key: tuple[Any, ...] | None = None
-        self.count = -(-array.rows // page)
+        # pages are numbered from the dataset's first row; those at the run's ends may be cut
+        self.first, self.count = self.start // self.page, -(-self.stop // self.page)
         self.raw: dict[int, np.ndarray] = {}
         self.times: dict[int, np.ndarray] = {}
         self.ends = [(low, "left"), (high, "right")]
 
     def run(self, reader: Reader) -> Steps[tuple[int, int] | None]:
-        """The first row wanted, and the first that is not any more; None if times don't rise."""
+        """The rows that may be in the range; None if the times are found not to rise."""
         try:
-            return (yield from self._searched(reader))
+            return (yield from self._search(reader))
         except _OutOfOrder:
             return None
 
-    def _searched(self, reader: Reader) -> Steps[tuple[int, int]]:
-        yield from self._look(reader, {0, self.count - 1})
+    def _search(self, reader: Reader) -> Steps[tuple[int, int]]:
+        yield from self._look(reader, {self.first, self.count - 1})
         turn = 0
         while True:
             ahead = {k for limit, side in self.ends for k in self._next(limit, side, turn)}
@@ -173,26 +168,27 @@ class _Search:
         first, last = start // self.page, -(-max(stop, start + 1) // self.page)
         if stop > start and all(k in self.raw for k in range(first, last)):
             joined = np.concatenate([self.raw[k] for k in range(first, last)])
-            end = min(last * self.page, self.array.rows)
-            reader.keep(self.array, first * self.page, end, joined)
+            reader.keep(self.array, self._span(first)[0], self._span(last - 1)[1], joined)
+
+    def _span(self, page: int) -> tuple[int, int]:
+        return max(page * self.page, self.start), min((page + 1) * self.page, self.stop)
 
     def _look(self, reader: Reader, pages: set[int]) -> Steps[None]:
         todo = []
         for k in sorted(pages - self.raw.keys()):
-            held = None if self.key is None else _pages.get((self.key, k))
+            held = None if self.key is None else _pages.get((self.key, self._span(k)))
             if held is None:
                 todo.append(k)
             else:
                 self._take(k, held)
         if todo:
-            starts = np.array(todo, np.int64) * self.page
-            stops = np.minimum(starts + self.page, self.array.rows)
+            starts, stops = np.array([self._span(k) for k in todo], np.int64).T
             raw = yield from reader.raw(self.array, starts, stops)
             cuts = np.cumsum((stops - starts) * self.array.layout.row_bytes)[:-1]
             for k, piece in zip(todo, np.split(raw, cuts), strict=True):
                 self._take(k, piece)
                 if self.key is not None:
-                    _pages.put((self.key, k), piece.copy(), piece.nbytes)
+                    _pages.put((self.key, self._span(k)), piece.copy(), piece.nbytes)
         known = sorted(self.times)
         for a, b in itertools.pairwise(known):
             if self.times[a][-1] > self.times[b][0]:
@@ -208,25 +204,25 @@ class _Search:
         """The last page known to lie before the limit, and the first known not to."""
         before = [k for k, t in self.times.items() if _before(t[-1], limit, side)]
         after = [k for k, t in self.times.items() if not _before(t[-1], limit, side)]
-        return max(before, default=-1), min(after, default=self.count)
+        return max(before, default=self.first - 1), min(after, default=self.count)
 
     def _next(self, limit: float, side: str, turn: int) -> set[int]:
         """The page to look at next; none if the border is known."""
         a, b = self._bracket(limit, side)
         if b - a <= 1 or (b < self.count and _before(self.times[b][0], limit, side)):
             return set()
-        if turn < FEW and a >= 0 and b < self.count:
+        if turn < FEW and a >= self.first and b < self.count:
             begin, end = float(self.times[a][-1]), float(self.times[b][0])
-            share = (limit - begin) / (end - begin) if end > begin else 0.5
+            share = (limit - begin) / (end - begin) if -math.inf < begin < end < math.inf else 0.5
             return {min(max(a + 1 + int(share * (b - a - 1)), a + 1), b - 1)}
         return {(a + b) // 2}
 
     def _row(self, limit: float, side: str) -> int:
         _, page = self._bracket(limit, side)
         if page == self.count:
-            return self.array.rows
+            return self.stop
         found = np.searchsorted(self.times[page], limit, side)  # type: ignore[call-overload]
-        return page * self.page + int(found)
+        return self._span(page)[0] + int(found)
 
 
 def _before(time: float, limit: float, side: str) -> bool:

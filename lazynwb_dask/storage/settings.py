@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage.coalesce import KIB, MIB
 from lazynwb_dask.storage.counters import Tally, counters
 
@@ -15,6 +16,17 @@ class Memory(Protocol):
 
     def take(self, nbytes: int, what: Callable[[], str], /) -> None: ...
     def give_back(self) -> None: ...
+
+
+Run = tuple[int, int, float, float]
+"""Rows whose timestamps rise: the first, the one after the last, and the times of the ends; NaN: they don't."""
+
+
+class Orders(Protocol):
+    """Keeps what was found out of the order of timestamps, for other processes. See `IndexCache`."""
+
+    def runs(self, source: Source, name: str, /) -> list[Run]: ...
+    def put_runs(self, source: Source, name: str, runs: list[Run], /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,8 @@ class Settings:
     deadline: float = 300.0  # seconds for a range with retries and pauses; 1 more per 16 KiB
     pause: float = 0.2  # seconds before the first retry; doubled each time
     longest_pause: float = 20.0  # unless the store wants a longer one (Retry-After)
-    sorted_timestamps: bool = True  # taken to ascend, as NWB asks, unless any read fall
+    sorted_timestamps: bool = False  # all are taken to rise; else where that is known
+    orders: Orders | None = None  # where it is kept that they rise
     memory: Memory | None = None  # what memory is taken from, where it is limited
     report: Callable[[str, Tally], None] | None = None  # with a file's name and counts
     is_cancelled: Callable[[], bool] | None = None  # for the task; polled during waits

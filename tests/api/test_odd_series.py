@@ -78,10 +78,11 @@ def test_windows_joined_by_or_read_no_more_than_what_lies_between_them(tmp_path:
     frame = lazynwb_dask.read_nwb(path, "/acquisition/s")
     t = frame.timestamps
     windows = ((t >= 150_000) & (t < 150_010)) | ((t >= 152_000) & (t < 152_010)) | (t == 151_000)
-    with lazynwb_dask.trace() as fetched:
-        found = frame[windows].compute(scheduler="sync")
-    assert found.data.tolist() == [*range(150_000, 150_010), 151_000, *range(152_000, 152_010)]
-    assert fetched.files["bytes"].sum() < 2_000_000
+    for most in (8_200_000, 2_000_000):  # all timestamps are read once, then it is known that they rise
+        with lazynwb_dask.trace() as fetched:
+            found = frame[windows].compute(scheduler="sync")
+        assert found.data.tolist() == [*range(150_000, 150_010), 151_000, *range(152_000, 152_010)]
+        assert fetched.files["bytes"].sum() < most
 
 
 @pytest.mark.parametrize("kind", ["f4", "f2", "i2", "?", "f8"])
