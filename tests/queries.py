@@ -10,7 +10,6 @@ Left out, because Dask itself differs from pandas there, whatever is read:
 - assigning another branch's values to a frame whose filter looks at other rows (a mean): Dask adds
   the rows of partitions of which the filter leaves none. (For other filters `ReadAssign` sees to it.)
 - `nlargest` by several columns with missing values: pandas returns too many rows, or raises.
-- a projection after `nlargest` that leaves out the column that decides: Dask raises a KeyError.
 - the order of the rows of a merge: results are sorted before they are compared.
 - a mask that is an index alone, `df[df.index > 5]`: Dask raises a KeyError.
 """
@@ -208,7 +207,8 @@ def queries(draw: Any, words: Vocabulary) -> Query:
         call = draw(st.sampled_from(["nlargest", "nsmallest"]))
         several = [c for c in words.ints if c in columns] or [by]
         end = f"a.{call}({draw(st.integers(0, 9))}, {draw(st.sampled_from([by, [by], several]))!r})"
-        return Query((*lines, f"result = {end}"))
+        shown = draw(st.sampled_from(["", f"[{columns[-1]!r}]", f"[{columns[:2]}]"]))
+        return Query((*lines, f"result = {end}{shown}"))
     if kind == "head":
         return Query((*lines, f"result = head(a, {draw(st.integers(0, 30))})"))
     if kind == "reduce":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 import uuid
@@ -66,8 +67,13 @@ class Manifest:
         return replace(self, superseded={n: since for n, since in kept.items() if n not in names})
 
     def write(self, folder: Folder) -> None:
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+        held = {"format": FORMAT, **asdict(self)}
+        text = json.dumps({**held, "checksum": _checksum(held)}, indent=1)
         folder.write(MANIFEST, text.encode())
+
+
+def _checksum(held: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(held).encode(), digest_size=16).hexdigest()
 
 
 def read_manifest(folder: Folder, *, replaced: bool = False) -> Manifest | None:
@@ -88,7 +94,7 @@ def _parsed(data: bytes, folder: Folder) -> Manifest:
     again = "build it again with build_catalog"
     try:
         held: dict[str, Any] = json.loads(data)
-        number = held.pop("format")
+        number = held["format"]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise NWBReadError(f"{shown(folder.url)}: {MANIFEST} is not that of a catalog; {again}") from None
     if number != FORMAT:
@@ -97,6 +103,8 @@ def _parsed(data: bytes, folder: Folder) -> Manifest:
             f"{held.get('library')}; this version reads format {FORMAT}; {again}"
         )
     try:
+        if held.pop("checksum") != _checksum(held):
+            raise ValueError("something else was written")
         keeps = held.pop("keeps")
         tables = keeps["tables"]
         return Manifest(
@@ -105,7 +113,7 @@ def _parsed(data: bytes, folder: Folder) -> Manifest:
             keeps=Keeps(None if tables is None else tuple(tables), keeps["values_limit"]),
             paths=tuple(held.pop("paths")),
             superseded={str(k): int(v) for k, v in held.pop("superseded").items()},
-            **held,
+            **{name: value for name, value in held.items() if name != "format"},
         )
     except (TypeError, KeyError, ValueError, AttributeError):
         raise NWBReadError(f"{shown(folder.url)}: a damaged {MANIFEST}; {again}") from None

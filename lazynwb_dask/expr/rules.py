@@ -183,6 +183,25 @@ class ReadTail(_End, ex.Tail):  # type: ignore[misc]
     """The last rows of a read's last partition."""
 
 
+def _keep_deciding_columns(top: Any, parent: Any, dependents: Any) -> Any:
+    """Of chosen rows, read the columns that are asked for and those that decide which rows they are."""
+    if not isinstance(parent, ex.Projection) or top.ndim != 2:
+        return None
+    by, there = listed(top.operand("_columns")), top.frame.columns
+    wanted = listed(ex.determine_column_projection(top, parent, dependents, additional_columns=by))
+    columns = [name for name in there if name in wanted]
+    if columns == there:
+        return None
+    return type(parent)(type(top)(top.frame[columns], *top.operands[1:]), parent.operand("columns"))
+
+
+# Dask's own rule forgets the columns that decide, for every frame: `nlargest(k, "x")[["y"]]`, and the same of
+# `sort_values("x").head()`, end in KeyError. Its nodes are often far above the read, where no rule of the
+# read's is asked. So this one is Dask's too, in a process that imports this package.
+if "_simplify_up" not in vars(NLargest):  # else Dask has mended it
+    NLargest._simplify_up = _keep_deciding_columns
+
+
 class TopRows(NLargest):  # type: ignore[misc]
     """The rows of a read with the largest or smallest values."""
 
@@ -194,12 +213,6 @@ class TopRows(NLargest):  # type: ignore[misc]
     @property
     def chunk_kwargs(self) -> dict[str, Any]:
         return {**super().chunk_kwargs, "kind": self.kind}
-
-    def _simplify_up(self, parent: Any, dependents: Any) -> Any:
-        if isinstance(parent, ex.Projection) and self.ndim == 2:
-            by = listed(self.operand("_columns"))
-            return ex.plain_column_projection(self, parent, dependents, additional_columns=by)
-        return None
 
 
 _KINDS: dict[type, Any] = {NLargest: "largest", NSmallest: "smallest"}
