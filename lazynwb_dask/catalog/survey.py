@@ -69,17 +69,16 @@ def _survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
         if table is not None:
             found.tables.append(table)
     _read_values(found, access, keeps.values_limit)
-    if is_identified(found.source) and not found.source.parts:  # these may change while it stays the same
-        found.rising = _rising(passes, access, keeps)
+    # (parts may change while the file that names them stays the same)
+    if keeps.tables is None and is_identified(found.source) and not found.source.parts:
+        found.rising = _rising(passes, access)
     return found
 
 
-def _rising(passes: OpenedFile, access: FileAccess, keeps: Keeps) -> list[str]:
+def _rising(passes: OpenedFile, access: FileAccess) -> list[str]:
     """Which stored timestamps of long TimeSeries rise. Each dataset is read once, however many have it."""
     known: dict[str, bool] = {}
     for path in passes.run(ListSeries(SMALL * PAGE)):
-        if keeps.tables is not None and path not in keeps.tables:
-            continue
         try:
             series = passes.run(IndexTable((path,)))
             array = None if series is None else long_timestamps(series)
