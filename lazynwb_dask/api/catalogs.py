@@ -39,7 +39,8 @@ def build_catalog(
     on_error : {"raise", "skip"}
         What to do with files that can't be read: raise, or leave them out, see `Catalog.failures`.
     tables : sequence of str, optional
-        Only these tables. All if not given.
+        Only these tables. All if not given; then timestamps of long TimeSeries are read, too, to know whether
+        they rise.
     values_limit : int or str
         The catalog holds the values of numbers, booleans and texts: of one table of one file so many
         bytes, columns in their order. Conditions on these columns then cost no request for any NWB file.

@@ -19,8 +19,8 @@ from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.jobs import IndexTable, ListSeries, ListTables
 from lazynwb_dask.nwb.session import ReadSession
 from lazynwb_dask.plan.index_cache import is_identified
+from lazynwb_dask.read import time_order
 from lazynwb_dask.read.arrays import Wanted, read_arrays
-from lazynwb_dask.read.time_order import PAGE, SMALL, all_rise, long_timestamps, place
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
 
@@ -69,22 +69,21 @@ def _survey(source: Source, access: FileAccess, keeps: Keeps) -> Surveyed:
         if table is not None:
             found.tables.append(table)
     _read_values(found, access, keeps.values_limit)
-    if is_identified(found.source) and not found.source.parts:  # these may change while it stays the same
-        found.rising = _rising(passes, access, keeps)
+    # (parts may change while the file that names them stays the same)
+    if keeps.tables is None and is_identified(found.source) and not found.source.parts:
+        found.rising = _rising(passes, access)
     return found
 
 
-def _rising(passes: OpenedFile, access: FileAccess, keeps: Keeps) -> list[str]:
+def _rising(passes: OpenedFile, access: FileAccess) -> list[str]:
     """Which stored timestamps of long TimeSeries rise. Each dataset is read once, however many have it."""
     known: dict[str, bool] = {}
-    for path in passes.run(ListSeries(SMALL * PAGE)):
-        if keeps.tables is not None and path not in keeps.tables:
-            continue
+    for path in passes.run(ListSeries(time_order.SMALL * time_order.PAGE)):
         try:
             series = passes.run(IndexTable((path,)))
-            array = None if series is None else long_timestamps(series)
-            if array is not None and (name := place(array)) not in known:
-                known[name] = all_rise(array, passes.source, access)
+            array = None if series is None else time_order.long_timestamps(series)
+            if array is not None and (name := time_order.place(array)) not in known:
+                known[name] = time_order.all_rise(array, passes.source, access)
         except NWBError:  # reading the series reports the error
             open_source(passes.source, 1, access)  # raises if the whole file is unreachable
     return [name for name, rises in known.items() if rises]

@@ -19,8 +19,8 @@ FILES = pa.schema(
         ("etag", _text),  # null: the store tells no version
         ("parts", _text),  # JSON: URL, size and etag of the files that a LINDI file refers to
         ("session", _text),  # JSON: session and subject fields, by group; null if it can't be read
-        ("problem", _text),  # why the file can't be read; null if it can
         ("rising", _text),  # JSON: which timestamps of TimeSeries rise, see `read.time_order.place`
+        ("problem", _text),  # why the file can't be read; null if it can
     ]
 )
 TABLES = pa.schema(

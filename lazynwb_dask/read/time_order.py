@@ -25,7 +25,7 @@ from lazynwb_dask.util.lru import Cache
 
 PAGE = 8192  # rows that are looked at together, where no chunk has more
 SMALL = 4  # a series of so few pages is read whole
-BLOCK = 1 << 22  # rows that are read at a time to see whether all rise
+BLOCK = 1 << 19  # rows that are read at a time to see whether all rise
 LONGEST = 1 << 29  # rows that are read to see it
 
 _runs = Cache[tuple[Run, ...]]("order of timestamps")

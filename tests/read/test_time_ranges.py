@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import h5py
 import numpy as np
 import oracle
 import pytest
@@ -41,6 +42,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of a few rows, so that short series are searched, not read whole."""
     monkeypatch.setattr(time_order, "PAGE", 4)
     monkeypatch.setattr(time_order, "SMALL", 1)
+    monkeypatch.setattr(time_order, "BLOCK", 16)
 
 
 def times_of(kind: str, n: int, rng: np.random.Generator) -> Any:
@@ -224,6 +226,24 @@ def test_a_user_or_a_catalog_knows_that_times_rise(
     assert sent < 0.4 * stored
     if says:  # it has not become known by that
         assert "aren't known to rise" in str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
+
+
+def test_a_catalog_knows_of_each_series_whether_its_times_rise(tmp_path: Path, small_pages: None) -> None:
+    step = np.arange(90.0)
+    step[64:] -= 60  # falls between two of the blocks that are read at a time
+    rng = np.random.default_rng(0)
+    all_times = {kind: times_of(kind, 90, rng) for kind in [*RISING[1:], *OTHERS]} | {"between blocks": step}
+    with nwb(tmp_path / "f.nwb") as file:
+        for kind, times in all_times.items():
+            series(file, f"/acquisition/{kind}", np.arange(90), times, chunks=(4,))
+        linked = series(file, "/acquisition/linked", np.arange(80))
+        linked["timestamps"] = h5py.SoftLink("/acquisition/even/timestamps")
+    catalog = lazynwb_dask.build_catalog(tmp_path / "f.nwb", tmp_path / "catalog")
+    for kind in [*all_times, "linked"]:
+        frame = lazynwb_dask.read_nwb(catalog, f"/acquisition/{kind}")
+        told = str(lazynwb_dask.explain(frame[frame.timestamps.between(3, 4)]))
+        rises = kind in [*RISING, "linked"]
+        assert ("are known to rise" in told, "aren't known to rise" in told) == (rises, not rises), kind
 
 
 def test_it_is_not_kept_where_there_is_no_cache(
