@@ -113,8 +113,10 @@ def _columns(file: h5py.File, group: h5py.Group, rows: int) -> list[tuple[str, s
     for name in _names(group, "colnames"):
         if name not in order and name not in indexes and _is_column(group, name):
             order.append(name)
+    local = [group[name] for name in group if _is_local(group, name) and _is_column(group, name)]
+    elements = {file[dataset.attrs["elements"]].name for dataset in local if dataset.attrs.get("elements")}
     for name in group:
-        if name in order or name in indexes or not _is_column(group, name):
+        if name in order or name in indexes or not _is_column(group, name) or group[name].name in elements:
             continue
         pointed_at = name in indexes.values() or not _is_local(group, name)
         if pointed_at or "neurodata_type" in group[name].attrs or _length(group[name]) == rows:

@@ -31,7 +31,7 @@ class DatasetInfo:
     element: ElementType  # see `lazynwb_dask.model.elements`
     chunk: tuple[int, ...] | None
     filters: tuple[Filter, ...]
-    fill: bytes  # as stored; empty for zeros
+    fill: bytes  # as stored; empty for zeros; not empty where it holds addresses
     storage: int  # the layout class, one of h5py's constants
 
     @staticmethod
@@ -161,7 +161,7 @@ def _fill(plist: h5p.PropDCID, dataset: h5d.DatasetID, element: ElementType) -> 
     if plist.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
         return b""
     if any(e[0] in _ADDRESSED for e in walk(element)):
-        return b""  # null heap IDs and references
+        return b"\1"  # heap IDs or references: see `Locator`
     # h5py converts a fill value; its stored bytes are only to be had as those of a dataset
     unfiltered = plist.copy()
     unfiltered.set_chunk((1,))

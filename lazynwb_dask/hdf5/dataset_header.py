@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from lazynwb_dask.hdf5 import object_header
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 
-DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS, ATTRIBUTE = 0x01, 0x03, 0x04, 0x05, 0x0B, 0x0C
+DATASPACE, DATATYPE, FILTERS, ATTRIBUTE = 0x01, 0x03, 0x0B, 0x0C
 # NIL, comment, modification time: they don't concern the values
 _IGNORED = frozenset({0x00, 0x0D, 0x0E, 0x12})
-_DESCRIBING = (DATASPACE, DATATYPE, OLD_FILL, FILL, FILTERS)
+_DESCRIBING = (DATASPACE, DATATYPE, object_header.OLD_FILL, object_header.FILL, FILTERS)
 _NEEDED = frozenset({DATASPACE, DATATYPE, object_header.DATA_LAYOUT})
 _SHARED = 0x02  # message flag: the message is elsewhere
 _MAX_BYTES = 1 << 20  # of a block

@@ -135,7 +135,7 @@ def _compound(kind: h5t.TypeCompoundID, depth: int) -> ElementType:
         starts[i] += extra
         extra += _extra_bytes(found[i])
     size = kind.get_size() + extra
-    names = [kind.get_member_name(i).decode("utf-8", "replace") for i in range(count)]
+    names = [kind.get_member_name(i).decode("utf-8", "backslashreplace") for i in range(count)]
     fields = tuple(zip(names, starts, found, strict=True))
     for name, offset, inner in fields:
         if offset + element_bytes(inner) > size:

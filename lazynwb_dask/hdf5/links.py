@@ -6,6 +6,7 @@ Links are resolved here, one path component at a time, so that libhdf5 never ope
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ MAX_NAMED = 200_000  # links looked at to find what references point to
 MAX_CHILDREN = 100_000  # links of one group
 MAX_SMALL = 16 << 20  # bytes of an attribute, or of a dataset that is read while indexing
 
+_ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
 _SPECIFICATIONS = ("/specifications", "/.specloc")  # of namespaces: they hold no data
 
 
@@ -44,6 +46,28 @@ def components(path: str) -> list[str]:
     return [p for p in path.split("/") if p and p != "."]
 
 
+def shown_name(name: bytes) -> str:
+    r"""A name in the file as text; bytes that are not UTF-8 are escaped.
+
+    >>> print(shown_name(b"caf\xe9"))
+    caf\xe9
+    """
+    return name.decode("utf-8", "backslashreplace")
+
+
+def stored_path(group: h5g.GroupID, path: str) -> bytes:
+    """The names in the file of a path within a group, where bytes may have been escaped by `shown_name`."""
+    if "\\x" not in path:
+        return path.encode()
+    found = b""
+    for name in components(path):
+        literal = name.encode()
+        if not group.links.exists(found + literal):  # it isn't called that
+            literal = _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), literal)
+        found += literal + b"/"
+    return found[:-1]
+
+
 def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str] | None:
     """The object at an absolute path, and its path with soft links resolved; None if there is none.
 
@@ -58,11 +82,11 @@ def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str
             node = root
             walked = walked[:-1]
             for component in walked:
-                node = h5o.open(node, component.encode())
+                node = h5o.open(node, stored_path(node, component))
             continue
         if not isinstance(node, h5g.GroupID):
             return None
-        key = name.encode()
+        key = stored_path(node, name)
         if not node.links.exists(key):
             return None
         info = node.links.get_info(key)
@@ -70,7 +94,7 @@ def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str
             followed += 1
             if followed > MAX_LINKS:
                 raise Refused(f"more than {MAX_LINKS} soft links one after another")
-            target = node.links.get_val(key).decode("utf-8", "replace")
+            target = shown_name(node.links.get_val(key))
             todo = components(target) + todo
             if target.startswith("/"):
                 node, walked = root, []
@@ -86,12 +110,13 @@ def has_attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> bool:
     return bool(h5a.exists(obj, name.encode()))
 
 
-def attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> object:
+def attribute(obj: h5g.GroupID | h5d.DatasetID, name: str | bytes) -> object:
     """An attribute's value as h5py gives it; None if there is none."""
-    if not has_attribute(obj, name):
+    key = name.encode() if isinstance(name, str) else name
+    if not h5a.exists(obj, key):
         return None
-    opened = h5a.open(obj, name.encode())
-    _check_small(opened.shape, opened.get_type(), f"the attribute {name}")
+    opened = h5a.open(obj, key)
+    _check_small(opened.shape, opened.get_type(), f"the attribute {shown_name(key)}")
     holder = h5py.Group(obj) if isinstance(obj, h5g.GroupID) else h5py.Dataset(obj)
     return holder.attrs[name]
 
@@ -127,28 +152,45 @@ def text(value: object) -> str:
         return text(value.reshape(-1)[0]) if value.size else ""
     if isinstance(value, np.floating):
         return repr(float(value))  # that of a float32 would be the text of another float64
-    return "" if value is None or isinstance(value, h5py.Empty) else str(value)
+    if value is None or isinstance(value, h5py.Empty):
+        return ""
+    return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def texts(value: object) -> list[str]:
-    """`colnames` in all the forms that writers use: an array, one string, bytes, padded, or empty."""
+    """`colnames`, in all the forms that writers use: an array, one string, bytes, padded, or empty. As
+    `shown_name` has them."""
     if value is None or isinstance(value, h5py.Empty):
         return []
     if isinstance(value, (str, bytes)):
-        return [text(value)]
+        return [_name(value)]
     if isinstance(value, np.ndarray) and value.dtype.kind in "SUO":
-        return [text(v) for v in value.reshape(-1)]
+        return [_name(v) for v in value.reshape(-1)]
     return []
 
 
-def children(group: h5g.GroupID) -> Iterator[tuple[str, h5l.LinkInfo]]:
-    """The names in a group and their links, in storage order."""
+def _name(value: object) -> str:
+    if isinstance(value, str):  # h5py keeps bytes that are not UTF-8 as surrogates
+        return shown_name(value.encode("utf-8", "surrogateescape"))
+    return shown_name(value).rstrip("\0 ") if isinstance(value, bytes) else text(value)
+
+
+def children(group: h5g.GroupID) -> list[tuple[str, int, int]]:
+    """The names in a group, the types of their links, and the addresses of the objects of hard links."""
     count = group.get_num_objs()
-    if count > MAX_CHILDREN:
+    found: list[tuple[str, int, int]] = []
+
+    def visit(name: bytes, info: h5l.LinkInfo) -> bool | None:
+        found.append((shown_name(name), int(info.type), int(info.u)))
+        return True if len(found) > MAX_CHILDREN else None  # True ends the iteration
+
+    if count <= MAX_CHILDREN:  # one by one, libhdf5 would search the group for each
+        group.links.iterate(visit, info=True)
+    if max(count, len(found)) > MAX_CHILDREN:
         raise NWBReadError(f"damaged: a group of {count} links; the limit is {MAX_CHILDREN}")
-    for i in range(count):
-        name = group.get_objname_by_idx(i)
-        yield name.decode("utf-8", "replace"), group.links.get_info(name)
+    if len({name for name, *_ in found}) < len(found):
+        raise NWBReadError("a group with two names of which one is written as the other is with escapes")
+    return found
 
 
 def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5g.GroupID]]:
@@ -176,18 +218,18 @@ def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5
 def _hard_links(group: h5g.GroupID, sparse: SparseFile) -> list[tuple[str, int]]:
     """The hard links of a group, and the addresses of their objects; none if bytes are missing."""
     try:
-        links = list(children(group))
+        links = children(group)
     except Exception:
         if sparse.missing:
             return []
         raise
-    return [(name, int(info.u)) for name, info in links if info.type == h5l.TYPE_HARD]
+    return [(name, address) for name, kind, address in links if kind == h5l.TYPE_HARD]
 
 
 def _opened_group(group: h5g.GroupID, name: str) -> h5g.GroupID | None:
     """A group in a group; None if it is another object, absent, or damaged."""
     try:
-        child = h5o.open(group, name.encode())
+        child = h5o.open(group, stored_path(group, name))
     except Exception:
         return None
     return child if isinstance(child, h5g.GroupID) else None

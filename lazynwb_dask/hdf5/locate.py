@@ -11,8 +11,9 @@ from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.hdf5.chunk_btree import ChunkBTree, grid_positions
 from lazynwb_dask.hdf5.dataset import Dataset, DatasetInfo
 from lazynwb_dask.hdf5.extensible_array import corrected, grows_inside, is_extensible
-from lazynwb_dask.hdf5.object_header import DataLayout, FormatError, data_layout
+from lazynwb_dask.hdf5.object_header import DataLayout, FormatError, data_layout, stored_fill
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
+from lazynwb_dask.model.elements import element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
 from lazynwb_dask.model.limits import check_extents, check_shape
 
@@ -51,6 +52,11 @@ class Locator:
         info = dataset.info
         if not self.standard_sizes and info.has_addresses:
             raise UnsupportedColumnError("a file whose addresses are not of 8 bytes")
+        fill = info.fill
+        if info.has_addresses and fill:  # addresses of this file, which only its own bytes tell
+            fill = stored_fill(self.sparse, dataset.address + self.base, self.base)
+            if len(fill) != element_bytes(info.element):
+                raise FormatError(f"a fill value of {len(fill)} bytes")
         message = self._data_layout(dataset, info)
         shape = info.shape or (1,)
         layout = Layout(
@@ -58,7 +64,7 @@ class Locator:
             shape[1:],
             info.chunk,
             info.filters,
-            info.fill,
+            fill,
             message.raw_edges,
             self.base,
             unlisted=dataset.path if self._is_deferred(info, message) else "",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 from lazynwb_dask.model.index import UNDEFINED
 
+OLD_FILL, FILL = 0x0004, 0x0005
 DATA_LAYOUT = 0x0008
 CONTINUATION = 0x0010
 MAX_BLOCKS = 256  # of one object header
@@ -115,6 +116,17 @@ def data_layout(sparse: SparseFile, address: int, base: int) -> DataLayout:
         if kind == DATA_LAYOUT:
             return parse_layout(at, body, base)
     raise FormatError("no data layout message")
+
+
+def stored_fill(sparse: SparseFile, address: int, base: int) -> bytes:
+    """The fill value in the object header at an address, as it is stored; empty if there is none."""
+    found = {kind: body for kind, _, body in messages(sparse, address, base) if kind in (OLD_FILL, FILL)}
+    body = found.get(FILL)
+    if body is None:
+        return found.get(OLD_FILL, b"")[4:]
+    if body[0] == 3:
+        return body[6 : 6 + struct.unpack_from("<I", body, 2)[0]] if body[1] & 0x20 else b""
+    return body[8 : 8 + struct.unpack_from("<I", body, 4)[0]] if body[3] and len(body) >= 8 else b""
 
 
 def parse_layout(at: int, body: bytes, base: int) -> DataLayout:

@@ -15,6 +15,7 @@ from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.settings import IsolatedSettings
 
 R = TypeVar("R")
+PATIENCE = 8  # round trips before blocks are read ahead; ordinary tables need fewer
 
 
 class HDF5File:
@@ -39,7 +40,7 @@ class HDF5File:
     def run(self, job: Job[R]) -> R:
         """Run a job. See `OpenedFile.run`."""
         sparse = self.sparse
-        for _ in range(MAX_WAVES):
+        for wave in range(MAX_WAVES):
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
                 if sparse.size > WHOLE:
@@ -48,6 +49,8 @@ class HDF5File:
             if self._tail is not None:
                 sparse.need(self._tail, sparse.size)
                 self._tail = None
+            if wave >= PATIENCE and sparse.present_bytes < MAX_METADATA // 2:
+                sparse.read_ahead()
             if sparse.present_bytes + sparse.missing_bytes > MAX_METADATA:
                 break
             self._fetch()

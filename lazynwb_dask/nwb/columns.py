@@ -14,7 +14,7 @@ from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.dataset import Dataset, external_data, known_info
 from lazynwb_dask.hdf5.dataset_header import DatasetHeader, parse_header
 from lazynwb_dask.hdf5.external import REFUSED, external_array
-from lazynwb_dask.hdf5.links import Refused, attribute, children, find, small, text
+from lazynwb_dask.hdf5.links import Refused, attribute, children, find, shown_name, small, stored_path, text
 from lazynwb_dask.hdf5.locate import Locator
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, TableIndex, flat_length
@@ -67,13 +67,13 @@ class ColumnIndexer:
         `path` is the group's. `prefix` begins the names of columns, for `damage`.
         """
         found = Members()
-        links = list(children(group))
+        links = children(group)
         if len(links) > MAX_COLUMNS:
             raise NWBReadError(f"{self.name}: {path}: {len(links)} objects; the limit is {MAX_COLUMNS}")
-        for name, info in links:
+        for name, kind, address in links:
             where = f"{path}/{name}"
             try:
-                dataset = self._member(group, name, where, info)
+                dataset = self._member(group, name, where, address if kind == h5l.TYPE_HARD else None)
                 if dataset is not None:
                     found.datasets[name] = dataset
             except Refused as exc:
@@ -90,15 +90,13 @@ class ColumnIndexer:
                     found.problems[name] = self.reason(prefix + name, exc)
         return found
 
-    def _member(self, group: h5g.GroupID, name: str, where: str, info: h5l.LinkInfo) -> Dataset | None:
-        """A dataset of a group; None if it is another object."""
-        address = None
-        if info.type == h5l.TYPE_HARD:
-            address = int(info.u)
+    def _member(self, group: h5g.GroupID, name: str, where: str, address: int | None) -> Dataset | None:
+        """A dataset of a group; None if it is another object. `address` is that of a hard link's object."""
+        if address is not None:
             known = self._unopened(group, name, where, address)
             if known is not None:
                 return known
-            obj = h5o.open(group, name.encode())
+            obj = h5o.open(group, stored_path(group, name))
         else:
             target = find(self.root, where)
             if target is None:
@@ -114,7 +112,9 @@ class ColumnIndexer:
         info = None if header is None else known_info(header)
         if info is None:
             return None
-        return Dataset(name, where, info.shape, lambda: h5o.open(group, name.encode()), address, header)
+        return Dataset(
+            name, where, info.shape, lambda: h5o.open(group, stored_path(group, name)), address, header
+        )
 
     def _header(self, address: int) -> DatasetHeader | None:
         known: dict[int, DatasetHeader | None] = self.sparse.parsed.setdefault("headers", {})
@@ -129,7 +129,7 @@ class ColumnIndexer:
         If its data are in other files, not even its shape may be read: libhdf5 would open them.
         """
         if address is None:
-            address = int(self.root.links.get_info(where.encode()).u)  # a hard link: see `find`
+            address = int(self.root.links.get_info(stored_path(self.root, where)).u)  # a hard link: see `find`
         array = self.sparse.array(where)
         if array is None:
             reason = external_data(opened)
@@ -154,7 +154,7 @@ class ColumnIndexer:
                 value = attribute(obj, name)
                 if isinstance(value, h5py.Reference):
                     target = h5r.dereference(value, self.root) if value else None
-                    value = h5i.get_name(target) if target is not None else None
+                    value = shown_name(h5i.get_name(target) or b"") if target is not None else None
             except Exception:
                 continue  # missing blocks are fetched; a damaged description is left out
             if value is not None and text(value):

@@ -13,7 +13,7 @@ from h5py import h5g
 
 from lazynwb_dask.hdf5.dataset import Dataset
 from lazynwb_dask.hdf5.json_values import JSONValue
-from lazynwb_dask.hdf5.links import attribute, text, texts, walk_groups
+from lazynwb_dask.hdf5.links import attribute, stored_path, text, texts, walk_groups
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.elements import element_type
 from lazynwb_dask.model.index import ArrayIndex, TableIndex
@@ -73,7 +73,9 @@ def _table(indexer: ColumnIndexer, group: h5g.GroupID, path: str, kind: str) -> 
     datasets = indexer.members(group, path).datasets
     own = [d for name, d in datasets.items() if d.path == f"{path}/{name}"]
     rows = datasets["id"].length if "id" in datasets else 0
-    columns = [name for name in texts(attribute(group, "colnames")) if group.links.exists(name.encode())]
+    columns = [
+        name for name in texts(attribute(group, "colnames")) if group.links.exists(stored_path(group, name))
+    ]
     about = indexer.attributes(group, ["description"])
     facts = _facts(indexer, own)
     return _object(path, TABLE, kind, rows=rows, shape=[rows, len(columns)], columns=columns, **facts, **about)

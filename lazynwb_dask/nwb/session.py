@@ -13,7 +13,7 @@ from h5py import h5a, h5d, h5g, h5t
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.dataset import external_data
 from lazynwb_dask.hdf5.json_values import JSONValue, json_value
-from lazynwb_dask.hdf5.links import Refused, attribute, children, find, small
+from lazynwb_dask.hdf5.links import Refused, attribute, children, find, shown_name, small
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.version import check_nwb, nwb_version
@@ -67,7 +67,7 @@ class ReadSession:
 
 def _fields(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
     """A group's fields. One that is not present, refused or damaged is left out."""
-    for name, _ in children(group):
+    for name, *_ in children(group):
         try:
             found = find(root, f"{path}/{name}")
             if found is None or not isinstance(found[0], h5d.DatasetID):
@@ -94,9 +94,9 @@ def _attributes(group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
     """The attributes of a group, where extensions store fields."""
     for i in range(min(h5a.get_num_attrs(group), MAX_FIELDS)):
         try:
-            name = h5a.open(group, index=i).name.decode("utf-8", "replace")
-            if name not in _OF_THE_FORMAT:
-                yield name, json_value(attribute(group, name))
+            name = h5a.open(group, index=i).name
+            if shown_name(name) not in _OF_THE_FORMAT:
+                yield shown_name(name), json_value(attribute(group, name))
         except Exception:
             continue
 

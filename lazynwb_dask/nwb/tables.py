@@ -10,7 +10,7 @@ from lazynwb_dask.hdf5.links import Refused, attribute, find, has_attribute, tex
 from lazynwb_dask.hdf5.sparse_file import Miss
 from lazynwb_dask.model.index import ColumnIndex, TableIndex, flat_length
 from lazynwb_dask.nwb.columns import ColumnIndexer, Members
-from lazynwb_dask.nwb.vector_index import vector_indexes
+from lazynwb_dask.nwb.vector_index import enum_elements, vector_indexes
 
 MAX_UNSEEN = 1 << 24  # rows of a table whose id can't be read
 MAX_CATEGORIES = 256  # of a table, those of its categories counted
@@ -71,6 +71,7 @@ class TableIndexer(ColumnIndexer):
     def _order(self, names: list[str], members: Members, rows: int) -> list[str]:
         """The names of the columns: `id`, the `colnames`, then other datasets that are columns."""
         index_names = set(members.indexes.values())
+        elements: set[str] | None = None
         order = dict.fromkeys(["id"])
         for name in names:
             if name in index_names:
@@ -87,7 +88,10 @@ class TableIndexer(ColumnIndexer):
                     or not dataset.in_file
                     or dataset.has("neurodata_type")
                 ):
-                    order.setdefault(name)
+                    if elements is None:
+                        elements = enum_elements(members.datasets, self.sparse)
+                    if name not in elements:
+                        order.setdefault(name)
             except Exception:
                 if not self.sparse.missing:
                     order.setdefault(name)

@@ -1,4 +1,4 @@
-"""VectorIndex: which dataset of a table points into the rows of which."""
+"""What datasets of a table refer to: a VectorIndex to the rows of another, EnumData to their labels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from h5py import h5a, h5t
 
+from lazynwb_dask.hdf5 import links
 from lazynwb_dask.hdf5.dataset import Dataset
-from lazynwb_dask.hdf5.links import MAX_SMALL, attribute, text
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 from lazynwb_dask.model.index import flat_length
 
@@ -48,23 +48,32 @@ def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[
     return found
 
 
+def enum_elements(datasets: Mapping[str, Dataset], sparse: SparseFile) -> set[str]:
+    """The datasets that hold the labels of EnumData in the same table."""
+    addresses = {dataset.address: name for name, dataset in datasets.items()}
+    here = [d for d in datasets.values() if d.in_file and not d.problem]
+    return {name for d in here if (name := _target(d, addresses, sparse, "elements")) is not None}
+
+
 def _is_list(shape: tuple[int, ...]) -> bool:
     return len(shape) > 0 and flat_length(shape) is not None
 
 
-def _target(dataset: Dataset, addresses: Mapping[int, str], sparse: SparseFile) -> str | None:
-    """The sibling that `target` refers to; None for none, and for a dangling reference."""
+def _target(
+    dataset: Dataset, addresses: Mapping[int, str], sparse: SparseFile, attribute: str = "target"
+) -> str | None:
+    """The sibling that an attribute refers to; None for none, and for a dangling reference."""
     try:
-        if not dataset.has("target"):
+        if not dataset.has(attribute):
             return None
-        address = dataset.header.reference("target") if dataset.header else None
+        address = dataset.header.reference(attribute) if dataset.header else None
         if address is not None:
             return addresses.get(address)
-        opened = h5a.open(dataset.id, b"target")
+        opened = h5a.open(dataset.id, attribute.encode())
         kind = opened.get_type()
         if kind.get_class() != h5t.REFERENCE or kind.get_size() != 8:
             return None
-        if math.prod(opened.shape) > MAX_SMALL:
+        if math.prod(opened.shape) > links.MAX_SMALL:
             return None
         raw = np.zeros(opened.shape, "<u8")
         opened.read(raw, kind)
@@ -80,5 +89,5 @@ def _is_typed(dataset: Dataset) -> bool:
     return (
         dataset.in_file
         and dataset.has("neurodata_type")
-        and text(attribute(dataset.id, "neurodata_type")) == "VectorIndex"
+        and links.text(links.attribute(dataset.id, "neurodata_type")) == "VectorIndex"
     )

@@ -308,3 +308,27 @@ def test_numbers_of_odd_precision_have_their_fill_value(tmp_path: Path, compress
         made.write(h5s.create_simple((7,)), some, np.arange(7))
     got, want = shown(tmp_path / "f.nwb")
     assert got == want == [*range(7), *[-1000] * 13]
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("how", [{}, {"chunks": (6,)}, {"chunks": (6,), "compression": "gzip"}])
+@pytest.mark.parametrize("written", [0, 7])
+@pytest.mark.parametrize("kind", [TEXT, h5py.string_dtype("ascii", 9)])
+def test_texts_that_were_never_written_are_the_fill_value(
+    tmp_path: Path, kind: Any, written: int, how: dict[str, Any], libver: str
+) -> None:
+    path = tmp_path / "f.nwb"
+    with nwb(path, libver=libver) as file:
+        group = table(file, "/units", 20, ["x", "ragged"])
+        made = group.create_dataset("x", (20,), kind, fillvalue=b"unknown", **how)
+        if written:
+            made[:written] = ["", *"bcdefg"]
+        group.create_dataset("ragged", (25,), kind, fillvalue=b"unknown", **how)
+        index = group.create_dataset("ragged_index", data=np.arange(1, 21))
+        index.attrs["target"] = group["ragged"].ref
+    want = ["", *"bcdefg"][:written] + ["unknown"] * (20 - written)
+    frame = lazynwb_dask.read_nwb(path, "/units")
+    got = frame.compute()
+    assert got.x.tolist() == want
+    assert [list(v) for v in got.ragged] == [["unknown"]] * 20
+    assert len(frame[frame.x == "unknown"].compute()) == 20 - written

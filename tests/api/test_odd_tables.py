@@ -380,3 +380,48 @@ def test_the_schema_report_is_a_dataframe_of_all_columns(report: pd.DataFrame) -
     assert {"unit", "refers_to", "notes", "problem"} <= set(report.columns)
     assert type(report[["dtype"]]) is type(report.loc[["x"]]) is pd.DataFrame
     assert report.equals(pd.DataFrame(report))
+
+
+# ------------------------------------------------------------------------------------------------ EnumData
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_labels_of_enum_data_are_its_values_and_no_column(tmp_path: Path, libver: str) -> None:
+    kinds = ["low", "mid", "high"]
+    with nwb(tmp_path / "a.nwb", libver=libver) as file:
+        for name, colnames in (("few", ["e", "r"]), ("same", ["e", "r"]), ("listed", ["e", "e_elements", "r"])):
+            rows = 2 if name == "few" else 3
+            group = table(file, f"/analysis/{name}", rows, colnames)
+            group.create_dataset("e", data=np.array([2, 0, 1][:rows], "u1"))
+            ragged(group, "r", list(range(1, rows + 1)), np.array([1, 1, 2][:rows], "u1"))
+            for column in ("e", "r"):
+                group[f"{column}_elements"] = kinds
+                group[f"{column}_elements"].attrs["neurodata_type"] = "VectorData"
+                group[column].attrs["elements"] = group[f"{column}_elements"].ref
+                group[column].attrs["neurodata_type"] = "EnumData"
+    for name in ("few", "same", "listed"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            frame = lazynwb_dask.read_nwb(tmp_path / "a.nwb", f"/analysis/{name}").compute()
+        assert list(frame.columns[1:-3]) == (["e", "r"] if name != "listed" else ["e", "e_elements", "r"])
+        assert frame.e.tolist() == ["high", "low", "mid"][: len(frame)]
+        assert [list(v) for v in frame.r] == [["mid"], ["mid"], ["high"]][: len(frame)]
+
+
+def test_enum_data_of_pynwb_reads_as_in_pynwb(tmp_path: Path) -> None:
+    from datetime import UTC, datetime
+
+    from hdmf.common import DynamicTable
+    from pynwb import NWBHDF5IO, NWBFile
+
+    held = DynamicTable(name="kinds", description="a table")
+    held.add_column(name="kind", description="a kind", enum=["x", "y"])
+    for kind in ("y", "x", "y"):
+        held.add_row(kind=kind)
+    file = NWBFile("a session", "a", datetime.now(UTC))
+    file.add_analysis(held)
+    with NWBHDF5IO(tmp_path / "a.nwb", "w") as io:
+        io.write(file)
+    with NWBHDF5IO(tmp_path / "a.nwb", "r") as io:
+        expected = io.read().analysis["kinds"].to_dataframe()
+    frame = lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/analysis/kinds").compute()
+    assert list(frame.columns[1:-3]) == list(expected.columns)
+    assert frame.kind.tolist() == expected.kind.tolist()
