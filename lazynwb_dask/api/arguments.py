@@ -39,6 +39,14 @@ def sources_of(paths: Paths, access: FileAccess) -> Sequence[Source]:
     return paths.sources if isinstance(paths, Catalog) else expand(paths, access)
 
 
+def one_source(path: str | os.PathLike[str], access: FileAccess) -> Source:
+    """The file that is meant. Raises ValueError if these are several."""
+    source, *more = expand(path, access)
+    if more:
+        raise ValueError(f"{path}: this takes one file; these are {1 + len(more)}")
+    return source
+
+
 def table_request(
     table: Any,
     *,

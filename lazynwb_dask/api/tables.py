@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lazynwb_dask import expr
-from lazynwb_dask.api.arguments import Paths, file_access, knows_table, sources_of, table_request
+from lazynwb_dask.api.arguments import Paths, file_access, knows_table, one_source, sources_of, table_request
 from lazynwb_dask.by_file.alignment import file_scans
 from lazynwb_dask.catalog.scan import catalog_scan, report_of
 from lazynwb_dask.cluster import failures
@@ -19,7 +19,6 @@ from lazynwb_dask.plan.report import report
 from lazynwb_dask.plan.schema import schema_of
 from lazynwb_dask.plan.table_scan import indexed_tables, table_scan
 from lazynwb_dask.scan.request import Table, TableRequest
-from lazynwb_dask.sources.expand import expand
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -221,4 +220,4 @@ def list_tables(path: str | os.PathLike[str], *, storage_options: Mapping[str, A
     ['/units', '/events/events']
     """
     access = file_access(path, storage_options)
-    return queries.list_tables(expand(path, access)[0], access)
+    return queries.list_tables(one_source(path, access), access)
