@@ -208,7 +208,7 @@ def schema_report(
         return report_of(paths, request)
     access = file_access(paths, storage_options)
     tables, _ = indexed_tables(sources_of(paths, access), request, access)
-    unified = schema_of(tables, {}, access)
+    unified = schema_of(tables, {}, access, on_error)
     return report([(source.url, index) for source, index in tables], unified)
 
 

@@ -52,7 +52,7 @@ class TableIndexer(ColumnIndexer):
         else:
             own = found.rows
         rows = own if aligned is None else aligned
-        members.indexes = vector_indexes(members.datasets, self.sparse)
+        members.indexes = vector_indexes(members.datasets, self.sparse, members.problems)
         columns = {
             prefix + name: self.column(prefix + name, name, members, rows)
             for name in self._order(names, members, own)

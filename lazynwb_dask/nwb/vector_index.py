@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 from h5py import h5a, h5t
@@ -13,10 +13,13 @@ from lazynwb_dask.hdf5.links import MAX_SMALL, attribute, text
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 
 
-def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[str, str]:
+def vector_indexes(
+    datasets: Mapping[str, Dataset], sparse: SparseFile, unopened: Container[str] = ()
+) -> dict[str, str]:
     """The name of the VectorIndex of each dataset that has one.
 
-    A VectorIndex refers to its dataset by the attribute `target`, or else by its name, ``<dataset>_index``.
+    A VectorIndex refers to its dataset by the attribute `target`, or else by its name, ``<dataset>_index``,
+    which may be that of one of the `unopened` datasets.
     """
     found: dict[str, str] = {}
     addresses = {dataset.address: name for name, dataset in datasets.items()}
@@ -37,7 +40,7 @@ def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[
             continue
         if target is None and name.endswith("_index"):
             sibling = name.removesuffix("_index")
-            target = sibling if sibling in datasets else None
+            target = sibling if sibling in datasets or sibling in unopened else None
         if target is not None and target != name and target not in found:
             found[target] = name
     return found

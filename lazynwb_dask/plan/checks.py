@@ -83,6 +83,13 @@ def _no_column(name: str, unified: Schema, where: str) -> errors.ColumnNotFoundE
 
 
 def warn_left_out(unified: Schema) -> None:
+    if unified.unread:
+        first = unified.unread[0]
+        warnings.warn(
+            f"columns that can't be read in some files are missing in these ({len(unified.unread)} in all, the "
+            f"first: {first.path}: {first.error}); lazynwb_dask.read_report(frame) lists them",
+            stacklevel=3,
+        )
     if unified.conflicts:
         parts = "; ".join(f"{c.name}: {c.reason}" for c in unified.conflicts.values())
         warnings.warn(
