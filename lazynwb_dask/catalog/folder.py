@@ -137,9 +137,7 @@ def url_problem(url: str) -> str:
 
 def absolute_paths(paths: Any) -> list[str]:
     """The user's paths, independent of the working directory."""
-    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    found = [absolute(path) for path in many]
-    return [one.url if isinstance(one, Source) else local_url(one) for one in found]
+    return [one.url if isinstance(one, Source) else local_url(one) for one in absolute(paths)]
 
 
 def _put(data: bytes, filesystem: AbstractFileSystem, path: str) -> None:

@@ -43,9 +43,7 @@ def expand(paths: object, access: FileAccess) -> list[Source]:
     come from listings only: a file URL costs no request and isn't checked, but one request tells whether a web
     address that ends with ``/``, or a name like a pattern, is a file. Raises NWBFileNotFoundError if a folder
     or glob has no files, ValueError for no paths."""
-    named = [absolute(path) for path in _many(paths)]
-    if not named:
-        raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
+    named = absolute(paths)
     find = partial(_find, access=access)
     slow = {one for one in named if isinstance(one, str) and not is_local(one) and names_many(one)}
     listings = at_once([partial(find, one) for one in slow])
@@ -69,12 +67,19 @@ def _many(paths: object) -> Iterable[object]:
     raise TypeError(f"paths must be a path, a URL or a list of them, not {type(paths).__name__}")
 
 
-def absolute(path: object) -> str | Source:
-    """A path as a string; those of local files become absolute POSIX paths, also of ``file://`` URLs. A URL
-    that exists as a local file is that file."""
+def absolute(paths: object) -> list[str | Source]:
+    """One or more paths as strings; those of local files become absolute POSIX paths, also of ``file://`` URLs.
+    A chain of URLs that exists as a local file is that file."""
+    named = [_absolute(path) for path in _many(paths)]
+    if not named:
+        raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
+    return named
+
+
+def _absolute(path: object) -> str | Source:
     if isinstance(path, Source):
         return path
-    if not isinstance(path, (str, os.PathLike)) and not hasattr(path, "__fspath__"):
+    if not isinstance(path, (str, bytes, os.PathLike)) and not hasattr(path, "__fspath__"):
         raise TypeError(f"a path must be a string or a path object, not {type(path).__name__}")
     text = os.fspath(path)
     if not isinstance(text, str):
