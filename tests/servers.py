@@ -116,6 +116,8 @@ class Behaviour:
         Names that are answered 403; ``"*"`` for all.
     authorized : set, optional
         Values of the header Authorization; requests without one of them are answered 403.
+    headers : dict
+        Sent along with each file.
     redirects : dict
         Name to the URL that it redirects to.
     before : callable, optional
@@ -135,6 +137,7 @@ class Behaviour:
     head: bool = True
     forbidden: set[str] = field(default_factory=set)
     authorized: set[str] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     before: Callable[[str, int], None] | None = None
     stall: float = 30.0
@@ -360,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
         size, etag = len(served.data), served.etag
         if behaviour.conditions and not self._holds(etag, served.modified):
             return self._empty(412)
-        headers = {"Accept-Ranges": "none" if behaviour.ignore_range else "bytes"}
+        headers = {"Accept-Ranges": "none" if behaviour.ignore_range else "bytes", **behaviour.headers}
         if behaviour.etag != "none":
             headers["ETag"] = f"W/{etag}" if behaviour.etag == "weak" else etag
         if behaviour.last_modified == "yes":

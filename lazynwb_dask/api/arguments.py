@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -13,14 +14,17 @@ from dask.utils import parse_bytes
 from lazynwb_dask import config
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.cluster.client import memory_per_thread
+from lazynwb_dask.errors import NWBError
+from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.series_view import Shown
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.predicate.filters_argument import from_filters
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.suggest import listed
 
 BLOCKS = 8  # of those that fit into the memory of one thread
 
@@ -37,6 +41,24 @@ def file_access(paths: Paths, storage_options: Mapping[str, Any] | None) -> File
 def sources_of(paths: Paths, access: FileAccess) -> Sequence[Source]:
     """The files that the user means."""
     return paths.sources if isinstance(paths, Catalog) else expand(paths, access)
+
+
+def one_source(path: str | os.PathLike[str], access: FileAccess) -> Source:
+    """The file that is meant. Raises ValueError if these are several."""
+    source, *more = expand(path, access)
+    if more:
+        raise ValueError(f"{path}: this takes one file; these are {1 + len(more)}")
+    return source
+
+
+def check_named(table: Any, paths: Paths, access: FileAccess) -> None:
+    """Raise ValueError, with the tables that there are, if no table is named."""
+    if table is None or (isinstance(table, (str, Sequence)) and not table):
+        there = ""
+        with suppress(NWBError):
+            first = sources_of(paths, access)[0]
+            there = f" In {shown(first.url)} there are: {listed(list_tables(first, access))}"
+        raise ValueError(f"table={table!r}: name a table.{there}")
 
 
 def table_request(

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lazynwb_dask.api.arguments import Paths, file_access, sources_of
+from lazynwb_dask.nwb.contents import LINK
 from lazynwb_dask.plan import contents as contents_plan
+from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.plan.table_scan import warn_skipped
 from lazynwb_dask.scan.request import check_policy
@@ -23,7 +25,8 @@ def contents(
     on_error: str = "raise",
     storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """What a file holds: tables, TimeSeries and all other typed objects. No data are read.
+    """What a file holds: tables, TimeSeries and all other typed objects. No data are read, and links to other
+    files aren't followed, but warned of.
 
     Parameters
     ----------
@@ -65,6 +68,11 @@ def contents(
     sources = sources_of(paths, access)
     found, failed = contents_plan.list_objects(sources, access, on_error)
     warn_skipped(failed, len(sources))
+    linked = [
+        (source, [(o["path"], o["problem"]) for o in held if o["kind"] == LINK]) for source, held in found
+    ]
+    warn_of_links(linked, "objects")
+    found = [(source, [o for o in held if o["kind"] != LINK]) for source, held in found]
     if not found:
         raise none_readable(failed)
     if len(sources) == 1 and isinstance(paths, (str, os.PathLike)):

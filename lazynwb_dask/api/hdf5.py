@@ -8,11 +8,11 @@ from typing import Any
 
 import h5py
 
-from lazynwb_dask.api.arguments import file_access
+from lazynwb_dask.api.arguments import file_access, one_source
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.storage.options import Options
+from lazynwb_dask.model.source import Source, is_local, local_path, shown
+from lazynwb_dask.storage import open_source
+from lazynwb_dask.storage.access import FileAccess
 
 
 def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> h5py.File:
@@ -36,26 +36,27 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
     dtype('int64')
     """
     access = file_access(path, storage_options)
-    return _open_source(expand(path, access)[0], access.options)
+    return _open_source(one_source(path, access), access)
 
 
-def _open_source(source: Source, options: Options) -> h5py.File:
+def _open_source(source: Source, access: FileAccess) -> h5py.File:
     """A local file by h5py itself, http and S3 over remfile, all else over fsspec."""
-    if "://" not in source.url:
-        return _open(source.url, source.url)
+    if is_local(source.url):
+        return _open(local_path(source.url), source.url)
     protocol = source.url.split("://", 1)[0]
-    filesystem, path = options.filesystem(source.url)
-    if protocol in ("http", "https") and "::" not in source.url:
-        return _open(_remfile(source.url), source.url)
+    if protocol in ("http", "https"):
+        size = open_source(source, 1, access)[0].size if source.size is None else source.size
+        return _open(_remfile(source.url, _size=size), source.url)
+    filesystem, path = access.options.filesystem(source.url)
     if protocol in ("s3", "s3a"):
         return _open(_remfile(filesystem.sign(path, expiration=7 * 24 * 3600)), source.url)
     return _open(filesystem.open(path, "rb"), source.url)
 
 
-def _remfile(url: str) -> Any:
+def _remfile(url: str, **known: Any) -> Any:
     import remfile
 
-    return remfile.File(url)
+    return remfile.File(url, **known)
 
 
 def _open(file: Any, url: str) -> h5py.File:

@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lazynwb_dask.api.arguments import file_access
+from lazynwb_dask.api.arguments import file_access, one_source
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.timeseries.find import find
 from lazynwb_dask.timeseries.series import TimeSeries, open_series
 
@@ -67,9 +66,7 @@ def open_timeseries(
     ('/general/extracellular_ephys/electrodes', 11.11111111111111)
     """
     access = file_access(path, storage_options)
-    source, *more = expand(path, access)
-    if more:
-        raise ValueError(f"{path}: open_timeseries takes one file; these are {1 + len(more)}")
+    source = one_source(path, access)
     if name is None and not match_all:
         raise ValueError("name a TimeSeries, or give match_all=True")
     if name is not None and not isinstance(name, str):

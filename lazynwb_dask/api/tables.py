@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lazynwb_dask import expr
-from lazynwb_dask.api.arguments import Paths, file_access, knows_table, sources_of, table_request
+from lazynwb_dask.api.arguments import (
+    Paths,
+    check_named,
+    file_access,
+    knows_table,
+    one_source,
+    sources_of,
+    table_request,
+)
 from lazynwb_dask.by_file.alignment import file_scans
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.catalog.scan import catalog_scan, report_of
 from lazynwb_dask.cluster import failures
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.series_view import Shown
+from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.plan.report import report
 from lazynwb_dask.plan.schema import schema_of
 from lazynwb_dask.plan.table_scan import indexed_tables, table_scan
 from lazynwb_dask.scan.request import Table, TableRequest
-from lazynwb_dask.sources.expand import expand
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -124,6 +132,8 @@ def read_nwb(
     >>> spikes.spike_times.dtype
     list<item: double>[pyarrow]
     """
+    access = file_access(paths, storage_options)
+    check_named(table, paths, access)
     request = table_request(
         table,
         columns=columns,
@@ -135,7 +145,6 @@ def read_nwb(
         on_error=on_error,
         allow_external_links=allow_external_links,
     )
-    access = file_access(paths, storage_options)
     if knows_table(paths, request):
         scan = catalog_scan(paths, request)
     else:
@@ -206,21 +215,25 @@ def schema_report(
     >>> report.found["spike_times"], report.found["firing_rate"]
     ('list<item: double> (3)', 'float64 (3)')
     """
+    access = file_access(paths, storage_options)
+    check_named(table, paths, access)
     request = TableRequest(table, on_error=on_error, details=True)
     if knows_table(paths, request):
         return report_of(paths, request)
-    access = file_access(paths, storage_options)
     tables, _ = indexed_tables(sources_of(paths, access), request, access)
-    unified = schema_of(tables, {}, access)
+    unified = schema_of(tables, {}, access, on_error)
     return report([(source.url, index) for source, index in tables], unified)
 
 
 def list_tables(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
-    """The paths of all tables of one file.
+    """The paths of all tables of one file. Links to other files aren't followed, but warned of.
 
     >>> from lazynwb_dask.datasets import make_sessions
     >>> list_tables(make_sessions(getfixture("tmp_path"), n=1)[0])[:2]
     ['/units', '/events/events']
     """
     access = file_access(path, storage_options)
-    return queries.list_tables(expand(path, access)[0], access)
+    source = one_source(path, access)
+    found, links = queries.list_tables_and_links(source, access)
+    warn_of_links([(source, links)], "tables")
+    return found

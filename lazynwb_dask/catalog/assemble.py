@@ -106,5 +106,7 @@ def _sessions(files: pa.Table) -> pa.Table:
     """The table of sessions, one row for each readable file."""
     readable = files.filter(files["session"].is_valid())
     pairs = zip(readable["url"].to_pylist(), readable["session"].to_pylist(), strict=True)
-    frame, _ = sessions.table([Session(Source(url), json.loads(text)) for url, text in pairs])
+    read = [Session(Source(url), json.loads(text)) for url, text in pairs]
+    sessions.warn_of_fields(read)
+    frame, _ = sessions.table(read)
     return pa.Table.from_pandas(frame, preserve_index=False)

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
-from lazynwb_dask.model.source import Source, is_local, local_path, shown
+from lazynwb_dask.model.source import Source, is_local, links, local_path, local_url, shown
+from lazynwb_dask.sources.expand import absolute
 from lazynwb_dask.storage import Request, fetch, open_source, parquet, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.parquet import ParquetFile
@@ -36,7 +37,7 @@ class Folder:
     def of(url: str | os.PathLike[str], access: FileAccess) -> Folder:
         """The folder at a user's path or URL. Raises ValueError if the URL is chained or has a query."""
         text = os.fspath(url)
-        if "::" in text or "?" in text.partition("://")[2]:
+        if not is_local(text) and (len(links(text)) > 1 or "?" in text.partition("://")[2]):
             raise ValueError(f"a catalog's URL can't be chained or have a query: {shown(text)}")
         if is_local(text):
             text = os.path.abspath(os.path.expanduser(local_path(text))).replace(os.sep, "/")
@@ -136,15 +137,7 @@ def url_problem(url: str) -> str:
 
 def absolute_paths(paths: Any) -> list[str]:
     """The user's paths, independent of the working directory."""
-    many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    named = []
-    for path in many:
-        text = path.url if isinstance(path, Source) else os.fspath(path)
-        if is_local(text) and not text.startswith(("file://", "local://")):
-            whole = os.path.abspath(os.path.expanduser(text))
-            text = whole + "/" if text.endswith("/") else whole
-        named.append(text)
-    return named
+    return [one.url if isinstance(one, Source) else local_url(one) for one in absolute(paths)]
 
 
 def _put(data: bytes, filesystem: AbstractFileSystem, path: str) -> None:

@@ -7,7 +7,6 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,9 +37,9 @@ from lazynwb_dask.util.suggest import did_you_mean, listed
 
 
 def schema_of(
-    catalog: Catalog, tables: Tables, columns: Columns, overrides: Mapping[str, Any]
+    catalog: Catalog, tables: Tables, columns: Columns, request: TableRequest
 ) -> tuple[Schema, dict[int, Variant]]:
-    """The schema of all files, and the variants that occur, by number."""
+    """The schema of all files, and the variants that occur and can be decoded, by number."""
     variant = columns.rows["variant"]
     used = np.unique(variant.drop_null().to_numpy())
     texts = catalog.index.variants
@@ -58,11 +57,10 @@ def schema_of(
         for v in np.unique(kind).tolist():
             if v != ABSENT:
                 by_type.setdefault(types[v], []).append(at[kind == v])
-        problems = np.flatnonzero(kind == ABSENT)
-        reason = ""
-        if len(problems):
-            first = run.start + int(problems[0])
-            reason = columns.rows["problem"][first].as_py() or lacked.get(int(kinds[first]), "")
+        problems = {}
+        for i in np.flatnonzero(kind == ABSENT).tolist():
+            reason = columns.rows["problem"][run.start + i].as_py() or lacked.get(int(kinds[run.start + i]), "")
+            problems[int(at[i])] = reason
         held = {t: np.sort(np.concatenate(where)).tolist() for t, where in by_type.items()}
         empty: set[int] = set()
         if len(held) > 1:
@@ -70,7 +68,7 @@ def schema_of(
             for i, (_, column) in _indexed(catalog, tables, name, some).items():
                 if not column.arrays[-1].rows:
                     empty.add(i)
-        found[name] = Found(len(at), held, bool(short[run].any()), at[problems].tolist(), reason, empty)
+        found[name] = Found(len(at), held, bool(short[run].any()), problems, empty)
     urls = catalog.files["url"]
     place = {int(n): i for i, n in enumerate(catalog.numbers)} if len(found) else {}
 
@@ -78,15 +76,15 @@ def schema_of(
         return str(urls[place[int(tables.number[i])]])
 
     rows = tables.rows.tolist()
-    unified = settle(found, rows, url, overrides)
+    unified = settle(found, rows, url, request.overrides, on_error=request.on_error)
     nulls = {
         name: _all_null(catalog, tables, columns, name, found[name])
         for name, conflict in unified.conflicts.items()
         if not conflict.unreadable
     }
     if any(nulls.values()):
-        unified = settle(found, rows, url, overrides, nulls)
-    return unified, variants
+        unified = settle(found, rows, url, request.overrides, nulls, request.on_error)
+    return unified, {v: one for v, one in variants.items() if not lacked[v]}
 
 
 def _indexed(
@@ -162,7 +160,7 @@ def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableReq
         parts=_parts(mine["parts"]),
     )
     built = assemble(files, tables.rows, unified, request, folder.access.options, columns)
-    failures = tuple((f.path, f.stage, f.error) for f in tables.failures)
+    failures = tuple((f.path, f.stage, f.error) for f in (*tables.failures, *unified.unread))
     token = _token(catalog, tables, built)
     return replace(built, known_token=token, failures=failures)
 
@@ -184,7 +182,7 @@ def _records(
 ) -> Records:
     """One column's records; none for files whose values are in the catalog."""
     kind = part["variant"].fill_null(ABSENT).to_numpy()
-    outside = part["values"].is_null().to_numpy() & (kind != ABSENT)
+    outside = part["values"].is_null().to_numpy() & np.isin(kind, list(variants))
     weights = np.zeros(count, np.float32)
     weights[at] = part["bytes"].to_numpy()
     which = np.full(count, ABSENT, np.int32)
@@ -253,7 +251,7 @@ def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
             stacklevel=3,
         )
     columns = find_columns(catalog, tables)
-    unified, variants = schema_of(catalog, tables, columns, request.overrides)
+    unified, variants = schema_of(catalog, tables, columns, request)
     check_overrides(request.overrides, unified)
     check_columns(request.named_columns, unified)
     warn_left_out(unified)
@@ -265,7 +263,7 @@ def report_of(catalog: Catalog, request: TableRequest) -> pd.DataFrame:
     tables = find_tables(catalog, request)
     if not len(tables.number):
         raise TableNotFoundError(_no_table(catalog, tables.paths, tables.absent))
-    unified, _ = schema_of(catalog, tables, find_columns(catalog, tables), {})
+    unified, _ = schema_of(catalog, tables, find_columns(catalog, tables), request)
     found: list[tuple[str, TableIndex]] = []
     numbers = tables.number.tolist()
     urls = dict(zip(catalog.numbers.tolist(), catalog.paths, strict=True))

@@ -41,14 +41,10 @@ def demo(sessions: int, workers: int, keep: str | None) -> None:
 def tables(path: str) -> None:
     """List the tables of the NWB file at PATH, a local path or a URL."""
     from lazynwb_dask.api.tables import list_tables
-    from lazynwb_dask.errors import NWBError
 
-    try:
-        names = list_tables(path)
-    except NWBError as exc:
-        raise click.ClickException(str(exc)) from None
-    for name in names:
-        click.echo(name)
+    with _readable_errors():
+        for name in list_tables(path):
+            click.echo(name)
 
 
 @main.group()

@@ -12,7 +12,7 @@ import numpy as np
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.datatypes import element_of
 from lazynwb_dask.model.index import ArrayIndex, Layout
-from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.model.source import Source, is_local, local_path, shown
 
 REFUSED = "links into other files are not followed; allow_external_links=True follows them"
 GROUP_REFUSED = (
@@ -27,10 +27,10 @@ def external_array(source: Source, path: str) -> ArrayIndex:
 
     Raises UnsupportedColumnError if it can't be read.
     """
-    if "://" in source.url:
+    if not is_local(source.url):
         raise UnsupportedColumnError("data in other files can be read from local disk only")
     try:
-        with h5py.File(source.url, "r") as file:
+        with h5py.File(local_path(source.url), "r") as file:
             dataset = file[path]
             if not isinstance(dataset, h5py.Dataset):
                 raise UnsupportedColumnError("a link to something else than a dataset")
@@ -47,7 +47,7 @@ def external_array(source: Source, path: str) -> ArrayIndex:
 def external_rows(source: Source, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """Row ranges of such a dataset, concatenated: stored bytes as uint8, or strings as objects."""
     try:
-        with h5py.File(source.url, "r") as file:
+        with h5py.File(local_path(source.url), "r") as file:
             dataset = file[layout.external]
             pieces = [
                 _read(dataset, layout, a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)

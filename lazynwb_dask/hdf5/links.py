@@ -193,6 +193,20 @@ def children(group: h5g.GroupID) -> list[tuple[str, int, int]]:
     return found
 
 
+def unfollowed(root: h5g.GroupID, group: h5g.GroupID, path: str) -> Iterator[tuple[str, str]]:
+    """The links of a group that lead to another file, or nowhere, and which of these."""
+    for name, info in children(group):
+        where = f"{path.rstrip('/')}/{name}"
+        if info.type == h5l.TYPE_HARD or where in _SPECIFICATIONS:
+            continue
+        try:
+            reason = "" if find(root, where) else "a link that leads nowhere"
+        except Refused as exc:
+            reason = "a link into another file" if exc.external else str(exc)
+        if reason:
+            yield where, reason
+
+
 def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5g.GroupID]]:
     """Every group that hard links reach, and its path, breadth first; `/specifications` is left out."""
     level: list[tuple[str, h5g.GroupID]] = [("", root)]

@@ -16,6 +16,7 @@ import h5py
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import ArrayIndex
+from lazynwb_dask.model.other_files import recognized
 from lazynwb_dask.storage import Request
 from lazynwb_dask.util.locks import Lock
 
@@ -207,7 +208,8 @@ def unreadable(name: str, sparse: SparseFile, error: Exception) -> NWBReadError:
         return NWBReadError(f"{name}: the file is empty")
     head = sparse.peek(0, 4104)
     if not any(head[at : at + 8] == b"\x89HDF\r\n\x1a\n" for at in (0, 512, 1024, 2048, 4096)):
-        return NWBReadError(f"{name}: not an HDF5 file (it starts with {head[:8]!r})")
+        what = recognized(head) or f"it starts with {head[:8]!r}"
+        return NWBReadError(f"{name}: not an HDF5 file: {what}")
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "truncated" in text:
         return NWBReadError(f"{name}: the file is truncated: {text}")

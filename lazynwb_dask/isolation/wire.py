@@ -19,7 +19,7 @@ from lazynwb_dask.hdf5.sparse_file import Job
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.table_json import pack_table, unpack_table
 from lazynwb_dask.nwb.contents import ListObjects
-from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListSeries, ListTables
+from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListLinks, ListSeries, ListTables
 from lazynwb_dask.nwb.session import ReadSession
 
 MAX_TEXT = 256 << 20  # bytes of a message's JSON
@@ -27,7 +27,7 @@ MAX_PAYLOAD = 1 << 30
 JOBS: dict[str, type] = {
     job.__name__: job
     for job in (
-        IndexTable, ListChunks, ListObjects, ListSeries, ListTables, NameObjects, ReadSession,
+        IndexTable, ListChunks, ListLinks, ListObjects, ListSeries, ListTables, NameObjects, ReadSession,
     )
 }  # fmt: skip
 _HEAD = struct.Struct("<QQ")

@@ -26,7 +26,7 @@ from lazynwb_dask.lindi.references import Contents, parse
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
 from lazynwb_dask.model.limits import check_extents, check_shape
-from lazynwb_dask.model.source import Source, is_local, local_path, shown
+from lazynwb_dask.model.source import Source, is_local, links, local_path, shown
 from lazynwb_dask.nwb.jobs import ListChunks
 from lazynwb_dask.storage import Request, fetch, open_source
 from lazynwb_dask.storage.access import FileAccess
@@ -134,12 +134,12 @@ class Lindi:
 
     def _allowed(self, here: str, url: str) -> str | None:
         """The URL of a file that this one names; None if it may not be read."""
-        local = "::" not in url and is_local(url)
+        local, chained = is_local(url), len(links(url)) > 1
         if local and is_local(here):
             return os.path.join(os.path.dirname(local_path(here)), local_path(url))
         scheme = urlsplit(url).scheme
         known = scheme in _STORES or (scheme == urlsplit(here).scheme and scheme != "")
-        if not self.allow and (local or "::" in url or not known):
+        if not self.allow and (local or chained or not known):
             what = "a local file" if local else "a store that such files don't name"
             self._refused[url] = f"its values lie in {shown(url)}, {what}: {REFUSED}"
             return None

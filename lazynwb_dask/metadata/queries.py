@@ -12,7 +12,7 @@ from lazynwb_dask.metadata.formats import OpenedFile, Rows, format_of
 from lazynwb_dask.model.index import Extents, FileIndex
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.contents import ListObjects
-from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListSeries, ListTables
+from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListLinks, ListSeries, ListTables
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import ReadSession, Session
 from lazynwb_dask.scan.request import TableRequest
@@ -59,6 +59,12 @@ def list_tables(source: Source, access: FileAccess) -> list[str]:
     return open_file(source, access).run(ListTables())
 
 
+def list_tables_and_links(source: Source, access: FileAccess) -> tuple[list[str], list[tuple[str, str]]]:
+    """The paths of all tables, and the links behind which there may be others: path and reason."""
+    file = open_file(source, access)
+    return file.run(ListTables()), file.run(ListLinks()).value
+
+
 def names_of(source: Source, addresses: set[int], access: FileAccess) -> dict[int, str]:
     """The paths of the objects with the given header addresses, without those that no link reaches. Of
     several hard links the one nearest the root counts, then the first. Groups are read level by level, only
@@ -74,7 +80,8 @@ def read_session(source: Source, access: FileAccess) -> Session:
 
 def list_objects(source: Source, access: FileAccess) -> tuple[Source, list[dict[str, Any]]]:
     """The source, and for each object, sorted by path, a dict with ``path``, ``kind``, ``neurodata_type``
-    and more. Raises NWBReadError if the file can't be read or isn't an NWB 2 file."""
+    and more; the kind of links that aren't followed is `LINK`. Raises NWBReadError if the
+    file can't be read or isn't an NWB 2 file."""
     file = open_file(source, access)
     return file.source, file.run(ListObjects()).value
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote_to_bytes
 
+from fsspec import available_protocols
+
+# Links of a URL chain without a path of their own.
+TRANSPARENT = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 # In URLs of these schemes, the part before the @ is a container or a user name that the URL needs, and never
 # a password.
 _ACCOUNT_BEFORE_AT = frozenset({"abfs", "abfss", "az", "adl", "wasb", "wasbs"})
+# In these, a name may have "?" and "#", and no URL has a query that is secret.
+_WITHOUT_QUERY = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
+# Links of a URL chain that read what the next link names.
+_WRAPPERS = frozenset({"zip", "tar", "libarchive", "reference", "dir"}) | TRANSPARENT
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_FILE = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A file, or a Zarr store, to read from.
 
-    `url` is the absolute POSIX path of a local file, or the URL as given. `size` is known from a listing or
+    `url` is the absolute POSIX path of a local file (as a ``file://`` URL if its name isn't UTF-8), or the URL
+    as given. `size` is known from a listing or
     a response. `etag` identifies the version: a strong ETag with its quotes, or a Last-Modified date; of a
     local file ``<mtime_ns>-<inode>``; None if unknown or weak. `parts` are the files with a LINDI file's
     values, with their sizes; byte positions refer to their concatenation.
@@ -35,8 +45,39 @@ class Source:
 
 
 def is_local(url: str) -> bool:
-    """Whether a source is a file of this machine that is read without fsspec."""
-    return "::" not in url and not _SCHEME.match(local_path(url))
+    """Whether a source is a file of this machine that is read without fsspec.
+
+    >>> [is_local(url) for url in ("/a::b.nwb", "Exp::1.nwb", "file:///a.nwb", "zip://a::b.zip", "s3://b/k")]
+    [True, True, True, False, False]
+    """
+    path = local_path(url)
+    return path.startswith("/") or not (_SCHEME.match(path) or len(links(path)) > 1)
+
+
+def links(url: str) -> list[str]:
+    """The links of fsspec's URL chain; one for any other URL or path, which may have ``::`` in its name.
+
+    >>> links("zip://a.nwb::s3://lab/a.zip"), links("s3://lab/Exp::1.nwb"), links("Exp::1.nwb")
+    (['zip://a.nwb', 's3://lab/a.zip'], ['s3://lab/Exp::1.nwb'], ['Exp::1.nwb'])
+    """
+    first, *more = url.split("::")
+    if not more or not _is_link(first):
+        return [url]
+    found = [first]
+    for part in more:
+        if _protocol(found[-1]) in _WRAPPERS or ("://" in part and _is_link(part)):
+            found.append(part)
+        else:
+            found[-1] += f"::{part}"
+    return found
+
+
+def _protocol(link: str) -> str:
+    return link.partition("://")[0]
+
+
+def _is_link(text: str) -> bool:
+    return _protocol(text) in available_protocols() if "://" in text else text in _WRAPPERS
 
 
 def is_lindi(url: str) -> bool:
@@ -49,8 +90,31 @@ def is_lindi(url: str) -> bool:
 
 
 def local_path(url: str) -> str:
-    """A local file's path, without ``file://``."""
-    return url.removeprefix("file://").removeprefix("local://")
+    """A local file's path. Of a ``file://`` URL, percent-encoded bytes are decoded if they aren't UTF-8: see
+    `local_url`.
+
+    >>> local_path("file:///a/b%20c.nwb"), local_path("file:///caf%E9.nwb"), local_path("a.nwb")
+    ('/a/b%20c.nwb', '/caf\\udce9.nwb', 'a.nwb')
+    """
+    match = _FILE.match(url)
+    if match is None:
+        return url
+    path = url[match.end() :]
+    decoded = os.fsdecode(unquote_to_bytes(path)) if "%" in path else path
+    return path if _is_text(decoded) else decoded
+
+
+def local_url(path: str) -> str:
+    """A local path as messages, Arrow and JSON can hold it: itself, or a URL if it isn't UTF-8."""
+    return path if _is_text(path) else f"file://{quote(os.fsencode(path))}"
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def local_version(stat: os.stat_result) -> str:
@@ -66,14 +130,14 @@ def shown(url: str) -> str:
     """
     if is_local(url):
         return url
-    return "::".join(_shown_link(link) for link in url.split("::"))
+    return "::".join(map(_shown_link, links(url)))
 
 
 def _shown_link(link: str) -> str:
-    if not _SCHEME.match(link):
+    scheme, slashes, rest = link.partition("://")
+    if not slashes or scheme in _WITHOUT_QUERY:
         return link
-    parts = urlsplit(link)
-    host = parts.netloc
-    if parts.scheme not in _ACCOUNT_BEFORE_AT or ":" in host.rpartition("@")[0]:
+    host, path = re.fullmatch(r"(?s)([^/?#]*)([^?#]*).*", rest).groups()  # type: ignore[union-attr]
+    if scheme not in _ACCOUNT_BEFORE_AT or ":" in host.rpartition("@")[0]:
         host = host.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    return f"{scheme}://{host}{path}"

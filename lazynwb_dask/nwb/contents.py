@@ -13,7 +13,7 @@ from h5py import h5g
 
 from lazynwb_dask.hdf5.dataset import Dataset
 from lazynwb_dask.hdf5.json_values import JSONValue
-from lazynwb_dask.hdf5.links import attribute, stored_path, text, texts, walk_groups
+from lazynwb_dask.hdf5.links import attribute, stored_path, text, texts, unfollowed, walk_groups
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.elements import element_type
 from lazynwb_dask.model.index import ArrayIndex, TableIndex
@@ -23,11 +23,13 @@ from lazynwb_dask.nwb.tables import is_table
 from lazynwb_dask.nwb.version import check_nwb
 
 TABLE, TIMESERIES, OTHER = "table", "time series", "other"
+LINK = "link"  # one that isn't followed
 
 
 @dataclass(frozen=True)
 class ListObjects:
-    """The job of `take_stock`: every table, TimeSeries and other typed object, sorted by path."""
+    """The job of `list_objects`: every table, TimeSeries and other typed object, and links that aren't
+    followed, sorted by path."""
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> JSONValue:
         try:
@@ -38,10 +40,12 @@ class ListObjects:
         indexer = ColumnIndexer(file.id, sparse, name, details=True)
         found: list[dict[str, Any]] = []
         for path, group in walk_groups(file.id, sparse):
-            if path == "/":
-                continue
             try:
-                found += _typed(indexer, group, path)
+                if path != "/":
+                    found += _typed(indexer, group, path)
+                if path == "/" or not (is_table(group) or is_series(file.id, group, path)):
+                    links = unfollowed(file.id, group, path)
+                    found += [_object(where, LINK, "", problem=why) for where, why in links]
             except Exception as exc:
                 if not sparse.missing:
                     found.append(_object(path, OTHER, "", problem=str(exc).split("\n")[0]))
@@ -70,7 +74,8 @@ def _typed(indexer: ColumnIndexer, group: h5g.GroupID, path: str) -> Iterator[di
 
 
 def _table(indexer: ColumnIndexer, group: h5g.GroupID, path: str, kind: str) -> dict[str, Any]:
-    datasets = indexer.members(group, path).datasets
+    members = indexer.members(group, path)
+    datasets = members.datasets
     own = [d for name, d in datasets.items() if d.path == f"{path}/{name}"]
     rows = datasets["id"].length if "id" in datasets else 0
     columns = [
@@ -78,6 +83,7 @@ def _table(indexer: ColumnIndexer, group: h5g.GroupID, path: str, kind: str) -> 
     ]
     about = indexer.attributes(group, ["description"])
     facts = _facts(indexer, own)
+    facts["problem"] = "; ".join(f"{name}: {why}" for name, why in members.problems.items())
     return _object(path, TABLE, kind, rows=rows, shape=[rows, len(columns)], columns=columns, **facts, **about)
 
 

@@ -10,7 +10,8 @@ from h5py import h5d, h5g
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.external import GROUP_REFUSED
-from lazynwb_dask.hdf5.links import Refused, find, walk_groups
+from lazynwb_dask.hdf5.json_values import JSONValue
+from lazynwb_dask.hdf5.links import Refused, find, unfollowed, walk_groups
 from lazynwb_dask.hdf5.sparse_file import SparseFile
 from lazynwb_dask.model.index import ColumnIndex, TableIndex
 from lazynwb_dask.nwb.columns import ColumnIndexer
@@ -63,6 +64,22 @@ class ListTables:
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> list[str]:
         return _paths(file.id, sparse, lambda path, group: is_table(group))
+
+
+@dataclass(frozen=True)
+class ListLinks:
+    """The links that aren't followed, behind which there may be tables and TimeSeries: path and reason."""
+
+    def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> JSONValue:
+        found: list[tuple[str, str]] = []
+        for path, group in walk_groups(file.id, sparse):
+            try:
+                if path == "/" or not (is_table(group) or is_series(file.id, group, path)):
+                    found += unfollowed(file.id, group, path)
+            except Exception:
+                if not sparse.missing:
+                    raise
+        return JSONValue(found)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from h5py import h5a, h5d, h5g, h5t
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5.dataset import external_data
 from lazynwb_dask.hdf5.json_values import JSONValue, json_value
-from lazynwb_dask.hdf5.links import Refused, attribute, children, find, shown_name, small
+from lazynwb_dask.hdf5.links import Refused, attribute, children, find, shown_name, small, unfollowed
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.version import check_nwb, nwb_version
 
 SUBJECT = "/general/subject"
 GROUPS = ("/", "/general", SUBJECT)
+LINKS = ""  # in place of a group: links that aren't followed
 MAX_BYTES = 1 << 20  # of a field as stored; a larger dataset is no field
 MAX_FIELDS = 2_000
 # Attributes of the format, which say nothing about the subject.
@@ -34,6 +35,11 @@ class Session:
     source: Source
     fields: dict[str, dict[str, Any]]  # by the group's path and by name, values that JSON has
 
+    @property
+    def links(self) -> dict[str, str]:
+        """The links that aren't followed, by path, and why."""
+        return self.fields.get(LINKS, {})
+
 
 @dataclass(frozen=True)
 class ReadSession:
@@ -41,6 +47,7 @@ class ReadSession:
 
     def visit(self, file: h5py.File, sparse: SparseFile, name: str) -> JSONValue:
         fields: dict[str, dict[str, Any]] = {}
+        links: dict[str, str] = {}
         try:
             check_nwb(file.id, name)
             fields["/"] = {"nwb_version": nwb_version(file.id)}
@@ -50,19 +57,25 @@ class ReadSession:
         for path in GROUPS:
             try:
                 found = find(file.id, path)
-            except Refused:
-                continue  # in another file
+            except Refused as exc:
+                links[path] = "a link into another file" if exc.external else str(exc)
+                continue
             except Exception:
                 if sparse.missing:
                     continue
                 raise
             if found is not None and isinstance(found[0], h5g.GroupID):
                 fields.setdefault(path, {}).update(_fields(file.id, path, found[0]))
+                try:
+                    links.update(unfollowed(file.id, found[0], path))
+                except Exception:
+                    if not sparse.missing:
+                        raise
         if sparse.missing:
             raise Miss("/")
         if sum(map(len, fields.values())) > MAX_FIELDS:
             raise NWBReadError(f"damaged: more than {MAX_FIELDS} fields of a session")
-        return JSONValue(fields)
+        return JSONValue({**fields, LINKS: links} if links else fields)
 
 
 def _fields(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[str, Any]]:

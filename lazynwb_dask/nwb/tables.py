@@ -52,7 +52,7 @@ class TableIndexer(ColumnIndexer):
         else:
             own = found.length
         rows = own if aligned is None else aligned
-        members.indexes = vector_indexes(members.datasets, self.sparse)
+        members.indexes = vector_indexes(members.datasets, self.sparse, members.problems)
         columns = {
             prefix + name: self.column(prefix + name, name, members, rows, single=name == "id")
             for name in self._order(names, members, own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 from h5py import h5a, h5t
@@ -14,10 +14,13 @@ from lazynwb_dask.hdf5.sparse_file import SparseFile
 from lazynwb_dask.model.index import flat_length
 
 
-def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[str, str]:
+def vector_indexes(
+    datasets: Mapping[str, Dataset], sparse: SparseFile, unopened: Container[str] = ()
+) -> dict[str, str]:
     """The name of the VectorIndex of each dataset that has one.
 
-    A VectorIndex refers to its dataset by the attribute `target`, or else by its name, ``<dataset>_index``.
+    A VectorIndex refers to its dataset by the attribute `target`, or else by its name, ``<dataset>_index``,
+    which may be that of one of the `unopened` datasets.
     """
     found: dict[str, str] = {}
     addresses = {dataset.address: name for name, dataset in datasets.items()}
@@ -39,7 +42,8 @@ def vector_indexes(datasets: Mapping[str, Dataset], sparse: SparseFile) -> dict[
             if target is None and name.endswith("_index"):
                 sibling = name.removesuffix("_index")
                 # by its name alone only what has the shape of an index is one
-                if sibling in datasets and (_is_list(dataset.shape) or _is_typed(dataset)):
+                known = sibling in datasets or sibling in unopened
+                if known and (_is_list(dataset.shape) or _is_typed(dataset)):
                     target = sibling
         except Exception:
             continue

@@ -11,6 +11,7 @@ from lazynwb_dask.model.index import FileIndex, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.plan.each_file import none_readable
+from lazynwb_dask.plan.schema import EXAMPLES
 from lazynwb_dask.scan.fields import PROVENANCE, Schema
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage.access import FileAccess
@@ -96,7 +97,29 @@ def _no_column(name: str, unified: Schema, where: str) -> errors.ColumnNotFoundE
     return errors.ColumnNotFoundError(f"{where}: no column {name!r} in any of the files{hint}")
 
 
+def warn_of_links(linked: Iterable[tuple[Source, Sequence[tuple[str, str]]]], what: str) -> None:
+    """Warn of links that aren't followed in some files: what is behind them is missing."""
+    some = [(source, links) for source, links in linked if links]
+    if some:
+        source, links = some[0]
+        where = ", ".join(f"{path} ({reason})" for path, reason in links[:EXAMPLES])
+        more = f" and {len(links) - EXAMPLES} more" if len(links) > EXAMPLES else ""
+        others = f", and others in {len(some) - 1} more files" if len(some) > 1 else ""
+        warnings.warn(
+            f"some links aren't followed, and {what} behind them are missing: {shown(source.url)}: {where}"
+            f"{more}{others}. What is in another file is read from there",
+            stacklevel=3,
+        )
+
+
 def warn_left_out(unified: Schema) -> None:
+    if unified.unread:
+        first = unified.unread[0]
+        warnings.warn(
+            f"columns that can't be read in some files are missing in these ({len(unified.unread)} in all, the "
+            f"first: {first.path}: {first.error}); lazynwb_dask.read_report(frame) lists them",
+            stacklevel=3,
+        )
     if unified.conflicts:
         parts = "; ".join(f"{c.name}: {c.reason}" for c in unified.conflicts.values())
         warnings.warn(

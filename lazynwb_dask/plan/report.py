@@ -60,6 +60,7 @@ def report(tables: Sequence[tuple[str, TableIndex]], schema: Schema) -> pd.DataF
         unified = schema.fields.get(name)
         conflict = schema.conflicts.get(name)
         notes = {n for c in columns for n in c.notes} | (of_tables if not rows else set())
+        notes |= {failure.error for failure in schema.unread if failure.column == name}
         rows.append(
             {
                 "column": name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,18 +16,22 @@ from lazynwb_dask.model.index import ColumnIndex, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.user_types import given_type
 from lazynwb_dask.read.arrays import read_column
-from lazynwb_dask.scan.fields import Conflict, Field, Schema
+from lazynwb_dask.scan.fields import Conflict, Field, Schema, Unread
 from lazynwb_dask.storage.access import FileAccess
 
 EXAMPLES = 3  # files named on each side of a conflict
 
 
 def schema_of(
-    tables: Sequence[tuple[Source, TableIndex]], overrides: Mapping[str, Any], access: FileAccess
+    tables: Sequence[tuple[Source, TableIndex]],
+    overrides: Mapping[str, Any],
+    access: FileAccess,
+    on_error: str = "raise",
 ) -> Schema:
-    """The schema of all tables. Values are read only for columns with conflicting types."""
+    """The schema of all tables. Values are read only for columns with conflicting types. With
+    ``on_error="skip"`` a column that can't be read in some files is missing in these, else in all."""
     named = [(source.url, table) for source, table in tables]
-    unified = unify(named, overrides)
+    unified = unify(named, overrides, on_error=on_error)
     nulls: dict[str, set[int]] = {}
     for name, conflict in unified.conflicts.items():
         if conflict.unreadable:
@@ -40,7 +44,7 @@ def schema_of(
             and all_null(read_column(source, table, name, access))
         }
     if any(nulls.values()):
-        unified = unify(named, overrides, nulls)
+        unified = unify(named, overrides, nulls, on_error)
     return unified
 
 
@@ -57,12 +61,13 @@ def unify(
     tables: Sequence[tuple[str, TableIndex]],
     overrides: Mapping[str, Any] | None = None,
     nulls: Mapping[str, set[int]] | None = None,
+    on_error: str = "raise",
 ) -> Schema:
     """One schema for tables, given as (url, TableIndex). `overrides` are types by column that replace the
     files' own. `nulls` holds, by column, the positions of the tables whose values were read and are all
     null."""
     found: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
-    problems: dict[str, list[int]] = defaultdict(list)
+    problems: dict[str, dict[int, str]] = defaultdict(dict)
     empty: dict[str, set[int]] = defaultdict(set)
     short: set[str] = set()
     count: Counter[str] = Counter()
@@ -71,7 +76,7 @@ def unify(
         for name, column in table.columns.items():
             count[name] += 1
             if column.problem:
-                problems[name].append(i)
+                problems[name][i] = column.problem
                 continue
             variant = (column.variant, column.region)
             found[name][variant].append(i)
@@ -86,12 +91,9 @@ def unify(
         by_type: dict[pa.DataType, list[int]] = defaultdict(list)
         for variant, where in found[name].items():
             by_type[types[variant]] += where
-        reason = ""
-        if problems[name]:
-            reason = tables[problems[name][0]][1].columns[name].problem
-        columns[name] = Found(count[name], by_type, name in short, problems[name], reason, empty[name])
+        columns[name] = Found(count[name], by_type, name in short, problems[name], empty[name])
     rows = [table.rows for _, table in tables]
-    return settle(columns, rows, lambda i: tables[i][0], overrides, nulls)
+    return settle(columns, rows, lambda i: tables[i][0], overrides, nulls, on_error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +103,7 @@ class Found:
     count: int  # of tables that have it
     by_type: Mapping[pa.DataType, Sequence[int]]  # the tables where it has this type
     short: bool = False  # whether it has fewer rows than its table anywhere
-    problems: Sequence[int] = ()  # the tables where it can't be read
-    reason: str = ""  # why it can't be read in the first of these
+    problems: Mapping[int, str] = field(default_factory=dict)  # the tables where it can't be read, and why
     empty: Collection[int] = ()  # the tables that have rows, but none of it
 
 
@@ -112,18 +113,25 @@ def settle(
     url: Callable[[int], str],
     overrides: Mapping[str, Any] | None = None,
     nulls: Mapping[str, set[int]] | None = None,
+    on_error: str = "raise",
 ) -> Schema:
     """The schema of `columns`, in the frame's order. `rows` is the number of rows of each table, `url`
-    returns the file of a table by its position; `overrides` and `nulls` are as in `unify`."""
+    returns the file of a table by its position; `overrides` and `nulls` are as in `unify`, `on_error` as in
+    `schema_of`."""
     overrides = {name: given_type(name, kind) for name, kind in (overrides or {}).items()}
     fields: dict[str, Field] = {}
     conflicts: dict[str, Conflict] = {}
+    unread: list[Unread] = []
     for name, found in columns.items():
-        if len(found.problems):
-            where = _named(url, found.problems)
-            conflicts[name] = Conflict(name, f"{found.reason} ({where})", unreadable=True)
+        if found.problems and (on_error == "raise" or not found.by_type):
+            where = _named(url, list(found.problems))
+            reason = next(iter(found.problems.values()))
+            conflicts[name] = Conflict(name, f"{reason} ({where})", unreadable=True)
             continue
-        nullable = found.count < len(rows) or found.short
+        for i, reason in found.problems.items():
+            told = f"the column {name!r} is missing in its rows: {reason}"
+            unread.append(Unread(shown(url(i)), "plan", told, name))
+        nullable = found.count - len(found.problems) < len(rows) or found.short
         if name in overrides:
             fields[name] = Field(name, overrides[name], nullable)
             continue
@@ -141,7 +149,7 @@ def settle(
             conflicts[name] = Conflict(name, sides)
         else:
             fields[name] = Field(name, chosen, nullable)
-    return Schema(fields, conflicts)
+    return Schema(fields, conflicts, tuple(unread))
 
 
 def _telling(

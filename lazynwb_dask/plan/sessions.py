@@ -18,7 +18,8 @@ from lazynwb_dask.decode.convert import convert
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.metadata.queries import read_session
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.session import SUBJECT, Session
+from lazynwb_dask.nwb.session import LINKS, SUBJECT, Session
+from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.plan.each_file import each_file
 from lazynwb_dask.plan.schema import common
 from lazynwb_dask.plan.user_types import parse_type
@@ -57,12 +58,16 @@ def read_sessions(
     sources: Sequence[Source], access: FileAccess, on_error: str = "raise"
 ) -> tuple[list[Session], list[Failure]]:
     """The sessions in source order, and the files that can't be read. See `each_file`."""
-    return each_file(sources, partial(read_session, access=access), on_error)
+    found, failed = each_file(sources, partial(read_session, access=access), on_error)
+    warn_of_fields(found)
+    return found, failed
 
 
 def fields_of(sessions: Sequence[Session]) -> dict[tuple[str, str], Field]:
     """The columns by their origin: the standard's fields, then all others, sorted."""
-    found = {(group, name) for s in sessions for group in s.fields for name in s.fields[group]}
+    found = {
+        (group, name) for s in sessions for group in s.fields for name in s.fields[group] if group != LINKS
+    }
     # in an order that doesn't depend on that of the files
     keys = [*_STANDARD, *sorted(found - _STANDARD.keys())]
     names: dict[str, tuple[str, str]] = {"_nwb_path": ("", "")}
@@ -96,6 +101,16 @@ def table(sessions: Sequence[Session]) -> tuple[pd.DataFrame, list[str]]:
     urls = pa.array([s.source.url for s in sessions], pa.string())
     data["_nwb_path"] = series([urls], Field("_nwb_path", pa.string()))
     return pd.DataFrame(data, copy=False), odd
+
+
+def warn_of_fields(sessions: Iterable[Session]) -> None:
+    """Warn of fields that are missing since links aren't followed."""
+    linked = []
+    for session in sessions:
+        links = session.links.items()
+        mine = [(p, why) for p, why in links if p.startswith("/general") or ("/", p.strip("/")) in _STANDARD]
+        linked.append((session.source, mine))
+    warn_of_links(linked, "session and subject fields")
 
 
 def parse_time(text: str) -> datetime | None:

@@ -71,14 +71,15 @@ def _indexed(
 ) -> Scan:
     tables, failures = indexed_tables(sources, request, access)
     tables = [(source, known_to_rise(table, rising.get(source.url, ()))) for source, table in tables]
-    unified = schema_of(tables, request.overrides, access)
+    unified = schema_of(tables, request.overrides, access, request.on_error)
     check_overrides(request.overrides, unified)
     check_columns(request.named_columns, unified)
     warn_left_out(unified)
     warn_cut(tables)
     scan = build(tables, unified, request, access.options)
-    if failures:
-        scan = replace(scan, failures=tuple((f.path, f.stage, f.error) for f in failures))
+    if failures or unified.unread:
+        told = tuple((f.path, f.stage, f.error) for f in (*failures, *unified.unread))
+        scan = replace(scan, failures=told)
     return scan
 
 
@@ -86,7 +87,7 @@ def _inferred(sample: Sequence[Source], request: TableRequest, access: FileAcces
     """The columns of a sample of files. All but `id` are nullable, as other files may lack them."""
     found, failures = index_files(sample, request, access)
     tables = present(show_all(found, request.view), failures, request, access)
-    unified = schema_of(tables, {}, access)
+    unified = schema_of(tables, {}, access, request.on_error)
     warn_left_out(unified)
     return [Field(f.name, f.type, nullable=f.name != "id") for f in unified.fields.values()]
 

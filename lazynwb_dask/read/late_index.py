@@ -21,7 +21,8 @@ _tables = Cache[TableIndex]("tables")
 def indexed_part(part: Part, scan: Scan, access: FileAccess, lacking: list[Failure]) -> Part:
     """A partition with the rows and columns that its file turns out to have.
 
-    With ``on_missing="skip"``, a file that lacks the table or a column is appended to `lacking`.
+    With ``on_missing="skip"``, a file that lacks the table or a column is appended to `lacking`; with
+    ``on_error="skip"``, one with a column that can't be read, which is null.
     """
     source, table = _table_of(part.source, scan, access)
     request, name = scan.request, shown(source.url)
@@ -32,12 +33,19 @@ def indexed_part(part: Part, scan: Scan, access: FileAccess, lacking: list[Failu
             return Part(source, "", 0, 0, 0, {}, facts=part.facts)
         raise TableNotFoundError(f"{name}: {none}")
     table = show(table, request.view, name)
-    columns = {}
+    columns, unread = {}, list[str]()
     for column in [table.columns[c] for c in scan.fields if c in table.columns]:
-        if column.problem:
-            raise NWBReadError(f"{name}: {table.path}: column {column.name!r}: {column.problem}")
-        columns[column.name] = (column.arrays, column.labels)
-    known = {*columns, *part.facts, *PROVENANCE}
+        what = f"column {column.name!r}"
+        if not column.problem:
+            columns[column.name] = (column.arrays, column.labels)
+        elif request.on_error == "skip" and not table.damage:
+            unread.append(column.name)
+            lacking.append(
+                Failure(name, "read", f"no {what} in {table.path} that can be read: {column.problem}")
+            )
+        else:
+            raise NWBReadError(f"{name}: {table.path}: {what}: {column.problem}")
+    known = {*columns, *unread, *part.facts, *PROVENANCE}
     absent = [c for c in scan.fields if c not in known]
     if absent:
         none = f"no column {', '.join(absent)}"

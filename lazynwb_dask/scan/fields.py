@@ -12,6 +12,7 @@ import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype
 
 from lazynwb_dask.decode.convert import numpy_dtype
+from lazynwb_dask.errors import Failure
 
 PROVENANCE = ("_nwb_path", "_table_path", "_table_index")
 
@@ -46,11 +47,19 @@ class Conflict:
 
 
 @dataclass(frozen=True)
+class Unread(Failure):
+    """A column that can't be read in one file, in whose rows it is missing."""
+
+    column: str
+
+
+@dataclass(frozen=True)
 class Schema:
     """The columns of the frame, in order, and those left out of it."""
 
     fields: dict[str, Field]
     conflicts: dict[str, Conflict] = field(default_factory=dict)
+    unread: tuple[Unread, ...] = ()
 
     def meta(self, columns: Iterable[str]) -> pd.DataFrame:
         """An empty frame of some columns."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,9 @@ class TableRequest:
     details: bool = False  # whether to fetch descriptions, units and region targets
 
     def __post_init__(self) -> None:
+        readable = isinstance(self.table, Iterable) and all(isinstance(name, str) for name in self.table)
+        if not (callable(self.table) or readable):
+            raise TypeError(f"table={self.table!r}: a path, several, or a function that chooses one")
         check_policy("on_missing", self.on_missing)
         check_policy("on_error", self.on_error)
 

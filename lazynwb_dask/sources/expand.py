@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from urllib.parse import unquote
 
-from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError
-from lazynwb_dask.model.source import Source, is_local, local_path, local_version, shown
-from lazynwb_dask.sources.listing import FILE, MARKERS, STORE, is_hidden, is_typed, list_store, names_many
-from lazynwb_dask.storage import retried
+from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
+from lazynwb_dask.model.other_files import is_zarr
+from lazynwb_dask.model.source import Source, is_local, local_path, local_url, local_version, shown
+from lazynwb_dask.sources.listing import (
+    FILE,
+    is_hidden,
+    is_likely_name,
+    is_pattern,
+    is_typed,
+    is_web_folder,
+    list_store,
+    names_many,
+)
+from lazynwb_dask.storage import open_source, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 __all__ = ["Source", "expand", "shown"]
 
@@ -22,12 +38,12 @@ def expand(paths: object, access: FileAccess) -> list[Source]:
     or sources. A folder, or a URL that ends with ``/`` or is only a bucket, means all ``*.nwb`` files and
     Zarr stores below it. A glob means these in the folders that it matches, and the files that it matches:
     ``*.nwb`` files, or those of any name if the pattern ends in an extension. Anything else is one file of
-    any name. The order is that of `paths`, with duplicates; each folder or glob is sorted by path. Sizes
-    and versions come from listings only: a file URL costs no request and isn't checked. Raises
-    NWBFileNotFoundError if a folder or glob has no files, ValueError for no paths."""
-    named = [_text(path) for path in _many(paths)]
-    if not named:
-        raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
+    any name. A name that exists is no pattern. The order is that of `paths`, with duplicates; each folder or
+    glob is sorted by path, and a file that links to folders lead to as well is in it once. Sizes and versions
+    come from listings only: a file URL costs no request and isn't checked, but one request tells whether a web
+    address that ends with ``/``, or a name like a pattern, is a file. Raises NWBFileNotFoundError if a folder
+    or glob has no files, ValueError for no paths."""
+    named = absolute(paths)
     find = partial(_find, access=access)
     slow = {one for one in named if isinstance(one, str) and not is_local(one) and names_many(one)}
     listings = at_once([partial(find, one) for one in slow])
@@ -51,82 +67,243 @@ def _many(paths: object) -> Iterable[object]:
     raise TypeError(f"paths must be a path, a URL or a list of them, not {type(paths).__name__}")
 
 
-def _text(path: object) -> str | Source:
-    """A path as a string; local paths and ``file://`` URLs become absolute POSIX paths."""
+def absolute(paths: object) -> list[str | Source]:
+    """One or more paths as strings; those of local files become absolute POSIX paths, also of ``file://`` URLs.
+    A chain of URLs that exists as a local file is that file."""
+    named = [_absolute(path) for path in _many(paths)]
+    if not named:
+        raise ValueError("no paths were given: name at least one NWB file, folder, glob or URL")
+    return named
+
+
+def _absolute(path: object) -> str | Source:
     if isinstance(path, Source):
         return path
-    if not isinstance(path, (str, os.PathLike)) and not hasattr(path, "__fspath__"):
+    if not isinstance(path, (str, bytes, os.PathLike)) and not hasattr(path, "__fspath__"):
         raise TypeError(f"a path must be a string or a path object, not {type(path).__name__}")
     text = os.fspath(path)
     if not isinstance(text, str):
-        raise TypeError("a path must be text, not bytes")
+        raise TypeError(f"a path must be text, not bytes: os.fsdecode({text!r}) makes it text")
     if not text:
         raise ValueError("an empty path was given")
-    if not is_local(text):
+    if not is_local(text) and ("://" in text.partition("::")[0] or not os.path.lexists(text)):
         return text
-    text = local_path(text)
-    folder = text.endswith(("/", os.sep))
-    text = os.path.abspath(os.path.expanduser(text)).replace(os.sep, "/")
-    return text + "/" if folder and not text.endswith("/") else text
+    if not os.path.lexists(text):
+        path = local_path(text)
+        if path != text and not _begins(path) and _begins(decoded := unquote(path)):
+            path = decoded  # percent-encoding, as in as_uri() of pathlib
+        text = os.path.expanduser(path)
+    return _resolved(text.replace(os.sep, "/"))
+
+
+def _begins(path: str) -> bool:
+    """Whether a path exists, or the folder before the first pattern in it."""
+    begin, _ = _divided(path)
+    return os.path.lexists(begin)
+
+
+def _resolved(path: str) -> str:
+    """An absolute path without ``.`` and ``..``, where the latter means what it means to the system: the
+    folder above the one that a link leads to. A slash at the end stays."""
+    begin, pattern = _divided(path)
+    above, dots, below = begin.rpartition("/../") if not begin.endswith("/..") else (begin[:-3], "/", "")
+    if dots and os.path.realpath(f"{above}/..") != os.path.realpath(os.path.abspath(f"{above}/..")):
+        begin = f"{os.path.realpath(f'{above}/..')}/{below}"
+    end = "/" if path.endswith("/") else ""
+    whole = "/".join([os.path.abspath(begin).replace(os.sep, "/").rstrip("/"), *pattern])
+    return (whole.rstrip("/") + end) or "/"
+
+
+def _divided(path: str) -> tuple[str, list[str]]:
+    """A path up to its first component that is a pattern, and not the name of anything, and the rest."""
+    parts = path.split("/")
+    for i, part in enumerate(parts):
+        if glob.has_magic(part) and not os.path.lexists("/".join(parts[: i + 1])):
+            return "/".join(parts[:i]) or ("/" if i else "."), parts[i:]
+    return path, []
 
 
 def _find(named: str, access: FileAccess) -> list[Source]:
+    problem = ""
     if is_local(named):
         found = _find_local(named)
-    elif names_many(named):
-        found = retried(named, access, partial(list_store, named))
-    else:
+    elif not names_many(named):
         return [Source(named.rstrip("/"))]
+    elif is_pattern(named):
+        found = _find_in_store(named, access)
+    else:
+        if is_web_folder(named):
+            try:
+                source, data = open_source(Source(named), len(_SIGNATURE), access)
+            except (NWBFileNotFoundError, NWBPermissionError):
+                return [Source(named)]  # the reader says so
+            except NWBReadError as error:
+                problem = f" As one file: {error}"
+            else:
+                if not data.lstrip().startswith(b"<"):
+                    return [source]
+        found = retried(named, access, partial(list_store, named))
     if not found:
         raise NWBFileNotFoundError(
             f"{shown(named)}: no NWB file (*{FILE}) and no Zarr store is there. Check the path; a "
-            "file with another name must be named in full."
+            f"file with another name must be named in full.{problem}"
         )
     return found
 
 
+def _find_in_store(named: str, access: FileAccess) -> list[Source]:
+    """The file with a pattern for its name, if there is one, else those that match it."""
+    first = is_likely_name(named)
+    if first and (one := _if_there(named, access)):
+        return [one]
+    try:
+        found = retried(named, access, partial(list_store, named))
+    except NWBPermissionError:  # not everyone who may read may list
+        if first or not (one := _if_there(named, access)):
+            raise
+        return [one]
+    if not found and not first and (one := _if_there(named, access)):
+        return [one]
+    return found
+
+
+def _if_there(url: str, access: FileAccess) -> Source | None:
+    try:
+        return open_source(Source(url), len(_SIGNATURE), access)[0]
+    except (NWBFileNotFoundError, NWBPermissionError):
+        return None
+
+
 def _find_local(path: str) -> list[Source]:
-    if glob.has_magic(path) and not os.path.lexists(path):
-        found: dict[str, Source] = {}
-        for match in glob.iglob(path, recursive=True):
-            if os.path.isdir(match):
-                below = _below(match.rstrip("/") or "/", frozenset())
-                found.update((source.url, source) for source in below)
-            elif (is_typed(path) or match.endswith(FILE)) and not is_hidden(match):
-                found[match] = _local(match)
-        return [found[url] for url in sorted(found)]
-    if os.path.isdir(path):
-        return sorted(_below(path.rstrip("/") or "/", frozenset()), key=lambda one: one.url)
-    return [_local(path)]
+    begin, pattern = _divided(path)
+    if not pattern:
+        found = _below(path.rstrip("/") or "/") if os.path.isdir(path) else [_local(path)]
+        return sorted(found, key=_by_path)
+    matches: dict[str, Source] = {}
+    for match, unread in _matching(begin, [part for part in pattern if part]):
+        if unread:
+            matches[match] = _local(match)
+        elif os.path.isdir(match):
+            matches.update((source.url, source) for source in _below(match))
+        elif (is_typed(path) or match.endswith(FILE)) and not is_hidden(match) and not path.endswith("/"):
+            matches[match] = _local(match)
+    found = sorted(matches.values(), key=_by_path)
+    if "**" not in pattern:
+        return found
+    # a file that is reached by a link to a folder, and without it, is one
+    named = [(*os.path.split(_by_path(one)), one) for one in found]
+    real = {folder: os.path.realpath(folder) for folder in {folder for folder, _, _ in named}}
+    once: dict[tuple[str, str], Source] = {}
+    for folder, name, one in sorted(named, key=lambda three: (real[three[0]] != three[0], len(three[0]))):
+        once.setdefault((real[folder], name), one)
+    return sorted(once.values(), key=_by_path)
+
+
+def _by_path(source: Source) -> str:
+    return local_path(source.url)
 
 
 def _local(path: str) -> Source:
     try:
         status = os.stat(path)
     except OSError:
-        return Source(path)  # the reader says what is wrong with it
-    return Source(path, status.st_size, local_version(status))
+        return Source(local_url(path))  # the reader says what is wrong with it
+    return Source(local_url(path), status.st_size, local_version(status))
 
 
-def _below(folder: str, above: frozenset[tuple[int, int]]) -> Iterator[Source]:
-    """The files and stores in a folder and its subfolders, without hidden ones."""
+def _below(top: str) -> Iterator[Source]:
+    """The files and stores in a folder and its subfolders, without hidden ones; and the folders that can't
+    be listed, about which the reader says why."""
+    for folder, entries in _folders(top):
+        if entries is None or is_zarr(folder, [entry.name for entry in entries]):
+            yield Source(local_url(folder))
+            continue
+        for entry in entries:
+            if entry.name.endswith(FILE) and not entry.name.startswith(".") and not _is_folder(entry):
+                yield _local(f"{folder.rstrip('/')}/{entry.name}")
+
+
+def _folders(top: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | None]]:
+    """A folder and its subfolders, without those in stores and hidden ones, with their entries; None for
+    those that can't be listed. Each is listed once, however many links lead to it, by way of the fewest."""
+    seen: set[tuple[int, int]] = set()
+    level = [top]
+    while level:
+        links: list[str] = []
+        todo = [folder for folder in level if _is_new(folder, seen)]
+        while todo:
+            folder = todo.pop()
+            try:
+                with os.scandir(folder) as listing:
+                    entries = list(listing)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                yield folder, None
+                continue
+            yield folder, entries
+            if is_zarr(folder, [entry.name for entry in entries]):
+                continue
+            for entry in entries:
+                path = f"{folder.rstrip('/')}/{entry.name}"
+                if entry.name.startswith(".") or not _is_folder(entry):
+                    continue
+                if entry.is_symlink():
+                    links.append(path)
+                elif _is_new(path, seen):
+                    todo.append(path)
+        level = sorted(links)
+
+
+def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder wasn't seen before, by any path."""
     try:
         status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            listing = list(entries)
-    except PermissionError:
-        raise NWBPermissionError(f"{folder}: this folder can't be listed.") from None
+    except OSError:
+        return True  # listing it fails
     this = (status.st_dev, status.st_ino)
-    if this in above:  # a link back to a folder above
+    new = this not in seen
+    seen.add(this)
+    return new
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link of which that can't be known."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno != errno.ELOOP
+
+
+def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The paths below a folder that match a pattern, and whether one is a folder that can't be listed.
+    Hidden ones only match a pattern that begins with a dot."""
+    if not pattern or (pattern[0] == "**" and len(pattern) == 1):
+        yield folder, False
         return
-    if folder.endswith(STORE) or not MARKERS.isdisjoint(entry.name for entry in listing):
-        yield Source(folder)
-        return
-    for entry in listing:
-        path = f"{folder.rstrip('/')}/{entry.name}"
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _below(path, above | {this})
-        elif entry.name.endswith(FILE):
-            yield _local(path)
+    part, *rest = pattern
+    base = folder.rstrip("/")
+    if part == "**" and rest[0] != "**":
+        for inner, entries in _folders(folder):
+            if entries is None:
+                yield inner, True
+            else:
+                yield from _matching(inner, rest)
+    elif part == "**":
+        yield from _matching(folder, rest)
+    elif not glob.has_magic(part) or os.path.lexists(f"{base}/{part}"):
+        if os.path.lexists(f"{base}/{part}"):
+            yield from _matching(f"{base}/{part}", rest)
+    else:
+        try:
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError:
+            yield folder, True
+            return
+        matches = re.compile(fnmatch.translate(part)).match
+        for entry in entries:
+            if matches(entry.name) and (part.startswith(".") or not entry.name.startswith(".")):
+                yield from _matching(f"{base}/{entry.name}", rest)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.other_files import MARKERS, STORE
+from lazynwb_dask.model.source import TRANSPARENT, Source, links
 from lazynwb_dask.storage.responses import validator_of
 
 if TYPE_CHECKING:
@@ -16,17 +17,13 @@ if TYPE_CHECKING:
 
     Entries = Mapping[str, Mapping[str, Any]]
 
-FILE, STORE = ".nwb", ".zarr"
-# A folder with any of these is a Zarr store or group, version 2 or 3.
-MARKERS = frozenset({".zgroup", ".zattrs", ".zmetadata", "zarr.json"})
+FILE = ".nwb"
 
 PAGES = 20  # of 1,000 keys: above this, globs in S3 list folders instead of all keys
 LAST = "\U0010ffff"  # sorts behind any key after a "/"
 
 # In these schemes a name without "/" is a bucket, a container or a host.
 _BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "http", "https"})
-# Links of a URL chain without a path of their own.
-_TRANSPARENT = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 
 
 class _Link(NamedTuple):
@@ -39,13 +36,13 @@ class _Link(NamedTuple):
 
 
 def _split(url: str) -> _Link:
-    links = url.split("::")
+    chain = links(url)
     at = 0
-    while at < len(links) - 1 and links[at].removesuffix("://") in _TRANSPARENT:
+    while at < len(chain) - 1 and chain[at].removesuffix("://") in TRANSPARENT:
         at += 1
-    scheme, _, path = links[at].partition("://")
-    before = "".join(f"{link}::" for link in links[:at])
-    return _Link(before, scheme, path, "".join(f"::{link}" for link in links[at + 1 :]))
+    scheme, _, path = chain[at].partition("://")
+    before = "".join(f"{link}::" for link in chain[:at])
+    return _Link(before, scheme, path, "".join(f"::{link}" for link in chain[at + 1 :]))
 
 
 def names_many(url: str) -> bool:
@@ -57,6 +54,24 @@ def names_many(url: str) -> bool:
         return False
     bucket = link.scheme in _BUCKETS and "/" not in link.path
     return bucket or not link.path or link.path.endswith("/")
+
+
+def is_pattern(url: str) -> bool:
+    """Whether a URL is a glob, unless a file of that name exists."""
+    return _magic(_split(url)) is not None
+
+
+def is_likely_name(url: str) -> bool:
+    """Whether a pattern is rather a file's name: ``rec[1].nwb`` in a folder without a pattern."""
+    link = _split(url)
+    at = _magic(link)
+    return at is not None and "/" not in link.path[at:] and "*" not in link.path[at:]
+
+
+def is_web_folder(url: str) -> bool:
+    """Whether an address may be one file all the same, though it ends with ``/``."""
+    link = _split(url)
+    return link.scheme in ("http", "https") and not link.before and link.path.count("/") > 1
 
 
 def is_typed(pattern: str) -> bool:
@@ -111,13 +126,13 @@ def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
     entries = None
     if _is_s3(filesystem):
         entries = _s3(filesystem, re.split(r"[*?[]", pattern, maxsplit=1)[0], PAGES)
+    name, pattern = pattern, _escaped(pattern, entries, filesystem)
     if entries is None:
         entries = {}
-        for name, info in filesystem.glob(pattern, detail=True).items():
-            if info.get("type") == "directory":
-                entries.update(_below(filesystem, name))
-            else:
-                entries[name] = info
+        for found, info in filesystem.glob(pattern, detail=True).items():
+            entries.update(_below(filesystem, found) if info.get("type") == "directory" else {found: info})
+    if name in entries:
+        return {name: entries[name]}
     matches = re.compile(glob_translate(pattern.rstrip("/"))).match
     found = {
         name: info
@@ -127,6 +142,24 @@ def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
     if typed:
         found.update((name, info) for name, info in entries.items() if matches(name))
     return {name: info for name, info in found.items() if not is_hidden(name)}
+
+
+def _escaped(pattern: str, entries: Entries | None, filesystem: Any) -> str:
+    """A glob in which the names of folders that exist are no patterns."""
+    parts = pattern.rstrip("/").split("/")
+    for i, part in enumerate(parts):
+        if re.search(r"[?[]", part) and "*" not in part:
+            folder = "/".join(parts[: i + 1])
+            if entries is None:
+                there = filesystem.isdir(folder)
+            else:
+                there = any(name.startswith(f"{folder}/") for name in entries)
+            if not there:
+                break
+            parts[i] = re.sub(r"([?[])", r"[\1]", part)
+        elif "*" in part:
+            break
+    return "/".join(parts)
 
 
 def is_hidden(name: str) -> bool:

@@ -6,6 +6,7 @@ A range either arrives whole and from the right file, or the attempt raises a `F
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -45,8 +46,21 @@ async def read(
     raise fault  # outside the handler: the original must not hang on to it
 
 
+# Where addresses of each filesystem redirected to, and when.
+_redirects: WeakKeyDictionary[Any, dict[str, tuple[Any, float]]] = WeakKeyDictionary()
+FRESH = 300  # seconds for which that is used
+KEPT = 10_000  # of each filesystem
+# Statuses that may mean that it has expired.
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+# What is sent to the address that was named, and not to those that it redirects to.
+_NAMED_ONLY = frozenset({"authorization", "cookie", "proxy-authorization"})
+
+
 async def _http(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
+    """Read one range, once. Ranges of a file that was opened go where its address redirected to, which may
+    be a signed URL."""
     from aiohttp import ClientTimeout
+    from yarl import URL
 
     keywords = dict(filesystem.kwargs)
     keywords.setdefault("timeout", ClientTimeout(total=None))  # the clock below is ours
@@ -57,19 +71,35 @@ async def _http(filesystem: Any, path: str, request: RangeRequest) -> RangeRespo
     }
     if request.etag:
         headers["If-Match" if is_etag(request.etag) else "If-Unmodified-Since"] = request.etag
+    keywords |= {"auto_decompress": False, "read_bufsize": READ, "raise_for_status": False}
+    asked = URL(filesystem.encode_url(path), encoded=True)
+    redirects = _redirects.setdefault(filesystem, {})
     async with asyncio.timeout(request.timeout) as clock:
         session = await filesystem.set_session()
-        async with session.get(
-            filesystem.encode_url(path),
-            headers=headers,
-            auto_decompress=False,
-            read_bufsize=READ,
-            raise_for_status=False,
-            **keywords,
-        ) as response:
-            length, size = checked(response.status, response.headers, request)
-            await receive_body(response, length, request, clock)
-            return RangeResponse(length, size, validator(response.headers))
+        target, made = redirects.get(path, (None, 0.0))
+        if target is not None and (request.exact or request.etag) and time.monotonic() - made < FRESH:
+            kept = headers
+            if target.origin() != asked.origin():
+                kept = {name: value for name, value in headers.items() if name.lower() not in _NAMED_ONLY}
+            async with session.get(target, headers=kept, **keywords) as response:
+                if response.status not in _EXPIRED:
+                    return await _received(response, request, clock)
+            request.count(Tally(requests=1, retries=1))
+        redirects.pop(path, None)
+        async with session.get(asked, headers=headers, **keywords) as response:
+            # what a session sends by itself would go to the other host too
+            if response.history and not filesystem.client_kwargs.keys() - _HARMLESS and len(redirects) < KEPT:
+                redirects[path] = response.url, time.monotonic()
+            return await _received(response, request, clock)
+
+
+_HARMLESS = frozenset({"timeout", "trust_env", "read_bufsize", "connector"})
+
+
+async def _received(response: Any, request: RangeRequest, clock: asyncio.Timeout) -> RangeResponse:
+    length, size = checked(response.status, response.headers, request)
+    await receive_body(response, length, request, clock)
+    return RangeResponse(length, size, validator(response.headers))
 
 
 async def _asynchronous(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
+from lazynwb_dask.model.other_files import NO_ZARR, is_zarr
 from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
@@ -269,9 +270,12 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
     """The one error that a caller sees."""
     cause = fault.cause
     match fault.kind:
+        case "missing" if is_zarr(name):
+            return NWBReadError(f"{name}: {NO_ZARR}")
         case "missing":
             return NWBFileNotFoundError(
-                f"{name}: no such file ({cause}). A folder or prefix in a store must end with '/'."
+                f"{name}: no such file ({cause}). A folder or prefix in a store must end with '/', "
+                "and Zarr stores aren't supported yet."
             )
         case "forbidden":
             return NWBPermissionError(

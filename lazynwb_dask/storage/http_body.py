@@ -17,7 +17,7 @@ from typing import Any
 
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault
-from lazynwb_dask.storage.responses import RangeRequest, receive
+from lazynwb_dask.storage.responses import RangeRequest, is_plain, receive
 
 # Bodies that are shorter come as aiohttp hands them on.
 SHORT = 64 * 1024
@@ -95,7 +95,7 @@ def _taken_over(response: Any, length: int, request: RangeRequest) -> _Body | No
     plain = (
         headers.get("Content-Length") == str(length)
         and "Transfer-Encoding" not in headers
-        and headers.get("Content-Encoding", "identity") in ("identity", "")
+        and is_plain(headers)
     )
     if not plain or length < SHORT or usage.problem:
         return None

@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.source import Source, local_path, local_version
+from lazynwb_dask.model.other_files import NO_ZARR, NOT_FETCHED, is_zarr
+from lazynwb_dask.model.source import Source, local_path, local_url, local_version
 from lazynwb_dask.storage.coalesce import KIB, MIB, Piece, serve
 from lazynwb_dask.storage.counters import Tally, counters
 from lazynwb_dask.storage.runtime import process
@@ -49,7 +50,7 @@ class _File:
         self.descriptor = descriptor
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise NWBReadError(f"{self.name}: a folder can't be read as a file.")
+            raise NWBReadError(_about_folder(self.name))
         self.size = status.st_size
         self.version = local_version(status)
         if source.size not in (None, self.size) or source.etag not in (None, self.version):
@@ -99,11 +100,39 @@ def _translated(name: str) -> Iterator[None]:
     except NWBReadError:
         raise
     except FileNotFoundError:
-        raise NWBFileNotFoundError(f"{name}: no such file.") from None
+        raise _absent(name) from None
     except PermissionError:
-        raise NWBPermissionError(f"{name}: access refused. Check the file's permissions.") from None
+        what = "access refused"
+        if os.path.isdir(local_path(name)):
+            what = "this folder can't be listed: access refused"
+        raise NWBPermissionError(f"{name}: {what}. Check the permissions.") from None
     except OSError as error:
         raise NWBReadError(f"{name}: can't be read: {error.strerror}.") from None
+
+
+def _about_folder(name: str) -> str:
+    try:
+        entries = os.listdir(local_path(name))
+    except OSError as error:
+        return f"{name}: this folder can't be listed: {error.strerror}."
+    if is_zarr(name, entries):
+        return f"{name}: {NO_ZARR}"
+    return f"{name}: a folder can't be read as a file."
+
+
+def _absent(name: str) -> NWBReadError:
+    """The error for a path at which there is no file."""
+    link = local_path(name)
+    while not os.path.islink(link) and os.path.dirname(link) != link:
+        link = os.path.dirname(link)
+    if not os.path.islink(link):
+        return NWBFileNotFoundError(f"{name}: no such file.")
+    target = local_url(os.readlink(link))
+    if "annex/objects" in target.replace(os.sep, "/"):
+        return NWBReadError(f"{name}: {NOT_FETCHED}")
+    return NWBFileNotFoundError(
+        f"{name}: no such file: {local_url(link)} is a link to {target}, where it isn't."
+    )
 
 
 _seek = Lock()

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fsspec import available_protocols
+from fsspec import available_protocols, get_filesystem_class
 from fsspec.core import split_protocol, url_to_fs
 
 from lazynwb_dask.errors import NWBPermissionError
+from lazynwb_dask.model.source import links
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -51,6 +52,8 @@ _DROPPED = frozenset({"asynchronous", "loop", "skip_instance_cache"})
 _S3_IDENTITY = frozenset({"anon", "key", "secret", "token", "username", "password", "session"})
 
 _SAME_STORE = ({"s3", "s3a"}, {"gs", "gcs"}, {"az", "abfs", "abfss"})
+
+_PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 
 _KEY = secrets.token_bytes(32)
 _vault: dict[str, dict[str, Any]] = {}
@@ -114,7 +117,12 @@ class Options:
         fsspec keeps the filesystem: the same for the same options. NWBPermissionError if the options have
         secrets that are unknown in this process.
         """
-        filesystem, path = url_to_fs(url, **self._keywords(url))
+        keywords = self._keywords(url)
+        if "::" in url and len(links(url)) == 1:  # no chain: fsspec must not split the name
+            kind = get_filesystem_class(_protocol(url))
+            filesystem = kind(**{**kind._get_kwargs_from_urls(url), **keywords})
+            return filesystem, str(kind._strip_protocol(url))
+        filesystem, path = url_to_fs(url, **keywords)
         return filesystem, str(path)
 
     def anonymous(self, url: str) -> bool:
@@ -150,12 +158,12 @@ class Options:
 
     def _keywords(self, url: str) -> dict[str, Any]:
         """The arguments for fsspec's ``url_to_fs``."""
-        if "::" not in url:
+        if len(links(url)) == 1:
             return _completed(_protocol(url), self._resolved(url))
         keywords: dict[str, Any] = {}
         if self._parts and not self._parts[0][0]:
             keywords.update(self._resolved(url))  # fsspec's own rules for one dict and a chain
-        for link in url.split("::"):
+        for link in links(url):
             protocol = split_protocol(link)[0] or link
             given = {**self._resolved(link, only_prefixed=True), **keywords.get(protocol, {})}
             if completed := _completed(protocol, given):
@@ -306,7 +314,8 @@ def _completed(protocol: str, options: dict[str, Any]) -> dict[str, Any]:
             headers = {"Authorization": client.pop("auth").encode(), **options.get("headers", {})}
             options = {**options, "headers": headers, "client_kwargs": client}
         if "get_client" not in options and "connector" not in client:
-            options = {**options, "get_client": _http_session}
+            proxied = "trust_env" not in client and any(map(os.environ.get, _PROXIES))
+            options = {**options, "get_client": _proxied_session if proxied else _http_session}
     return options
 
 
@@ -318,6 +327,20 @@ async def _http_session(**keywords: Any) -> Any:
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POOL), **keywords)
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False  # it would repeat requests that nobody counts
+    return session
+
+
+async def _proxied_session(**keywords: Any) -> Any:
+    """One that heeds the environment's proxies, but takes no passwords from a netrc file: these are sent to
+    hosts that nobody gave them for, and spoil signed URLs."""
+    import aiohttp
+
+    class Request(aiohttp.ClientRequest):
+        def update_auth(self, auth: Any, trust_env: bool = False) -> None:  # aiohttp before 3.13
+            super().update_auth(auth)
+
+    session = await _http_session(trust_env=True, request_class=Request, **keywords)
+    vars(session)["_get_netrc_auth"] = lambda host: None
     return session
 
 

@@ -15,6 +15,8 @@ from lazynwb_dask.storage.faults import Fault, kind_of, retry_after_of
 # How much of a body is taken from the socket at a time.
 READ = 1024 * 1024
 
+# Content-Encoding that says nothing; "aws-chunked" is how a file was sent to S3.
+_PLAIN = frozenset({"", "identity", "none", "null", "aws-chunked", "binary", "8bit", "utf-8"})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -42,6 +44,8 @@ class RangeResponse(NamedTuple):
 
 def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> tuple[int, int | None]:
     """The length that the body must have, and the file's size, if the response is to this request."""
+    if status in (200, 206) and not is_plain(headers):
+        raise Fault("other", "the server sends the file compressed (Content-Encoding)")
     if status == 206:
         return _checked_part(headers, request)
     if status == 200:
@@ -62,12 +66,19 @@ def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> t
     raise Fault(kind_of(status), f"HTTP status {status}", retry_after_of(headers))
 
 
+def is_plain(headers: Mapping[str, str]) -> bool:
+    """Whether a body is sent as it is stored. Labels that name no compression are common in stores.
+
+    >>> is_plain({"content-encoding": "aws-chunked, Identity"}), is_plain({"content-encoding": "gzip"})
+    (True, False)
+    """
+    return _PLAIN.issuperset(re.split(r"[\s,]+", headers.get("content-encoding", "").lower()))
+
+
 def _checked_part(headers: Mapping[str, str], request: RangeRequest) -> tuple[int, int | None]:
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
     if match is None:
         raise Fault("other", "the server's response lacks a valid Content-Range")
-    if headers.get("content-encoding", "identity") not in ("identity", ""):
-        raise Fault("other", "the server sends the file compressed (Content-Encoding)")
     first, stop = int(match[1]), int(match[2]) + 1
     size = _number(match[3])
     _check_same(headers, size, request)

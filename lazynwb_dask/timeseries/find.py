@@ -8,9 +8,10 @@ from lazynwb_dask.errors import TableNotFoundError
 from lazynwb_dask.metadata.queries import open_file
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.nwb.jobs import IndexTable, ListSeries
+from lazynwb_dask.nwb.jobs import IndexTable, ListLinks, ListSeries
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series import SERIES
+from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.suggest import did_you_mean, listed
 
@@ -35,6 +36,8 @@ def find(
             return file.source, [table]
     paths = file.run(ListSeries())
     chosen = matching(paths, name)
+    if match_all:
+        warn_of_links([(file.source, file.run(ListLinks()).value)], "TimeSeries")
     if name is not None and not chosen:
         # links to series are not listed
         linked = file.run(IndexTable(tuple(f"/{at}/{name.strip('/')}" for at in _LINKS)))

@@ -1,0 +1,173 @@
+"""What can't be read, and what isn't followed, is said in one sentence, with the way out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import h5py
+import pytest
+from click.testing import CliRunner
+from files import nwb, one, table
+from servers import RangeServer, S3Server
+
+import lazynwb_dask
+from lazynwb_dask.cli.main import main
+from lazynwb_dask.errors import NWBError
+
+Call = Callable[[Any], Any]
+OF_ONE: dict[str, Call] = {
+    "list_tables": lazynwb_dask.list_tables,
+    "open_timeseries": lambda path: lazynwb_dask.open_timeseries(path, "x"),
+}
+OF_MANY: dict[str, Call] = {
+    "read_nwb": lambda path: lazynwb_dask.read_nwb(path, "/units").compute(),
+    "schema_report": lambda path: lazynwb_dask.schema_report(path, "/units"),
+    "read_sessions": lazynwb_dask.read_sessions,
+    "contents": lazynwb_dask.contents,
+}
+ALL = {**OF_ONE, **OF_MANY}
+
+
+def zarr(path: Path) -> Path:
+    (path / "units").mkdir(parents=True)
+    (path / ".zgroup").write_text('{"zarr_format": 2}')
+    return path
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_a_zarr_store_is_called_that(tmp_path: Path, call: Call, s3_server: S3Server) -> None:
+    for name in ("a.nwb.zarr", "b.nwb", "plain"):
+        with pytest.raises(NWBError, match=rf"{name}: .*Zarr isn't supported"):
+            call(zarr(tmp_path / name))
+    s3_server.put("lab", "a.nwb.zarr/.zgroup", b"{}")
+    options = {"s3": s3_server.storage_options}
+    with dask.config.set({"lazynwb-dask.retries": 0}), pytest.raises(NWBError, match="Zarr isn't supported"):
+        lazynwb_dask.read_nwb("s3://lab/a.nwb.zarr", "/units", storage_options=options)
+
+
+def test_a_zarr_store_among_files_is_one_failure(tmp_path: Path) -> None:
+    one(tmp_path / "a.nwb", [1])
+    zarr(tmp_path / "z.zarr")
+    with pytest.warns(UserWarning, match="Zarr isn't supported"):
+        frame = lazynwb_dask.read_nwb(tmp_path, "/units", on_error="skip")
+    assert frame.x.compute().tolist() == [1]
+    assert lazynwb_dask.read_report(frame).path.tolist() == [f"{tmp_path}/z.zarr"]
+    told = CliRunner().invoke(main, ["tables", f"{tmp_path}/z.zarr"])
+    assert (told.exit_code, "Zarr isn't supported" in told.output) == (1, True)
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_files_that_were_not_fetched_are_called_that(
+    tmp_path: Path, call: Call, range_server: RangeServer
+) -> None:
+    (tmp_path / "linked.nwb").symlink_to(".git/annex/objects/Xx/9z/MD5E-s1--0f.nwb/MD5E-s1--0f.nwb")
+    (tmp_path / "in").symlink_to(".git/annex/objects/gone")
+    (tmp_path / "unlocked.nwb").write_text("/annex/objects/MD5E-s1--0f.nwb\n")
+    (tmp_path / "large.nwb").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0f\nsize 1\n")
+    for name, way_out in [
+        ("linked.nwb", "datalad get"),
+        ("in/a.nwb", "datalad get"),
+        ("unlocked.nwb", "datalad get"),
+        ("large.nwb", "git lfs pull"),
+    ]:
+        with pytest.raises(NWBError, match=rf"{name}: .*its content isn't here.*{way_out}") as caught:
+            call(tmp_path / name)
+        assert "no such file" not in str(caught.value)
+    url = range_server.put("large.nwb", (tmp_path / "large.nwb").read_bytes())
+    with pytest.raises(NWBError, match="git lfs pull"):
+        call(url)
+    (tmp_path / "lost.nwb").symlink_to("elsewhere/a.nwb")
+    with pytest.raises(FileNotFoundError, match=r"lost\.nwb is a link to elsewhere/a\.nwb"):
+        call(tmp_path / "lost.nwb")
+
+
+def test_no_table_named_is_an_error_that_tells_the_tables(tmp_path: Path) -> None:
+    path = one(tmp_path / "a.nwb", [1])
+    catalog = lazynwb_dask.build_catalog(path, tmp_path / "catalog")
+    for nothing in (None, "", [], ()):
+        for paths in (path, [path], catalog):
+            for call in (lazynwb_dask.read_nwb, lazynwb_dask.schema_report):
+                with pytest.raises(ValueError, match=r"name a table\. In .*a\.nwb there are: /units"):
+                    call(paths, nothing)
+    with pytest.raises(ValueError, match="name a table"):
+        lazynwb_dask.read_nwb(tmp_path / "none.nwb", None)
+    for wrong in (3, [None], ["/units", 3]):
+        with pytest.raises(TypeError, match="table="):
+            lazynwb_dask.read_nwb(path, wrong)
+
+
+@pytest.mark.parametrize("call", [*ALL.values(), lazynwb_dask.open_hdf5], ids=[*ALL, "open_hdf5"])
+def test_paths_that_are_none_are_an_error_that_says_what_a_path_is(call: Call) -> None:
+    for nothing, error, words in [
+        ([], ValueError, "no paths were given"),
+        (None, TypeError, "a URL or a list of them, not NoneType"),
+        (3, TypeError, "not int"),
+        (b"a.nwb", TypeError, "os.fsdecode"),
+        ([None], TypeError, "not NoneType"),
+    ]:
+        with pytest.raises(error, match=words):
+            call(nothing)
+        with pytest.raises(error, match=words):
+            lazynwb_dask.build_catalog(nothing, "nowhere")
+
+
+@pytest.mark.parametrize("name", [*OF_ONE, "open_hdf5"])
+def test_several_files_are_no_one_file(tmp_path: Path, name: str) -> None:
+    for i in range(2):
+        one(tmp_path / f"{i}.nwb", [i])
+    with pytest.raises(ValueError, match="takes one file; these are 2"):
+        {**OF_ONE, "open_hdf5": lazynwb_dask.open_hdf5}[name](tmp_path)
+
+
+# ------------------------------------------------------------------------------ links that aren't followed
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A file of which the subject, a table, a series and a field lead elsewhere, or nowhere."""
+    with nwb(tmp_path / "other.nwb") as file:
+        table(file, "/units", 3, [])
+        file["general/subject/age"] = "P9D"
+    with nwb(tmp_path / "f.nwb") as file:
+        table(file, "/own", 3, ["far"])["far"] = h5py.ExternalLink("other.nwb", "/units/id")
+        file["units"] = h5py.ExternalLink("other.nwb", "/units")
+        file["acquisition/lfp"] = h5py.ExternalLink("other.nwb", "/lfp")
+        file["intervals/trials"] = h5py.SoftLink("/nowhere")
+        file["general/subject"] = h5py.ExternalLink("other.nwb", "/general/subject")
+        file["general/lab"] = h5py.SoftLink("/nowhere")
+        file["general/session_id"] = "s"
+        file["general/again"] = h5py.SoftLink("/general/session_id")
+    return tmp_path / "f.nwb"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_links_that_are_not_followed_are_told(linked: Path, isolate: bool) -> None:
+    with dask.config.set({"lazynwb-dask.isolate": isolate}):
+        with pytest.warns(UserWarning, match="tables behind them are missing: .*/acquisition/lfp") as caught:
+            assert lazynwb_dask.list_tables(linked) == ["/own"]
+        assert "/general/again" not in str(caught[0].message)
+        with pytest.warns(UserWarning, match="objects behind them are missing"):
+            found = lazynwb_dask.contents(linked)
+        assert found.path.tolist() == ["/own"]
+        assert found.problem[0].startswith("far: an external link")
+        fields = r"fields behind them are missing: .*/general/lab \(a link that leads nowhere\)"
+        with pytest.warns(UserWarning, match=fields) as caught:
+            sessions = lazynwb_dask.read_sessions([linked, linked.with_name("other.nwb")]).compute()
+        assert "/general/subject (a link into another file)" in str(caught[0].message)
+        assert len(caught) == 1
+        assert sessions.session_id.tolist()[0] == "s"
+        assert sessions.age.isna().tolist() == [True, False]
+        with pytest.warns(UserWarning, match="TimeSeries behind them are missing"):
+            assert lazynwb_dask.open_timeseries(linked, match_all=True) == {}
+
+
+def test_a_catalog_tells_of_fields_in_other_files(linked: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="fields behind them are missing: .*/general/subject"):
+        catalog = lazynwb_dask.build_catalog(linked, tmp_path / "catalog")
+    assert catalog.sessions.session_id.tolist() == ["s"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = linked.with_name("other.nwb")
+        lazynwb_dask.list_tables(other), lazynwb_dask.contents(other), lazynwb_dask.read_sessions(other)
