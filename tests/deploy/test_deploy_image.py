@@ -46,9 +46,10 @@ def image(tmp_path_factory: pytest.TempPathFactory, dockerfile: list[Stage]) -> 
 def in_image(image: Path, *command: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command of the image."""
     path = f"{image}/opt/venv/bin:{os.environ['PATH']}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         command,
-        env={**os.environ, "PATH": path},
+        env={**environment, "PATH": path},
         capture_output=True,
         text=True,
         check=False,

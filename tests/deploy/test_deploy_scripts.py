@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import ensurepip
 import inspect
 import json
 import os
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +23,14 @@ from distributed import LocalCluster
 from lazynwb_dask.datasets import make_sessions
 
 
+def pip() -> list[str]:
+    """pip, also where the environment has none (as uv makes them): Python brings one along."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    (wheel,) = Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl")
+    return [sys.executable, f"{wheel}/pip"]
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Coiled and Dask Gateway as they are published, without what they depend on.
@@ -31,7 +41,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("packages")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target),
+            *(*pip(), "install", "--quiet", "--no-deps", "--target", target),
             *("--platform=manylinux_2_17_x86_64", "--platform=any", "--only-binary=:all:"),
             *("coiled", "dask-gateway", "dask-gateway-server", "traitlets", "colorlog"),
         ],
