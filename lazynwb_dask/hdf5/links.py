@@ -195,9 +195,9 @@ def children(group: h5g.GroupID) -> list[tuple[str, int, int]]:
 
 def unfollowed(root: h5g.GroupID, group: h5g.GroupID, path: str) -> Iterator[tuple[str, str]]:
     """The links of a group that lead to another file, or nowhere, and which of these."""
-    for name, info in children(group):
+    for name, kind, _ in children(group):
         where = f"{path.rstrip('/')}/{name}"
-        if info.type == h5l.TYPE_HARD or where in _SPECIFICATIONS:
+        if kind == h5l.TYPE_HARD or where in _SPECIFICATIONS:
             continue
         try:
             reason = "" if find(root, where) else "a link that leads nowhere"
