@@ -498,7 +498,8 @@ def odd_files(folder: Path) -> list[str]:
             words = ["", "äöü", "x" * 300] if i % 2 else [b"\xff", b"b", b"c"]
             group.create_dataset("word", data=words, dtype=h5py.string_dtype())
             ragged(group, "spikes", np.array([1, 1, 4 - i % 2], np.uint8), np.arange(4.0))
-            group.create_dataset("link", data=[group.ref, group["x"].ref, h5py.Reference()])
+            references = [group.ref, group["x"].ref, h5py.Reference()]
+            group.create_dataset("link", data=references, dtype=h5py.ref_dtype)
             if i == 4:
                 group.create_dataset("extra", data=np.arange(3, dtype=">u8") + 2**63)
         paths.append(str(path))
