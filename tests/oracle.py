@@ -116,7 +116,9 @@ def _columns(file: h5py.File, group: h5py.Group, rows: int) -> list[tuple[str, s
     local = [group[name] for name in group if _is_local(group, name) and _is_column(group, name)]
     elements = {file[dataset.attrs["elements"]].name for dataset in local if dataset.attrs.get("elements")}
     for name in group:
-        if name in order or name in indexes or not _is_column(group, name) or group[name].name in elements:
+        if name in order or name in indexes or not _is_column(group, name):
+            continue
+        if _is_local(group, name) and group[name].name in elements:
             continue
         pointed_at = name in indexes.values() or not _is_local(group, name)
         if pointed_at or "neurodata_type" in group[name].attrs or _length(group[name]) == rows:

@@ -16,7 +16,7 @@ from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.catalog.lookup import Tables, codes_of, combined, find_columns, find_tables
 from lazynwb_dask.catalog.reader import Variant, variant_of
 from lazynwb_dask.decode.available import missing_filter
-from lazynwb_dask.decode.convert import all_null
+from lazynwb_dask.decode.convert import all_null, exceeds_float
 from lazynwb_dask.errors import NWBReadError, TableNotFoundError
 from lazynwb_dask.model.index import ColumnIndex, TableIndex, column_type
 from lazynwb_dask.model.packing import parts_of
@@ -82,6 +82,15 @@ def schema_of(
         for name, conflict in unified.conflicts.items()
         if not conflict.unreadable
     }
+    for name in unified.narrow:  # as far as statistics tell
+        run = columns.runs[name]
+        rows_of = columns.rows.slice(run.start, run.stop - run.start)
+        floats = {i for kind, at in found[name].by_type.items() if pa.types.is_floating(kind) for i in at}
+        nans = dict(zip(columns.at[run].tolist(), rows_of["nans"].to_pylist(), strict=True))
+        if all(nans[i] == rows[i] for i in floats) and any(
+            map(exceeds_float, (rows_of["min_int"], rows_of["max_int"]))
+        ):
+            nulls[name] = floats
     if any(nulls.values()):
         unified = settle(found, rows, url, request.overrides, nulls, request.on_error)
     return unified, {v: one for v, one in variants.items() if not lacked[v]}

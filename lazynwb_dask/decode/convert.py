@@ -53,6 +53,18 @@ def all_null(values: Values) -> bool:
     return numbers == 0
 
 
+def exceeds_float(values: Values) -> bool:
+    """Whether an integer is beyond those that float64 holds all of.
+
+    >>> exceeds_float(np.array([2**53, 0])), exceeds_float(np.array([0, -(2**53) - 1]))
+    (False, True)
+    """
+    limit = 2**53
+    found = arrow(values)
+    ends = pc.min_max(found) if len(found) else None
+    return ends is not None and not -limit <= (ends["min"].as_py() or 0) <= (ends["max"].as_py() or 0) <= limit
+
+
 def convert(values: Values, to: pa.DataType) -> Values:
     """Values of one file as the unified type. Null stays null; NaN becomes null in types without it.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lazynwb_dask.decode.convert import all_null
+from lazynwb_dask.decode.convert import all_null, exceeds_float
+from lazynwb_dask.errors import NWBError
 from lazynwb_dask.model.index import ColumnIndex, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.user_types import given_type
@@ -19,6 +21,7 @@ from lazynwb_dask.read.arrays import read_column
 from lazynwb_dask.scan.fields import Conflict, Field, Schema, Unread
 from lazynwb_dask.storage.access import FileAccess
 
+MAX_LOOKED_AT = 16 << 20  # bytes of a column whose values are read while planning, to see whether it has any
 EXAMPLES = 3  # files named on each side of a conflict
 
 
@@ -43,9 +46,32 @@ def schema_of(
             and may_be_null(table.columns[name])
             and all_null(read_column(source, table, name, access))
         }
+    for name in unified.narrow:
+        nulls[name] = _all_nan(tables, name, access)
     if any(nulls.values()):
         unified = unify(named, overrides, nulls, on_error)
     return unified
+
+
+def _all_nan(tables: Sequence[tuple[Source, TableIndex]], name: str, access: FileAccess) -> set[int]:
+    """The tables with floats in a column, if all are NaN and others have integers that float64 doesn't hold."""
+    own = [(i, source, table) for i, (source, table) in enumerate(tables) if name in table.columns]
+    columns = [table.columns[name] for _, _, table in own]
+    floats = [one for one, c in zip(own, columns, strict=True) if pa.types.is_floating(c.type)]
+    whole = [one for one, c in zip(own, columns, strict=True) if is_wide(c.type)]
+    if max(c.nbytes for c in columns) > MAX_LOOKED_AT:
+        return set()
+    with suppress(NWBError):  # which is told when they are read
+        if all(all_null(read_column(source, table, name, access)) for _, source, table in floats) and any(
+            exceeds_float(read_column(source, table, name, access)) for _, source, table in whole
+        ):
+            return {i for i, *_ in floats}
+    return set()
+
+
+def is_wide(kind: pa.DataType) -> bool:
+    """Whether float64 doesn't hold all values of a type of integers."""
+    return bool(pa.types.is_integer(kind)) and kind.bit_width == 64
 
 
 def may_be_null(column: ColumnIndex) -> bool:
@@ -122,6 +148,7 @@ def settle(
     fields: dict[str, Field] = {}
     conflicts: dict[str, Conflict] = {}
     unread: list[Unread] = []
+    narrow: set[str] = set()
     for name, found in columns.items():
         if found.problems and (on_error == "raise" or not found.by_type):
             where = _named(url, list(found.problems))
@@ -141,6 +168,8 @@ def settle(
             telling = _telling(rows, found.by_type, none)
             nullable = nullable or len(none) > 0
         chosen = common(telling)
+        if chosen == pa.float64() and any(map(is_wide, telling)):
+            narrow.add(name)
         if chosen is None:
             sides = "; ".join(
                 f"{kind} in {_named(url, at)}"
@@ -149,7 +178,7 @@ def settle(
             conflicts[name] = Conflict(name, sides)
         else:
             fields[name] = Field(name, chosen, nullable)
-    return Schema(fields, conflicts, tuple(unread))
+    return Schema(fields, conflicts, tuple(unread), frozenset(narrow))
 
 
 def _telling(

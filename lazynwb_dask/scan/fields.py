@@ -60,6 +60,7 @@ class Schema:
     fields: dict[str, Field]
     conflicts: dict[str, Conflict] = field(default_factory=dict)
     unread: tuple[Unread, ...] = ()
+    narrow: frozenset[str] = frozenset()  # float64, while files have integers that it may not hold
 
     def meta(self, columns: Iterable[str]) -> pd.DataFrame:
         """An empty frame of some columns."""

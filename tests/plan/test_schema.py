@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -149,6 +150,24 @@ def test_a_column_that_is_all_null_in_one_file_takes_the_others_type(tmp_path: P
     paths = conflicting(tmp_path, np.array([np.nan, np.nan]))
     got = lazynwb_dask.read_nwb(paths, "/units").compute()
     assert got.x.isna().tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "sources", [list, lambda paths: lazynwb_dask.build_catalog(paths, f"{paths[0]}.catalog")]
+)
+@pytest.mark.parametrize("kind", ["i8", "u8"])
+@pytest.mark.parametrize("nan", [np.full(3, np.nan), np.full(2, np.nan, "f4")])
+def test_nan_only_beside_integers_that_float64_cannot_hold_is_null(
+    tmp_path: Path, sources: Any, kind: str, nan: np.ndarray
+) -> None:
+    big = [2**53 + 1, 5, 2**62 + 1]
+    paths = files(tmp_path, nan, np.array(big, kind), np.array([7], "i4"))
+    frame = lazynwb_dask.read_nwb(sources(paths), "/units")
+    got = frame.compute()
+    assert str(got.x.dtype) == "int64[pyarrow]"
+    assert got.x.isna().tolist() == [True] * len(nan) + [False] * 4
+    assert got.x.dropna().tolist() == [*big, 7]
+    assert frame[frame.x > 2**53].compute().x.tolist() == [2**53 + 1, 2**62 + 1]
 
 
 def test_lists_and_scalars_join_and_ranks_do_not(tmp_path: Path) -> None:
