@@ -200,7 +200,8 @@ import os, sys, warnings
 sys.path[:0] = sys.argv[5:]
 import lazynwb_dask
 path = sys.argv[1] + "/open/a.nwb"  # all is imported before
-len(lazynwb_dask.read_nwb(path, "/units").compute()), lazynwb_dask.read_sessions(path), lazynwb_dask.contents(path)
+len(lazynwb_dask.read_nwb(path, "/units").compute())
+lazynwb_dask.read_sessions(path), lazynwb_dask.contents(path)
 os.setgid(65534) if os.getuid() == 0 else None
 os.setuid(65534) if os.getuid() == 0 else None
 warnings.simplefilter("ignore")
