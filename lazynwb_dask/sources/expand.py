@@ -185,7 +185,7 @@ def _find_local(path: str) -> list[Source]:
         found = _below(path.rstrip("/") or "/") if os.path.isdir(path) else [_local(path)]
         return sorted(found, key=_by_path)
     matches: dict[str, Source] = {}
-    for match, unread in _matching(begin, [part for part in pattern if part]):
+    for match, unread in _matching(begin, [part for part in pattern if part not in ("", ".")]):
         if unread:
             matches[match] = _local(match)
         elif os.path.isdir(match):
@@ -304,7 +304,7 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
         except OSError:
             yield folder, True
             return
-        yield from _matching(f"{base}/{part}", rest)
+        yield from _matching(_resolved(f"{base}/..") if part == ".." else f"{base}/{part}", rest)
     else:
         try:
             with os.scandir(folder) as listing:

@@ -124,6 +124,7 @@ def test_two_dots_after_a_link_are_above_what_it_leads_to(
     ):
         assert urls(path) == expected
     assert urls("link/..") == [*expected, f"{tmp_path}/data/inner/b.nwb"]
+    assert urls("*/.././a.nwb") == [f"{tmp_path}/a.nwb", f"{tmp_path}/data/a.nwb"]
     assert urls("data/inner/../../a.nwb") == [f"{tmp_path}/a.nwb"]
     assert urls("link/./b.nwb") == [f"{tmp_path}/link/b.nwb"]
 
