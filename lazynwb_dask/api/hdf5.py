@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 
 from lazynwb_dask.api.arguments import file_access, one_source
-from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
@@ -36,32 +37,32 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
     dtype('int64')
     """
     access = file_access(path, storage_options)
-    return _open_source(one_source(path, access), access)
+    source = one_source(path, access)
+    try:
+        return h5py.File(_opened(source, access), "r")
+    except NWBError:
+        raise
+    except Exception as exc:
+        text = (str(exc).splitlines() or [type(exc).__name__])[0]
+    list_tables(source, access)  # says it if there is no such file, or another one
+    raise NWBReadError(f"{shown(source.url)}: h5py can't open it: {text}")
 
 
-def _open_source(source: Source, access: FileAccess) -> h5py.File:
-    """A local file by h5py itself, http and S3 over remfile, all else over fsspec."""
+def _opened(source: Source, access: FileAccess) -> Any:
+    """A local file's path; over http and S3 a file of remfile, else one of fsspec."""
     if is_local(source.url):
-        return _open(local_path(source.url), source.url)
+        return local_path(source.url)
     protocol = source.url.split("://", 1)[0]
     if protocol in ("http", "https"):
         size = open_source(source, 1, access)[0].size if source.size is None else source.size
-        return _open(_remfile(source.url, _size=size), source.url)
+        return _remfile(source.url, _size=size)
     filesystem, path = access.options.filesystem(source.url)
     if protocol in ("s3", "s3a"):
-        return _open(_remfile(filesystem.sign(path, expiration=7 * 24 * 3600)), source.url)
-    return _open(filesystem.open(path, "rb"), source.url)
+        return _remfile(filesystem.sign(path, expiration=7 * 24 * 3600))
+    return filesystem.open(path, "rb")
 
 
 def _remfile(url: str, **known: Any) -> Any:
     import remfile
 
     return remfile.File(url, **known)
-
-
-def _open(file: Any, url: str) -> h5py.File:
-    try:
-        return h5py.File(file, "r")
-    except Exception as exc:
-        text = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise NWBReadError(f"{shown(url)}: h5py can't open it: {text}") from None

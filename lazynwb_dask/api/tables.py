@@ -59,7 +59,8 @@ def read_nwb(
     ----------
     paths : str, os.PathLike or iterable of them, or Catalog
         Local paths, globs, directories (every NWB file below them) and URLs that fsspec knows
-        (``s3://``, ``http://``, ``https://``, ...). The order is kept. Or a catalog of such files.
+        (``s3://``, ``http://``, ``https://``, ...). A name that exists is no glob. The order is kept. Or a
+        catalog of such files.
     table : str, sequence of str, or callable
         A path in the file (``"/units"``) or an alias: ``trials``, ``epochs``, ``invalid_times``,
         ``electrodes``. Of several, the first that a file has. A callable is given the paths of a file's
@@ -84,7 +85,8 @@ def read_nwb(
         that only shows while computing, `read_report` lists them, and if no file has the table there are
         no rows.
     on_error : {"raise", "skip"}
-        What to do with files that can't be read. See `read_report`.
+        What to do with files that can't be read, and folders that can't be listed. With "skip" a column that
+        some files can't give is missing in their rows, too; else it is left out. See `read_report`.
     allow_external_links : bool
         Follow links into other files, and read data that a file keeps in others. Only for local files, and
         only if you trust them: a file can name any other.

@@ -142,7 +142,12 @@ def _find(named: str, access: FileAccess) -> list[Source]:
             else:
                 if not data.lstrip().startswith(b"<"):
                     return [source]
-        found = retried(named, access, partial(list_store, named))
+        try:
+            found = retried(named, access, partial(list_store, named))
+        except NWBPermissionError:
+            if "/" not in named.partition("://")[2].strip("/"):  # a bucket
+                raise
+            return [Source(named)]  # the reader says so
     if not found:
         raise NWBFileNotFoundError(
             f"{shown(named)}: no NWB file (*{FILE}) and no Zarr store is there. Check the path; a "
@@ -158,7 +163,7 @@ def _find_in_store(named: str, access: FileAccess) -> list[Source]:
         return [one]
     try:
         found = retried(named, access, partial(list_store, named))
-    except NWBPermissionError:  # not everyone who may read may list
+    except (NWBFileNotFoundError, NWBPermissionError):  # not everyone who may read may list
         if first or not (one := _if_there(named, access)):
             raise
         return [one]
@@ -180,7 +185,7 @@ def _find_local(path: str) -> list[Source]:
         found = _below(path.rstrip("/") or "/") if os.path.isdir(path) else [_local(path)]
         return sorted(found, key=_by_path)
     matches: dict[str, Source] = {}
-    for match, unread in _matching(begin, [part for part in pattern if part]):
+    for match, unread in _matching(begin, [part for part in pattern if part not in ("", ".")]):
         if unread:
             matches[match] = _local(match)
         elif os.path.isdir(match):
@@ -292,8 +297,14 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
     elif part == "**":
         yield from _matching(folder, rest)
     elif not glob.has_magic(part) or os.path.lexists(f"{base}/{part}"):
-        if os.path.lexists(f"{base}/{part}"):
-            yield from _matching(f"{base}/{part}", rest)
+        try:
+            os.lstat(f"{base}/{part}")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError:
+            yield folder, True
+            return
+        yield from _matching(_resolved(f"{base}/..") if part == ".." else f"{base}/{part}", rest)
     else:
         try:
             with os.scandir(folder) as listing:

@@ -117,6 +117,8 @@ def _about_folder(name: str) -> str:
         return f"{name}: this folder can't be listed: {error.strerror}."
     if is_zarr(name, entries):
         return f"{name}: {NO_ZARR}"
+    if not os.access(local_path(name), os.X_OK):
+        return f"{name}: what is in this folder can't be reached. Check its permissions."
     return f"{name}: a folder can't be read as a file."
 
 

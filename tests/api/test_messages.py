@@ -21,6 +21,7 @@ from lazynwb_dask.errors import NWBError
 Call = Callable[[Any], Any]
 OF_ONE: dict[str, Call] = {
     "list_tables": lazynwb_dask.list_tables,
+    "open_hdf5": lazynwb_dask.open_hdf5,
     "open_timeseries": lambda path: lazynwb_dask.open_timeseries(path, "x"),
 }
 OF_MANY: dict[str, Call] = {
@@ -100,7 +101,7 @@ def test_no_table_named_is_an_error_that_tells_the_tables(tmp_path: Path) -> Non
             lazynwb_dask.read_nwb(path, wrong)
 
 
-@pytest.mark.parametrize("call", [*ALL.values(), lazynwb_dask.open_hdf5], ids=[*ALL, "open_hdf5"])
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
 def test_paths_that_are_none_are_an_error_that_says_what_a_path_is(call: Call) -> None:
     for nothing, error, words in [
         ([], ValueError, "no paths were given"),
@@ -115,12 +116,12 @@ def test_paths_that_are_none_are_an_error_that_says_what_a_path_is(call: Call) -
             lazynwb_dask.build_catalog(nothing, "nowhere")
 
 
-@pytest.mark.parametrize("name", [*OF_ONE, "open_hdf5"])
+@pytest.mark.parametrize("name", OF_ONE)
 def test_several_files_are_no_one_file(tmp_path: Path, name: str) -> None:
     for i in range(2):
         one(tmp_path / f"{i}.nwb", [i])
     with pytest.raises(ValueError, match="takes one file; these are 2"):
-        {**OF_ONE, "open_hdf5": lazynwb_dask.open_hdf5}[name](tmp_path)
+        OF_ONE[name](tmp_path)
 
 
 # ------------------------------------------------------------------------------ links that aren't followed

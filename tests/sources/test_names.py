@@ -124,6 +124,7 @@ def test_two_dots_after_a_link_are_above_what_it_leads_to(
     ):
         assert urls(path) == expected
     assert urls("link/..") == [*expected, f"{tmp_path}/data/inner/b.nwb"]
+    assert urls("*/.././a.nwb") == [f"{tmp_path}/a.nwb", f"{tmp_path}/data/a.nwb"]
     assert urls("data/inner/../../a.nwb") == [f"{tmp_path}/a.nwb"]
     assert urls("link/./b.nwb") == [f"{tmp_path}/link/b.nwb"]
 
@@ -197,15 +198,16 @@ def test_names_that_are_not_utf_8_are_read_shown_and_read_again(tmp_path: Path) 
 
 CLOSED = """
 import os, sys, warnings
-sys.path[:0] = sys.argv[3:]
+sys.path[:0] = sys.argv[5:]
 import lazynwb_dask
-len(lazynwb_dask.read_nwb(sys.argv[1] + "/a.nwb", "/units").compute())  # all is imported
-len(lazynwb_dask.contents(sys.argv[1] + "/a.nwb")), lazynwb_dask.read_sessions(sys.argv[1] + "/a.nwb").compute()
+path = sys.argv[1] + "/open/a.nwb"  # all is imported before
+len(lazynwb_dask.read_nwb(path, "/units").compute())
+lazynwb_dask.read_sessions(path), lazynwb_dask.contents(path)
 os.setgid(65534) if os.getuid() == 0 else None
 os.setuid(65534) if os.getuid() == 0 else None
 warnings.simplefilter("ignore")
 os.environ["DASK_LAZYNWB_DASK__CACHE"] = "false"
-for path in sys.argv[1:3]:
+for path in sys.argv[1:5]:
     frame = lazynwb_dask.read_nwb(path, "/units", on_error="skip")
     report = lazynwb_dask.read_report(frame)
     print(len(frame.compute()), report.path.tolist(), report.error.tolist())
@@ -217,25 +219,28 @@ for path in sys.argv[1:3]:
         print(type(error).__name__, error)
 """
 
+GLOBS = ("**/*.nwb", "*/a.nwb", "*/*.nwb")
+
 
 @pytest.mark.skipif(os.name != "posix", reason="other permissions")
 def test_a_closed_folder_is_one_failure() -> None:
     data = Path(tempfile.mkdtemp())
     data.chmod(0o755)
     touch(data, "shut/b.nwb")
-    one(data / "a.nwb", [1])
+    (data / "open").mkdir()
+    one(data / "open/a.nwb", [1])
     shut = data / "shut"
     shut.chmod(0)
     try:
         packages = [path for path in sys.path if path]
-        program = [sys.executable, "-c", CLOSED, str(data), f"{data}/**/*.nwb", *packages]
+        program = [sys.executable, "-c", CLOSED, str(data), *[f"{data}/{glob}" for glob in GLOBS], *packages]
         told = subprocess.run(program, capture_output=True, text=True, timeout=120, cwd="/")
     finally:
         shutil.rmtree(data)
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
-    assert len(lines) == 6
-    for said, others, error in (lines[:3], lines[3:]):
+    assert len(lines) == 12
+    for said, others, error in zip(lines[::3], lines[1::3], lines[2::3], strict=True):
         assert said.startswith(f"1 ['{shut}'] [")
         assert "can't be listed" in said
         assert others == "1 1"
@@ -275,6 +280,20 @@ def archive(tmp_path: Path, range_server: RangeServer) -> Archive:
     range_server.behaviour.head = False
     content = Path(one(tmp_path / "a.nwb", list(range(50)))).read_bytes()
     return Archive(range_server, "api/assets/0a1b/download/", content)
+
+
+def test_a_forbidden_prefix_is_one_failure(range_server: RangeServer, tmp_path: Path) -> None:
+    content = Path(one(tmp_path / "a.nwb", [1])).read_bytes()
+    for name in ("d/a.nwb", "e/b.nwb"):
+        range_server.put(name, content)
+    range_server.behaviour.forbidden.add("e/")
+    named = [range_server.url("d/"), range_server.url("e/")]
+    with pytest.warns(UserWarning, match="1 of 2 files can't be read"):
+        frame = lazynwb_dask.read_nwb(named, "/units", on_error="skip")
+    assert frame.x.compute().tolist() == [1]
+    assert lazynwb_dask.read_report(frame).path.tolist() == named[1:]
+    with pytest.raises(NWBPermissionError, match="/e/"):
+        lazynwb_dask.read_nwb(named, "/units")
 
 
 def test_an_address_that_ends_in_a_slash_may_be_a_file(archive: Archive, tmp_path: Path) -> None:
