@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +20,14 @@ from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
 
-# Set before anything starts, so that worker processes inherit it: no test may meet real
+# Set before anything starts, so that worker processes inherit it. Where Python may keep no bytecode beside
+# its sources, each of the hundreds of processes would compile all again, which takes longer than most tests.
+if sys.dont_write_bytecode:
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = tempfile.mkdtemp(prefix="bytecode-")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
+# No test may meet real
 # credentials, or wait for the metadata service of a cloud.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[_name]
@@ -30,6 +40,13 @@ os.environ["DASK_LAZYNWB_DASK__CACHE"] = "false"
 if sys.version_info < (3, 11, 12):
     os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "false"
     dask.config.refresh()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With workers in parallel, one that has nothing left to do takes over tests of another."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
 
 
 @pytest.fixture(autouse=True)
