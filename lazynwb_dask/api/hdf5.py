@@ -20,7 +20,7 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
     """One file as a plain `h5py.File`, for pynwb or to look around.
 
     Over http, https and S3 it is read through remfile, a little at a time. Nothing of this package's own
-    reading is involved.
+    reading is involved, but to say what is wrong if it can't be opened.
 
     Parameters
     ----------
