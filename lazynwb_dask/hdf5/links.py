@@ -21,7 +21,7 @@ from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 
 MAX_LINKS = 32  # soft links followed in one path
 MAX_DEPTH = 12  # groups within groups
-MAX_GROUPS = 20_000
+MAX_GROUPS = 100_000
 MAX_NAMED = 200_000  # links looked at to find what references point to
 LOST = "\0"  # in place of a path
 MAX_CHILDREN = 100_000  # links of one group
@@ -212,7 +212,7 @@ def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5
                     continue
                 seen.add(address)
                 if len(seen) > MAX_GROUPS:
-                    return
+                    raise NWBReadError(f"more than {MAX_GROUPS} groups are not looked through")
                 below.append((where, child))
         level = below
 
