@@ -12,16 +12,18 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5t
+from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5t
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.external import REFUSED
+from lazynwb_dask.hdf5.object_header import is_object
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 
 MAX_LINKS = 32  # soft links followed in one path
 MAX_DEPTH = 12  # groups within groups
-MAX_GROUPS = 20_000
+MAX_GROUPS = 100_000
 MAX_NAMED = 200_000  # links looked at to find what references point to
+LOST = "\0"  # in place of a path
 MAX_CHILDREN = 100_000  # links of one group
 MAX_SMALL = 16 << 20  # bytes of an attribute, or of a dataset that is read while indexing
 
@@ -224,7 +226,7 @@ def walk_groups(root: h5g.GroupID, sparse: SparseFile) -> Iterator[tuple[str, h5
                     continue
                 seen.add(address)
                 if len(seen) > MAX_GROUPS:
-                    return
+                    raise NWBReadError(f"more than {MAX_GROUPS} groups are not looked through")
                 below.append((where, child))
         level = below
 
@@ -251,7 +253,11 @@ def _opened_group(group: h5g.GroupID, name: str) -> h5g.GroupID | None:
 
 @dataclass(frozen=True)
 class NameObjects:
-    """The job of `names_of`: the paths of objects by the addresses of their object headers."""
+    """The job of `names_of`: the paths of objects by the addresses of their object headers.
+
+    An object that no link reaches is absent. Where a link can't be followed, those that may be behind it are
+    `LOST`.
+    """
 
     addresses: tuple[int, ...]
 
@@ -263,6 +269,7 @@ class NameObjects:
         seen = {root}
         if root in addresses:
             found[root] = "/"
+        closed = False  # whether there are objects that can't be opened
         for _ in range(MAX_DEPTH):
             below: list[tuple[str, str, h5g.GroupID]] = []
             for path, group in level:
@@ -277,11 +284,21 @@ class NameObjects:
                 raise Miss(level[0][0])
             if len(found) == len(addresses) or len(seen) > MAX_NAMED:
                 break
-            level = [
-                (path, opened)
-                for path, child, group in below
-                if path not in _SPECIFICATIONS and (opened := _opened_group(group, child)) is not None
-            ]
+            level = []
+            for path, child, group in below:
+                try:
+                    opened = h5o.open(group, stored_path(group, child))
+                except Exception:
+                    closed = True
+                    continue
+                if isinstance(opened, h5g.GroupID) and path not in _SPECIFICATIONS:
+                    level.append((path, opened))
+            if sparse.missing:
+                raise Miss("")
+        absent = addresses - found.keys()
+        if absent and (closed or level):
+            base = int(h5i.get_file_id(file.id).get_create_plist().get_userblock())
+            found |= {a: LOST for a in absent if is_object(sparse, a + base)}
             if sparse.missing:
                 raise Miss("")
         return found

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lazynwb_dask.hdf5.sparse_file import SparseFile
+from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.index import UNDEFINED
 
 OLD_FILL, FILL = 0x0004, 0x0005
@@ -59,6 +59,16 @@ class HeaderBlocks:
         while self._todo:
             start, size = self._todo.pop(0)
             yield start, self._sparse.peek(start, start + size) if size else b""
+
+
+def is_object(sparse: SparseFile, address: int) -> bool:
+    """Whether there seems to be an object header at an absolute address."""
+    try:
+        prefix = sparse.peek(address, address + 16)
+        version, reserved, count, links, size = struct.unpack_from("<BBHII", prefix)
+    except (ValueError, struct.error, Miss):
+        return False
+    return prefix[:4] == b"OHDR" or (version == 1 and not reserved and min(count, links, size) > 0)
 
 
 def messages(sparse: SparseFile, address: int, base: int) -> Iterator[tuple[int, int, bytes]]:

@@ -149,6 +149,8 @@ class SparseFile(io.RawIOBase):
     def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
         start = self._at
         stop = min(start + len(buffer), self.size)
+        if stop < start + len(buffer):  # past the end there are zeros: h5py looks at no length
+            memoryview(buffer)[max(stop - start, 0) :] = bytes(len(buffer) - max(stop - start, 0))
         if stop <= start:
             return 0
         if self.need(start, stop):

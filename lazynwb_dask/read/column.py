@@ -28,6 +28,7 @@ from lazynwb_dask.decode.arrays import (
 from lazynwb_dask.decode.runs import gather, merged, spread
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.chunk_btree import ChunkBTree
+from lazynwb_dask.hdf5.links import LOST
 from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
@@ -256,7 +257,12 @@ class Reader:
         wave = Wave(addresses=set(unique.tolist()) - {0, UNDEFINED})
         if wave.addresses:
             yield wave
-        paths = pa.array([wave.paths.get(a) for a in unique.tolist()], pa.large_string())
+        paths = [wave.paths.get(a) for a in unique.tolist()]
+        if LOST in paths:
+            raise NWBReadError(
+                "it refers to objects whose names can't be found: groups above them are damaged, or too many"
+            )
+        paths = pa.array(paths, pa.large_string())
         return paths.take(pa.array(inverse.reshape(-1)))
 
     def raw(

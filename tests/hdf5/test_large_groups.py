@@ -7,10 +7,12 @@ from pathlib import Path
 
 import h5py
 import pytest
-from files import nwb
+from files import nwb, table
 from h5py import h5d, h5p, h5s, h5t
 
 import lazynwb_dask
+from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.hdf5 import links
 
 
 @pytest.mark.parametrize("libver", ["latest", "earliest"])
@@ -26,6 +28,17 @@ def test_a_group_of_thousands_is_walked_about_as_fast_as_by_h5py(tmp_path: Path,
     walked = time.process_time()
     assert lazynwb_dask.list_tables(path) == []
     assert time.process_time() - walked < 3 * (walked - begun) + 0.2
+
+
+def test_groups_beyond_the_limit_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        for i in range(9):
+            table(file, f"/analysis/t{i}", 1, [])
+    assert len(lazynwb_dask.list_tables(tmp_path / "a.nwb")) == 9
+    monkeypatch.setattr(links, "MAX_GROUPS", 5)
+    for ask in (lazynwb_dask.list_tables, lazynwb_dask.contents):
+        with pytest.raises(NWBReadError, match=r"a\.nwb: more than 5 groups"):
+            ask(tmp_path / "a.nwb")
 
 
 def test_a_group_of_thousands_between_data_takes_few_round_trips(tmp_path: Path) -> None:

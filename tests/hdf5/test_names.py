@@ -8,6 +8,7 @@ from typing import Any
 import dask
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from files import nwb, ragged, table
 from h5py import h5d, h5g, h5s, h5t
@@ -110,3 +111,47 @@ def test_session_fields_and_the_fields_of_a_compound_are_kept_apart(tmp_path: Pa
     assert lazynwb_dask.read_sessions(path).compute()["\\xe9tat"].tolist() == ["y"]
     found = lazynwb_dask.read_nwb(path, "/units").compute().pair.tolist()
     assert found == [{"\\xb5": 1, "\\xe9": 2}, {"\\xb5": 3, "\\xe9": 4}]
+
+
+# ----------------------------------------------------------------------------------- objects out of reach
+def referring(path: Path, above: str) -> tuple[int, int]:
+    """A file with references to two groups in another; the addresses of that one and of a further one."""
+    with nwb(path) as file:
+        shanks = [file.create_group(f"{above}/shank{i}") for i in range(2)]
+        units = table(file, "/units", 4, ["x", "y"])
+        units["x"] = np.array([shanks[0].ref, shanks[1].ref, units.ref, shanks[0].ref], h5py.ref_dtype)
+        units["y"] = np.arange(4)
+        return tuple(h5py.h5o.get_info(file[p].id).addr for p in (above, f"{above}/shank1"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_names_behind_a_damaged_group_are_an_error_and_no_nulls(tmp_path: Path, isolate: bool) -> None:
+    path = tmp_path / "a.nwb"
+    above, _ = referring(path, "/general/probe")
+    data = bytearray(path.read_bytes())
+    data[above] = 77  # the version of its object header
+    path.write_bytes(data)
+    with dask.config.set({"lazynwb-dask.isolate": isolate}):
+        frame = lazynwb_dask.read_nwb(path, "/units")
+        assert frame.y.compute().tolist() == [0, 1, 2, 3]
+        with pytest.raises(NWBReadError, match=r"a\.nwb: /units: column 'x'.*names can't be found"):
+            frame.compute()
+
+
+def test_names_deeper_than_groups_are_followed_are_an_error_and_no_nulls(tmp_path: Path) -> None:
+    referring(tmp_path / "a.nwb", "/".join(["", *"abcdefghijklmnop"]))
+    with pytest.raises(NWBReadError, match=r"'x'.*names can't be found"):
+        lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units").compute()
+
+
+def test_references_to_nothing_are_null(tmp_path: Path) -> None:
+    path = tmp_path / "a.nwb"
+    _, second = referring(path, "/general/probe")
+    data = path.read_bytes()
+    with h5py.File(path) as file:
+        at = file["units/x"].id.get_offset()
+    wrong = data[:at] + data[at : at + 40].replace(second.to_bytes(8, "little"), (3).to_bytes(8, "little"))
+    path.write_bytes(wrong + data[len(wrong) :])
+    got = lazynwb_dask.read_nwb(path, "/units").compute().x.tolist()
+    assert got[1] is pd.NA
+    assert got[:1] + got[2:] == ["/general/probe/shank0", "/units", "/general/probe/shank0"]
