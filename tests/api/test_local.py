@@ -82,7 +82,7 @@ def test_a_failing_sink_ends_a_local_read_too(tmp_path: Path) -> None:
 
     def sink(view: memoryview) -> None:
         calls.append(len(view))
-        time.sleep(0.02)
+        time.sleep(0.1)
         raise ZeroDivisionError
 
     requests = [Request(i * 2 * MIB, (i + 1) * 2 * MIB, sink) for i in range(20)]

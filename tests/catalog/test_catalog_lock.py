@@ -65,7 +65,7 @@ def test_a_second_build_says_whom_it_waits_for_and_builds_on_the_first(
     monkeypatch.setattr(build, "survey", slowly)
     first = threading.Thread(target=lazynwb_dask.build_catalog, args=(mine, where))
     first.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     (mine / paths[2].name).write_bytes(paths[2].read_bytes())
     seen: list[str] = []
 

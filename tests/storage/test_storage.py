@@ -264,6 +264,9 @@ def test_no_more_is_requested_than_the_sinks_keep_up_with(web: tuple[RangeServer
     requests = [Request(i * MIB // 4, (i + 1) * MIB // 4, lambda _: go_on.wait(20) and None) for i in range(12)]
     reader = threading.Thread(target=fetch, args=(source, requests, FileAccess(PLAIN, how)))
     reader.start()
+    deadline = time.monotonic() + 15
+    while not server.sent and time.monotonic() < deadline:
+        time.sleep(0.02)
     time.sleep(0.5)
     sent = server.sent
     go_on.set()
@@ -293,7 +296,7 @@ def test_a_sink_runs_as_soon_as_its_bytes_have_come(web: tuple[RangeServer, Sour
 
 def test_an_exception_in_a_sink_ends_the_call_and_is_raised_as_it_is(web: tuple[RangeServer, Source]) -> None:
     server, source = web
-    server.behaviour.latency = 0.05
+    server.behaviour.latency = 0.2
 
     class Spoilt(Exception):
         pass

@@ -35,7 +35,7 @@ def test_where_none_is_near_the_first_names_are_listed() -> None:
 def test_of_very_many_names_the_near_one_is_found_fast() -> None:
     names = [f"/processing/behavior/series_{n:06}" for n in range(20 * COMPARED)]
     names[COMPARED // 2] = "/acquisition/lfp_raw"
-    begin = time.perf_counter()
+    begin = time.thread_time()
     hint = did_you_mean("/acquisition/lfp_row", [*names, "/stimulus/lfp_row"])
     assert "'/acquisition/lfp_raw' or '/stimulus/lfp_row'" in hint
-    assert time.perf_counter() - begin < 5  # to compare them all closely takes 20 s
+    assert time.thread_time() - begin < 5  # to compare them all closely takes 20 s
