@@ -13,6 +13,7 @@ from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.hdf5.dataset_header import DatasetHeader
 from lazynwb_dask.hdf5.datatypes import element_of
 from lazynwb_dask.hdf5.links import has_attribute
+from lazynwb_dask.hdf5.object_header import FormatError
 from lazynwb_dask.model.elements import ElementType, element_bytes, walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Filter, flat_length
 from lazynwb_dask.model.limits import MAX_ELEMENT
@@ -110,6 +111,8 @@ class Dataset:
             assert self.id is not None
             self._info = DatasetInfo.of(self.id)
             if self.header is not None:
+                if self.header.shape != self._info.shape:  # it would be taken for that of other datasets
+                    raise FormatError(f"damaged: {self._info.shape} where its header has {self.header.shape}")
                 _remember(self.header, self._info)
         return self._info
 

@@ -35,6 +35,12 @@ class DatasetHeader:
     layout: object_header.DataLayout
     attributes: dict[str, bytes]  # messages by name
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The dimensions in the dataspace message."""
+        version, rank = self.messages[0][:2]
+        return struct.unpack_from(f"<{rank}Q", self.messages[0], 8 if version == 1 else 4)
+
     def reference(self, name: str) -> int | None:
         """The address that an attribute refers to; None if it isn't a scalar object reference."""
         body = self.attributes[name]

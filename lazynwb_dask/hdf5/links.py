@@ -191,8 +191,16 @@ def children(group: h5g.GroupID) -> list[tuple[str, int, int]]:
     if max(count, len(found)) > MAX_CHILDREN:
         raise NWBReadError(f"damaged: a group of {count} links; the limit is {MAX_CHILDREN}")
     if len({name for name, *_ in found}) < len(found):
-        raise NWBReadError("a group with two names of which one is written as the other is with escapes")
+        raise NWBReadError("a group with two names of which one is, or is written with escapes as, the other")
     return found
+
+
+def open_member(group: h5g.GroupID, name: str, address: int) -> h5g.GroupID | h5d.DatasetID:
+    """The object of a hard link. NWBReadError if it isn't at the address: the group is damaged."""
+    key = stored_path(group, name)
+    if int(group.links.get_info(key).u) != address:
+        raise NWBReadError(f"damaged: a group that has another {name!r} by name than in its list")
+    return h5o.open(group, key)
 
 
 def unfollowed(root: h5g.GroupID, group: h5g.GroupID, path: str) -> Iterator[tuple[str, str]]:

@@ -8,13 +8,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import h5py
-from h5py import h5d, h5g, h5i, h5l, h5o, h5r, h5t
+from h5py import h5d, h5g, h5i, h5l, h5r, h5t
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.dataset import Dataset, external_data, known_info
 from lazynwb_dask.hdf5.dataset_header import DatasetHeader, parse_header
 from lazynwb_dask.hdf5.external import REFUSED, external_array
-from lazynwb_dask.hdf5.links import Refused, attribute, children, find, shown_name, small, stored_path, text
+from lazynwb_dask.hdf5.links import (
+    Refused,
+    attribute,
+    children,
+    find,
+    open_member,
+    shown_name,
+    small,
+    stored_path,
+    text,
+)
 from lazynwb_dask.hdf5.locate import Locator
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, TableIndex, flat_length
@@ -96,7 +106,7 @@ class ColumnIndexer:
             known = self._unopened(group, name, where, address)
             if known is not None:
                 return known
-            obj = h5o.open(group, stored_path(group, name))
+            obj = open_member(group, name, address)
         else:
             target = find(self.root, where)
             if target is None:
@@ -112,9 +122,7 @@ class ColumnIndexer:
         info = None if header is None else known_info(header)
         if info is None:
             return None
-        return Dataset(
-            name, where, info.shape, lambda: h5o.open(group, stored_path(group, name)), address, header
-        )
+        return Dataset(name, where, info.shape, lambda: open_member(group, name, address), address, header)
 
     def _header(self, address: int) -> DatasetHeader | None:
         known: dict[int, DatasetHeader | None] = self.sparse.parsed.setdefault("headers", {})
