@@ -219,7 +219,7 @@ class ColumnIndexer:
         values, *indexes = chain
         shape, length = values.shape, flat_length(values.shape)
         if indexes:
-            flat = len(shape) == 2 and shape[0] == 1 and self._reaches_beyond(indexes[0])
+            flat = len(shape) == 2 and shape[0] == 1 and self._ends_within(indexes[0], shape[1])
         else:
             flat = single or (0 < rows != values.rows and rows in shape[1:])
         if flat and (length is None or not (indexes or single or length == rows)):
@@ -237,12 +237,12 @@ class ColumnIndexer:
             )
         return found
 
-    def _reaches_beyond(self, index: Dataset) -> bool:
-        """Whether a VectorIndex points to more than one row."""
+    def _ends_within(self, index: Dataset, count: int) -> bool:
+        """Whether a VectorIndex points to more than one row, and to no more than so many."""
         if not index.in_file or self.sparse.metadata_only:
             return False
         ends = small(index.id)
-        return bool(ends.size and ends.max() > 1)
+        return bool(ends.size and 1 < ends.max() <= count)
 
     def _labels(self, dataset: Dataset) -> tuple[str, ...] | None:
         """The labels of EnumData: the strings that its `elements` refer to."""

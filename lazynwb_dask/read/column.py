@@ -120,7 +120,7 @@ class Reader:
         else:
             ends = yield from self._numbers(index, a, b)
         item = inner[-1].layout.item
-        if item and ends.size and limit < ends.max() <= item[0]:
+        if item and ends.size and 0 < limit < ends.max() <= item[0]:
             raise NWBReadError(
                 f"its index points to row {int(ends.max())} of values of the shape {inner[-1].shape}: rows "
                 "are not their first dimension"
