@@ -37,6 +37,15 @@ class Members:
     problems: dict[str, str] = field(default_factory=dict)  # why others can't be opened
     indexes: dict[str, str] = field(default_factory=dict)  # VectorIndex by its dataset
 
+    def index_names(self) -> set[str]:
+        """The VectorIndex datasets of columns. Those that are each other's belong to none."""
+        below = self.datasets.keys() - set(self.indexes.values())
+        found: set[str] = set()
+        while below:
+            below = {self.indexes[name] for name in below if name in self.indexes}
+            found |= below
+        return found
+
 
 class ColumnIndexer:
     """Indexes columns in one pass over a file. `name` is the file, for messages.

@@ -70,7 +70,7 @@ class TableIndexer(ColumnIndexer):
 
     def _order(self, names: list[str], members: Members, rows: int) -> list[str]:
         """The names of the columns: `id`, the `colnames`, then other datasets that are columns."""
-        index_names = set(members.indexes.values())
+        index_names = members.index_names()
         elements: set[str] | None = None
         order = dict.fromkeys(["id"])
         for name in names:

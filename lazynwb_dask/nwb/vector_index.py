@@ -24,6 +24,7 @@ def vector_indexes(
     """
     found: dict[str, str] = {}
     addresses = {dataset.address: name for name, dataset in datasets.items()}
+    one_row = "id" in datasets and datasets["id"].length == 1
     for name, dataset in datasets.items():
         try:
             if dataset.array is not None:
@@ -43,11 +44,12 @@ def vector_indexes(
                 sibling = name.removesuffix("_index")
                 # by its name alone only what has the shape of an index is one
                 known = sibling in datasets or sibling in unopened
-                if known and (_is_list(dataset.shape) or _is_typed(dataset)):
+                is_list = flat_length(dataset.shape) is not None and bool(dataset.shape or one_row)
+                if known and (is_list or _is_typed(dataset)):
                     target = sibling
         except Exception:
             continue
-        if target is not None and target not in found:
+        if target is not None and (target not in found or name == f"{target}_index"):
             found[target] = name
     return found
 
@@ -57,10 +59,6 @@ def enum_elements(datasets: Mapping[str, Dataset], sparse: SparseFile) -> set[st
     addresses = {dataset.address: name for name, dataset in datasets.items()}
     here = [d for d in datasets.values() if d.in_file and not d.problem]
     return {name for d in here if (name := _target(d, addresses, sparse, "elements")) is not None}
-
-
-def _is_list(shape: tuple[int, ...]) -> bool:
-    return len(shape) > 0 and flat_length(shape) is not None
 
 
 def _target(

@@ -288,6 +288,20 @@ def test_what_was_never_written_has_the_fill_value(
     assert got[0] != got[19]
 
 
+@pytest.mark.parametrize("padding", [h5py.h5t.STR_NULLTERM, h5py.h5t.STR_NULLPAD, h5py.h5t.STR_SPACEPAD])
+def test_fixed_text_that_is_null_in_part_is_as_h5py_reads_it(tmp_path: Path, padding: int) -> None:
+    values = [b"", b"a \0\0", b" b  ", b"c\0d\0", b"e\0  ", b"\0   ", b"full"]
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(4)
+    kind.set_strpad(padding)
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", len(values), ["x"])
+        made = h5py.h5d.create(group.id, b"x", kind, h5py.h5s.create_simple((len(values),)))
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(values, "S4"), mtype=kind)
+        want = [value.decode() for value in group["x"][()].tolist()]
+    assert lazynwb_dask.read_nwb(tmp_path / "f.nwb", "/units").x.compute().tolist() == want
+
+
 @pytest.mark.parametrize("compression", [(), ("deflate",), ("n-bit",)])
 def test_numbers_of_odd_precision_have_their_fill_value(tmp_path: Path, compression: tuple[str, ...]) -> None:
     twelve = h5t.STD_I16BE.copy()
