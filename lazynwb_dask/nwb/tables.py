@@ -52,6 +52,8 @@ class TableIndexer(ColumnIndexer):
         else:
             own = found.length
         rows = own if aligned is None else aligned
+        for name in members.others.intersection(names).difference(self._categories(group)):
+            members.problems[name] = "it is not a dataset"
         members.indexes = vector_indexes(members.datasets, self.sparse, members.problems)
         columns = {
             prefix + name: self.column(prefix + name, name, members, rows, single=name == "id")

@@ -92,6 +92,21 @@ def test_of_two_indexes_of_one_column_that_by_name_is_taken(tmp_path: Path) -> N
     assert lists(lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units").compute(), "x") == ROWS
 
 
+@pytest.mark.parametrize("alias", ["a", "y", "y_index"])
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_second_link_to_a_ragged_column_or_its_index_changes_nothing(
+    tmp_path: Path, alias: str, soft: bool
+) -> None:
+    path = units(tmp_path / "a.nwb", [3, 4], [2, 5], SPIKES)
+    original = "/units/spike_times" + ("_index" if "_index" in alias else "")
+    with h5py.File(path, "a") as file:
+        file[f"/units/{alias}"] = h5py.SoftLink(original) if soft else file[original]
+    frame = lazynwb_dask.read_nwb(path, "/units").compute()
+    names = ["spike_times"] if "_index" in alias else ["spike_times", alias]
+    assert list(frame.columns[:-3]) == ["id", *names]
+    assert [lists(frame, name) for name in names] == [ROWS] * len(names)
+
+
 def test_columns_that_are_each_others_index_are_told_of(tmp_path: Path) -> None:
     with nwb(tmp_path / "a.nwb") as file:
         group = table(file, "/units", 2, ["x", "y"])
