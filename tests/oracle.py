@@ -365,7 +365,7 @@ def _padded(value: Any, tid: Any) -> str:
         return f"{value}"
     if not tid.is_variable_str():
         if tid.get_strpad() == h5t.STR_SPACEPAD:
-            value = value.rstrip(b" ")
+            value = value.rstrip(b" ").rstrip(b"\0")  # as libhdf5 converts it
         elif tid.get_strpad() == h5t.STR_NULLTERM:
             value = value.split(b"\0")[0]
         else:

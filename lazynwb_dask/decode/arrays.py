@@ -87,7 +87,10 @@ def _with_replacements(binary: pa.Array) -> pa.Array:
 
 
 def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
-    """Strings of `size` bytes without their padding: null terminated ("term"), "null" or "space" padded."""
+    """Strings of `size` bytes without their padding: null terminated ("term"), "null" or "space" padded.
+
+    Of the last, what was never written is null: libhdf5 leaves that out where it converts them for h5py.
+    """
     if size == 0:
         return pa.array([""] * len(raw), pa.large_string())
     table = raw.reshape(-1, size)
@@ -95,8 +98,10 @@ def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
         ends = table == 0
         counts = np.where(ends.any(axis=1), ends.argmax(axis=1), size)
     else:
-        filled = table != (0x20 if padding == "space" else 0)
-        counts = np.where(filled.any(axis=1), size - filled[:, ::-1].argmax(axis=1), 0)
+        counts = np.full(len(table), size)
+        for pad in (0x20, 0) if padding == "space" else (0,):
+            filled = (table != pad) & (np.arange(size) < counts[:, None])
+            counts = np.where(filled.any(axis=1), size - filled[:, ::-1].argmax(axis=1), 0)
     starts = np.arange(len(table), dtype=np.int64) * size
     return utf8(slices(table.reshape(-1), starts, counts.astype(np.int64)))
 

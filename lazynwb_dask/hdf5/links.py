@@ -64,9 +64,15 @@ def stored_path(group: h5g.GroupID, path: str) -> bytes:
     found = b""
     for name in components(path):
         literal = name.encode()
-        if not group.links.exists(found + literal):  # it isn't called that
-            literal = _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), literal)
-        found += literal + b"/"
+        bytewise = _ESCAPED.sub(lambda byte: bytes.fromhex(byte[1].decode()), literal)
+        for stored in (literal, bytewise):
+            if group.links.exists(found + stored):
+                break
+        else:  # only some of what looks like escapes are
+            parent = h5o.open(group, found) if found else group
+            names = [stored for stored, *_ in _links(parent) if shown_name(stored) == name]
+            stored = names[0] if names else literal
+        found += stored + b"/"
     return found[:-1]
 
 
@@ -179,19 +185,24 @@ def _name(value: object) -> str:
 
 def children(group: h5g.GroupID) -> list[tuple[str, int, int]]:
     """The names in a group, the types of their links, and the addresses of the objects of hard links."""
+    found = [(shown_name(name), kind, address) for name, kind, address in _links(group)]
+    if len({name for name, *_ in found}) < len(found):
+        raise NWBReadError("a group with two names of which one is, or is written with escapes as, the other")
+    return found
+
+
+def _links(group: h5g.GroupID) -> list[tuple[bytes, int, int]]:
     count = group.get_num_objs()
-    found: list[tuple[str, int, int]] = []
+    found: list[tuple[bytes, int, int]] = []
 
     def visit(name: bytes, info: h5l.LinkInfo) -> bool | None:
-        found.append((shown_name(name), int(info.type), int(info.u)))
+        found.append((name, int(info.type), int(info.u)))
         return True if len(found) > MAX_CHILDREN else None  # True ends the iteration
 
     if count <= MAX_CHILDREN:  # one by one, libhdf5 would search the group for each
         group.links.iterate(visit, info=True)
     if max(count, len(found)) > MAX_CHILDREN:
         raise NWBReadError(f"damaged: a group of {count} links; the limit is {MAX_CHILDREN}")
-    if len({name for name, *_ in found}) < len(found):
-        raise NWBReadError("a group with two names of which one is, or is written with escapes as, the other")
     return found
 
 

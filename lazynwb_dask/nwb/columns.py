@@ -5,9 +5,11 @@ Columns are indexed independently of each other: one that can't be understood ge
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import h5py
+import numpy as np
 from h5py import h5d, h5g, h5i, h5l, h5r, h5t
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
@@ -45,7 +47,18 @@ class Members:
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)  # why others can't be opened
+    others: set[str] = field(default_factory=set)  # groups and datatypes
     indexes: dict[str, str] = field(default_factory=dict)  # VectorIndex by its dataset
+
+    def index_names(self) -> set[str]:
+        """The VectorIndex datasets of columns. Those that are each other's belong to none."""
+        below = self.datasets.keys() - set(self.indexes.values())
+        found: set[str] = set()
+        while below:
+            below = {self.indexes[name] for name in below if name in self.indexes} - found
+            found |= below
+        addresses = {self.datasets[name].address for name in found} - {None}
+        return found | {name for name, dataset in self.datasets.items() if dataset.address in addresses}
 
 
 class ColumnIndexer:
@@ -86,6 +99,8 @@ class ColumnIndexer:
                 dataset = self._member(group, name, where, address if kind == h5l.TYPE_HARD else None)
                 if dataset is not None:
                     found.datasets[name] = dataset
+                else:
+                    found.others.add(name)
             except Refused as exc:
                 if not (exc.external and self.allow_external_links):
                     found.problems[name] = str(exc)
@@ -249,9 +264,13 @@ class ColumnIndexer:
         if dataset.type_class != h5t.INTEGER or not dataset.has("elements"):
             return None
         reference = attribute(dataset.id, "elements")
+        if isinstance(reference, np.ndarray) and reference.size == 1:
+            reference = reference.reshape(-1)[0]
         if not isinstance(reference, h5r.Reference):
             return None
-        target = h5r.dereference(reference, self.root) if reference else None
+        target = None
+        with suppress(Exception):  # missing blocks are fetched; a dangling one is no damage of the values
+            target = h5r.dereference(reference, self.root) if reference else None
         if not isinstance(target, h5d.DatasetID):
             raise UnsupportedColumnError("the elements of its enumeration can't be found")
         values = small(target)

@@ -52,6 +52,8 @@ class TableIndexer(ColumnIndexer):
         else:
             own = found.length
         rows = own if aligned is None else aligned
+        for name in members.others.intersection(names).difference(self._categories(group)):
+            members.problems[name] = "it is not a dataset"
         members.indexes = vector_indexes(members.datasets, self.sparse, members.problems)
         columns = {
             prefix + name: self.column(prefix + name, name, members, rows, single=name == "id")
@@ -70,7 +72,7 @@ class TableIndexer(ColumnIndexer):
 
     def _order(self, names: list[str], members: Members, rows: int) -> list[str]:
         """The names of the columns: `id`, the `colnames`, then other datasets that are columns."""
-        index_names = set(members.indexes.values())
+        index_names = members.index_names()
         elements: set[str] | None = None
         order = dict.fromkeys(["id"])
         for name in names:

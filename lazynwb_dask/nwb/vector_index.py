@@ -23,7 +23,8 @@ def vector_indexes(
     which may be that of one of the `unopened` datasets.
     """
     found: dict[str, str] = {}
-    addresses = {dataset.address: name for name, dataset in datasets.items()}
+    addresses = _by_address(datasets)
+    one_row = "id" in datasets and datasets["id"].length == 1
     for name, dataset in datasets.items():
         try:
             if dataset.array is not None:
@@ -36,56 +37,62 @@ def vector_indexes(
                 is_index = is_index or (name.endswith("_index") and _is_typed(dataset))
             if not is_index:
                 continue
-            target = _target(dataset, addresses, sparse) if dataset.in_file else None
-            if target in (name, "id"):
-                target = None
-            if target is None and name.endswith("_index"):
+            targets = _targets(dataset, addresses, sparse) if dataset.in_file else []
+            if name in targets or "id" in targets:
+                targets = []
+            if not targets and name.endswith("_index"):
                 sibling = name.removesuffix("_index")
                 # by its name alone only what has the shape of an index is one
                 known = sibling in datasets or sibling in unopened
-                if known and (_is_list(dataset.shape) or _is_typed(dataset)):
-                    target = sibling
+                is_list = flat_length(dataset.shape) is not None and bool(dataset.shape or one_row)
+                if known and (is_list or _is_typed(dataset)):
+                    targets = [sibling]
         except Exception:
             continue
-        if target is not None and target not in found:
-            found[target] = name
+        for target in targets:
+            if target not in found or name == f"{target}_index":
+                found[target] = name
     return found
 
 
 def enum_elements(datasets: Mapping[str, Dataset], sparse: SparseFile) -> set[str]:
     """The datasets that hold the labels of EnumData in the same table."""
-    addresses = {dataset.address: name for name, dataset in datasets.items()}
-    here = [d for d in datasets.values() if d.in_file and not d.problem]
-    return {name for d in here if (name := _target(d, addresses, sparse, "elements")) is not None}
+    addresses = _by_address(datasets)
+    here = [d for d in datasets.values() if d.in_file and not d.problem and d.type_class == h5t.INTEGER]
+    return {name for d in here for name in _targets(d, addresses, sparse, "elements")}
 
 
-def _is_list(shape: tuple[int, ...]) -> bool:
-    return len(shape) > 0 and flat_length(shape) is not None
+def _by_address(datasets: Mapping[str, Dataset]) -> dict[int | None, list[str]]:
+    """The names of each dataset: several links of a group may lead to one."""
+    found: dict[int | None, list[str]] = {}
+    for name, dataset in datasets.items():
+        found.setdefault(dataset.address, []).append(name)
+    return found
 
 
-def _target(
-    dataset: Dataset, addresses: Mapping[int, str], sparse: SparseFile, attribute: str = "target"
-) -> str | None:
-    """The sibling that an attribute refers to; None for none, and for a dangling reference."""
+def _targets(
+    dataset: Dataset, addresses: Mapping[int | None, list[str]], sparse: SparseFile, attribute: str = "target"
+) -> list[str]:
+    """The names of the sibling that an attribute refers to; none for a dangling reference."""
     try:
         if not dataset.has(attribute):
-            return None
+            return []
         address = dataset.header.reference(attribute) if dataset.header else None
         if address is not None:
-            return addresses.get(address)
+            return addresses.get(address, [])
         opened = h5a.open(dataset.id, attribute.encode())
         kind = opened.get_type()
         if kind.get_class() != h5t.REFERENCE or kind.get_size() != 8:
-            return None
+            return []
         if math.prod(opened.shape) > links.MAX_SMALL:
-            return None
+            return []
         raw = np.zeros(opened.shape, "<u8")
         opened.read(raw, kind)
     except Exception:
         if sparse.missing:
             raise
-        return None  # damaged
-    return addresses.get(int(raw.reshape(-1)[0])) if raw.size else None
+        return []  # damaged
+    return addresses.get(int(raw.reshape(-1)[0]), []) if raw.size else []
 
 
 def _is_typed(dataset: Dataset) -> bool:

@@ -29,6 +29,8 @@ def heap_bytes(
     address = descriptors["address"]
     null = (address == 0) | (address == UNDEFINED)
     sizes[null] = 0
+    if int(address[~null].max(initial=0)) + base + HEADER > reach:
+        raise NWBReadError("damaged: a string lies outside the file")
     starts = np.zeros(len(sizes), np.int64)
     unique = np.unique(address[sizes > 0])
     # empty ones need nothing; those in collections that are read anyway are checked as all others
@@ -36,8 +38,6 @@ def heap_bytes(
     which = np.searchsorted(unique, address[~null])
     if not unique.size:
         return np.zeros(0, np.uint8), starts, sizes
-    if int(unique.max()) + base + HEADER > reach:
-        raise NWBReadError("damaged: a string lies outside the file")
     begins = unique.astype(np.int64) + base
     # collections lie side by side: each is taken to end where the next begins, the last to
     # hold what its strings need

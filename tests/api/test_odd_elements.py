@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from files import nwb, table
+from files import nwb, one, table
 from h5py import h5d, h5p, h5s, h5t, h5z
 
 import lazynwb_dask
@@ -286,6 +287,33 @@ def test_what_was_never_written_has_the_fill_value(
         want = [{0: "none", -1: "low"}[code] for code in want]
     assert got == want
     assert got[0] != got[19]
+
+
+@pytest.mark.parametrize("padding", [h5py.h5t.STR_NULLTERM, h5py.h5t.STR_NULLPAD, h5py.h5t.STR_SPACEPAD])
+def test_fixed_text_that_is_null_in_part_is_as_h5py_reads_it(tmp_path: Path, padding: int) -> None:
+    values = [b"", b"a \0\0", b" b  ", b"c\0d\0", b"e\0  ", b"\0   ", b"full"]
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(4)
+    kind.set_strpad(padding)
+    with nwb(tmp_path / "f.nwb") as file:
+        group = table(file, "/units", len(values), ["x"])
+        made = h5py.h5d.create(group.id, b"x", kind, h5py.h5s.create_simple((len(values),)))
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(values, "S4"), mtype=kind)
+        want = [value.decode() for value in group["x"][()].tolist()]
+    assert lazynwb_dask.read_nwb(tmp_path / "f.nwb", "/units").x.compute().tolist() == want
+
+
+def test_an_empty_text_that_lies_outside_the_file_is_an_error_as_in_h5py(tmp_path: Path) -> None:
+    path = one(tmp_path / "a.nwb", ["a", "b"], dtype=h5py.string_dtype())
+    with h5py.File(path) as file:
+        place = file["/units/x"].id.get_offset()
+    with open(path, "r+b") as raw:
+        raw.seek(place)
+        raw.write(struct.pack("<IQI", 0, 1 << 50, 0) * 2)
+    with h5py.File(path) as file, pytest.raises(OSError, match="heap"):
+        file["/units/x"][()]
+    with pytest.raises(NWBReadError, match="outside the file"):
+        lazynwb_dask.read_nwb(path, "/units").compute()
 
 
 @pytest.mark.parametrize("compression", [(), ("deflate",), ("n-bit",)])

@@ -70,6 +70,52 @@ def test_a_vector_index_may_be_a_scalar(tmp_path: Path, ids: Any, target: str) -
     assert frame.id.tolist() == [0, 1, 7]
 
 
+def test_a_scalar_without_a_type_is_the_index_of_a_table_of_one_row(tmp_path: Path) -> None:
+    for name, rows in (("one", 1), ("three", 3)):
+        with nwb(tmp_path / f"{name}.nwb") as file:
+            group = table(file, "/units", rows, ["x"])
+            group["x"] = SPIKES[:3]
+            group["x_index"] = np.uint8(3)
+    one = lazynwb_dask.read_nwb(tmp_path / "one.nwb", "/units").compute()
+    assert list(one.columns[:-3]) == ["id", "x"]
+    assert lists(one, "x") == [SPIKES[:3].tolist()]
+    assert lazynwb_dask.read_nwb(tmp_path / "three.nwb", "/units").compute().x.tolist() == SPIKES[:3].tolist()
+
+
+def test_of_two_indexes_of_one_column_that_by_name_is_taken(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", 2, ["x"])
+        group["x"] = SPIKES
+        for name, ends in (("a_index", [1, 5]), ("x_index", [2, 5]), ("z_index", [3, 5])):
+            group[name] = ends
+            group[name].attrs["target"] = group["x"].ref
+    assert lists(lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units").compute(), "x") == ROWS
+
+
+@pytest.mark.parametrize("alias", ["a", "y", "y_index"])
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_second_link_to_a_ragged_column_or_its_index_changes_nothing(
+    tmp_path: Path, alias: str, soft: bool
+) -> None:
+    path = units(tmp_path / "a.nwb", [3, 4], [2, 5], SPIKES)
+    original = "/units/spike_times" + ("_index" if "_index" in alias else "")
+    with h5py.File(path, "a") as file:
+        file[f"/units/{alias}"] = h5py.SoftLink(original) if soft else file[original]
+    frame = lazynwb_dask.read_nwb(path, "/units").compute()
+    names = ["spike_times"] if "_index" in alias else ["spike_times", alias]
+    assert list(frame.columns[:-3]) == ["id", *names]
+    assert [lists(frame, name) for name in names] == [ROWS] * len(names)
+
+
+def test_columns_that_are_each_others_index_are_told_of(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", 2, ["x", "y"])
+        group["x"], group["y"] = [1, 2], [1, 2]
+        group["x"].attrs["target"], group["y"].attrs["target"] = group["y"].ref, group["x"].ref
+    with pytest.warns(UserWarning, match="circle"):
+        assert list(lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units").columns[:-3]) == ["id"]
+
+
 @pytest.mark.parametrize("chunks", [None, (1, 1), (1, 2)])
 def test_a_vector_index_of_a_vector_index_may_be_a_row_vector(tmp_path: Path, chunks: Any) -> None:
     with nwb(tmp_path / "a.nwb") as file:

@@ -406,6 +406,45 @@ def test_labels_of_enum_data_are_its_values_and_no_column(tmp_path: Path, libver
         assert [list(v) for v in frame.r] == [["mid"], ["mid"], ["high"]][: len(frame)]
 
 
+def test_labels_are_found_or_told_of_or_a_column(tmp_path: Path) -> None:
+    def enumeration(file: h5py.File, name: str, codes: Any) -> h5py.Group:
+        group = table(file, f"/analysis/{name}", 3, ["e", "n"])
+        group["n"], group["e"], group["e_elements"] = np.arange(3), codes, ["low", "mid", "high"]
+        group["e"].attrs["elements"] = group["e_elements"].ref
+        return group
+
+    path = tmp_path / "a.nwb"
+    with nwb(path) as file:
+        array = enumeration(file, "array", [2, 0, 1])
+        reference = np.array([array["e_elements"].ref], h5py.ref_dtype)
+        array["e"].attrs.create("elements", reference)
+        linked = enumeration(file, "linked", [2, 0, 1])
+        linked["labels"] = h5py.SoftLink("/analysis/linked/e_elements")
+        del enumeration(file, "dangling", [2, 0, 1])["e_elements"]
+        enumeration(file, "float", [2.0, 0.0, 1.0])
+    for name in ("array", "linked"):
+        frame = lazynwb_dask.read_nwb(path, f"/analysis/{name}").compute()
+        assert list(frame.columns[:-3]) == ["id", "e", "n"]
+        assert frame.e.tolist() == ["high", "low", "mid"]
+    frame = lazynwb_dask.read_nwb(path, "/analysis/float").compute()
+    assert frame.e_elements.tolist() == ["low", "mid", "high"]
+    with pytest.warns(UserWarning, match="elements"):
+        frame = lazynwb_dask.read_nwb(path, "/analysis/dangling", on_error="skip").compute()
+    assert frame.n.tolist() == [0, 1, 2]
+
+
+def test_colnames_that_are_no_datasets_are_told_of(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", 2, ["x", "group", "kind", "", "a/b", "absent"])
+        group["x"], group["kind"] = [1, 2], np.dtype("i4")
+        group.create_group("group")
+    with pytest.warns(UserWarning, match="2 columns .*not a dataset"):
+        frame = lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units").compute()
+    assert list(frame.columns[:-3]) == ["id", "x"]
+    with pytest.raises(UnsupportedColumnError, match="kind"):
+        lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units", columns=["kind"])
+
+
 def test_enum_data_of_pynwb_reads_as_in_pynwb(tmp_path: Path) -> None:
     from datetime import UTC, datetime
 

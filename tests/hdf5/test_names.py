@@ -155,3 +155,15 @@ def test_references_to_nothing_are_null(tmp_path: Path) -> None:
     got = lazynwb_dask.read_nwb(path, "/units").compute().x.tolist()
     assert got[1] is pd.NA
     assert got[:1] + got[2:] == ["/general/probe/shank0", "/units", "/general/probe/shank0"]
+
+
+def test_a_name_may_hold_what_looks_like_an_escape_and_bytes_that_are_escaped(tmp_path: Path) -> None:
+    path, name = str(tmp_path / "a.nwb"), b"a\\xe9b\xe9"
+    shown = "a\\xe9b\\xe9"
+    with nwb(path) as file:
+        units = table(group(file, name), "units", 3, [])
+        dataset(units, name, np.arange(3.0))
+    assert list(lazynwb_dask.list_tables(path)) == [f"/{shown}/units"]
+    catalog = lazynwb_dask.build_catalog([path], tmp_path / "catalog")
+    for source in (path, catalog):
+        assert lazynwb_dask.read_nwb(source, f"/{shown}/units")[shown].compute().tolist() == [0, 1, 2]
