@@ -79,7 +79,11 @@ def table_request(
         An argument that can't be understood; names it, and what it may be.
     """
     if columns is not None:
+        if not isinstance(columns, Iterable):
+            raise TypeError(f"columns={columns!r}: the name of a column, or a list of names")
         columns = (columns,) if isinstance(columns, str) else tuple(columns)
+    if blocksize is not None and (isinstance(blocksize, bool) or parse_bytes(blocksize) < 1):
+        raise ValueError(f"blocksize={blocksize!r}: bytes, at least 1, as a number or a text; or None")
     return TableRequest(
         table,
         columns,

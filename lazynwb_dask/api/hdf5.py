@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +20,9 @@ from lazynwb_dask.storage.access import FileAccess
 def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> h5py.File:
     """One file as a plain `h5py.File`, for pynwb or to look around.
 
-    Over http, https and S3 it is read through remfile, a little at a time. Nothing of this package's own
-    reading is involved, but to say what is wrong if it can't be opened.
+    Over http, https and S3 it is read through remfile, a little at a time; by fsspec, if `storage_options` say
+    how to ask a web server. Nothing of this package's own reading is involved, but to say what is wrong if it
+    can't be opened.
 
     Parameters
     ----------
@@ -44,6 +46,7 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
         raise
     except Exception as exc:
         text = (str(exc).splitlines() or [type(exc).__name__])[0]
+        text = re.sub(r"\?[^\s'\"]+|(?<=//)[^/\s@]*@", "", text)  # signatures and passwords
     list_tables(source, access)  # says it if there is no such file, or another one
     raise NWBReadError(f"{shown(source.url)}: h5py can't open it: {text}")
 
@@ -51,12 +54,15 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
 def _opened(source: Source, access: FileAccess) -> Any:
     """A local file's path; over http and S3 a file of remfile, else one of fsspec."""
     if is_local(source.url):
+        open_source(source, 1, access)  # h5py would wait for a pipe
         return local_path(source.url)
     protocol = source.url.split("://", 1)[0]
+    filesystem, path = access.options.filesystem(source.url)
     if protocol in ("http", "https"):
         size = open_source(source, 1, access)[0].size if source.size is None else source.size
+        if filesystem.kwargs or filesystem.client_kwargs:  # remfile takes no headers
+            return filesystem.open(path, "rb", size=size)
         return _remfile(source.url, _size=size)
-    filesystem, path = access.options.filesystem(source.url)
     if protocol in ("s3", "s3a"):
         return _remfile(filesystem.sign(path, expiration=7 * 24 * 3600))
     return filesystem.open(path, "rb")

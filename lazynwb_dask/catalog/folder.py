@@ -124,14 +124,16 @@ class Folder:
 
 def url_problem(url: str) -> str:
     """Why a catalog can't store a URL; empty if it can. A signature expires and is a secret."""
-    query = "" if is_local(url) else urlsplit(url).query
+    if (named := shown(url)) == url:
+        return ""
+    query = urlsplit(url).query
     if query and not (query.startswith("versionId=") and "&" not in query):
         return (
-            f"{shown(url)}: a catalog can't keep a URL with a query, which may be a signature; give "
+            f"{named}: a catalog can't keep a URL with a query, which may be a signature; give "
             "the plain URL, and credentials in storage_options or in the environment"
         )
-    if url != shown(url) and not query:
-        return f"{shown(url)}: a catalog can't keep a URL with a password"
+    if url.removesuffix(f"?{query}") != named:
+        return f"{named}: a catalog can't keep a URL with a password"
     return ""
 
 

@@ -85,12 +85,12 @@ def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source
     """
     if nbytes < 1:
         raise ValueError("nbytes must be at least 1")
+    if is_local(source.url):
+        return local.open_source(source, nbytes)
     if source.size is not None:
         if source.size == 0:
             return source, b""
         nbytes = min(nbytes, source.size)
-    if is_local(source.url):
-        return local.open_source(source, nbytes)
     return _Reader(source, access).open(nbytes)
 
 
@@ -276,6 +276,11 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
             return NWBFileNotFoundError(
                 f"{name}: no such file ({cause}). A folder or prefix in a store must end with '/', "
                 "and Zarr stores aren't supported yet."
+            )
+        case "forbidden" if "407" in cause:
+            return NWBPermissionError(
+                f"{name}: the proxy refused access ({cause}). Check the user and password in the environment's "
+                "HTTP_PROXY or HTTPS_PROXY."
             )
         case "forbidden":
             return NWBPermissionError(

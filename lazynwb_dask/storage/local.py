@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ GAP, SPLIT = 4 * KIB, 2 * MIB
 Count = Callable[[str, Tally], None]
 # Reads up to this are not worth a thread.
 INLINE = MIB
+# A pipe without a writer, or a device, is opened at once, and refused.
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NONBLOCK", "O_NOCTTY"))
 
 
 def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
@@ -51,6 +54,8 @@ class _File:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
             raise NWBReadError(_about_folder(self.name))
+        if not stat.S_ISREG(status.st_mode):
+            raise NWBReadError(f"{self.name}: not a file, but a pipe or a device.")
         self.size = status.st_size
         self.version = local_version(status)
         if source.size not in (None, self.size) or source.etag not in (None, self.version):
@@ -86,7 +91,7 @@ class _File:
 @contextmanager
 def _opened(source: Source, count: Count) -> Iterator[_File]:
     with _translated(source.url):
-        descriptor = os.open(local_path(source.url), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        descriptor = os.open(local_path(source.url), _FLAGS)
     try:
         yield _File(source, descriptor, count)
     finally:
@@ -107,7 +112,8 @@ def _translated(name: str) -> Iterator[None]:
             what = "this folder can't be listed: access refused"
         raise NWBPermissionError(f"{name}: {what}. Check the permissions.") from None
     except OSError as error:
-        raise NWBReadError(f"{name}: can't be read: {error.strerror}.") from None
+        what = "not a file, but a socket" if error.errno == errno.ENXIO else f"can't be read: {error.strerror}"
+        raise NWBReadError(f"{name}: {what}.") from None
 
 
 def _about_folder(name: str) -> str:

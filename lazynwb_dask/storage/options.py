@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
 
 from fsspec import available_protocols, get_filesystem_class
 from fsspec.core import split_protocol, url_to_fs
@@ -331,13 +332,22 @@ async def _http_session(**keywords: Any) -> Any:
 
 
 async def _proxied_session(**keywords: Any) -> Any:
-    """One that heeds the environment's proxies, but takes no passwords from a netrc file: these are sent to
-    hosts that nobody gave them for, and spoil signed URLs."""
+    """One that heeds the environment's proxies, also those without ``http://``, and ports in NO_PROXY. It takes
+    no passwords from a netrc file: these are sent to hosts that nobody gave them for, and spoil signed URLs."""
     import aiohttp
+    from aiohttp.helpers import strip_auth_from_url
+    from yarl import URL
 
     class Request(aiohttp.ClientRequest):
         def update_auth(self, auth: Any, trust_env: bool = False) -> None:  # aiohttp before 3.13
             super().update_auth(auth)
+
+        def update_proxy(self, proxy: Any, proxy_auth: Any, proxy_headers: Any) -> None:
+            if proxy is not None and "://" not in str(proxy):
+                proxy, proxy_auth = strip_auth_from_url(URL(f"http://{str(proxy).removeprefix('//')}"))
+            if proxy is not None and proxy_bypass(f"{self.url.host}:{self.url.port}"):
+                proxy = proxy_auth = None
+            super().update_proxy(proxy, proxy_auth, proxy_headers)
 
     session = await _http_session(trust_env=True, request_class=Request, **keywords)
     vars(session)["_get_netrc_auth"] = lambda host: None

@@ -15,8 +15,11 @@ from lazynwb_dask.storage.faults import Fault, kind_of, retry_after_of
 # How much of a body is taken from the socket at a time.
 READ = 1024 * 1024
 
-# Content-Encoding that says nothing; "aws-chunked" is how a file was sent to S3.
-_PLAIN = frozenset({"", "identity", "none", "null", "aws-chunked", "binary", "8bit", "utf-8"})
+# Content-Encodings that change the bytes. Others are labels: "aws-chunked" is how a file was sent to S3.
+_COMPRESSED = frozenset({
+    "br", "bz2", "bzip2", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "lz4", "lzma", "pack200-gzip",
+    "snappy", "xz", "zip", "zstd",
+})  # fmt: skip
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -69,10 +72,11 @@ def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> t
 def is_plain(headers: Mapping[str, str]) -> bool:
     """Whether a body is sent as it is stored. Labels that name no compression are common in stores.
 
-    >>> is_plain({"content-encoding": "aws-chunked, Identity"}), is_plain({"content-encoding": "gzip"})
+    >>> is_plain({"content-encoding": "aws-chunked, 7bit"}), is_plain({"content-encoding": "X-GZip"})
     (True, False)
     """
-    return _PLAIN.issuperset(re.split(r"[\s,]+", headers.get("content-encoding", "").lower()))
+    labels = re.split(r"[\s,;\"]+", headers.get("content-encoding", "").lower())
+    return _COMPRESSED.isdisjoint(label.removeprefix("x-") for label in labels)
 
 
 def _checked_part(headers: Mapping[str, str], request: RangeRequest) -> tuple[int, int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -211,3 +212,11 @@ def test_files_are_told_by_content_not_by_name(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert lazynwb_dask.read_nwb(path, "/units").x.compute().tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"columns": 5}, {"blocksize": 0}, {"blocksize": "-1 MiB"}, {"blocksize": True}], ids=str
+)
+def test_arguments_that_make_no_sense_are_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(wrong))}="):
+        lazynwb_dask.read_nwb(one(tmp_path / "a.nwb", [1]), "/units", **wrong)

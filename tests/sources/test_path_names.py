@@ -94,6 +94,8 @@ def test_objects_of_odd_names_are_read_and_named(tmp_path: Path, s3_server: S3Se
     frame = lazynwb_dask.read_nwb("s3://lab/", "/units", storage_options=s3).compute()
     again = lazynwb_dask.read_nwb(frame._nwb_path.tolist(), "/units", storage_options=s3).compute()
     pd.testing.assert_frame_equal(frame, again)
+    catalog = lazynwb_dask.build_catalog("s3://lab/", tmp_path / "catalog", storage_options=s3)
+    pd.testing.assert_frame_equal(lazynwb_dask.read_nwb(catalog, "/units").compute(), frame)
     s3_server.put("lab", "broken?.nwb", b"nothing of the kind" * 100)
     with pytest.raises(NWBError, match=r"s3://lab/broken\?\.nwb"):
         lazynwb_dask.read_nwb("s3://lab/broken?.nwb", "/units", storage_options=s3)
@@ -257,6 +259,24 @@ def test_links_that_lead_nowhere_or_to_themselves_are_one_failure(tmp_path: Path
         frame = lazynwb_dask.read_nwb(tmp_path, "/units", on_error="skip")
     assert len(frame.compute()) == 1
     assert lazynwb_dask.read_report(frame).path.tolist() == [f"{tmp_path}/loop.nwb"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_what_is_no_regular_file_is_an_error_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    one(tmp_path / "a.nwb", [1])
+    os.mkfifo(tmp_path / "pipe.nwb")
+    (tmp_path / "zero.nwb").symlink_to("/dev/zero")
+    with pytest.warns(UserWarning, match="2 of 3 files"):
+        frame = lazynwb_dask.read_nwb(tmp_path, "/units", on_error="skip")
+    assert frame.x.compute().tolist() == [1]
+    for name in ("pipe.nwb", "zero.nwb"):
+        for use in (lazynwb_dask.list_tables, lazynwb_dask.open_hdf5):
+            with pytest.raises(NWBError, match=f"{name}: not a file, but"):
+                use(tmp_path / name)  # type: ignore[operator]
+    frame = lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units")
+    (tmp_path / "pipe.nwb").replace(tmp_path / "a.nwb")
+    with pytest.raises(NWBError, match=r"a\.nwb: not a file, but"):
+        frame.compute()
 
 
 class Archive:

@@ -15,7 +15,7 @@ from servers import RangeServer, S3Server
 from test_bodies import https  # noqa: F401
 
 import lazynwb_dask
-from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.errors import NWBPermissionError, NWBReadError
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
@@ -24,7 +24,16 @@ from lazynwb_dask.storage.options import Options
 
 @pytest.mark.parametrize(
     "label",
-    ["", "identity", "Identity", "none", "NONE", "aws-chunked", "aws-chunked,identity", "AWS-Chunked, None"],
+    [
+        "",
+        "identity",
+        "Identity",
+        "none",
+        "aws-chunked",
+        "AWS-Chunked, None",
+        "7bit",
+        "application/octet-stream",
+    ],
 )
 @pytest.mark.parametrize("ignore_range", [False, True])
 def test_labels_that_name_no_compression_are_no_matter(
@@ -39,7 +48,7 @@ def test_labels_that_name_no_compression_are_no_matter(
         assert read(source, [(5, 200_005)]) == [DATA[5:200_005]]
 
 
-@pytest.mark.parametrize("label", ["gzip", "br", "aws-chunked, gzip", "zstd"])
+@pytest.mark.parametrize("label", ["gzip", "X-Gzip", "br", "aws-chunked, gzip", "zstd"])
 @pytest.mark.parametrize("ignore_range", [False, True])
 def test_compressed_bodies_are_refused(range_server: RangeServer, label: str, ignore_range: bool) -> None:
     url = range_server.put("a.nwb", DATA)
@@ -121,6 +130,32 @@ def test_the_environments_proxy_is_heeded_for_http(
     assert len(proxy.asked) == asked
 
 
+def test_a_proxy_without_a_scheme_and_ports_in_no_proxy_are_heeded(
+    range_server: RangeServer, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = range_server.put("a.nwb", DATA)
+    monkeypatch.setenv("HTTP_PROXY", f"me:hush@{proxy.url.removeprefix('http://')}")
+    open_source(Source(url), 10, FileAccess(Options({"headers": {"X-A": "1"}}), QUICK))
+    assert proxy.asked == [f"GET {url} HTTP/1.1"]
+    monkeypatch.setenv("NO_PROXY", range_server.endpoint.removeprefix("http://"))
+    open_source(Source(url), 10, FileAccess(Options({"headers": {"X-A": "2"}}), QUICK))
+    assert len(proxy.asked) == 1
+
+
+def test_a_proxy_that_refuses_is_named(
+    range_server: RangeServer,
+    proxy: Proxy,  # no other one
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    range_server.behaviour.before = lambda name, count: range_server.behaviour.faults.append("407")
+    range_server.put("a.nwb", DATA)
+    monkeypatch.setenv("HTTP_PROXY", range_server.endpoint.replace("//", "//me:hush@"))
+    access = FileAccess(Options({"headers": {"X-A": "3"}}), QUICK)
+    with pytest.raises(NWBPermissionError, match=r"the proxy refused .*HTTP_PROXY") as caught:
+        open_source(Source("http://data.example/a.nwb"), 10, access)
+    assert "hush" not in str(caught.value)
+
+
 def test_the_environments_proxy_is_heeded_for_https(
     https: tuple[RangeServer, Options],  # noqa: F811
     proxy: Proxy,
@@ -143,3 +178,11 @@ def test_the_environments_proxy_is_heeded_for_s3(
     assert frame.x.compute().tolist() == [1, 2]
     assert all("/lab" in asked and asked.startswith("GET http://127.0.0.1:") for asked in proxy.asked)
     assert proxy.asked
+
+
+def test_open_hdf5_asks_as_the_storage_options_say(range_server: RangeServer, tmp_path: Path) -> None:
+    url = range_server.put("a.nwb", Path(one(tmp_path / "a.nwb", [1, 2])).read_bytes())
+    range_server.behaviour.authorized = {"Bearer hush"}
+    options = {"headers": {"Authorization": "Bearer hush"}}
+    with lazynwb_dask.open_hdf5(url, storage_options=options) as file:
+        assert file["units/x"][()].tolist() == [1, 2]
