@@ -335,7 +335,6 @@ async def _proxied_session(**keywords: Any) -> Any:
     """One that heeds the environment's proxies, also those without ``http://``, and ports in NO_PROXY. It takes
     no passwords from a netrc file: these are sent to hosts that nobody gave them for, and spoil signed URLs."""
     import aiohttp
-    from aiohttp.helpers import strip_auth_from_url
     from yarl import URL
 
     class Request(aiohttp.ClientRequest):
@@ -344,7 +343,9 @@ async def _proxied_session(**keywords: Any) -> Any:
 
         def update_proxy(self, proxy: Any, proxy_auth: Any, proxy_headers: Any) -> None:
             if proxy is not None and "://" not in str(proxy):
-                proxy, proxy_auth = strip_auth_from_url(URL(f"http://{str(proxy).removeprefix('//')}"))
+                whole = URL(f"http://{str(proxy).removeprefix('//')}")
+                proxy = whole.with_user(None)
+                proxy_auth = aiohttp.BasicAuth(whole.user, whole.password or "") if whole.user else None
             if proxy is not None and proxy_bypass(f"{self.url.host}:{self.url.port}"):
                 proxy = proxy_auth = None
             super().update_proxy(proxy, proxy_auth, proxy_headers)
