@@ -126,39 +126,59 @@ def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
     entries = None
     if _is_s3(filesystem):
         entries = _s3(filesystem, re.split(r"[*?[]", pattern, maxsplit=1)[0], PAGES)
-    name, pattern = pattern, _escaped(pattern, entries, filesystem)
     if entries is None:
         entries = {}
-        for found, info in filesystem.glob(pattern, detail=True).items():
+        for found, info in filesystem.glob(_escaped(pattern, filesystem), detail=True).items():
             entries.update(_below(filesystem, found) if info.get("type") == "directory" else {found: info})
-    if name in entries:
-        return {name: entries[name]}
-    matches = re.compile(glob_translate(pattern.rstrip("/"))).match
-    found = {
+    if pattern in entries:
+        return {pattern: entries[pattern]}
+    matches = _matcher(pattern.rstrip("/"), entries)
+    chosen = {
         name: info
         for name, info in _sources(entries, "").items()
         if any(matches(part) for part in (name, *_parents(name)))
     }
     if typed:
-        found.update((name, info) for name, info in entries.items() if matches(name))
-    return {name: info for name, info in found.items() if not is_hidden(name)}
+        chosen.update((name, info) for name, info in entries.items() if matches(name))
+    return {name: info for name, info in chosen.items() if not is_hidden(name)}
 
 
-def _escaped(pattern: str, entries: Entries | None, filesystem: Any) -> str:
-    """A glob in which the names of folders that exist are no patterns."""
+def _may_be_name(part: str) -> bool:
+    return re.search(r"[?[]", part) is not None and "*" not in part
+
+
+def _matcher(pattern: str, entries: Entries) -> Callable[[str], bool]:
+    """Whether a name matches a glob, in which ``[1]`` is no pattern where something of that name exists."""
+    parts = pattern.split("/")
+    names = {i: part for i, part in enumerate(parts) if _may_be_name(part)}
+    text = glob_translate("/".join(f"\ue000{i}\ue001" if i in names else part for i, part in enumerate(parts)))
+    for i, part in names.items():
+        either = f"(?P<part{i}>{re.escape(part)}|{glob_translate(part)[:-2]})"  # without the end
+        text = text.replace(f"\ue000{i}\ue001", either)
+    match = re.compile(text).match
+    there = {*entries, *(parent for name in entries for parent in _parents(name))} if names else set()
+
+    def matches(name: str) -> bool:
+        found = match(name)
+        return found is not None and all(
+            found[f"part{i}"] == part or name[: found.start(f"part{i}")] + part not in there
+            for i, part in names.items()
+        )
+
+    return matches
+
+
+def _escaped(pattern: str, filesystem: Any) -> str:
+    """A glob that finds all that a pattern may mean. The names of folders that exist are no patterns in it."""
     parts = pattern.rstrip("/").split("/")
     for i, part in enumerate(parts):
-        if re.search(r"[?[]", part) and "*" not in part:
-            folder = "/".join(parts[: i + 1])
-            if entries is None:
-                there = filesystem.isdir(folder)
-            else:
-                there = any(name.startswith(f"{folder}/") for name in entries)
-            if not there:
+        if "*" in part:  # what is in the folders that it matches isn't known yet
+            more = [re.sub(r"[?[].*[?\]]|[?[]", "*", one) if _may_be_name(one) else one for one in parts[i:]]
+            return "/".join([*parts[:i], *more])
+        if _may_be_name(part):
+            if not filesystem.isdir("/".join([*pattern.split("/")[:i], part])):
                 break
             parts[i] = re.sub(r"([?[])", r"[\1]", part)
-        elif "*" in part:
-            break
     return "/".join(parts)
 
 

@@ -49,13 +49,14 @@ NAMES = [
 @pytest.mark.parametrize("kind", ["local", "s3", "memory"])
 def test_what_exists_is_no_pattern_and_no_chain(kind: str, tmp_path: Path, s3_server: S3Server) -> None:
     options, names = Options(), [*NAMES]
-    root = {"local": str(tmp_path), "s3": "s3://lab/names", "memory": "memory://names"}[kind]
+    above = {"local": str(tmp_path), "s3": "s3://lab", "memory": "memory://lab"}[kind]
+    root = f"{above}/names"
     if kind == "local":
-        touch(tmp_path, *names)
+        touch(tmp_path / "names", *names)
     elif kind == "memory":
         names.remove("Exp::1.nwb")  # not a name there
         for name in names:
-            fsspec.filesystem("memory").pipe_file(f"/names/{name}", b"x")
+            fsspec.filesystem("memory").pipe_file(f"/lab/names/{name}", b"x")
     else:
         options = Options(s3_server.storage_options)
         for name in names:
@@ -70,6 +71,11 @@ def test_what_exists_is_no_pattern_and_no_chain(kind: str, tmp_path: Path, s3_se
     if kind != "memory":
         assert urls(f"{root}/Exp::*.nwb", options) == [f"{root}/Exp::1.nwb"]
     assert urls(f"{root}/rec[12].nwb", options) == [f"{root}/rec1.nwb"]  # still a pattern
+    assert urls(f"{root}/*[[]2]/a.nwb", options) == [f"{root}/d[2]/a.nwb"]
+    for pattern in (f"{above}/*/d[2]/*.nwb", f"{above}/*/d[2]/?.nwb", f"{above}/**/d[2]/a.nwb"):
+        assert urls(pattern, options) == [f"{root}/d[2]/a.nwb"]
+    assert urls(f"{above}/*/rec[1].nwb", options) == [f"{root}/rec[1].nwb"]
+    assert urls(f"{above}/*/d[12]/*.nwb", options) == [f"{root}/d2/a.nwb"]
 
 
 def test_an_object_is_read_by_its_name_where_listing_is_refused(range_server: RangeServer) -> None:
