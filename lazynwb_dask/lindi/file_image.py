@@ -7,6 +7,7 @@ attributes refer to. Others have external storage, so that their data are never 
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,11 +29,10 @@ _TEXT = h5py.string_dtype()
 def file_image(contents: Contents, paths: Iterable[str] | None) -> bytes:
     """The bytes of the HDF5 file: only the objects at `paths` and what they refer to; None for all."""
     chosen = set(contents.objects) if paths is None else _needed(contents, paths)
-    with h5py.File("image", "w", driver="core", backing_store=False, libver="latest") as file:
+    image = io.BytesIO()  # HDF5 1.14 gives the image of a file that is open a wrong checksum
+    with h5py.File(image, "w", libver="latest") as file:
         _Writer(contents, file, chosen).write()
-        file.flush()
-        data: bytes = file.id.get_file_image()
-    return data
+    return image.getvalue()
 
 
 def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
