@@ -19,7 +19,7 @@ from lazynwb_dask.hdf5.external import REFUSED, external_array
 from lazynwb_dask.hdf5.links import Refused, attribute, children, find, shown_name, small, stored_path, text
 from lazynwb_dask.hdf5.locate import Locator
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
-from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, TableIndex, flat_length
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, TableIndex, flat_length
 from lazynwb_dask.model.limits import check_missing
 from lazynwb_dask.model.source import Source
 
@@ -47,7 +47,7 @@ class Members:
         while below:
             below = {self.indexes[name] for name in below if name in self.indexes} - found
             found |= below
-        addresses = {self.datasets[name].address for name in found} - {None}
+        addresses = {self.datasets[name].address for name in found} - {UNDEFINED}
         return found | {name for name, dataset in self.datasets.items() if dataset.address in addresses}
 
 
