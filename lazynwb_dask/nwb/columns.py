@@ -29,7 +29,7 @@ from lazynwb_dask.hdf5.links import (
 )
 from lazynwb_dask.hdf5.locate import Locator
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
-from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, TableIndex, flat_length
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, ColumnIndex, TableIndex, flat_length
 from lazynwb_dask.model.limits import check_missing
 from lazynwb_dask.model.source import Source
 
@@ -57,7 +57,7 @@ class Members:
         while below:
             below = {self.indexes[name] for name in below if name in self.indexes} - found
             found |= below
-        addresses = {self.datasets[name].address for name in found} - {None}
+        addresses = {self.datasets[name].address for name in found} - {UNDEFINED}
         return found | {name for name, dataset in self.datasets.items() if dataset.address in addresses}
 
 

@@ -11,7 +11,7 @@ from h5py import h5a, h5t
 from lazynwb_dask.hdf5 import links
 from lazynwb_dask.hdf5.dataset import Dataset
 from lazynwb_dask.hdf5.sparse_file import SparseFile
-from lazynwb_dask.model.index import flat_length
+from lazynwb_dask.model.index import UNDEFINED, flat_length
 
 
 def vector_indexes(
@@ -62,16 +62,17 @@ def enum_elements(datasets: Mapping[str, Dataset], sparse: SparseFile) -> set[st
     return {name for d in here for name in _targets(d, addresses, sparse, "elements")}
 
 
-def _by_address(datasets: Mapping[str, Dataset]) -> dict[int | None, list[str]]:
+def _by_address(datasets: Mapping[str, Dataset]) -> dict[int, list[str]]:
     """The names of each dataset: several links of a group may lead to one."""
-    found: dict[int | None, list[str]] = {}
+    found: dict[int, list[str]] = {}
     for name, dataset in datasets.items():
-        found.setdefault(dataset.address, []).append(name)
+        if dataset.address != UNDEFINED:
+            found.setdefault(dataset.address, []).append(name)
     return found
 
 
 def _targets(
-    dataset: Dataset, addresses: Mapping[int | None, list[str]], sparse: SparseFile, attribute: str = "target"
+    dataset: Dataset, addresses: Mapping[int, list[str]], sparse: SparseFile, attribute: str = "target"
 ) -> list[str]:
     """The names of the sibling that an attribute refers to; none for a dangling reference."""
     try:
