@@ -45,7 +45,7 @@ def join(left: Plan, right: Plan, keys: Sequence[tuple[str, str]], how: str, suf
 
     def wanted(there: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
         kept = [here for here, keep in zip(there, _KEPT[how], strict=True) if keep]
-        return np.logical_or.reduce(kept) if kept else there[0] & there[1]
+        return np.any(kept, axis=0) if kept else there[0] & there[1]
 
     sides = align([left, right], wanted)
     made = Pairs(sides, None, how, tuple(keys), tuple(outputs))

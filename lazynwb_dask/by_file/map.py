@@ -27,7 +27,7 @@ Function = Callable[..., pd.DataFrame]
 def map_over(func: Function, plans: Mapping[str, Plan], meta: pd.DataFrame | None) -> Mapped:
     """The scan of a function's results. `plans` are tables by the names of the function's arguments. `meta`
     is the result without rows; if None, the function is called with empty frames."""
-    sides = align(list(plans.values()), lambda there: np.logical_or.reduce(list(there)))
+    sides = align(list(plans.values()), lambda there: np.any(list(there), axis=0))
     names, numbers = tuple(plans), np.arange(len(sides[0].there), dtype=np.int64)
     if meta is None:
         meta = _inferred(func, {name: side.scan.meta[_given(side)] for name, side in

@@ -147,7 +147,8 @@ class Catalog:
             if not mask.index.equals(pd.RangeIndex(len(self))):
                 raise ValueError("the condition must have a row for each of the catalog's files")
             mask = mask.array
-        if pd.api.types.is_bool_dtype(getattr(mask, "dtype", np.asarray(mask).dtype)):
+        kind: Any = getattr(mask, "dtype", np.asarray(mask).dtype)
+        if pd.api.types.is_bool_dtype(kind):
             chosen = pd.array(mask, dtype="boolean").to_numpy(bool, na_value=False)
             if len(chosen) != len(self):
                 raise ValueError(f"a condition of {len(chosen)} rows, but the catalog has {len(self)} files")

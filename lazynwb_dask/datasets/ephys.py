@@ -193,7 +193,7 @@ def _spike_times(
     rng: np.random.Generator, recipe: Recipe, spikes: Array, presence: Array, onsets: Array
 ) -> Array:
     """Poisson-like spikes of all units, one after the other; most units answer the stimulus."""
-    gaps = np.concatenate([[0.0], np.cumsum(rng.standard_exponential(spikes.sum() + len(spikes)))])
+    gaps = np.concatenate([[0.0], np.cumsum(rng.standard_exponential(int(spikes.sum()) + len(spikes)))])
     ends = np.cumsum(spikes + 1)
     begins = gaps[ends - spikes - 1]
     scale = presence / (gaps[ends] - begins)

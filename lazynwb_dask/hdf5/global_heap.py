@@ -53,7 +53,7 @@ def objects(data: memoryview) -> tuple[np.ndarray, np.ndarray]:
         if len(numbers) > MAX_OBJECTS:
             break
     where = np.array(numbers, np.int64)
-    last = int(where.max(initial=0))
+    last = max(numbers, default=0)
     first, length = np.full(last + 1, -1, np.int64), np.zeros(last + 1, np.int64)
     first[where], length[where] = starts, sizes
     if int((first >= 0).sum()) < len(numbers):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5i, h5l, h5o, h5t
+from h5py import h5, h5a, h5d, h5g, h5i, h5l, h5o, h5t
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.external import REFUSED
@@ -141,7 +141,8 @@ def small(dataset: h5d.DatasetID) -> np.ndarray:
     _check_small(dataset.shape, kind, "a dataset")
     if plist.get_layout() == h5d.CHUNKED:
         _check_small(plist.get_chunk(), kind, "a chunk")
-    return np.atleast_1d(h5py.Dataset(dataset)[()]).reshape(-1)
+    values: np.ndarray = np.atleast_1d(h5py.Dataset(dataset)[()])
+    return values.reshape(-1)
 
 
 def _check_small(shape: tuple[int, ...] | None, kind: h5t.TypeID, what: str) -> None:
@@ -200,7 +201,10 @@ def _links(group: h5g.GroupID) -> list[tuple[bytes, int, int]]:
         return True if len(found) > MAX_CHILDREN else None  # True ends the iteration
 
     if count <= MAX_CHILDREN:  # one by one, libhdf5 would search the group for each
-        group.links.iterate(visit, info=True)
+        # In the order in which they are stored: to sort them, HDF5 1.14 makes a table, and frees what it has
+        # not filled of this when a read fails.
+        group.links.iterate(visit, order=h5.ITER_NATIVE, info=True)
+    found.sort()
     if max(count, len(found)) > MAX_CHILDREN:
         raise NWBReadError(f"damaged: a group of {count} links; the limit is {MAX_CHILDREN}")
     return found

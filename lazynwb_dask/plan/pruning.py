@@ -62,7 +62,7 @@ class _Judge(Visitor[Judged]):
         return Judged(of.false, of.true)
 
     def one_by_one(self, steps: list[Judged]) -> Judged:
-        return Judged(np.logical_and.reduce([step.true for step in steps]), self.unknown.false)
+        return Judged(np.all([step.true for step in steps], axis=0), self.unknown.false)
 
     def query(self, query: Query) -> Judged:
         return _Judge(self.statistics, self.scan, loose=True).of(query.tree)

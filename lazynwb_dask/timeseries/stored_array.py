@@ -120,7 +120,7 @@ def _pick(key: Any, size: int) -> _Pick:
         positions = np.asarray(key)
         positions = np.flatnonzero(positions) if positions.dtype == bool else positions.astype(np.int64)
     positions = np.where(positions < 0, positions + size, positions)
-    if positions.size and (positions.min() < 0 or positions.max() >= size):
+    if ((positions < 0) | (positions >= size)).any():
         raise IndexError(f"index {key!r} is out of bounds for an axis of {size}")
     return _Pick(*np.unique(positions, return_inverse=True), single)
 
