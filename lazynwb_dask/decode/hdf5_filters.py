@@ -9,6 +9,7 @@ import math
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -26,6 +27,7 @@ _CHECKED = frozenset({SHUFFLE, SZIP, NBIT, SCALEOFFSET})  # libhdf5 derives thei
 _SCALEOFFSET_HEAD = 21  # bytes before the packed values
 _SZIP_PIXELS = 32  # of a block, at most
 _PLUGINS = 256  # filters with identifiers from here on are not libhdf5's own
+TRIES = 3
 _PLACEHOLDER = 511  # an identifier that is reserved for testing
 
 _lock = Lock()
@@ -51,10 +53,18 @@ def decode_chunk(
         _check_szip(data, last, output)
         # libhdf5 doesn't report a stream that ends too early: then the bytes after it change the output
         endings = [b"\0" * nbytes, b"\xff" * nbytes]
-    outs = [_decode(bytes(data) + end, layout, applied, nbytes) for end in endings]
+    outs = [_decoded(bytes(data) + end, layout, applied, nbytes) for end in endings]
     if any((out != outs[0]).any() for out in outs[1:]):
         raise NWBReadError("a compressed chunk ends too early: damaged")
     return outs[0].data
+
+
+def _decoded(data: bytes, layout: Layout, applied: Sequence[Filter], nbytes: int) -> np.ndarray:
+    """As `_decode`, tried again: HDF5 1.14 may fail on a sound chunk. A damaged one fails each time."""
+    for _ in range(TRIES - 1):
+        with suppress(NWBReadError):
+            return _decode(data, layout, applied, nbytes)
+    return _decode(data, layout, applied, nbytes)
 
 
 def _decode(data: bytes, layout: Layout, applied: Sequence[Filter], nbytes: int) -> np.ndarray:

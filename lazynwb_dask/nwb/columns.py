@@ -52,7 +52,7 @@ class Members:
 
     def index_names(self) -> set[str]:
         """The VectorIndex datasets of columns. Those that are each other's belong to none."""
-        below = self.datasets.keys() - set(self.indexes.values())
+        below = (self.datasets.keys() | self.problems.keys()) - set(self.indexes.values())
         found: set[str] = set()
         while below:
             below = {self.indexes[name] for name in below if name in self.indexes} - found

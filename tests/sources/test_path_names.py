@@ -208,8 +208,9 @@ CLOSED = """
 import os, sys, warnings
 sys.path[:0] = sys.argv[5:]
 import lazynwb_dask
-path = sys.argv[1] + "/open/a.nwb"  # all is imported before
+path = sys.argv[1] + "/open/a.nwb"  # all is imported before: the user may not see the packages
 len(lazynwb_dask.read_nwb(path, "/units").compute())
+import tqdm.auto
 lazynwb_dask.read_sessions(path), lazynwb_dask.contents(path)
 os.setgid(65534) if os.getuid() == 0 else None
 os.setuid(65534) if os.getuid() == 0 else None
