@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dask
 
-WORKS_WITH = "2026.3.0 or later (tested up to 2026.8.0)"
+WORKS_WITH = "2026.7.0 or later (tested up to 2026.8.0)"
 try:
     from dask._expr import Expr as AnyExpr
     from dask._expr import FinalizeCompute

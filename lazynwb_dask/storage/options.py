@@ -135,13 +135,8 @@ class Options:
             return True
         filesystem, _ = self.filesystem(url)
         _anonymous.add(_identity(options))
-        # They would go on without credentials even when there are some, later in this process. Before
-        # 2026 fsspec made one for each thread.
-        kept = getattr(type(filesystem), "_cache", {})
-        for key in [
-            key for key, one in list(kept.items()) if one.storage_options == filesystem.storage_options
-        ]:
-            kept.pop(key, None)
+        # It would go on without credentials even when there are some, later in this process.
+        getattr(type(filesystem), "_cache", {}).pop(filesystem._fs_token, None)
         return True
 
     @property

@@ -694,7 +694,7 @@ def test_an_unsuitable_dask_is_named(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode
     message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("ImportError: lazynwb_dask works with dask 2026.3.0 or later")
+    assert message.startswith("ImportError: lazynwb_dask works with dask 2026.7.0 or later")
     assert "determine_column_projection" in message
 
 
