@@ -73,8 +73,8 @@ def read_sessions(
     >>> sessions = read_sessions(make_sessions(getfixture("tmp_path"), n=2))
     >>> sessions[["subject_id", "session_start_time", "species"]].compute()
       subject_id            session_start_time       species
-    0     600000 2023-01-09 17:30:12.345+00:00  Mus musculus
-    1     600000 2023-01-10 17:31:12.345+00:00  Mus musculus
+    0     600000 2023-01-09 17:30:12.345...+00:00  Mus musculus
+    1     600000 2023-01-10 17:31:12.345...+00:00  Mus musculus
     """
     check_policy("on_error", on_error)
     if isinstance(paths, Catalog):
