@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lazynwb_dask.catalog.folder import Folder
-from lazynwb_dask.errors import NWBError
+from lazynwb_dask.errors import NWBError, NWBFileChangedError
 from lazynwb_dask.model.source import is_local, shown
 
 LOCK = "_lock"
@@ -56,7 +56,7 @@ class _Lock:
         seen: bytes | None = None
         begun, announced = 0.0, ""
         while True:
-            held = self._folder.read(LOCK)
+            held = self._held()
             if held is None or (held == seen and time.monotonic() - begun > SILENT):
                 if self._write(free=held is None):
                     return
@@ -83,11 +83,16 @@ class _Lock:
             time.sleep(SETTLE)  # where two may have written it, the last one has it
         return self.is_mine()
 
+    def _held(self) -> bytes | None:
+        while True:
+            with suppress(NWBFileChangedError):  # it was written while it was read
+                return self._folder.read(LOCK)
+
     def is_mine(self) -> bool:
-        return bool(_parsed(self._folder.read(LOCK)).get("id") == self._content["id"])
+        return bool(_parsed(self._held()).get("id") == self._content["id"])
 
     def check(self) -> None:
-        held = _parsed(self._folder.read(LOCK))
+        held = _parsed(self._held())
         if held.get("id") != self._content["id"]:
             raise NWBError(
                 f"{shown(self._folder.url)}: this process has not renewed the catalog's lock for more than "
