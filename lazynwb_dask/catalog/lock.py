@@ -25,6 +25,7 @@ LOCK = "_lock"
 RENEW = 10.0
 SILENT = 60.0
 POLL = 0.5  # seconds between two looks at a lock that somebody else holds
+TRIES = 20  # to read a lock that is written again and again
 SETTLE = 1.0  # seconds after which a lock that was written without a guarantee is read back
 
 
@@ -84,9 +85,11 @@ class _Lock:
         return self.is_mine()
 
     def _held(self) -> bytes | None:
-        while True:
+        for _ in range(TRIES):
             with suppress(NWBFileChangedError):  # it was written while it was read
                 return self._folder.read(LOCK)
+            time.sleep(POLL / 10)
+        return self._folder.read(LOCK)
 
     def is_mine(self) -> bool:
         return bool(_parsed(self._held()).get("id") == self._content["id"])

@@ -206,3 +206,24 @@ def at_once(folder: Folder) -> int:
 def test_of_many_that_take_a_lock_over_one_has_it(tmp_path: Path) -> None:
     held_by_another(tmp_path)
     assert at_once(folder_of(tmp_path)) == 1
+
+
+def test_a_lock_that_is_written_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    folder, over = folder_of(tmp_path), threading.Event()
+    read = lock._Lock(folder)
+    folder.write("_lock", b"{}")
+
+    def write() -> None:
+        n = 0
+        while not over.is_set():
+            n += 1
+            (tmp_path / "_lock").write_text(json.dumps({"id": "x" * (n % 5000)}))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            assert not read.is_mine()
+    finally:
+        over.set()
+        writer.join(60)
