@@ -77,6 +77,11 @@ class About:
     keeps_catalog: bool = False
     builds_catalog: bool = False
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is lazynwb_dask."""
+        return self.module.startswith("ours")
+
 
 PEERS = {
     "lazynwb_dask": About("ours", "lazynwb_dask"),

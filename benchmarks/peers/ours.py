@@ -9,7 +9,7 @@ import dask
 
 import lazynwb_dask
 
-from ..workloads import AREA, QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
+from ..workloads import AREA, QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_pandas
 
@@ -48,6 +48,9 @@ class Reader:
 
     def scalars(self) -> Any:
         return self.frame[list(SCALARS)].compute()
+
+    def texts(self) -> Any:
+        return self.frame[list(TEXTS)].compute()
 
     def spikes(self) -> Any:
         return self.frame[["spike_times"]].compute()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
+from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_polars
 
@@ -50,6 +50,9 @@ class Reader:
 
     def scalars(self) -> Any:
         return self.frame.select(*SCALARS).collect()
+
+    def texts(self) -> Any:
+        return self.frame.select(*TEXTS).collect()
 
     def spikes(self) -> Any:
         return self.frame.select("spike_times").collect()
