@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+
+import dask.config
+from dask.system import CPU_COUNT
 
 from lazynwb_dask._version import __version__
 from lazynwb_dask.storage.memory_budget import ProcessMemory, release
@@ -85,6 +90,27 @@ def memory_per_thread() -> int | None:
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     shares = [w["memory_limit"] // w["nthreads"] for w in workers if w["memory_limit"]]
     return min(shares, default=None)
+
+
+def threads() -> int:
+    """The threads that tasks of the next computation run on: of the active cluster, or of Dask's scheduler in
+    this process."""
+    client = active_client()
+    if client is not None and dask.config.get("scheduler", None) in (None, "dask.distributed", "distributed"):
+        found = _cluster_threads(client, int(time.monotonic()))
+        if found:
+            return found
+    elif str(dask.config.get("scheduler", None)).startswith(("sync", "single")):
+        return 1
+    pool = dask.config.get("pool", None)
+    of_pool = getattr(pool, "_max_workers", getattr(pool, "_processes", None))
+    return int(of_pool or dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+@functools.lru_cache(maxsize=1)
+def _cluster_threads(client: Any, second: int) -> int:
+    """The threads of all workers, asked for at most once in each `second`; 0 while there are none."""
+    return int(client.scheduler_info(n_workers=0).get("total_threads", 0))
 
 
 def cancellation_check() -> Callable[[], bool] | None:

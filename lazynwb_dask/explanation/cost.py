@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import Executor, OwnMaps, fill_stored
 from lazynwb_dask.read.part_columns import file_arrays
 from lazynwb_dask.read.partition import PartReader, float_columns
+from lazynwb_dask.read.side_by_side import Blocking, Read, alone
 from lazynwb_dask.read.steps import Steps, Wave
 from lazynwb_dask.read.time_order import TimeOrder, is_long
 from lazynwb_dask.read.time_search import ranges, search_bound
@@ -72,12 +74,12 @@ def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: 
         return replace(run.result(left, exact=False), rising=rising)
     reader = _DryReader(part.source.reach)
     steps = PartReader(scan, part, reader, run)
-    rows, _ = steps.choose(selection)
+    rows, _ = alone(steps.choose(selection))
     if not certain:
         run.bound(todo, rows, len(rows))
     elif rows.size:
         try:
-            run.run(steps.steps(todo, rows))
+            alone(run.through(steps.steps(todo, rows)))
         except _BytesNeeded as needed:
             run.count(needed.wave.requests)
             run.bound(todo, rows, requested=reader.requested)
@@ -118,10 +120,10 @@ class _DryRun(Executor):
         self.waves = self.ranges = self.wanted = 0  # at most, of what can follow
         self.text = self.elsewhere = False  # whether values lie within a LINDI file, in other files
 
-    def run(self, steps: Steps[Values], spare: bool = False) -> Values:
+    def through(self, steps: Steps[Values], spare: bool = False) -> Read[Values]:
         try:
             while (wave := next(steps)).stored:
-                fill_stored(wave.stored, self.access)
+                yield Blocking(partial(fill_stored, wave.stored, self.access))
             raise _BytesNeeded(wave)
         except StopIteration as stop:
             return stop.value

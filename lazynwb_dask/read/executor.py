@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.source import Source
+from lazynwb_dask.read.side_by_side import Blocking, Fetch, Read, alone
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
-from lazynwb_dask.storage import Request, block_cache, fetch, parquet
+from lazynwb_dask.storage import Request, block_cache, parquet
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
@@ -74,52 +76,57 @@ class Executor:
         """
         return _turn if spare and self._wanted <= FEW else nullcontext()
 
-    def run(self, steps: Steps[Values], spare: bool = False) -> Values:
-        """Run steps to their end, fetching what each wave needs.
+    def through(self, steps: Steps[Values], spare: bool = False) -> Read[Values]:
+        """Go through steps to their end, with what each wave needs.
 
         With `spare`, what planning kept of the file is used without a request to check that it is current.
         """
-        source, access = self.source, self.access
         try:
             with self.turn(spare):
                 wave = next(steps)
             while True:
-                if wave.addresses:
-                    wave.paths.update(_names(source, wave.addresses, access))
-                if wave.elsewhere:
-                    look_elsewhere(source, wave.elsewhere, access)
-                for listing in wave.listings:
-                    listing.found = _listed(source, listing.path, access)
-                if wave.stored:
-                    fill_stored(wave.stored, access)
+                if wave.addresses or wave.elsewhere or wave.listings or wave.stored:
+                    yield Blocking(partial(self._fill, wave))
                 if wave.requests:
-                    self._fetch(wave.requests, spare)
+                    yield from self._fetch(wave.requests, spare)
                 with self.turn(spare):
                     wave = next(steps)
         except StopIteration as stop:
             return stop.value
 
-    def settle(self) -> None:
+    def settle(self) -> Read[None]:
         """Make one request for the file, even if all bytes came from what was kept.
 
         NWBFileChangedError if there is another file in its place.
         """
         if self._used and not self._asked:
             self._asked = True
-            fetch(self.source, [Request(0, 1, lambda _: None)], self.access)
+            yield Fetch(self.source, [Request(0, 1, lambda _: None)], self.access)
 
-    def _fetch(self, requests: Sequence[Request], spare: bool) -> None:
+    def _fill(self, wave: Wave) -> None:
+        """What a wave needs but byte ranges."""
+        source, access = self.source, self.access
+        if wave.addresses:
+            wave.paths.update(_names(source, wave.addresses, access))
+        if wave.elsewhere:
+            look_elsewhere(source, wave.elsewhere, access)
+        for listing in wave.listings:
+            listing.found = _listed(source, listing.path, access)
+        if wave.stored:
+            fill_stored(wave.stored, access)
+
+    def _fetch(self, requests: Sequence[Request], spare: bool) -> Read[None]:
         self._wanted += sum(request.stop - request.start for request in requests)
         left = block_cache.serve(self.source, requests) if spare else requests
         self._used |= len(left) < len(requests)
         if left:
             self._asked = True
-            fetch(self.source, left, self.access)
+            yield Fetch(self.source, left, self.access, heavy=self._wanted > FEW)
 
 
 def run_steps(steps: Steps[Values], source: Source, access: FileAccess) -> Values:
     """Run steps to their end, of one file."""
-    return Executor(source, access).run(steps)
+    return alone(Executor(source, access).through(steps))
 
 
 def look_elsewhere(source: Source, wanted: Sequence[Elsewhere], access: FileAccess) -> None:

@@ -25,7 +25,7 @@ from lazynwb_dask.storage.faults import Fault, fault_of
 from lazynwb_dask.storage.multi_file import by_part
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
-from lazynwb_dask.storage.runtime import process
+from lazynwb_dask.storage.runtime import Started, process
 from lazynwb_dask.storage.settings import Settings
 from lazynwb_dask.util.buffers import blank
 
@@ -54,20 +54,31 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
         for part, some in by_part(source, requests):
             fetch(part, some, access)
         return
+    pieces = _pieces(source, requests, access.settings)
+    if is_local(source.url) and pieces:
+        local.fetch(source, pieces, access.settings)
+    elif pieces:
+        _Reader(source, access).fetch(pieces)
+
+
+def start_fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> Started[None]:
+    """Begin to read byte ranges of one file in a store, as `fetch` does, without waiting for them."""
+    pieces = _pieces(source, requests, access.settings)
+    return _Reader(source, access).start(pieces)
+
+
+def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:
+    """What is to be fetched for requests. The empty ones are served."""
     for start, stop, sink in requests:
         _check_bounds(source, start, stop)
         if start == stop:
             sink(memoryview(b""))
     wanted = [request for request in requests if request.start < request.stop]
     if not wanted:
-        return
-    settings = access.settings
+        return ()
     todo = plan(wanted, *gap_and_split(source, settings))
     settings.count(shown(source.url), Tally(wanted=todo.wanted, gap=todo.gap))
-    if is_local(source.url):
-        local.fetch(source, todo.pieces, settings)
-    else:
-        _Reader(source, access).fetch(todo.pieces)
+    return todo.pieces
 
 
 def gap_and_split(source: Source, settings: Settings) -> tuple[int, int]:
@@ -140,6 +151,9 @@ class _Reader:
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
         self.process.run(lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled)
+
+    def start(self, pieces: Sequence[Piece]) -> Started[None]:
+        return self.process.start(lambda: _all([self._piece(piece) for piece in pieces]))
 
     def open(self, nbytes: int) -> tuple[Source, bytes]:
         return self.process.run(lambda: self._open(nbytes), self.settings.is_cancelled)
