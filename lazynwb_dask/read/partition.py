@@ -35,7 +35,7 @@ from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.settings import Settings
 from lazynwb_dask.util.threads import at_once
 
-READERS = 32  # partitions of one task that are read at a time
+READERS = 64  # partitions of one task that are read at a time
 
 
 @dataclass
@@ -211,7 +211,7 @@ class PartReader:
             for name in rest
             if file_arrays(part, name)
         ]
-        found = self.executor.run(together(steps), spare=True)
+        found = self.executor.run(together(steps), deciding=True)
         values = {name: v for name, v in zip(first, found, strict=False) if v is not None}
         self._note(rows, values)
         with self.executor.turn():
