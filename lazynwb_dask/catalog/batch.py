@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -82,7 +82,7 @@ def _file_row(file: Surveyed) -> dict[str, Any]:
 def _column_row(column: ColumnIndex, variants: dict[str, int]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "column": column.name,
-        "extents": b"".join(array.extents.pack() for array in column.arrays),
+        "extents": b"".join(replace(array.extents, heap=()).pack() for array in column.arrays),
         "notes": _json(column.notes),
         "attributes": _json(column.attributes),
     }

@@ -28,7 +28,7 @@ from lazynwb_dask.read.time_search import ranges, search_bound
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
-from lazynwb_dask.storage import Request
+from lazynwb_dask.storage import Request, block_cache
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.coalesce import bytes_bound, plan
 from lazynwb_dask.storage.fetch import gap_and_split
@@ -40,7 +40,8 @@ class Cost:
     """Requests to an NWB file and their bytes, and rows that are left: `exact`, or at most.
 
     Where it isn't `known`, there is more, without any bound. `rising` tells of stored timestamps, of which a
-    range is wanted, whether they rise ("yes", "no"), or that it isn't known ("unknown").
+    range is wanted, whether they rise ("yes", "no"), or that it isn't known ("unknown"). `kept`: this process,
+    which others needn't be, has all of it from planning.
     """
 
     requests: int = 0
@@ -49,6 +50,7 @@ class Cost:
     rows: int = 0
     known: bool = True
     rising: str = ""
+    kept: bool = False
 
 
 def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: bool = True) -> Cost:
@@ -81,7 +83,8 @@ def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: 
         try:
             alone(run.through(steps.steps(todo, rows)))
         except _BytesNeeded as needed:
-            run.count(needed.wave.requests)
+            asked = needed.wave.requests
+            run.count([*asked, *run.along(asked, needed.wave.ahead)])
             run.bound(todo, rows, requested=reader.requested)
     return run.result(len(rows), exact=certain)
 
@@ -119,18 +122,27 @@ class _DryRun(Executor):
         self.requests = self.bytes = 0  # that are known
         self.waves = self.ranges = self.wanted = 0  # at most, of what can follow
         self.text = self.elsewhere = False  # whether values lie within a LINDI file, in other files
+        self.kept = False
 
-    def through(self, steps: Steps[Values], spare: bool = False) -> Read[Values]:
+    def through(self, steps: Steps[Values], deciding: bool = False) -> Read[Values]:
         try:
-            while (wave := next(steps)).stored:
-                yield Blocking(partial(fill_stored, wave.stored, self.access))
-            raise _BytesNeeded(wave)
+            while True:
+                wave = next(steps)
+                if wave.stored:
+                    yield Blocking(partial(fill_stored, wave.stored, self.access))
+                if wave.requests or wave.addresses or wave.elsewhere or wave.listings:
+                    raise _BytesNeeded(wave)
         except StopIteration as stop:
             return stop.value
 
+    def _has(self, start: int, stop: int) -> bool:
+        return False
+
     def count(self, requests: Iterable[Request]) -> None:
         """Count what is requested, as the read plans it."""
-        for source, some in by_part(self.source, [r for r in requests if r.start < r.stop]):
+        wanted = [r for r in requests if r.start < r.stop]
+        self.kept |= bool(wanted) and all(block_cache.has(self.source, r.start, r.stop) for r in wanted)
+        for source, some in by_part(self.source, wanted):
             gap, split = gap_and_split(source, self.access.settings)
             pieces = plan(some, gap, split).pieces
             self.requests += sum(len(piece.parts(split)) for piece in pieces)
@@ -165,5 +177,5 @@ class _DryRun(Executor):
         size = (self.source.size or 0) * self.text
         requests = self.requests + self.ranges + most // self.split
         requests += self.text + -(-size // self.split)
-        exact = exact and not (self.waves or self.text or self.elsewhere)
-        return Cost(requests, self.bytes + most + size, exact, rows, not self.elsewhere)
+        exact = exact and not (self.waves or self.text or self.elsewhere or self.kept)
+        return Cost(requests, self.bytes + most + size, exact, rows, not self.elsewhere, kept=self.kept)

@@ -198,6 +198,8 @@ def _plan(leaf: Leaf) -> ReadPlan:
             )
             if len(files):
                 why.append(f"timestamps of {_count(len(files), 'file')} {text}")
+        if any(one.kept for one in costs):
+            why.append("tasks in this process need only check what it has kept of planning")
     else:
         known = False
         costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]

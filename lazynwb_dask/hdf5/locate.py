@@ -11,6 +11,7 @@ from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.hdf5.chunk_btree import ChunkBTree, grid_positions
 from lazynwb_dask.hdf5.dataset import Dataset, DatasetInfo
 from lazynwb_dask.hdf5.extensible_array import corrected, grows_inside, is_extensible
+from lazynwb_dask.hdf5.heap_places import with_heap
 from lazynwb_dask.hdf5.object_header import DataLayout, FormatError, data_layout, stored_fill
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.elements import element_bytes
@@ -40,12 +41,13 @@ class Locator:
         if dataset.problem:
             raise UnsupportedColumnError(dataset.problem)
         if dataset.header is None:
-            return self._array(dataset)
+            return with_heap(self._array(dataset), self.sparse)
         # this depends on nothing but the file's bytes, so that the next pass may use it again
         key = dataset.address, dataset.path, self.list_all
         found: ArrayIndex | None = self.sparse.parsed.get(key)
         if found is None:
-            found = self.sparse.parsed[key] = self._array(dataset)
+            found = self._array(dataset)
+        found = self.sparse.parsed[key] = with_heap(found, self.sparse)
         return found
 
     def _array(self, dataset: Dataset) -> ArrayIndex:

@@ -19,6 +19,8 @@ from lazynwb_dask.model.source import Source
 UNDEFINED = 2**64 - 1
 """The undefined address of HDF5: nothing was written."""
 
+_HEAP = 56  # the bits from here on count the numbers of `Extents.heap`
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -92,22 +94,27 @@ class Extents:
     sizes: np.ndarray  # uint64, stored bytes of each chunk
     masks: np.ndarray | None = None  # uint32; bit i: filter i was skipped; None: no bit is set
     root: int = UNDEFINED  # offset of the version 1 B-tree, where `offsets` is empty
+    # where texts lie in the global heap, as far as that was seen while indexing: starts and ends in turn
+    heap: tuple[int, ...] = ()
 
     def pack(self) -> bytes:
-        """Three integers, then 12 bytes for each chunk; with masks 4 more, with chunks of 4 GiB 4 more."""
+        """Three integers, then 12 bytes for each chunk; with masks 4 more, with chunks of 4 GiB 4 more; then
+        the heap, if it was seen."""
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
-        head = np.array([self.rows, self.offsets.size << 2 | flags, self.root], "<u8")
+        count = self.offsets.size << 2 | flags | len(self.heap) << _HEAP
+        head = np.array([self.rows, count, self.root], "<u8")
         parts = [head, self.offsets.astype("<u8"), self.sizes.astype("<u8" if wide else "<u4")]
         if self.masks is not None:
             parts.append(self.masks.astype("<u4"))
+        parts.append(np.array(self.heap, "<u8"))
         return b"".join(part.tobytes() for part in parts)
 
     @staticmethod
     def unpack(data: bytes | memoryview, at: int = 0) -> tuple[Extents, int]:
         """The extents at a position of a buffer, and the position after them."""
         rows, count, root = (int(v) for v in np.frombuffer(data, "<u8", 3, at))
-        count, flags = count >> 2, count & 3
+        count, flags, heap = (count & (1 << _HEAP) - 1) >> 2, count & 3, count >> _HEAP
         at += 24
         offsets = np.frombuffer(data, "<u8", count, at)
         at += 8 * count
@@ -117,7 +124,8 @@ class Extents:
         if flags & 1:
             masks = np.frombuffer(data, "<u4", count, at)
             at += masks.nbytes
-        return Extents(rows, offsets, sizes.astype("<u8"), masks, root), at
+        seen = tuple(np.frombuffer(data, "<u8", heap, at).tolist())
+        return Extents(rows, offsets, sizes.astype("<u8"), masks, root, seen), at + 8 * heap
 
 
 def flat_length(shape: tuple[int, ...]) -> int | None:

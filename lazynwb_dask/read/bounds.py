@@ -101,7 +101,7 @@ def _elements(values: ArrayIndex, rows: int, reach: int) -> Iterator[Bound]:
     if heaps and rows and not values.layout.external:
         # they may lie anywhere, several in one collection; of some only a part comes at first
         count = rows * math.prod(values.layout.item) if len(kinds) == 1 else reach
-        yield 2 * heaps, 2 * heaps * min(count, reach // FIRST + 1), heaps * reach
+        yield 2 * heaps, heaps + 2 * heaps * min(count, reach // FIRST + 1), heaps * reach
     if "reference" in kinds and rows:
         yield _metadata(reach)
 

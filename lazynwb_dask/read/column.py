@@ -33,6 +33,7 @@ from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.read.block import Block, Box, Decoders, block_requests, copy_runs
+from lazynwb_dask.read.nearby import heap_nearby, nearby
 from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from lazynwb_dask.read.vlen import SLACK, heap_bytes
 from lazynwb_dask.storage import Request
@@ -50,14 +51,16 @@ class Reader:
         self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
         self.decoders: Decoders = {}
 
-    def hold(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
-        """Fetch a range of a dataset's rows now; later steps take them from here."""
-        raw = yield from self.raw(array, np.array([start]), np.array([stop]))
-        self.keep(array, start, stop, raw)
-
     def keep(self, array: ArrayIndex, start: int, stop: int, raw: np.ndarray) -> None:
         """Later steps take these rows' stored bytes, filters undone, from here."""
         self._held[id(array)] = (array, start, stop, raw)
+
+    def near(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
+        """Let a range of a dataset's rows come along, if that is few bytes. Its chunk map is read now."""
+        extents = yield from self.extents(array)
+        ranges = nearby(array, extents, start, stop, self.size)
+        if ranges:
+            yield Wave(ahead=ranges)
 
     def locate(self, array: ArrayIndex) -> Steps[None]:
         """Read the chunk map of a dataset now, if it was left unread."""
@@ -108,17 +111,17 @@ class Reader:
         index, inner = arrays[-1], arrays[:-1]
         limit = inner[-1].rows
         whole = starts.size == 1 and starts[0] == 0 and stops[0] == index.rows
-        # every row: the values are known to be wanted, so they come along with the index
-        ahead = inner[:1] if whole and len(inner) == 1 and inner[0].nbytes else []
+        # every row: the values are known to be wanted, so they are read with the index
+        ahead = whole and limit and inner[0].nbytes
         first = np.maximum(starts - 1, 0)
         a, b = merged(first, stops)
         if ahead:
             everything = (np.zeros(1, np.int64), np.full(1, limit, np.int64))
             ends, values = yield from _pair(
-                self._numbers(index, a, b), self._values(inner[0], labels, *everything)
+                self._numbers(index, a, b), self._ragged(inner, labels, *everything)
             )
         else:
-            ends = yield from self._numbers(index, a, b)
+            ends = yield from self._index(index, a, b, inner)
         item = inner[-1].layout.item
         if item and ends.size and 0 < limit < ends.max() <= item[0]:
             raise NWBReadError(
@@ -160,6 +163,16 @@ class Reader:
                 begin = np.where(counts > 0, place[run] + begin - u[run], 0)
             values = picked(values, begin, counts, SLACK)
         return listed(_offsets(counts), values)
+
+    def _index(
+        self, index: ArrayIndex, starts: np.ndarray, stops: np.ndarray, inner: Sequence[ArrayIndex]
+    ) -> Steps[np.ndarray]:
+        """Values of an index; what they point into comes along where that is few bytes."""
+        steps: list[Steps[np.ndarray | None]] = [self._numbers(index, starts, stops)]
+        steps += [self.near(array, 0, array.rows) for array in inner if starts.size]
+        ends, *_ = yield from together(steps)
+        assert ends is not None
+        return ends
 
     def _numbers(self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray) -> Steps[np.ndarray]:
         if array.layout.element[0] not in ("number", "odd"):
@@ -300,7 +313,7 @@ class Reader:
         target = out.reshape(*block.shape, layout.element_bytes)
         requests = block_requests(layout, extents, block, target, self.decoders)
         if requests is not None:
-            yield Wave(requests)
+            yield Wave(requests, ahead=heap_nearby(array, extents, self.size))
         return out
 
     def _tree(self, array: ArrayIndex) -> Steps[Extents]:

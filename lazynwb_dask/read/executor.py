@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from lazynwb_dask.decode.arrays import Values
+from lazynwb_dask.decode.runs import merged
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
@@ -19,6 +23,7 @@ from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
 
 FEW = 1 << 20  # bytes that are looked at in a moment
+AHEAD = 256 * 1024  # bytes of a partition that come along with what is needed first, rather than later
 
 _chunks = Cache[Extents]("chunk maps")
 _paths = Cache[str]("paths of objects")
@@ -40,9 +45,7 @@ def guarded(steps: Steps[Values], where: str) -> Steps[Values]:
     try:
         wave = next(steps)
         while True:
-            asked = Wave([guard(r) for r in wave.requests], wave.addresses)
-            asked.elsewhere, asked.stored = wave.elsewhere, wave.stored
-            asked.listings = wave.listings
+            asked = replace(wave, requests=[guard(r) for r in wave.requests])
             yield asked
             wave.paths = asked.paths
             wave = next(steps)
@@ -68,28 +71,32 @@ class Executor:
         self.source, self.access = source, access
         self._used = self._asked = False
         self._wanted = 0
+        self._left = AHEAD
+        self._came: list[tuple[int, bytes]] = []  # what came along, and where it begins
 
-    def turn(self, spare: bool = True) -> AbstractContextManager[object]:
+    def turn(self) -> AbstractContextManager[object]:
         """Held while few bytes are decoded: one file after the other.
 
         That takes milliseconds of Python for each. Threads that compete for the interpreter take longer in all.
         """
-        return _turn if spare and self._wanted <= FEW else nullcontext()
+        return _turn if self._wanted <= FEW else nullcontext()
 
-    def through(self, steps: Steps[Values], spare: bool = False) -> Read[Values]:
+    def through(self, steps: Steps[Values], deciding: bool = False) -> Read[Values]:
         """Go through steps to their end, with what each wave needs.
 
-        With `spare`, what planning kept of the file is used without a request to check that it is current.
+        What planning kept of the file serves waves of which it has all, so that these need no round trip; steps
+        that are `deciding` on rows also others. `settle` checks that it is current.
         """
         try:
-            with self.turn(spare):
+            with self.turn():
                 wave = next(steps)
             while True:
                 if wave.addresses or wave.elsewhere or wave.listings or wave.stored:
                     yield Blocking(partial(self._fill, wave))
+                self._serve(wave.peeks)
                 if wave.requests:
-                    yield from self._fetch(wave.requests, spare)
-                with self.turn(spare):
+                    yield from self._fetch(wave, deciding)
+                with self.turn():
                     wave = next(steps)
         except StopIteration as stop:
             return stop.value
@@ -115,18 +122,75 @@ class Executor:
         if wave.stored:
             fill_stored(wave.stored, access)
 
-    def _fetch(self, requests: Sequence[Request], spare: bool) -> Read[None]:
-        self._wanted += sum(request.stop - request.start for request in requests)
-        left = block_cache.serve(self.source, requests) if spare else requests
-        self._used |= len(left) < len(requests)
+    def _fetch(self, wave: Wave, some: bool) -> Read[None]:
+        self._wanted += sum(request.stop - request.start for request in wave.requests)
+        left: Sequence[Request] = wave.requests
+        if some or all(self._has(start, stop) for start, stop, _ in left):
+            left = self._serve(left)
+        else:
+            left = self._serve(left, kept=False)
         if left:
             self._asked = True
-            yield Fetch(self.source, left, self.access, heavy=self._wanted > FEW)
+            wanted = [*left, *self.along(left, wave.ahead)]
+            yield Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW)
+
+    def _serve(self, requests: Sequence[Request], kept: bool = True) -> Sequence[Request]:
+        """Give requests the bytes that came along, or that planning has `kept`; the others are returned."""
+        if self._came:
+            here = [_within(self._came, start, stop) for start, stop, _ in requests]
+            for request, data in zip(requests, here, strict=True):
+                if data is not None:
+                    request.sink(data)
+            requests = [request for request, data in zip(requests, here, strict=True) if data is None]
+        left = block_cache.serve(self.source, requests) if kept else requests
+        self._used |= len(left) < len(requests)
+        return left
+
+    def along(self, requests: Sequence[Request], ahead: Iterable[tuple[int, int]]) -> list[Request]:
+        """The requests for bytes that come along, as long as they are few in all."""
+        found: list[Request] = []
+        asked = [(start, stop) for start, stop, _ in requests]
+        for start, stop in {} if self.source.parts else dict.fromkeys(ahead):
+            more = _union([*asked, (start, stop)]) - _union(asked)
+            if not 0 < more <= self._left or stop > self.source.reach or self._has(start, stop):
+                continue
+            self._left -= more
+            asked.append((start, stop))
+            found.append(Request(start, stop, partial(self._keep, start)))
+        return found
+
+    def _has(self, start: int, stop: int) -> bool:
+        here = _within(self._came, start, stop) is not None
+        return here or block_cache.has(self.source, start, stop)
+
+    def _keep(self, start: int, data: memoryview) -> None:
+        self._came.append((start, bytes(data)))  # not a view, which would keep all that came with it
+
+
+def _within(spans: Sequence[tuple[int, bytes]], start: int, stop: int) -> memoryview | None:
+    """A byte range, if one of some spans has all of it."""
+    for begin, data in spans:
+        if begin <= start and stop <= begin + len(data):
+            return memoryview(data)[start - begin : stop - begin]
+    return None
+
+
+def _union(ranges: Sequence[tuple[int, int]]) -> int:
+    """The bytes that some ranges cover."""
+    starts, stops = np.array(ranges, np.int64).reshape(-1, 2).T
+    starts, stops = merged(starts, stops)
+    return int((stops - starts).sum())
 
 
 def run_steps(steps: Steps[Values], source: Source, access: FileAccess) -> Values:
     """Run steps to their end, of one file."""
-    return alone(Executor(source, access).through(steps))
+    return alone(_settled(Executor(source, access), steps))
+
+
+def _settled(executor: Executor, steps: Steps[Values]) -> Read[Values]:
+    values = yield from executor.through(steps)
+    yield from executor.settle()
+    return values
 
 
 def look_elsewhere(source: Source, wanted: Sequence[Elsewhere], access: FileAccess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lazynwb_dask.model.index import ArrayIndex
+from lazynwb_dask.read.nearby import SMALL
 from lazynwb_dask.scan.records import Part
 
 # What a column takes while it is read, as a multiple of its decoded bytes.
@@ -29,7 +30,8 @@ def needs(part: Part, columns: Sequence[str], rows: int, picked: bool) -> tuple[
         arrays, _ = part.columns[name]
         for array in arrays:
             nbytes = _decoded(array) * rows / max(arrays[-1].rows, 1)
-            decoded, peak = decoded + nbytes, peak + nbytes * _factor(array, len(arrays))
+            along = min(array.stored_bytes, SMALL)  # as it is stored, for all rows
+            decoded, peak = decoded + nbytes, peak + nbytes * _factor(array, len(arrays)) + along
     return int(decoded), int(peak) + (SCATTERED * rows * len(columns) if picked else 0)
 
 

@@ -14,13 +14,12 @@ from lazynwb_dask.model.source import shown
 from lazynwb_dask.read.catalog_values import plain
 from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import guarded
+from lazynwb_dask.read.nearby import SMALL
 from lazynwb_dask.read.steps import Steps, Stored, Wave, together
 from lazynwb_dask.scan.catalog_slots import Held
 from lazynwb_dask.scan.fields import PROVENANCE, Field
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.to_pandas import check_nulls, nothing
-
-AHEAD = 64 * 1024  # a column of so few bytes comes along with the predicate's, rather than later
 
 
 def column_steps(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[Values]:
@@ -50,21 +49,14 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
 
 
 def ahead_steps(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: str) -> Steps[None]:
-    """Fetch along with the predicate's columns what saves a round trip later and costs little."""
+    """Let what saves a round trip later and costs little come along with the predicate's columns."""
     outer = arrays[-1]
     start = max(part.start - 1, 0) if len(arrays) > 1 else part.start
     stop = min(part.stop, outer.rows)
-    todo: list[Steps[None]] = []
-    if (
-        not outer.layout.external
-        and not outer.layout.computed
-        and outer.layout.view is None
-        and not (part.held is not None and name in part.held.indexes)
-        and stop > start
-        and (stop - start) * outer.layout.row_bytes <= AHEAD
-    ):
-        todo.append(reader.hold(outer, start, stop))
-    todo += [reader.locate(array) for array in arrays[:-1]]
+    todo = [reader.near(array, 0, array.rows) for array in arrays[:-1]]
+    held = part.held is not None and name in part.held.indexes
+    if not held and (stop - start) * outer.layout.row_bytes <= SMALL:
+        todo.append(reader.near(outer, start, stop))
     yield from together(todo)
 
 

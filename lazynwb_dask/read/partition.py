@@ -210,7 +210,7 @@ class PartReader:
             for name in rest
             if file_arrays(part, name)
         ]
-        found = yield from self.executor.through(together(steps), spare=True)
+        found = yield from self.executor.through(together(steps), deciding=True)
         values = {name: v for name, v in zip(first, found, strict=False) if v is not None}
         self._note(rows, values)
         with self.executor.turn():

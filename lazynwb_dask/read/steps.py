@@ -55,6 +55,19 @@ class Wave:
     elsewhere: list[Elsewhere] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
+    ahead: list[tuple[int, int]] = field(default_factory=list)  # come along where a request is made
+    peeks: list[Request] = field(default_factory=list)  # served where the bytes are here, else dropped
+
+    def add(self, other: Wave) -> None:
+        """Need what another needs, too."""
+        self.addresses |= other.addresses
+        for name in ("requests", "elsewhere", "stored", "listings", "ahead", "peeks"):
+            getattr(self, name).extend(getattr(other, name))
+
+    @property
+    def here(self) -> bool:
+        """Whether it needs values of a catalog, or nothing but bytes that are here already."""
+        return bool(self.stored or (self.peeks and not self.requests))
 
 
 Steps = Generator[Wave, None, T]
@@ -63,15 +76,19 @@ Steps = Generator[Wave, None, T]
 def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
     """Several steps side by side: one wave for all of them, until all have ended.
 
-    Steps that want values of a catalog go first. The others wait until these know what they want of the
-    file, so that it is one round trip rather than two.
+    Steps that want values of a catalog, or look at bytes that are here, go first. The others wait until these
+    know what they want of the file, so that it is one round trip rather than two.
     """
     results: dict[int, T] = {}
     waves: dict[int, Wave] = {}
+    ahead: list[tuple[int, int]] = []
 
     def advance(i: int) -> None:
         try:
             waves[i] = next(steps[i])
+            while waves[i] == Wave(ahead=waves[i].ahead):  # nothing to wait for
+                ahead.extend(waves[i].ahead)
+                waves[i] = next(steps[i])
         except StopIteration as stop:
             results[i] = stop.value
             waves.pop(i, None)
@@ -79,18 +96,20 @@ def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
     for i in range(len(steps)):
         advance(i)
     while waves:
-        turn = {i: wave for i, wave in waves.items() if wave.stored} or dict(waves)
+        turn = {i: wave for i, wave in waves.items() if wave.here}
         joint = Wave()
+        if not turn:
+            turn = dict(waves)
+            joint.ahead += ahead
+            ahead.clear()
         for wave in turn.values():
-            joint.requests += wave.requests
-            joint.addresses |= wave.addresses
-            joint.elsewhere += wave.elsewhere
-            joint.stored += wave.stored
-            joint.listings += wave.listings
+            joint.add(wave)
         yield joint
         for i, wave in turn.items():
             wave.paths = joint.paths
             advance(i)
+    if ahead:
+        yield Wave(ahead=ahead)
     return [results[i] for i in range(len(steps))]
 
 

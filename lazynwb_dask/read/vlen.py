@@ -12,6 +12,7 @@ from lazynwb_dask.model.index import UNDEFINED
 from lazynwb_dask.read.steps import Steps, Wave
 from lazynwb_dask.storage import Request
 
+PEEKED = 64  # collections that are looked for among the bytes that are here
 SLACK = 8 << 20  # overlapping elements may hold this many bytes more than are stored
 SHARED = 4  # strings may be this many times as long as the heap that holds them, if they share it
 
@@ -55,15 +56,18 @@ def heap_bytes(
 
         return sink
 
+    if len(begins) <= PEEKED:  # those that are here already tell their sizes
+        yield Wave(peeks=[Request(at, at + HEADER, keep(i)) for i, at in enumerate(begins.tolist())])
+        for i, part in enumerate(parts):
+            if part:
+                ends[i], parts[i] = _end(int(begins[i]), part, int(following[i])), b""
     ranges = zip(begins.tolist(), ends.tolist(), strict=True)
     yield Wave([Request(a, b, keep(i)) for i, (a, b) in enumerate(ranges)])
     more = []
     for i, part in enumerate(parts):
         size = collection_size(part)
         if size > len(part):
-            end = int(begins[i]) + size
-            if end > int(following[i]):
-                raise NWBReadError("damaged: a global heap collection reaches beyond the file or into another")
+            end = _end(int(begins[i]), part, int(following[i]))
             more.append(Request(int(begins[i]) + len(part), end, keep(i)))
         else:
             parts[i] = part[:size]
@@ -90,3 +94,11 @@ def heap_bytes(
     if int(sizes.sum()) > SHARED * at + SLACK:
         raise NWBReadError("damaged: strings that together are longer than what is stored")
     return np.frombuffer(b"".join(parts), np.uint8), starts, sizes
+
+
+def _end(begin: int, data: bytes, following: int) -> int:
+    """Where a collection ends, before the next one begins."""
+    end = begin + collection_size(data)
+    if end > following:
+        raise NWBReadError("damaged: a global heap collection reaches beyond the file or into another")
+    return end

@@ -1,4 +1,4 @@
-"""Blocks of files that were fetched while planning, for the filters that follow in the same process.
+"""Blocks of files that were fetched while planning, for the reads that follow in the same process.
 
 The blocks with a file's metadata often have its small columns too, which filters need first. They are kept
 by the store's validator, which changes with the file; without one nothing is kept.
@@ -40,6 +40,12 @@ def keep(source: Source, block: int, blocks: Mapping[int, bytes]) -> None:
     if source.etag is None or is_local(source.url):
         return
     _blocks.put(_key(source), Blocks(block, dict(blocks)), len(blocks) * block)
+
+
+def has(source: Source, start: int, stop: int) -> bool:
+    """Whether a byte range is kept."""
+    blocks = _blocks.get(_key(source)) if source.etag is not None else None
+    return blocks is not None and blocks.get(start, stop) is not None
 
 
 def serve(source: Source, requests: Sequence[Request]) -> list[Request]:
