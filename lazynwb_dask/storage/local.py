@@ -37,12 +37,13 @@ def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
             process().decode_all([partial(file.serve, piece) for piece in pieces], settings.is_cancelled)
 
 
-def open_source(source: Source, nbytes: int) -> tuple[Source, bytes]:
-    """The beginning of a local file, and the file's size and version."""
+def open_ends(source: Source, first: int, last: int) -> tuple[Source, bytes, bytes]:
+    """The file's size and version, its first bytes, and its last ones."""
     with _opened(source, counters.add) as file, _translated(source.url):
-        data = file.read(0, min(nbytes, file.size))
-        counters.add(source.url, Tally(wanted=len(data)))
-        return replace(source, size=file.size, etag=file.version), data
+        data = file.read(0, min(first, file.size))
+        end = file.read(max(file.size - last, len(data)), file.size) if last and file.size > len(data) else b""
+        counters.add(source.url, Tally(wanted=len(data) + len(end)))
+        return replace(source, size=file.size, etag=file.version), data, end
 
 
 class _File:

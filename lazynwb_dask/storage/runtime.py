@@ -94,6 +94,9 @@ class Process:
     def __init__(self) -> None:
         self.loop = get_loop()
         self.filesystems: dict[int, AbstractFileSystem] = {}  # those with open connections
+        # whether the last file of a store was large; None for one that doesn't send the end of a file whose
+        # size isn't known
+        self.large: dict[tuple[int, str], bool | None] = {}
         self.connections = Gate()
         self.memory = Gate()
         self.decoders = ThreadPoolExecutor(DECODERS, "lazynwb-dask-decode", _is_decoder)
