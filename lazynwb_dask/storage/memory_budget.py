@@ -16,11 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import pyarrow as pa
-
 from lazynwb_dask.errors import NWBMemoryError
 from lazynwb_dask.storage.runtime import ReadCancelled
-from lazynwb_dask.util import lru
+from lazynwb_dask.util import buffers, lru
 
 T = TypeVar("T")
 
@@ -179,9 +177,7 @@ def _may_begin(reservation: Reservation) -> bool:
 def release() -> None:
     """Have what nothing refers to any more given back to the operating system."""
     gc.collect()
-    # Arrow gives back what was freed only when it is asked for more. Of these bytes none is touched.
-    pa.allocate_buffer(64 << 20)
-    pa.default_memory_pool().release_unused()
+    buffers.release()
 
 
 def _after_fork() -> None:
