@@ -16,7 +16,8 @@ import dask.config
 from dask.system import CPU_COUNT
 
 from lazynwb_dask._version import __version__
-from lazynwb_dask.storage.memory_budget import NEGLIGIBLE, TOGETHER, ProcessMemory, release, release_pool
+from lazynwb_dask.storage.memory_budget import NEGLIGIBLE, TOGETHER, ProcessMemory, release
+from lazynwb_dask.util import buffers
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ def _release_freed(worker: Any) -> None:
         if worker.status == Status.paused:
             release()
         elif worker.monitor.get_process_memory() > worker.memory_manager.memory_limit * TOGETHER:
-            release_pool()
+            buffers.release()
 
     callback = PeriodicCallback(look, 500)
     if worker.periodic_callbacks.setdefault(name, callback) is callback:

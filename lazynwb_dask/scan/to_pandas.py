@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from lazynwb_dask.decode.arrays import Values, arrow
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.util.buffers import blank
 
 
 def series(parts: Sequence[Values], to: Field) -> Any:
@@ -21,7 +22,9 @@ def series(parts: Sequence[Values], to: Field) -> Any:
     dtype = to.dtype
     if isinstance(dtype, np.dtype):
         pieces = [p if isinstance(p, np.ndarray) else _numpy(p, to, dtype) for p in parts]
-        joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        joined = pieces[0]
+        if len(pieces) > 1:
+            joined = np.concatenate(pieces, out=blank(sum(map(len, pieces)), dtype))
         return joined if joined.flags.writeable else joined.copy()
     chunks = [arrow(p) for p in parts]
     if isinstance(dtype, pd.StringDtype):

@@ -28,7 +28,7 @@ from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
 from lazynwb_dask.storage.runtime import Started, process
 from lazynwb_dask.storage.settings import Settings
-from lazynwb_dask.util.buffers import blank
+from lazynwb_dask.util.buffers import passing
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -232,7 +232,7 @@ class _Reader:
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
         async with self.process.memory.hold(len(piece), self.settings.in_flight):
-            buffer = memoryview(blank(len(piece)).data)
+            buffer = passing(len(piece)).data
             await _all(
                 [
                     self._range(start, stop, buffer[start - piece.start : stop - piece.start])

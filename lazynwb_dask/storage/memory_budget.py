@@ -17,11 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import pyarrow as pa
-
 from lazynwb_dask.errors import NWBMemoryError
 from lazynwb_dask.storage.runtime import ReadCancelled
-from lazynwb_dask.util import lru
+from lazynwb_dask.util import buffers, lru
 
 T = TypeVar("T")
 
@@ -186,14 +184,7 @@ def _may_begin(reservation: Reservation) -> bool:
 def release() -> None:
     """Have what nothing refers to any more given back to the operating system."""
     gc.collect()
-    release_pool()
-
-
-def release_pool() -> None:
-    """Have what Arrow has freed given back to the operating system."""
-    # Arrow gives back what was freed only when it is asked for more. Of these bytes none is touched.
-    pa.allocate_buffer(64 << 20)
-    pa.default_memory_pool().release_unused()
+    buffers.release()
 
 
 def _after_fork() -> None:
