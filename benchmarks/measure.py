@@ -172,7 +172,9 @@ def _started(
     def task(keys: Sequence[str]) -> dict[str, Any]:
         urls = [store.url(protocol, *key.split("/", 1)) for key in keys]
         settings = {"catalog": catalog}
-        return asdict(Task(urls, workload.table, store.endpoint, dataset.unit, about.threads, settings))
+        return asdict(
+            Task(urls, workload.table, store.endpoint, dataset.unit, about.threads, about.workers, settings)
+        )
 
     worker = Worker(python, setting.patience)
     try:

@@ -8,7 +8,7 @@ from .measure import Row
 from .peers import PEERS
 from .workloads import WORKLOADS
 
-OURS = ("lazynwb_dask", "lazynwb_dask-32")
+OURS = ("lazynwb_dask", "lazynwb_dask-32", "lazynwb_dask-workers")
 
 
 def groups(rows: Iterable[Row]) -> dict[tuple[str, str, float], list[Row]]:
@@ -117,12 +117,13 @@ second. Every reader runs in processes of its own, and all must give the same an
   many connections, which are open by then. All requests are sent at once, except that those for a file whose
   ranges follow from its other bytes come after these; deflated chunks are inflated in threads as they come.
   **ours / limit**: the row's seconds over that.
-- **peak MB**: the most memory that the process held during the run.
+- **peak MB**: the most memory that the process held during the run, or the processes of a cluster together.
 - **depth**: the longest chain of requests of which each began after the one before it had ended; **a
   file**: the same for the requests of any one file.
 - **at once**: the most requests that were under way at a time.
 
-Readers: lazynwb 1.0 with lazy frames; h5py and pynwb over remfile, one file after the other, reading only
+Readers: lazynwb_dask also on a `LocalCluster` of four processes with a thread each, which run before the clock
+starts; lazynwb 1.0 with lazy frames; h5py and pynwb over remfile, one file after the other, reading only
 the datasets that are needed; Dask's `read_parquet` of the same tables converted to Parquet, by default and
 with `filesystem="arrow"` and 32 threads.
 
