@@ -74,12 +74,13 @@ def read_parts(
 
     def read(i: int) -> Piece:
         try:
-            part = scan.part(i)
+            part, blocks = scan.part(i), None
             if not scan.indexed:
-                part = indexed_part(part, scan, access, left_out.lacking)
+                part, blocks = indexed_part(part, scan, access, left_out.lacking)
             rows = None if chosen is None else chosen.of(i)
             reader = Reader(part.source.reach, ChunkMaps(part.source))
-            return PartReader(scan, part, reader, Executor(part.source, access)).read(selection, rows)
+            executor = Executor(part.source, access, blocks)
+            return PartReader(scan, part, reader, executor).read(selection, rows)
         except NWBError as exc:
             if scan.request.on_error != "skip" or isinstance(exc, NWBMemoryError):
                 raise
