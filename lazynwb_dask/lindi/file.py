@@ -82,6 +82,8 @@ class Lindi:
     The attribute `source` has its size and version, and the files that it refers to.
     """
 
+    blocks = None  # its values lie in other files
+
     def __init__(
         self,
         source: Source,

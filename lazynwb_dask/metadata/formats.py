@@ -15,6 +15,7 @@ from lazynwb_dask.metadata.hdf5_file import HDF5File
 from lazynwb_dask.model.index import Layout
 from lazynwb_dask.model.source import Source, is_lindi
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.block_cache import Blocks
 
 R = TypeVar("R")
 
@@ -26,6 +27,10 @@ class OpenedFile(Protocol):
     """A file that runs jobs, one after the other."""
 
     source: Source  # with size and validator from the first response
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """What was fetched of it, if that has values as they are stored."""
 
     def run(self, job: Job[R]) -> R:
         """Run a job. Raises NWBReadError if the file can't be read, is of another format, or is damaged."""

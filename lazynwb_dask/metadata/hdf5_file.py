@@ -39,6 +39,11 @@ class HDF5File:
         if isinstance(access.settings, IsolatedSettings):
             self._attempt = Attempts(access.settings)
 
+    @property
+    def blocks(self) -> block_cache.Blocks:
+        """See `OpenedFile.blocks`."""
+        return block_cache.Blocks(self.sparse.block, self.sparse.present)
+
     def run(self, job: Job[R]) -> R:
         """Run a job. See `OpenedFile.run`."""
         sparse = self.sparse

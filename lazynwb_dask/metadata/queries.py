@@ -17,6 +17,7 @@ from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import ReadSession, Session
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.block_cache import Blocks
 
 
 def open_file(source: Source, access: FileAccess, allow_external_links: bool = False) -> OpenedFile:
@@ -38,6 +39,13 @@ def read_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> lis
 def index_file(source: Source, request: TableRequest, access: FileAccess) -> FileIndex:
     """The index of the requested table. Raises NWBReadError if the file can't be read or isn't an NWB 2
     file."""
+    return index_and_blocks(source, request, access)[0]
+
+
+def index_and_blocks(
+    source: Source, request: TableRequest, access: FileAccess
+) -> tuple[FileIndex, Blocks | None]:
+    """The index of the requested table, see `index_file`, and what was fetched of the file."""
     links = request.allow_external_links
     file = open_file(source, access, links)
     names = request.table_names
@@ -45,7 +53,8 @@ def index_file(source: Source, request: TableRequest, access: FileAccess) -> Fil
         picked = request.table(file.run(ListTables()))
         names = [] if picked is None else [picked]
     paths = tuple(table_path(name) for name in names)
-    return FileIndex(file.source, file.run(IndexTable(paths, request.details, links)))
+    found = FileIndex(file.source, file.run(IndexTable(paths, request.details, links)))
+    return found, file.blocks
 
 
 def list_chunks(source: Source, path: str, access: FileAccess) -> Extents:

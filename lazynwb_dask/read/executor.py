@@ -65,11 +65,11 @@ def named(exc: Exception, where: str) -> Exception:
 
 
 class Executor:
-    """One file, for as long as a partition of it is read."""
+    """One file, for as long as a partition of it is read. `blocks` were fetched of it just now."""
 
-    def __init__(self, source: Source, access: FileAccess) -> None:
-        self.source, self.access = source, access
-        self._used = self._asked = False
+    def __init__(self, source: Source, access: FileAccess, blocks: block_cache.Blocks | None = None) -> None:
+        self.source, self.access, self._blocks = source, access, blocks
+        self._used, self._asked = False, blocks is not None
         self._wanted = 0
         self._left = AHEAD
         self._came: list[tuple[int, bytes]] = []  # what came along, and where it begins
@@ -125,7 +125,7 @@ class Executor:
     def _fetch(self, wave: Wave, some: bool) -> Read[None]:
         self._wanted += sum(request.stop - request.start for request in wave.requests)
         left: Sequence[Request] = wave.requests
-        if some or all(self._has(start, stop) for start, stop, _ in left):
+        if some or self._blocks is not None or all(self._has(start, stop) for start, stop, _ in left):
             left = self._serve(left)
         else:
             left = self._serve(left, kept=False)
@@ -142,7 +142,8 @@ class Executor:
                 if data is not None:
                     request.sink(data)
             requests = [request for request, data in zip(requests, here, strict=True) if data is None]
-        left = block_cache.serve(self.source, requests) if kept else requests
+        blocks = self._blocks or block_cache.kept(self.source)
+        left = block_cache.serve(blocks, requests) if kept else requests
         self._used |= len(left) < len(requests)
         return left
 
@@ -160,8 +161,11 @@ class Executor:
         return found
 
     def _has(self, start: int, stop: int) -> bool:
-        here = _within(self._came, start, stop) is not None
-        return here or block_cache.has(self.source, start, stop)
+        if _within(self._came, start, stop) is not None:
+            return True
+        if self._blocks is not None:
+            return self._blocks.get(start, stop) is not None
+        return block_cache.has(self.source, start, stop)
 
     def _keep(self, start: int, data: memoryview) -> None:
         self._came.append((start, bytes(data)))  # not a view, which would keep all that came with it

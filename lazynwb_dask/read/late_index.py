@@ -13,24 +13,27 @@ from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.block_cache import Blocks
 from lazynwb_dask.util.lru import Cache
 
 _tables = Cache[TableIndex]("tables")
 
 
-def indexed_part(part: Part, scan: Scan, access: FileAccess, lacking: list[Failure]) -> Part:
-    """A partition with the rows and columns that its file turns out to have.
+def indexed_part(
+    part: Part, scan: Scan, access: FileAccess, lacking: list[Failure]
+) -> tuple[Part, Blocks | None]:
+    """A partition with the rows and columns that its file turns out to have, and what was fetched of it now.
 
     With ``on_missing="skip"``, a file that lacks the table or a column is appended to `lacking`; with
     ``on_error="skip"``, one with a column that can't be read, which is null.
     """
-    source, table = _table_of(part.source, scan, access)
+    source, table, blocks = _table_of(part.source, scan, access)
     request, name = scan.request, shown(source.url)
     if table is None:
         none = f"no table {' or '.join(map(table_path, request.table_names))}"
         if request.on_missing == "skip":
             lacking.append(Failure(name, "read", none))
-            return Part(source, "", 0, 0, 0, {}, facts=part.facts)
+            return Part(source, "", 0, 0, 0, {}, facts=part.facts), blocks
         raise TableNotFoundError(f"{name}: {none}")
     table = show(table, request.view, name)
     columns, unread = {}, list[str]()
@@ -52,19 +55,21 @@ def indexed_part(part: Part, scan: Scan, access: FileAccess, lacking: list[Failu
         if request.on_missing == "raise":
             raise NWBReadError(f"{name}: {table.path}: {none}")
         lacking.append(Failure(name, "read", f"{none} in {table.path}"))
-    return Part(source, table.path, 0, table.rows, 0, columns, facts=part.facts)
+    return Part(source, table.path, 0, table.rows, 0, columns, facts=part.facts), blocks
 
 
-def _table_of(source: Source, scan: Scan, access: FileAccess) -> tuple[Source, TableIndex | None]:
+def _table_of(
+    source: Source, scan: Scan, access: FileAccess
+) -> tuple[Source, TableIndex | None, Blocks | None]:
     """The index of a file's table, read at most once by each process."""
     names = tuple(scan.request.table_names)
     # Nothing tells whether other files that this one names are still the same, or may still be opened.
     alone = not scan.request.allow_external_links
     known = _tables.get((file_key(source), names)) if source.etag is not None and alone else None
     if known is not None:
-        return source, known
-    found = queries.index_file(source, scan.request, access)
+        return source, known, None
+    found, blocks = queries.index_and_blocks(source, scan.request, access)
     if found.table is not None and alone and not found.source.parts:
         nbytes = 2000 * len(found.table.columns)
         _tables.put((file_key(found.source), names), found.table, nbytes)
-    return found.source, found.table
+    return found.source, found.table, None if found.source.parts else blocks

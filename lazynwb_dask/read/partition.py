@@ -70,14 +70,15 @@ def read_parts(
 
     def read(i: int) -> Read[Piece]:
         try:
-            part = scan.part(i)
+            part, blocks = scan.part(i), None
             if not scan.indexed:
-                part = yield from blocking(lambda: indexed_part(scan.part(i), scan, access, left_out.lacking))
+                part, blocks = yield from blocking(
+                    lambda: indexed_part(scan.part(i), scan, access, left_out.lacking)
+                )
             rows = None if chosen is None else chosen.of(i)
             reader = Reader(part.source.reach, ChunkMaps(part.source))
-            return (
-                yield from PartReader(scan, part, reader, Executor(part.source, access)).read(selection, rows)
-            )
+            executor = Executor(part.source, access, blocks)
+            return (yield from PartReader(scan, part, reader, executor).read(selection, rows))
         except NWBError as exc:
             if scan.request.on_error != "skip" or isinstance(exc, NWBMemoryError):
                 raise

@@ -42,15 +42,19 @@ def keep(source: Source, block: int, blocks: Mapping[int, bytes]) -> None:
     _blocks.put(_key(source), Blocks(block, dict(blocks)), len(blocks) * block)
 
 
+def kept(source: Source) -> Blocks | None:
+    """What is kept of a file."""
+    return _blocks.get(_key(source)) if source.etag is not None else None
+
+
 def has(source: Source, start: int, stop: int) -> bool:
     """Whether a byte range is kept."""
-    blocks = _blocks.get(_key(source)) if source.etag is not None else None
+    blocks = kept(source)
     return blocks is not None and blocks.get(start, stop) is not None
 
 
-def serve(source: Source, requests: Sequence[Request]) -> list[Request]:
+def serve(blocks: Blocks | None, requests: Sequence[Request]) -> list[Request]:
     """Give requests the bytes that are kept; the others are returned."""
-    blocks = _blocks.get(_key(source)) if source.etag is not None else None
     if blocks is None:
         return list(requests)
     left = []

@@ -272,3 +272,29 @@ def test_texts_and_ragged_columns_of_an_object_in_s3_take_one_round_trip(
     expected = frames("gzip")
     oracle.assert_same(got, expected[expected.score > 0.5][["name", "few", "rate"]])
     assert len(waves) == 1
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_a_file_that_planning_did_not_look_at_is_asked_for_nothing_twice(
+    server: RangeServer, tmp_path: Path, contents: Callable[[str], bytes], waves: Waves, size: str
+) -> None:
+    if size == "small":
+        path = tmp_path / "a.nwb"
+        with nwb(path) as file:
+            group = table(file, "/units", N, ["name", "score"])
+            group.create_dataset("name", data=[f"unit {i}" for i in range(N)], dtype=TEXT)
+            group.create_dataset("score", data=np.arange(N))
+        data = path.read_bytes()
+    else:
+        data = contents("gzip")
+    urls = [server.put(f"w{next(_number)}.nwb", data) for _ in range(2)]
+    frame = lazynwb_dask.read_nwb(urls, "/units", schema=1)  # the first tells the columns
+    expected = lazynwb_dask.read_nwb(urls[0], "/units").name.compute().tolist()
+    server.clear_log()
+    waves.clear()
+    got = frame[frame.score >= 0][["name", "score"]].compute()
+    assert got.name.tolist() == expected * 2
+    assert not waves
+    ranges = [(entry.path, entry.range) for entry in server.requests("GET")]
+    assert len(ranges) == len(set(ranges))
+    assert server.sent <= 2 * len(data)
