@@ -50,8 +50,7 @@ class HDF5File:
         for wave in range(MAX_WAVES):
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
-                if sparse.size > ENDS.whole:
-                    block_cache.keep(self.source, sparse.block, sparse.present)
+                block_cache.keep(self.source, sparse.block, sparse.present)
                 return result
             sparse.widen(wave)
             if self._tail is not None:

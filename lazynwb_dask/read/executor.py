@@ -24,6 +24,8 @@ from lazynwb_dask.util.lru import Cache
 
 FEW = 1 << 20  # bytes that are looked at in a moment
 AHEAD = 256 * 1024  # bytes of a partition that come along with what is needed first, rather than later
+# The same of all partitions of a task, where it isn't known of which of them any rows are left.
+AHEAD_OF_ALL = 2 << 20
 
 _chunks = Cache[Extents]("chunk maps")
 _paths = Cache[str]("paths of objects")
@@ -71,7 +73,7 @@ class Executor:
         self.source, self.access, self._blocks = source, access, blocks
         self._used, self._asked = False, blocks is not None
         self._wanted = 0
-        self._left = AHEAD
+        self.ahead = AHEAD  # bytes that may still come along
         self._came: list[tuple[int, bytes]] = []  # what came along, and where it begins
 
     def turn(self) -> AbstractContextManager[object]:
@@ -153,9 +155,9 @@ class Executor:
         asked = [(start, stop) for start, stop, _ in requests]
         for start, stop in {} if self.source.parts else dict.fromkeys(ahead):
             more = _union([*asked, (start, stop)]) - _union(asked)
-            if not 0 < more <= self._left or stop > self.source.reach or self._has(start, stop):
+            if not 0 < more <= self.ahead or stop > self.source.reach or self._has(start, stop):
                 continue
-            self._left -= more
+            self.ahead -= more
             asked.append((start, stop))
             found.append(Request(start, stop, partial(self._keep, start)))
         return found

@@ -18,7 +18,7 @@ from lazynwb_dask.model.source import shown
 from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.read import catalog_values, time_search
 from lazynwb_dask.read.column import Reader
-from lazynwb_dask.read.executor import ChunkMaps, Executor, guarded
+from lazynwb_dask.read.executor import AHEAD_OF_ALL, ChunkMaps, Executor, guarded
 from lazynwb_dask.read.late_index import indexed_part
 from lazynwb_dask.read.memory_need import needs
 from lazynwb_dask.read.part_columns import ahead_steps, column_steps, file_arrays, where
@@ -78,6 +78,8 @@ def read_parts(
             rows = None if chosen is None else chosen.of(i)
             reader = Reader(part.source.reach, ChunkMaps(part.source))
             executor = Executor(part.source, access, blocks)
+            if selection.deciding:
+                executor.ahead = min(executor.ahead, AHEAD_OF_ALL // scan.nparts)
             return (yield from PartReader(scan, part, reader, executor).read(selection, rows))
         except NWBError as exc:
             if scan.request.on_error != "skip" or isinstance(exc, NWBMemoryError):

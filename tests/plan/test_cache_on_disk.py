@@ -299,4 +299,4 @@ def test_what_is_stored_has_the_shape_that_the_format_number_stands_for() -> Non
         for kind in (index.TableIndex, index.ColumnIndex, index.Extents, index.Layout, index.Filter)
     ]
     digest = hashlib.sha256(repr(stored).encode()).hexdigest()[:12]
-    assert (entry.FORMAT, tables_schema.FORMAT, digest) == (5, 6, "53a338a2974a")
+    assert (entry.FORMAT, tables_schema.FORMAT, digest) == (6, 6, "53d0ceab628e")
