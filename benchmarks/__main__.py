@@ -13,7 +13,7 @@ import platformdirs
 
 from lazynwb_dask.datasets.writer import Layout
 
-from . import chart, report
+from . import chart, report, targets
 from .environment import lazynwb_python
 from .measure import Row, Setting, measure
 from .peers import PEERS
@@ -21,15 +21,14 @@ from .sessions import Size, convert, prepare
 from .store import running
 from .workloads import WORKLOADS
 
-DEFAULT_PEERS = tuple(PEERS)
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("-w", "--workload", "workloads", multiple=True, type=click.Choice(list(WORKLOADS)),
-              help="What to ask. Repeatable.", default=tuple(WORKLOADS), show_default="all")  # fmt: skip
+              help="What to ask. Repeatable.", show_default="all")  # fmt: skip
 @click.option("-p", "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)),
-              help="Whom. Repeatable.", default=DEFAULT_PEERS, show_default="all")  # fmt: skip
+              help="Whom. Repeatable.", show_default="all")  # fmt: skip
 @click.option("-l", "--layout", "layouts", multiple=True, help="How data are stored. Repeatable.",
               type=click.Choice(get_args(Layout)), default=("gzip",))  # fmt: skip
 @click.option("--latency", "latencies", multiple=True, type=float, default=(30.0,),
@@ -44,6 +43,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 @click.option("--quick", is_flag=True, help="A few small files, one repetition: does it all work?")
 @click.option("--folder", type=click.Path(path_type=Path), default=None,
               help="Where files are kept.", show_default="the user's cache folder")  # fmt: skip
+@click.option("--targets", "promised", is_flag=True,
+              help="Ask what tells whether the speed is as promised, and say so.")  # fmt: skip
 @click.option("--docs", is_flag=True, help="Also write docs/benchmarks.md and .svg.")
 def main(
     workloads: tuple[str, ...],
@@ -59,6 +60,7 @@ def main(
     patience: float,
     quick: bool,
     folder: Path | None,
+    promised: bool,
     docs: bool,
 ) -> None:
     """Measure lazynwb_dask and its peers on a simulated object store."""
@@ -67,9 +69,11 @@ def main(
     size = Size(sessions, megabytes, small)
     if quick:
         size, repeats = Size(2, 2, 10), 1
+    workloads = workloads or (tuple(targets.questions()) if promised else tuple(WORKLOADS))
+    asked = {name: peers or tuple(targets.peers(name) if promised else PEERS) for name in workloads}
     python: dict[bool, str] = {
         about.own_environment: lazynwb_python(folder, _tell)
-        for about in (PEERS[peer] for peer in peers)
+        for about in (PEERS[peer] for name in workloads for peer in asked[name])
         if about.own_environment
     }
     python[False] = sys.executable
@@ -80,14 +84,14 @@ def main(
             for name in workloads:
                 workload = WORKLOADS[name]
                 dataset = prepare(root, workload.dataset, layout, size, _tell)
-                if any(PEERS[peer].files == "parquet" for peer in peers) and workload.is_table:
+                if any(PEERS[peer].files == "parquet" for peer in asked[name]) and workload.is_table:
                     convert(root, dataset, workload.table, _tell)
                 for latency in latencies:
                     setting = Setting(
                         dataset, layout, latency / 1000, bandwidth * 1e6, protocol, repeats, patience
                     )
                     group = []
-                    for peer in peers:
+                    for peer in asked[name]:
                         about = PEERS[peer]
                         if about.builds_catalog if workload.cold else about.keeps_catalog:
                             continue
@@ -103,6 +107,8 @@ def main(
                     if docs:
                         document(rows, bandwidth)
     click.echo(f"saved: {results}")
+    if promised:
+        click.echo(f"\n{report.text(targets.table(rows))}\n")
     problems = report.disagreements(rows)
     for problem in problems:
         click.secho(f"different answers: {problem}", fg="red", err=True)

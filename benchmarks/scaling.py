@@ -5,13 +5,16 @@ single-threaded workers: three requests one after another for each file, so late
 Once with one task a file and four connections a worker, where only workers can help; once with the defaults,
 where each task has many files in flight. Then the cost of tasks for who plans and schedules them, and what
 follows from all that for a cluster that doesn't fit here.
+
+Next to the seconds stands the CPU that a file takes in the workers and in client and scheduler, and how busy
+the machine's cores are with these and the store: near 100 % they are what bounds, otherwise it is latency.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import statistics
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +25,7 @@ from typing import Any
 import click
 import dask
 import platformdirs
+import psutil
 from distributed import Client, LocalCluster, wait
 
 import lazynwb_dask
@@ -30,19 +34,31 @@ from .sessions import Size, prepare
 from .store import Store, running
 
 FUSED, ALONE = "defaults", "a task a file, 4 connections"
-PROMISED = 0.75  # of the workers' number, as speed-up, while latency is what takes the time
+HEAD = (
+    "workers  seconds  speed-up  of ideal  requests  ms a file: workers, scheduler  "
+    "cores busy (workers, client and scheduler, store)"
+)
 FILES, WORKERS = 50_000, 500  # of the cluster that doesn't fit here
 
 
 @dataclass(frozen=True)
 class Run:
-    """One query on one cluster: the median of several."""
+    """One query on one cluster: the median of several.
+
+    Attributes
+    ----------
+    reading, scheduling, serving : float
+        Seconds of CPU of the workers, of client and scheduler, which are one process, and of the store.
+    """
 
     how: str
     files: int
     workers: int
     seconds: float
     requests: int
+    reading: float
+    scheduling: float
+    serving: float
 
 
 @contextmanager
@@ -75,17 +91,43 @@ def measure(
     store: Store, urls: Sequence[str], warm: Sequence[str], workers: int, how: str, repeats: int
 ) -> Run:
     """Seconds and requests of the query, whose files' schema is known."""
-    with cluster(workers, how):
+
+    def cpu() -> tuple[float, float, float]:
+        served = psutil.Process(store.pid).cpu_times()
+        reading = sum(client.run(time.process_time).values())
+        return reading, time.process_time(), served.user + served.system
+
+    with cluster(workers, how) as client:
         query, other = ask(store, urls), ask(store, warm)
+        for worker in client.scheduler_info(n_workers=-1)["workers"]:
+            client.submit(warm_up, other, pure=False, workers=[worker]).result()
         other.compute()
-        seconds, requests = [], []
+        runs = []
         for _ in range(repeats):
             store.reset()
-            begun = time.perf_counter()
+            before, begun = cpu(), time.perf_counter()
             query.compute()
-            seconds.append(time.perf_counter() - begun)
-            requests.append(store.stats()["requests"])
-    return Run(how, len(urls), workers, statistics.median(seconds), round(statistics.median(requests)))
+            seconds = time.perf_counter() - begun
+            took = [after - at for after, at in zip(cpu(), before, strict=True)]
+            runs.append(Run(how, len(urls), workers, seconds, store.stats()["requests"], *took))
+    return sorted(runs, key=lambda run: run.seconds)[(repeats - 1) // 2]
+
+
+def warm_up(query: Any) -> None:
+    """Answer a question in a worker: a few small files are tasks for some of them alone."""
+    query.compute(scheduler="sync")
+
+
+def line(run: Run, one: Run) -> str:
+    """A run in the table, compared with that of the fewest workers."""
+    gain = one.seconds * one.workers / run.seconds
+    cores = len(os.sched_getaffinity(0))
+    shares = [cpu / run.seconds / cores for cpu in (run.reading, run.scheduling, run.serving)]
+    return (
+        f"{run.workers:7} {run.seconds:8.2f} {gain:9.2f} {gain / run.workers:9.2f} {run.requests:9}"
+        f" {1000 * run.reading / run.files:10.1f} {1000 * run.scheduling / run.files:13.1f}"
+        f" {sum(shares):6.0%} ({', '.join(f'{share:.0%}' for share in shares)})"
+    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +190,7 @@ def on_paper(cost: Cost, alone: Run, defaults: Run) -> list[str]:
 @click.option("--files", default=100)
 @click.option("--many", default=2000, help="Of the run with many small files; 0: none.")
 @click.option("--workers", multiple=True, type=int, default=(1, 2, 4, 8))
-@click.option("--latency", default=30.0, help="Milliseconds before each answer.")
+@click.option("--latency", default=100.0, help="Milliseconds before each answer.")
 @click.option("--repeats", default=3)
 @click.option("--partitions", default=2000, help="For the cost of tasks.")
 @click.option("--folder", type=click.Path(path_type=Path), default=None, help="Where files are kept.")
@@ -166,13 +208,10 @@ def main(
         urls = [store.url("s3", *key.split("/", 1)) for key in dataset.keys]
         for how in (ALONE, FUSED):
             click.echo(f"\n{files} files, {latency:.0f} ms, {how}")
-            click.echo("workers  seconds  speed-up  of ideal  requests")
+            click.echo(HEAD)
             for n in workers:
                 runs.append(measure(store, urls[:files], urls[-16:], n, how, repeats))
-                run = runs[-1]
-                one = next(r for r in runs if r.how == how)
-                gain = one.seconds * one.workers / run.seconds
-                click.echo(f"{n:7} {run.seconds:8.2f} {gain:9.2f} {gain / n:9.2f} {run.requests:9}")
+                click.echo(line(runs[-1], next(run for run in runs if run.how == how)))
         if many:
             run = measure(store, urls[:many], urls[-16:], 2, FUSED, 1)
             runs.append(run)

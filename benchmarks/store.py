@@ -402,6 +402,11 @@ class Store:
         with urlopen(Request(f"{self.endpoint}{CONTROL}{what}"), timeout=60) as response:
             return json.load(response)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def close(self) -> None:
         self._process.terminate()
         self._process.wait()
