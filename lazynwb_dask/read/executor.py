@@ -7,10 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from lazynwb_dask.decode.arrays import Values
-from lazynwb_dask.decode.runs import merged
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
@@ -174,9 +171,11 @@ def _within(spans: Sequence[tuple[int, bytes]], start: int, stop: int) -> memory
 
 def _union(ranges: Sequence[tuple[int, int]]) -> int:
     """The bytes that some ranges cover."""
-    starts, stops = np.array(ranges, np.int64).reshape(-1, 2).T
-    starts, stops = merged(starts, stops)
-    return int((stops - starts).sum())
+    total = reach = 0
+    for start, stop in sorted(ranges):
+        total += max(stop - max(start, reach), 0)
+        reach = max(reach, stop)
+    return total
 
 
 def run_steps(steps: Steps[Values], source: Source, access: FileAccess) -> Values:
