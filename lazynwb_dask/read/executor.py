@@ -11,7 +11,7 @@ from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.source import Source, is_local
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
 from lazynwb_dask.storage import Request, block_cache, fetch, parquet
 from lazynwb_dask.storage.access import FileAccess
@@ -141,7 +141,8 @@ class Executor:
         """The requests for bytes that come along, as long as they are few in all."""
         found: list[Request] = []
         asked = [(start, stop) for start, stop, _ in requests]
-        for start, stop in {} if self.source.parts else dict.fromkeys(ahead):
+        none = self.source.parts or is_local(self.source.url)  # (a disk answers at once)
+        for start, stop in () if none else dict.fromkeys(ahead):
             more = _union([*asked, (start, stop)]) - _union(asked)
             if not 0 < more <= self._left or stop > self.source.reach or self._has(start, stop):
                 continue
