@@ -38,7 +38,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 @click.option("--protocol", type=click.Choice(["s3", "http"]), default="s3")
 @click.option("--sessions", type=int, default=16, help="Large files.")
 @click.option("--megabytes", type=int, default=40, help="Of a large file, uncompressed.")
-@click.option("--small", type=int, default=500, help="Small files.")
+@click.option("--small", type=int, default=459, help="Small files.")
 @click.option("--repeats", type=int, default=5, help="Runs after the first.")
 @click.option("--patience", type=float, default=600.0, help="Seconds until a run is given up.")
 @click.option("--quick", is_flag=True, help="A few small files, one repetition: does it all work?")

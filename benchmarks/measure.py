@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import limit
 from .peers import PEERS, Task
 from .sessions import Dataset
 from .store import Store
@@ -45,19 +46,32 @@ class Row:
     files: int
     first: dict[str, Any] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    limits: list[dict[str, Any]] = field(default_factory=list)  # its requests, replayed
     answer: dict[str, Any] = field(default_factory=dict)
     note: str = ""
 
     @property
     def typical(self) -> dict[str, Any]:
         """The run of median time, of those after the first."""
-        if not self.runs:
-            return self.first
-        middle = statistics.median_low(run["seconds"] for run in self.runs)
-        return next(run for run in self.runs if run["seconds"] == middle)
+        return _middle(self.runs) if self.runs else self.first
+
+    @property
+    def worst(self) -> float:
+        """The most seconds of those runs."""
+        return float(max((run["seconds"] for run in self.runs), default=self.first["seconds"]))
+
+    @property
+    def limit(self) -> dict[str, Any] | None:
+        """The replay of median time."""
+        return _middle(self.limits) if self.limits else None
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "typical": self.typical}
+        return {**asdict(self), "typical": self.typical, "limit": self.limit}
+
+
+def _middle(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    middle = statistics.median_low(run["seconds"] for run in runs)
+    return next(run for run in runs if run["seconds"] == middle)
 
 
 class Failed(Exception):
@@ -107,6 +121,9 @@ def measure(store: Store, workload: Workload, peer: str, setting: Setting, pytho
             _repeated(row, store, workload, peer, setting, python, folder)
         except Failed as failed:
             row.note = str(failed)
+    log = store.log() if row.first and PEERS[peer].is_ours else []
+    for _ in range(setting.repeats if log else 0):
+        row.limits.append(limit.replay(store, log, workload.waves, setting.dataset.spare))
     return row
 
 
@@ -155,7 +172,9 @@ def _started(
     def task(keys: Sequence[str]) -> dict[str, Any]:
         urls = [store.url(protocol, *key.split("/", 1)) for key in keys]
         settings = {"catalog": catalog}
-        return asdict(Task(urls, workload.table, store.endpoint, dataset.unit, about.threads, settings))
+        return asdict(
+            Task(urls, workload.table, store.endpoint, dataset.unit, about.threads, about.workers, settings)
+        )
 
     worker = Worker(python, setting.patience)
     try:

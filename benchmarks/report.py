@@ -8,7 +8,7 @@ from .measure import Row
 from .peers import PEERS
 from .workloads import WORKLOADS
 
-OURS = ("lazynwb_dask", "lazynwb_dask-32")
+OURS = ("lazynwb_dask", "lazynwb_dask-32", "lazynwb_dask-workers")
 
 
 def groups(rows: Iterable[Row]) -> dict[tuple[str, str, float], list[Row]]:
@@ -35,8 +35,9 @@ def disagreements(rows: Iterable[Row]) -> list[str]:
 
 def table(group: Sequence[Row]) -> list[list[str]]:
     """One question's rows as text, heads first."""
-    heads = ["reader", "first s", "ours / it", "s", "ours / it", "CPU s", "peak MB", "requests", "MB",
-             "depth", "depth a file", "at once"]  # fmt: skip
+    heads = ["reader", "first s", "ours / it", "s", "worst s", "ours / it", "limit s",
+             "ours / limit", "CPU s", "peak MB", "requests", "MB", "depth", "depth a file",
+             "at once"]  # fmt: skip
     ours = next((row for row in group if row.peer == "lazynwb_dask" and row.first), None)
     lines = [heads]
     for row in group:
@@ -45,13 +46,17 @@ def table(group: Sequence[Row]) -> list[list[str]]:
             lines.append([title, (row.note or "no answer").splitlines()[0][:40], *[""] * (len(heads) - 2)])
             continue
         run = row.typical
-        early = late = ""
+        early = late = limit = over = ""
         if ours is not None and row.peer not in OURS:
             early = f"{ours.first['seconds'] / row.first['seconds']:.2f}"
             late = f"{ours.typical['seconds'] / run['seconds']:.2f}"
+        if row.limit is not None:
+            limit = f"{row.limit['seconds']:.3f}"
+            over = f"{run['seconds'] / row.limit['seconds']:.2f}"
         lines.append(
             [
-                title, f"{row.first['seconds']:.2f}", early, f"{run['seconds']:.3f}", late,
+                title, f"{row.first['seconds']:.2f}", early, f"{run['seconds']:.3f}",
+                f"{row.worst:.3f}", late, limit, over,
                 f"{run['cpu']:.2f}", f"{run['peak'] / 1e6:.0f}", str(run["requests"]),
                 f"{run['bytes'] / 1e6:.1f}", str(run["depth"]), str(run["file_depth"]),
                 str(run["concurrency"]),
@@ -66,9 +71,10 @@ def line(row: Row) -> str:
         return row.note or "no answer"
     run = row.typical
     trouble = f" ({row.note.splitlines()[0]})" if row.note else ""
+    bound = f", limit {row.limit['seconds']:.3f} s, depth {row.limit['depth']}" if row.limit else ""
     return (
         f"first {row.first['seconds']:.3f} s, then {run['seconds']:.3f} s, {run['cpu']:.2f} s CPU, "
-        f"{run['requests']} requests, {run['bytes'] / 1e6:.1f} MB, depth {run['depth']}{trouble}"
+        f"{run['requests']} requests, {run['bytes'] / 1e6:.1f} MB, depth {run['depth']}{bound}{trouble}"
     )
 
 
@@ -105,13 +111,19 @@ second. Every reader runs in processes of its own, and all must give the same an
 - **first s**: the first run in a fresh process, imports of what it needs included.
 - **s**: the median of the runs after it, each in a new process, which has answered the question for
   another file before. For a *cold* question nothing is known of the files; otherwise their schema is.
+  **worst s**: the slowest of these.
 - **ours / it**: lazynwb_dask's seconds over the reader's.
-- **peak MB**: the most memory that the process held during the run.
+- **limit s**: the row's own requests, replayed by plain aiohttp in a process that does nothing else, over as
+  many connections, which are open by then. All requests are sent at once, except that those for a file whose
+  ranges follow from its other bytes come after these; deflated chunks are inflated in threads as they come.
+  **ours / limit**: the row's seconds over that.
+- **peak MB**: the most memory that the process held during the run, or the processes of a cluster together.
 - **depth**: the longest chain of requests of which each began after the one before it had ended; **a
   file**: the same for the requests of any one file.
 - **at once**: the most requests that were under way at a time.
 
-Readers: lazynwb 1.0 with lazy frames; h5py and pynwb over remfile, one file after the other, reading only
+Readers: lazynwb_dask also on a `LocalCluster` of four processes with a thread each, which run before the clock
+starts; lazynwb 1.0 with lazy frames; h5py and pynwb over remfile, one file after the other, reading only
 the datasets that are needed; Dask's `read_parquet` of the same tables converted to Parquet, by default and
 with `filesystem="arrow"` and 32 threads.
 

@@ -30,7 +30,7 @@ class Size:
 
     sessions: int = 16
     megabytes: int = 40
-    small: int = 500
+    small: int = 459
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,14 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request: when it came and when the last byte of its answer was sent."""
+    """One request: when it came, when the last byte of its answer was sent, and which bytes of the object."""
 
     key: str
     method: str
     begin: float
     end: float
     sent: int
+    start: int = 0
 
 
 @dataclass
@@ -127,6 +128,7 @@ class Reply:
     body: memoryview = NOTHING
     headers: tuple[tuple[str, str], ...] = ()
     length: int | None = None  # where it isn't the body's: of an answer to HEAD
+    start: int = 0  # of the body in the object
 
     def head(self) -> bytes:
         length = len(self.body) if self.length is None else self.length
@@ -177,7 +179,7 @@ def answer(state: State, method: str, target: str, headers: dict[str, str]) -> R
     if start >= stop:
         return Reply(416, headers=(("Content-Range", f"bytes */{size}"),))
     about += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
-    return _body(method, 206, found.data[start:stop], about)
+    return replace(_body(method, 206, found.data[start:stop], about), start=start)
 
 
 def _body(method: str, status: int, data: memoryview, headers: tuple[tuple[str, str], ...]) -> Reply:
@@ -258,7 +260,7 @@ def _control(state: State, target: str) -> Reply:
         case "stats":
             data = state.stats()
         case "log":
-            data = {"log": [[o.key, o.method, o.begin, o.end, o.sent] for o in state.log]}
+            data = {"log": [astuple(one) for one in state.log]}
         case _:
             return Reply(404)
     return Reply(200, memoryview(json.dumps(data).encode()))
@@ -313,16 +315,17 @@ async def _answered(
     begin = time.monotonic()
     state.running += 1
     state.most = max(state.most, state.running)
-    sent = 0
+    sent = start = 0
     try:
         reply = answer(state, method, target, headers)
+        start = reply.start
         if state.latency:
             await asyncio.sleep(state.latency)
         sent = await _sent(state, connection, reply)
     finally:
         state.running -= 1
         key = unquote(urlsplit(target).path).lstrip("/")
-        state.log.append(Served(key, method, begin, time.monotonic(), sent))
+        state.log.append(Served(key, method, begin, time.monotonic(), sent, start))
 
 
 async def _sent(state: State, connection: socket.socket, reply: Reply) -> int:
@@ -367,6 +370,7 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         command = [sys.executable, "-m", "benchmarks.store", str(root)]
         self._process = subprocess.Popen(
             command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True

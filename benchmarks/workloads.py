@@ -22,6 +22,8 @@ STRICT: Terms = (
 )
 WANTED = ("unit_id", "location", "spike_times", "_nwb_path")
 SCALARS = ("presence_ratio", "firing_rate", "unit_id")
+TEXTS = ("presence_ratio", "location", "unit_id")
+METADATA = 4  # requests one after another for what is known of no file
 AREA = "CA1"  # of electrodes
 TRIALS = (
     "start_time", "stop_time", "stim_start_time", "stim_name", "trial_index", "block_index",
@@ -44,6 +46,9 @@ class Workload:
         Which sessions it is asked of.
     cold : bool
         Whether nothing is known of the files when the clock starts; else their schema is known.
+    needs : int
+        How many requests for a file have to wait for each other once its schema is known: which rows are
+        wanted is known only when the columns that say so are there.
     """
 
     name: str
@@ -51,10 +56,16 @@ class Workload:
     dataset: str = "large"
     cold: bool = False
     table: str = "/units"
+    needs: int = 1
 
     @property
     def method(self) -> str:
         return self.name.partition("_of_")[0]
+
+    @property
+    def waves(self) -> int:
+        """How many requests for a file have to wait for each other."""
+        return self.needs + METADATA * self.cold
 
     @property
     def is_table(self) -> bool:
@@ -64,17 +75,20 @@ class Workload:
 WORKLOADS = {
     w.name: w
     for w in (
-        Workload("schema", "cold schema", cold=True),
-        Workload("quality", "QC filter, then spike_times"),
-        Workload("strict", "stricter QC filter, then spike_times"),
+        Workload("schema", "cold schema", cold=True, needs=0),
+        Workload("quality", "QC filter, then spike_times", needs=2),
+        Workload("strict", "stricter QC filter, then spike_times", needs=2),
         Workload("scalars", "three scalar columns"),
+        Workload("texts", "three scalar columns, one of text"),
         Workload("spikes", "all spike_times"),
-        Workload("one", "one unit by id"),
-        Workload("top", "top unit by firing rate, then its spikes"),
+        Workload("one", "one unit by id", needs=2),
+        Workload("top", "top unit by firing rate, then its spikes", needs=2),
         Workload("regions", "units by region"),
         Workload("trials", "trials of all files", table="/intervals/trials"),
         Workload("samples", "first 20,000 samples of a TimeSeries", "one", table=SERIES),
         Workload("scalars_of_small", "small files, three scalar columns, cold", "small", cold=True),
+        Workload("one_of_small", "small files, one unit, cold", "small", cold=True, needs=2),
+        Workload("one_of_small_known", "small files, one unit", "small", needs=2),
         Workload("trials_of_small", "small files, trials", "small", table="/intervals/trials"),
         Workload(
             "areas_of_small", "small files, sessions with electrodes in one area, cold", "small",
@@ -84,6 +98,8 @@ WORKLOADS = {
             "areas_of_small_known", "small files, sessions with electrodes in one area", "small",
             table="electrodes",
         ),
-        Workload("one_of_scattered", "one unit, 1,200 chunks in the column, cold", "scattered", cold=True),
+        Workload(
+            "one_of_scattered", "one unit, 1,200 chunks in the column, cold", "scattered", cold=True, needs=2
+        ),
     )
 }  # fmt: skip

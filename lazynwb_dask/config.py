@@ -5,6 +5,7 @@ code (`dask.config.set({"lazynwb-dask.retries": 9})`). Each worker uses its own 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -35,11 +36,21 @@ def get(key: str) -> Any:
     return dask.config.get(f"lazynwb-dask.{key}", default=_defaults()[key])
 
 
+def _open_files() -> int:
+    """How many files and connections this process may have open at a time."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 8192
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def settings() -> Settings:
     """The settings for reading. Also applies the `memory-cache` setting to this process."""
     lru.set_limit(parse_bytes(get("memory-cache")))
     plain = Settings(
-        connections=int(get("connections")),
+        connections=min(int(get("connections")), _open_files() // 4),
         gap=parse_bytes(get("gap")),
         split=parse_bytes(get("split")),
         in_flight=parse_bytes(get("in-flight")),

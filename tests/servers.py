@@ -110,6 +110,8 @@ class Behaviour:
         Whether If-Match and If-Unmodified-Since are heeded.
     ignore_range : bool
         Every answer is 200 and the whole file.
+    last_bytes : bool
+        False: so is that to a request for the last bytes of a file.
     head : bool
         False: HEAD is answered 403, as presigned URLs do.
     forbidden : set
@@ -134,6 +136,7 @@ class Behaviour:
     last_modified: str = "yes"
     conditions: bool = True
     ignore_range: bool = False
+    last_bytes: bool = True
     head: bool = True
     forbidden: set[str] = field(default_factory=set)
     authorized: set[str] | None = None
@@ -383,6 +386,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _range(self, size: int) -> tuple[int, int] | None:
         match = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if match is None or match[1] == match[2] == "":
+            return None
+        if match[1] == "" and not self.owner.behaviour.last_bytes:
             return None
         if match[1] == "":
             return max(0, size - int(match[2])), size

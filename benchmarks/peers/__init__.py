@@ -27,6 +27,8 @@ class Task:
         The unit of the question for one.
     threads : int
         Of Dask's scheduler; 0 for its default.
+    workers : int
+        Of a `LocalCluster`, processes with a thread each; 0 for the threads of this process.
     """
 
     urls: Sequence[str]
@@ -34,6 +36,7 @@ class Task:
     endpoint: str
     unit: int = 0
     threads: int = 0
+    workers: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -74,8 +77,14 @@ class About:
     protocol: str | None = None
     own_environment: bool = False
     threads: int = 0
+    workers: int = 0
     keeps_catalog: bool = False
     builds_catalog: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is lazynwb_dask."""
+        return self.module.startswith("ours")
 
 
 PEERS = {
@@ -83,6 +92,7 @@ PEERS = {
     "lazynwb_dask-cached": About("ours", "lazynwb_dask, its cache filled", keeps_catalog=True),
     "lazynwb_dask-catalog": About("ours_catalog", "lazynwb_dask, from a catalog", builds_catalog=True),
     "lazynwb_dask-32": About("ours", "lazynwb_dask, 32 threads", threads=32),
+    "lazynwb_dask-workers": About("ours", "lazynwb_dask, 4 workers", workers=4),
     "lazynwb": About("polars_lazynwb", "lazynwb 1.0", own_environment=True),
     "lazynwb-cached": About(
         "polars_lazynwb", "lazynwb 1.0, its cache filled", own_environment=True, keeps_catalog=True

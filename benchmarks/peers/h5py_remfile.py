@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import remfile
 
-from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
+from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_hdf5
 
@@ -56,6 +56,9 @@ class Reader:
 
     def scalars(self) -> Any:
         return joined([{name: column(t, name) for name in SCALARS} for _, t in self._tables()])
+
+    def texts(self) -> Any:
+        return joined([{name: column(t, name) for name in TEXTS} for _, t in self._tables()])
 
     def spikes(self) -> Any:
         return joined([{"spike_times": all_spikes(t)} for _, t in self._tables()])

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import dask
 
 import lazynwb_dask
 
-from ..workloads import AREA, QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
+from ..workloads import AREA, QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_pandas
+
+
+@cache
+def _cluster(workers: int) -> Any:
+    """The client of processes with a thread each, which have the settings of this one."""
+    from distributed import Client, LocalCluster
+
+    return Client(LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None))
+
+
+def _answered(task: Task, question: str) -> None:
+    with dask.config.set(scheduler="sync"):
+        reader = Reader(task)
+        reader.plan()
+        getattr(reader, question)()
 
 
 class Reader:
@@ -26,6 +43,18 @@ class Reader:
         dask.config.set({"lazynwb-dask.progress": False, **directory})
         if task.threads:
             dask.config.set(scheduler="threads", num_workers=task.threads)
+        self.client = _cluster(task.workers) if task.workers else None
+
+    def everywhere(self, work: Callable[[], Any]) -> list[Any]:
+        """Run a function in each process that has to do with the answer."""
+        return [work(), *(self.client.run(work).values() if self.client is not None else ())]
+
+    def warm_up(self, question: str) -> None:
+        """Have each worker answer a question: one file is a task for one of them alone."""
+        if self.client is not None:
+            task = replace(self.task, workers=0)
+            for worker in self.client.scheduler_info()["workers"]:
+                self.client.submit(_answered, task, question, pure=False, workers=[worker]).result()
 
     def plan(self) -> None:
         self.frame = lazynwb_dask.read_nwb(list(self.task.urls), self.task.table, storage_options=self.options)
@@ -48,6 +77,9 @@ class Reader:
 
     def scalars(self) -> Any:
         return self.frame[list(SCALARS)].compute()
+
+    def texts(self) -> Any:
+        return self.frame[list(TEXTS)].compute()
 
     def spikes(self) -> Any:
         return self.frame[["spike_times"]].compute()

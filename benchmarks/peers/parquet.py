@@ -8,7 +8,7 @@ from typing import Any
 import dask
 import dask.dataframe as dd
 
-from ..workloads import QUALITY, SCALARS, STRICT, TRIALS, WANTED, Terms
+from ..workloads import QUALITY, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
 from . import Task
 
 
@@ -54,6 +54,9 @@ class Reader:
 
     def scalars(self) -> Any:
         return self.frame[list(SCALARS)].compute()
+
+    def texts(self) -> Any:
+        return self.frame[list(TEXTS)].compute()
 
     def spikes(self) -> Any:
         return self.frame[["spike_times"]].compute()

@@ -6,23 +6,36 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TRIALS, WANTED, Terms
+from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
 from . import Task
 from .kinds import of_polars
+
+
+def _allow_http() -> None:
+    """Let obstore read without TLS, for which lazynwb has no setting."""
+    import obstore.store
+
+    plain = obstore.store.from_url
+    options = {"client_options": {"allow_http": True}}
+    obstore.store.from_url = lambda url, **keywords: plain(url, **keywords | options)
 
 
 class Reader:
     def __init__(self, task: Task) -> None:
         # before the import, which reads the environment
-        os.environ |= {
-            "LAZYNWB_CATALOG_CACHE_PATH": f"{task.settings['catalog']}.sqlite",
-            "AWS_ENDPOINT_URL": task.endpoint,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_REGION": "us-east-1",
-        }
+        os.environ["LAZYNWB_CATALOG_CACHE_PATH"] = f"{task.settings['catalog']}.sqlite"
+        s3 = task.urls[0].startswith("s3://")
+        if s3:
+            os.environ |= {
+                "AWS_ENDPOINT_URL": task.endpoint,
+                "AWS_ALLOW_HTTP": "true",
+                "AWS_REGION": "us-east-1",
+            }
         import lazynwb
 
-        lazynwb.config.anon = True
+        lazynwb.config.anon = s3
+        if not s3:
+            _allow_http()
         lazynwb.config.fsspec_storage_options = {}
         self.task, self.lazynwb = task, lazynwb
 
@@ -50,6 +63,9 @@ class Reader:
 
     def scalars(self) -> Any:
         return self.frame.select(*SCALARS).collect()
+
+    def texts(self) -> Any:
+        return self.frame.select(*TEXTS).collect()
 
     def spikes(self) -> Any:
         return self.frame.select("spike_times").collect()

@@ -12,7 +12,7 @@ import pyarrow as pa
 import remfile
 from pynwb import NWBHDF5IO
 
-from ..workloads import QUALITY, SAMPLES, SCALARS, SERIES, STRICT, WANTED, Terms
+from ..workloads import QUALITY, SAMPLES, SCALARS, SERIES, STRICT, TEXTS, WANTED, Terms
 from . import Task
 from .h5py_remfile import Reader as Plain
 from .h5py_remfile import joined
@@ -62,6 +62,10 @@ class Reader(Plain):
 
     def scalars(self) -> Any:
         return joined([{n: nwb.units[n].data[:] for n in SCALARS} for _, nwb in self._files()])
+
+    def texts(self) -> Any:
+        parts = [{n: nwb.units[n].data[:] for n in TEXTS} for _, nwb in self._files()]
+        return joined([part | {"location": _texts(part["location"])} for part in parts])
 
     def spikes(self) -> Any:
         parts = []

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from threading import get_ident
+from typing import Any, TypeVar
+
+import dask.config
+from dask.system import CPU_COUNT
 
 from lazynwb_dask._version import __version__
-from lazynwb_dask.storage.memory_budget import ProcessMemory, release
+from lazynwb_dask.storage.memory_budget import NEGLIGIBLE, TOGETHER, ProcessMemory, release
+from lazynwb_dask.util import buffers
 
+T = TypeVar("T")
+
+GIVEN_UP = 300.0  # seconds after which the scheduler gives a worker up whose event loop doesn't turn
 COMPARING = 10.0  # seconds that a cluster may take to say which versions it has
 PACKAGE = "lazynwb_dask"
 
@@ -46,21 +57,42 @@ def memory() -> ProcessMemory | None:
     limit = None if worker is None else worker.memory_manager.memory_limit
     if not limit:
         return None
-    _release_while_paused(worker)
-    used, evict = worker.monitor.get_process_memory, getattr(worker.data, "evict", None)
-    move = partial(worker.loop.add_callback, evict) if evict else lambda: None
-    return ProcessMemory(limit, used, partial(_movable, worker), move)
+    _release_freed(worker)
+    used = worker.monitor.get_process_memory
+    in_memory, evict = getattr(worker.data, "fast", None), getattr(worker.data, "evict", None)
+    if in_memory is None or evict is None:  # the worker never writes to disk
+        return ProcessMemory(limit, used, tuple)
+    # bytes of each result that Dask writes to the worker's disk when memory runs short
+    movable = partial(_in_loop, worker, lambda: tuple(in_memory.weights.values()))
+    return ProcessMemory(limit, used, movable, partial(_in_loop, worker, partial(_move, in_memory, evict)))
 
 
-def _movable(worker: Any) -> int:
-    """Bytes of results that Dask writes to the worker's disk when memory runs short."""
-    in_memory = getattr(worker.data, "fast", None)  # None if the worker never writes to disk
-    return int(getattr(in_memory, "total_weight", 0))
+def _move(in_memory: Collection[Any], evict: Callable[[], int]) -> None:
+    """Write the oldest results to the disk, until that shows."""
+    moved = 0
+    while in_memory and moved < NEGLIGIBLE and (weight := evict()) >= 0:
+        moved += weight
 
 
-def _release_while_paused(worker: Any) -> None:
-    """Return freed memory to the system while Dask has paused the worker. Arrow only does so on
-    allocations, which don't happen while no task runs, so the worker would stay paused forever."""
+def _in_loop(worker: Any, function: Callable[[], T]) -> T:
+    """What a function returns in the worker's event loop, which first stores what tasks have returned."""
+    if worker.thread_id == get_ident():  # an asynchronous task's
+        return function()
+    found = Future[T]()
+
+    def run() -> None:
+        try:
+            found.set_result(function())
+        except BaseException as exc:
+            found.set_exception(exc)
+
+    worker.loop.add_callback(run)
+    return found.result(GIVEN_UP)
+
+
+def _release_freed(worker: Any) -> None:
+    """Return freed memory to the system while Dask has paused the worker, or moves results to the disk.
+    Arrow only does so on allocations: the worker would stay paused forever, or lack it for what comes back."""
     from distributed.core import Status
     from tornado.ioloop import PeriodicCallback
 
@@ -71,8 +103,10 @@ def _release_while_paused(worker: Any) -> None:
     def look() -> None:
         if worker.status == Status.paused:
             release()
+        elif worker.monitor.get_process_memory() > worker.memory_manager.memory_limit * TOGETHER:
+            buffers.release()
 
-    callback = PeriodicCallback(look, 1000)
+    callback = PeriodicCallback(look, 500)
     if worker.periodic_callbacks.setdefault(name, callback) is callback:
         worker.loop.add_callback(callback.start)
 
@@ -85,6 +119,27 @@ def memory_per_thread() -> int | None:
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     shares = [w["memory_limit"] // w["nthreads"] for w in workers if w["memory_limit"]]
     return min(shares, default=None)
+
+
+def threads() -> int:
+    """The threads that tasks of the next computation run on: of the active cluster, or of Dask's scheduler in
+    this process."""
+    client = active_client()
+    if client is not None and dask.config.get("scheduler", None) in (None, "dask.distributed", "distributed"):
+        found = _cluster_threads(client, int(time.monotonic()))
+        if found:
+            return found
+    elif str(dask.config.get("scheduler", None)).startswith(("sync", "single")):
+        return 1
+    pool = dask.config.get("pool", None)
+    of_pool = getattr(pool, "_max_workers", getattr(pool, "_processes", None))
+    return int(of_pool or dask.config.get("num_workers", None) or CPU_COUNT)
+
+
+@functools.lru_cache(maxsize=1)
+def _cluster_threads(client: Any, second: int) -> int:
+    """The threads of all workers, asked for at most once in each `second`; 0 while there are none."""
+    return int(client.scheduler_info(n_workers=0).get("total_threads", 0))
 
 
 def cancellation_check() -> Callable[[], bool] | None:

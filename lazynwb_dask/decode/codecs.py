@@ -6,25 +6,29 @@ if the output has another size.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import Filter
 from lazynwb_dask.model.limits import DEFLATE_EXPANSION
-from lazynwb_dask.util.buffers import blank
+from lazynwb_dask.util.buffers import blank, passing
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, NBIT, SCALEOFFSET = 1, 2, 3, 4, 5, 6
 LZF, BLOSC, ZSTD = 32000, 32001, 32015
 NATIVE = frozenset({DEFLATE, SHUFFLE, FLETCHER32, ZSTD, BLOSC})
 """The filters that `undo` knows."""
 
-_BLOSC_WIDTH, _BLOSC_BYTES = 255, 1 << 30  # the largest element and buffer that Blosc takes
+_BLOSC_WIDTH = 255  # the largest element that Blosc takes
+_HEAD = 24  # bytes before a Blosc buffer's only block
+_PIECE = 56 << 10  # bytes that are unshuffled at a time: Blosc takes twice as much, which malloc has at hand
+_FEW = 4096  # bytes that NumPy unshuffles in less time than it takes to call Blosc
 
 
 class OutputSize(NamedTuple):
@@ -71,7 +75,7 @@ def inflate(data: memoryview, output: OutputSize) -> memoryview:
         with suppress(Exception):  # then isal is to say what is wrong
             out = whole(data, output.size)
             if len(out) == output.size:
-                return memoryview(out)
+                return out
     from isal import isal_zlib
 
     stream = isal_zlib.decompressobj()
@@ -90,17 +94,47 @@ def inflate(data: memoryview, output: OutputSize) -> memoryview:
 
 
 @cache
-def libdeflate() -> Callable[[memoryview, int], bytearray] | None:
-    """The zlib decoder of libdeflate, where the package `deflate` is installed.
+def libdeflate() -> Callable[[memoryview, int], memoryview] | None:
+    """The zlib decoder of libdeflate.
 
-    It decodes shuffled data faster than isal, but has to know the size, and names no reason when it fails.
+    It is the fastest for chunks of any size, but has to know the size, and names no reason when it fails. None
+    where the package `deflate` was left out, as where there is no build of it.
     """
     try:
-        from deflate import zlib_decompress
+        from deflate import _deflate
     except ImportError:
         return None
-    found: Callable[[memoryview, int], bytearray] = zlib_decompress
-    return found
+    try:
+        return _in_place(ctypes.CDLL(_deflate.__file__))
+    except (AttributeError, OSError, TypeError):  # where the package keeps libdeflate's functions to itself
+        return lambda data, size: memoryview(_deflate.zlib_decompress(data, size))
+
+
+def _in_place(library: Any) -> Callable[[memoryview, int], memoryview]:
+    """The same by libdeflate's own functions. The package puts each chunk into fresh memory."""
+    make, free, undo = (
+        getattr(library, f"libdeflate_{name}")
+        for name in ("alloc_decompressor", "free_decompressor", "zlib_decompress")
+    )
+    pointer, size_t = ctypes.c_void_p, ctypes.c_size_t
+    make.restype, free.argtypes = pointer, (pointer,)
+    undo.argtypes = (pointer, pointer, size_t, pointer, size_t, pointer)
+
+    def inflated(data: memoryview, size: int) -> memoryview:
+        source, out = np.frombuffer(data, np.uint8), passing(size)
+        decompressor = make()
+        if not decompressor:
+            raise MemoryError
+        try:
+            # without a place for it, the size must be exact
+            failed = undo(decompressor, source.ctypes.data, source.size, out.ctypes.data, size, None)
+        finally:
+            free(decompressor)
+        if failed:
+            raise ValueError
+        return out.data
+
+    return inflated
 
 
 def shuffle_width(step: Filter) -> int:
@@ -120,9 +154,15 @@ def unshuffle_part(data: memoryview, size: int, start: int, out: np.ndarray) -> 
     if start % size or len(out) % size or first + n > count:
         return False
     planes = np.frombuffer(data, np.uint8, count * size).reshape(size, count)
-    elements = out.reshape(n, size)
-    for i in range(size):
-        elements[:, i] = planes[i, first : first + n]
+    elements, step = out.reshape(n, size), max(_PIECE // size, 1)
+    wrapped = blank(_HEAD + min(n, step) * size)
+    for at in range(0, n, step):
+        some = elements[at : at + step]
+        part = planes[:, first + at : first + at + len(some)]
+        if size > _BLOSC_WIDTH or some.size < _FEW:
+            some[...] = part.T
+        else:
+            _unshuffle_by_blosc(part, some, wrapped[: _HEAD + some.size])
     return True
 
 
@@ -131,17 +171,13 @@ def unshuffle(data: memoryview, size: int) -> memoryview:
     n = len(data)
     if size <= 1 or n < 2 * size:
         return data
-    if size <= _BLOSC_WIDTH and n < _BLOSC_BYTES:
-        return _unshuffle_by_blosc(data, size)
-    raw = np.frombuffer(data, np.uint8)
-    out = np.empty_like(raw)
-    whole = n // size * size
-    out[:whole].reshape(-1, size)[...] = raw[:whole].reshape(size, -1).T
-    out[whole:] = raw[whole:]
+    out, whole = passing(n), n // size * size
+    unshuffle_part(data, size, 0, out[:whole])
+    out[whole:] = np.frombuffer(data, np.uint8)[whole:]
     return out.data
 
 
-def _unshuffle_by_blosc(data: memoryview, size: int) -> memoryview:
+def _unshuffle_by_blosc(planes: np.ndarray, out: np.ndarray, wrapped: np.ndarray) -> None:
     """The same with Blosc's vector instructions, which release the interpreter lock.
 
     Blosc shuffles each of its blocks as HDF5 shuffles a chunk. So the data are wrapped as a Blosc buffer of
@@ -149,13 +185,13 @@ def _unshuffle_by_blosc(data: memoryview, size: int) -> memoryview:
     """
     from numcodecs import blosc
 
-    n = len(data)
+    n, size = out.size, out.shape[1]
     version, shuffled, unsplit, lz4 = 2, 0x01, 0x10, 1 << 5
-    head = struct.pack("<BBBBIII", version, 1, shuffled | unsplit | lz4, size, n, n, n + 24)
-    starts = struct.pack("<II", 20, n)  # of the block, and its length
-    out = blank(n)
-    blosc.decompress(b"".join((head, starts, data)), out)
-    return out.data
+    # with where the block begins, and its length
+    head = struct.pack("<BBBBIIIII", version, 1, shuffled | unsplit | lz4, size, n, n, n + _HEAD, 20, n)
+    wrapped[:_HEAD] = np.frombuffer(head, np.uint8)
+    wrapped[_HEAD:].reshape(planes.shape)[...] = planes
+    blosc.decompress(wrapped, out)
 
 
 def _without_checksum(data: memoryview) -> memoryview:

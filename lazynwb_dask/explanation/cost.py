@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from lazynwb_dask.read.column import Reader
 from lazynwb_dask.read.executor import Executor, OwnMaps, fill_stored
 from lazynwb_dask.read.part_columns import file_arrays
 from lazynwb_dask.read.partition import PartReader, float_columns
+from lazynwb_dask.read.side_by_side import Blocking, Read, alone
 from lazynwb_dask.read.steps import Steps, Wave
 from lazynwb_dask.read.time_order import TimeOrder, is_long
 from lazynwb_dask.read.time_search import ranges, search_bound
@@ -74,12 +76,12 @@ def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: 
         return replace(run.result(left, exact=False), rising=rising)
     reader = _DryReader(part.source.reach)
     steps = PartReader(scan, part, reader, run)
-    rows, _ = steps.choose(selection)
+    rows, _ = alone(steps.choose(selection))
     if not certain:
         run.bound(todo, rows, len(rows))
     elif rows.size:
         try:
-            run.run(steps.steps(todo, rows))
+            alone(run.through(steps.steps(todo, rows)))
         except _BytesNeeded as needed:
             asked = needed.wave.requests
             run.count([*asked, *run.along(asked, needed.wave.ahead)])
@@ -122,11 +124,12 @@ class _DryRun(Executor):
         self.text = self.elsewhere = False  # whether values lie within a LINDI file, in other files
         self.kept = False
 
-    def run(self, steps: Steps[Values], deciding: bool = False) -> Values:
+    def through(self, steps: Steps[Values], deciding: bool = False) -> Read[Values]:
         try:
             while True:
                 wave = next(steps)
-                fill_stored(wave.stored, self.access)
+                if wave.stored:
+                    yield Blocking(partial(fill_stored, wave.stored, self.access))
                 if wave.requests or wave.addresses or wave.elsewhere or wave.listings:
                     raise _BytesNeeded(wave)
         except StopIteration as stop:

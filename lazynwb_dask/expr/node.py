@@ -9,18 +9,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from lazynwb_dask import config
+from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.expr import tasks
 from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, ex, tokenize_deterministic
 from lazynwb_dask.expr.prepare import prepare
 from lazynwb_dask.plan.tasks import ONE_EACH, Siblings, TaskLayout, lay_out, possible
 from lazynwb_dask.predicate.tree import Predicate
 from lazynwb_dask.scan.request import Selection
-
-MIN_TASKS = max(4, 2 * CPU_COUNT)  # a few for each thread, so that all have work until the end
 
 
 @dataclass(frozen=True)
@@ -163,9 +161,9 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         prepare(self.scan)
 
     def _laid_out(self) -> Read:
-        siblings = self.operand("pushed").siblings or Siblings.of([self])
+        siblings = self.operand("pushed").siblings or Siblings.of([self], cluster.threads())
         siblings = replace(siblings, fuse=siblings.fuse and bool(config.get("fuse")))
-        layout = lay_out(self.scan, self._tasks, siblings, MIN_TASKS)
+        layout = lay_out(self.scan, self._tasks, siblings)
         if layout == ONE_EACH:
             return self._with(layout=layout, siblings=None)
         return self._with(layout=layout, siblings=None, _partitions=None)

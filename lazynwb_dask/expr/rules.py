@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.expr import tasks
 from lazynwb_dask.expr.internals import BlockwiseIO, Len, Loc, NLargest, NSmallest, ex
 from lazynwb_dask.expr.masks import pushed_condition, pushed_query
@@ -102,7 +103,7 @@ def _push_head(read: ReadNWB, parent: Any, dependents: Any) -> Any:
         tasks = list(read._tasks[:enough])
     limited = read._with(limit=Limit("first" if first else "last", parent.n), _partitions=tasks, siblings=None)
     # Dask means one partition, so don't fuse several
-    limited = limited._with(siblings=replace(Siblings.of([limited]), fuse=asked < 0))
+    limited = limited._with(siblings=replace(Siblings.of([limited], cluster.threads()), fuse=asked < 0))
     return (ReadHead if first else ReadTail)(limited, *parent.operands[1:])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.cluster import client as cluster
 from lazynwb_dask.expr.internals import M, SetIndexBlockwise, ex
 from lazynwb_dask.expr.node import Read
 from lazynwb_dask.plan.tasks import Siblings
@@ -45,10 +46,11 @@ def _siblings_by_partitions(dependents: Any) -> Mapping[tuple[Any, ...], Sibling
                 for read in node.dependencies():
                     if isinstance(read, Read) and read.layout is None and read.limit is None:
                         members.setdefault(partitions_key(read), {})[read._name] = read
+        threads = cluster.threads()
         dependents[_SIBLINGS] = [
             {
-                key: Siblings.of(found.values(), any(_counted(r, dependents) for r in found.values()))
-                for key, found in members.items()
+                key: Siblings.of(some.values(), threads, any(_counted(r, dependents) for r in some.values()))
+                for key, some in members.items()
             }
         ]
     siblings: Mapping[tuple[Any, ...], Siblings] = dependents[_SIBLINGS][0]

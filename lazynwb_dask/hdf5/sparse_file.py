@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import h5py
@@ -17,16 +18,17 @@ import h5py
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.other_files import recognized
-from lazynwb_dask.storage import Request
+from lazynwb_dask.storage import Ends, Request
 from lazynwb_dask.util.locks import Lock
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-BLOCK = 128 * 1024
-HEAD = 512 * 1024  # metadata gathers at both ends of most files
-WHOLE = 1024 * 1024  # smaller files are fetched whole
-AHEAD = 64  # blocks read ahead
+BLOCK = 64 * 1024
+# metadata gather at both ends of most files
+ENDS = Ends(whole=1024 * 1024, head=128 * 1024, tail=320 * 1024, unknown=512 * 1024)
+MORE = 4  # blocks at most that are read on both sides of missing ones
+AHEAD = 128  # blocks read ahead
 MAX_WAVES = 200  # round trips for the metadata of one file
 MAX_METADATA = 128 * 1024 * 1024  # bytes held of one file while it is indexed
 
@@ -58,6 +60,11 @@ class SparseFile(io.RawIOBase):
             return False
         blocks = range(start // self.block, (stop - 1) // self.block + 1)
         absent = [i for i in blocks if i not in self._blocks]
+        if absent and stop - start < self.block // 2:  # one object, whose neighbours are soon needed too
+            margin = self.block // 8
+            first, last = max(start - margin, 0), min(stop + margin, self.size) - 1
+            near = range(first // self.block, last // self.block + 1)
+            absent = [i for i in near if i not in self._blocks]
         self._missing.update(absent)
         return bool(absent)
 
@@ -67,6 +74,17 @@ class SparseFile(io.RawIOBase):
         for i in sorted(self._missing):
             run = next(n for n in range(AHEAD + 1) if n == AHEAD or i - 1 - n not in self._blocks)
             self.need((i + 1) * self.block, (i + 1 + run) * self.block)
+
+    def widen(self, wave: int) -> None:
+        """Ask for more on both sides of what is missing, the more, the more waves there were: what a header
+        refers to is seldom far away. A single block between others would be fetched anyway, to be lost."""
+        runs = _runs(self._missing)
+        more = max(int(len(runs) == 1), min(wave - 1, MORE))
+        for a, b in runs if more else ():
+            self.need((a - more) * self.block, (b + more) * self.block)
+        for (_, b), (c, _) in pairwise(_runs(self._missing)):
+            if c - b == 1:
+                self.need(b * self.block, c * self.block)
 
     @property
     def missing(self) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.sparse_file import HEAD, MAX_METADATA, MAX_WAVES, WHOLE, Job, SparseFile, attempt
+from lazynwb_dask.hdf5.sparse_file import ENDS, MAX_METADATA, MAX_WAVES, Job, SparseFile, attempt
 from lazynwb_dask.isolation.helpers import Attempts
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.storage import block_cache, fetch, open_source
+from lazynwb_dask.storage import block_cache, fetch, open_ends
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.settings import IsolatedSettings
 
@@ -22,17 +22,19 @@ class HDF5File:
     """An HDF5 file that runs jobs. See `OpenedFile`."""
 
     def __init__(self, source: Source, access: FileAccess) -> None:
-        self.source, head = open_source(source, HEAD, access)
+        self.source, head, tail = open_ends(source, ENDS, access)
         size = self.source.size
         assert size is not None
         self.access = access
         self.name = shown(source.url)
         self.sparse = SparseFile(size)
         self.sparse.put(0, head)
-        if size <= WHOLE and self.sparse.need(len(head), size):
+        start = -(-(size - len(tail)) // self.sparse.block) * self.sparse.block
+        self.sparse.put(start, tail[start - size + len(tail) :])
+        if size <= ENDS.whole and self.sparse.need(len(head), size):
             self._fetch()
         # the tail of a large file is fetched in the first wave
-        self._tail = size - HEAD if size > WHOLE else None
+        self._tail = size - ENDS.tail if size > ENDS.whole and not tail else None
         self._attempt: Callable[[SparseFile, str, Job[Any]], Any] = attempt
         if isinstance(access.settings, IsolatedSettings):
             self._attempt = Attempts(access.settings)
@@ -48,9 +50,10 @@ class HDF5File:
         for wave in range(MAX_WAVES):
             result: R = self._attempt(sparse, self.name, job)
             if not sparse.missing:
-                if sparse.size > WHOLE:
+                if sparse.size > ENDS.whole:
                     block_cache.keep(self.source, sparse.block, sparse.present)
                 return result
+            sparse.widen(wave)
             if self._tail is not None:
                 sparse.need(self._tail, sparse.size)
                 self._tail = None

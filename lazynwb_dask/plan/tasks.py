@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from lazynwb_dask.predicate.tree import Limit, Predicate, conjuncts
 
 SHARE = 512  # most partitions of a task, as each has a fixed cost however small it is
+# Bytes that a thread decodes, Python's part included, in the time of a few round trips to a store. A read of
+# less for each thread waits for the network: more tasks than threads would do so one after the other.
+QUICK = 24 << 20
+FEW = 2  # tasks for each thread, where decoding takes the time, so that all have work until the end
 
 
 class Scan(Protocol):
@@ -65,14 +69,15 @@ def columns_of(choice: Predicate | Limit | None) -> frozenset[str]:
 class Siblings:
     """What the reads of one table's partitions in one expression have in common. `columns` are read by any
     of them. A partition is needed if any of `conditions` may be true in it; without conditions all are
-    needed. `fuse`: partitions may be read together."""
+    needed. `fuse`: partitions may be read together. `threads` are those that the tasks run on."""
 
     columns: frozenset[str]
     conditions: frozenset[Predicate]
     fuse: bool = True
+    threads: int = 1
 
     @classmethod
-    def of(cls, reads: Iterable[Read], counted: bool = False) -> Siblings:
+    def of(cls, reads: Iterable[Read], threads: int, counted: bool = False) -> Siblings:
         """The siblings of some reads. If the expression depends on the number of partitions (`counted`),
         none is left out or fused."""
         columns: set[str] = set()
@@ -86,11 +91,11 @@ class Siblings:
                 conditions.add(read.predicate)
             else:
                 pruned = False
-        return cls(frozenset(columns), frozenset(conditions if pruned else ()), not counted)
+        return cls(frozenset(columns), frozenset(conditions if pruned else ()), not counted, threads)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         conditions = sorted(repr(c.key) for c in self.conditions)
-        return "siblings", sorted(self.columns), conditions, self.fuse
+        return "siblings", sorted(self.columns), conditions, self.fuse, self.threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,15 +196,14 @@ def decidable(scan: Scan, predicate: Predicate | None) -> list[Predicate]:
     return [t for t in conjuncts(predicate) if t.inputs and t.inputs <= scan.constants]
 
 
-def lay_out(scan: Scan, parts: Sequence[int], siblings: Siblings, min_tasks: int) -> TaskLayout:
-    """The layout of the selected `parts`, the same for all siblings. There are at least `min_tasks` tasks
-    if there are as many partitions, so that all threads have work."""
+def lay_out(scan: Scan, parts: Sequence[int], siblings: Siblings) -> TaskLayout:
+    """The layout of the selected `parts`, the same for all siblings."""
     chosen = np.asarray(parts, dtype=np.int64)
     needed = _needed(scan, siblings)
     kept = chosen if needed is None else chosen[needed[chosen]]
     if not len(kept):
         kept = chosen[:1]  # a frame has at least one partition
-    borders = _borders(scan, kept, siblings, min_tasks)
+    borders = _borders(scan, kept, siblings)
     whole = len(kept) == scan.nparts and bool((kept == np.arange(scan.nparts)).all())
     return TaskLayout(None if whole else kept, borders)
 
@@ -214,20 +218,39 @@ def _needed(scan: Scan, siblings: Siblings) -> NDArray[np.bool_] | None:
     return needed
 
 
-def _borders(
-    scan: Scan, parts: NDArray[np.int64], siblings: Siblings, min_tasks: int
-) -> NDArray[np.int64] | None:
-    """Where to cut the partitions so that each task has about the same number of bytes."""
-    if not (siblings.fuse and scan.fusable) or len(parts) <= min_tasks:
+def _borders(scan: Scan, parts: NDArray[np.int64], siblings: Siblings) -> NDArray[np.int64] | None:
+    """Where to cut the partitions so that tasks take about the same time: as many tasks as threads, if these
+    wait for the network, or else a few for each; more where a task would have more than `blocksize` bytes."""
+    if not (siblings.fuse and scan.fusable):
         return None
     if not (np.diff(parts) > 0).all():
         return None  # not in order: there are no divisions to keep
     weights = np.maximum(scan.nbytes(sorted(siblings.columns))[parts], max(scan.blocksize // SHARE, 1))
     ends = np.cumsum(weights)
-    target = max(1, min(scan.blocksize, -(-int(ends[-1]) // min_tasks)))
+    total, threads = int(ends[-1]), siblings.threads
+    tasks = threads if total <= threads * QUICK else FEW * threads
+    if len(parts) <= tasks:
+        return None
+    borders = _even(ends, tasks)
+    if np.diff(ends[borders[1:] - 1], prepend=0).max() > scan.blocksize:
+        borders = _filled(ends, min(scan.blocksize, -(-total // tasks)))
+    return None if len(borders) > len(parts) else borders
+
+
+def _even(ends: NDArray[np.int64], tasks: int) -> NDArray[np.int64]:
+    """The borders of so many tasks of about the same weight; `ends` are the summed weights."""
+    goals = ends[-1] / tasks * np.arange(1, tasks)
+    after = np.searchsorted(ends, goals)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(goals - ends[before] < ends[after] - goals, before, after) + 1
+    return np.unique([0, *nearest, len(ends)]).astype(np.int64)
+
+
+def _filled(ends: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """The borders of tasks that each have as many partitions as `most` allows, but at least one."""
     borders = [0]
-    while borders[-1] < len(parts):
+    while borders[-1] < len(ends):
         done = int(ends[borders[-1] - 1]) if borders[-1] else 0
-        stop = int(np.searchsorted(ends, done + target, side="right"))
+        stop = int(np.searchsorted(ends, done + most, side="right"))
         borders.append(max(stop, borders[-1] + 1))
-    return None if len(borders) > len(parts) else np.array(borders, dtype=np.int64)
+    return np.array(borders, dtype=np.int64)

@@ -181,8 +181,8 @@ class _CopyRows:
             self.target[...] = rows[(slice(None), *inside)][spread(self.starts, self.counts)]
 
     def from_shuffled(self, held: memoryview, width: int) -> bool:
-        """Take a few runs out of a chunk that is still shuffled, if they are a small part of it."""
-        few = len(self.starts) <= FEW and self.target.size <= len(held) // 2
+        """Take a few runs out of a chunk that is still shuffled, straight into their place."""
+        few = len(self.starts) <= FEW
         if not (few and self.part.whole_rows and self.target.flags.c_contiguous):
             return False
         row, at = math.prod(self.part.shape[1:]) * self.target.shape[-1], 0

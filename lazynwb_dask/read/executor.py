@@ -12,8 +12,9 @@ from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.source import Source, is_local
+from lazynwb_dask.read.side_by_side import Blocking, Fetch, Read, alone
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
-from lazynwb_dask.storage import Request, block_cache, fetch, parquet
+from lazynwb_dask.storage import Request, block_cache, parquet
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
@@ -77,43 +78,48 @@ class Executor:
         """
         return _turn if self._wanted <= FEW else nullcontext()
 
-    def run(self, steps: Steps[Values], deciding: bool = False) -> Values:
-        """Run steps to their end, fetching what each wave needs.
+    def through(self, steps: Steps[Values], deciding: bool = False) -> Read[Values]:
+        """Go through steps to their end, with what each wave needs.
 
         What planning kept of the file serves waves of which it has all, so that these need no round trip; steps
         that are `deciding` on rows also others. `settle` checks that it is current.
         """
-        source, access = self.source, self.access
         try:
             with self.turn():
                 wave = next(steps)
             while True:
-                if wave.addresses:
-                    wave.paths.update(_names(source, wave.addresses, access))
-                if wave.elsewhere:
-                    look_elsewhere(source, wave.elsewhere, access)
-                for listing in wave.listings:
-                    listing.found = _listed(source, listing.path, access)
-                if wave.stored:
-                    fill_stored(wave.stored, access)
+                if wave.addresses or wave.elsewhere or wave.listings or wave.stored:
+                    yield Blocking(partial(self._fill, wave))
                 self._serve(wave.peeks)
                 if wave.requests:
-                    self._fetch(wave, deciding)
+                    yield from self._fetch(wave, deciding)
                 with self.turn():
                     wave = next(steps)
         except StopIteration as stop:
             return stop.value
 
-    def settle(self) -> None:
+    def settle(self) -> Read[None]:
         """Make one request for the file, even if all bytes came from what was kept.
 
         NWBFileChangedError if there is another file in its place.
         """
         if self._used and not self._asked:
             self._asked = True
-            fetch(self.source, [Request(0, 1, lambda _: None)], self.access)
+            yield Fetch(self.source, [Request(0, 1, lambda _: None)], self.access)
 
-    def _fetch(self, wave: Wave, some: bool) -> None:
+    def _fill(self, wave: Wave) -> None:
+        """What a wave needs but byte ranges."""
+        source, access = self.source, self.access
+        if wave.addresses:
+            wave.paths.update(_names(source, wave.addresses, access))
+        if wave.elsewhere:
+            look_elsewhere(source, wave.elsewhere, access)
+        for listing in wave.listings:
+            listing.found = _listed(source, listing.path, access)
+        if wave.stored:
+            fill_stored(wave.stored, access)
+
+    def _fetch(self, wave: Wave, some: bool) -> Read[None]:
         self._wanted += sum(request.stop - request.start for request in wave.requests)
         left: Sequence[Request] = wave.requests
         if some or self._blocks is not None or all(self._has(start, stop) for start, stop, _ in left):
@@ -122,7 +128,8 @@ class Executor:
             left = self._serve(left, kept=False)
         if left:
             self._asked = True
-            fetch(self.source, [*left, *self.along(left, wave.ahead)], self.access)
+            wanted = [*left, *self.along(left, wave.ahead)]
+            yield Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW)
 
     def _serve(self, requests: Sequence[Request], kept: bool = True) -> Sequence[Request]:
         """Give requests the bytes that came along, or that planning has `kept`; the others are returned."""
@@ -181,9 +188,12 @@ def _union(ranges: Sequence[tuple[int, int]]) -> int:
 
 def run_steps(steps: Steps[Values], source: Source, access: FileAccess) -> Values:
     """Run steps to their end, of one file."""
-    executor = Executor(source, access)
-    values = executor.run(steps)
-    executor.settle()
+    return alone(_settled(Executor(source, access), steps))
+
+
+def _settled(executor: Executor, steps: Steps[Values]) -> Read[Values]:
+    values = yield from executor.through(steps)
+    yield from executor.settle()
     return values
 
 

@@ -1,14 +1,12 @@
 """One partition, or several at once: the predicate's columns first, then the rest for the rows it leaves.
 
-Knows no Dask. Reads on the calling thread, and the partitions of a fused task on a few threads of its own;
-all share the storage's bounded set of connections.
+Knows no Dask. Reads on the calling thread, the partitions of a fused task side by side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -24,6 +22,7 @@ from lazynwb_dask.read.executor import ChunkMaps, Executor, guarded
 from lazynwb_dask.read.late_index import indexed_part
 from lazynwb_dask.read.memory_need import needs
 from lazynwb_dask.read.part_columns import ahead_steps, column_steps, file_arrays, where
+from lazynwb_dask.read.side_by_side import Read, alone, blocking, side_by_side
 from lazynwb_dask.read.steps import Steps, together
 from lazynwb_dask.read.time_order import TimeOrder
 from lazynwb_dask.scan.fields import Field
@@ -33,9 +32,6 @@ from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.settings import Settings
-from lazynwb_dask.util.threads import at_once
-
-READERS = 64  # partitions of one task that are read at a time
 
 
 @dataclass
@@ -72,15 +68,17 @@ def read_parts(
     if isinstance(chosen, pd.DataFrame):
         return chosen
 
-    def read(i: int) -> Piece:
+    def read(i: int) -> Read[Piece]:
         try:
             part, blocks = scan.part(i), None
             if not scan.indexed:
-                part, blocks = indexed_part(part, scan, access, left_out.lacking)
+                part, blocks = yield from blocking(
+                    lambda: indexed_part(scan.part(i), scan, access, left_out.lacking)
+                )
             rows = None if chosen is None else chosen.of(i)
             reader = Reader(part.source.reach, ChunkMaps(part.source))
             executor = Executor(part.source, access, blocks)
-            return PartReader(scan, part, reader, executor).read(selection, rows)
+            return (yield from PartReader(scan, part, reader, executor).read(selection, rows))
         except NWBError as exc:
             if scan.request.on_error != "skip" or isinstance(exc, NWBMemoryError):
                 raise
@@ -88,7 +86,7 @@ def read_parts(
             left_out.failed.append(Failure.of(shown(url), "read", exc))
             return _no_rows(scan, scan.part(i), selection.columns)
 
-    pieces = at_once([partial(read, i) for i in range(scan.nparts)], READERS)
+    pieces = side_by_side([read(i) for i in range(scan.nparts)], settings.is_cancelled)
     fields = [scan.fields[name] for name in selection.columns]
     return _frame(pieces, fields, scan.numbered)
 
@@ -146,29 +144,29 @@ class PartReader:
         self.settings = executor.access.settings
         self.order = TimeOrder(part.source, self.settings)
 
-    def read(self, selection: Selection, chosen: np.ndarray | None = None) -> Piece:
+    def read(self, selection: Selection, chosen: np.ndarray | None = None) -> Read[Piece]:
         """What is selected of the partition; `chosen` are the rows its condition leaves, where known."""
         columns = selection.columns
         if chosen is not None and not chosen.size:
             return _no_rows(self.scan, self.part, columns)
-        rows, values = self.choose(selection) if chosen is None else (chosen, {})
+        rows, values = (yield from self.choose(selection)) if chosen is None else (chosen, {})
         todo = [name for name in columns if name not in values]
-        read = self.executor.run(self.steps(todo, rows))
-        self.executor.settle()
+        read = yield from self.executor.through(self.steps(todo, rows))
+        yield from self.executor.settle()
         self._note(rows, dict(zip(todo, read, strict=True)))
         values |= dict(zip(todo, read, strict=True))
         return Piece(self.part, rows, {name: values[name] for name in columns})
 
-    def choose(self, selection: Selection) -> tuple[np.ndarray, dict[str, Values]]:
+    def choose(self, selection: Selection) -> Read[tuple[np.ndarray, dict[str, Values]]]:
         """The rows that are left, and for these the values of the columns that decided."""
         predicate, limit = selection.predicate, selection.limit
-        self._narrow(predicate)
+        yield from self._narrow(predicate)
         rows = np.arange(self.part.start, self.part.stop)
         if predicate is None and limit is not None and not limit.columns:
             return rows[limit.rows(pd.DataFrame(index=pd.RangeIndex(len(rows))))], {}
         if (predicate is None and limit is None) or not rows.size:
             return rows, {}
-        return self._decide(selection, rows)
+        return (yield from self._decide(selection, rows))
 
     def steps(self, names: Sequence[str], rows: np.ndarray) -> Steps[list[Values]]:
         """The steps that read columns of the rows that are left."""
@@ -176,16 +174,17 @@ class PartReader:
         fields = self.scan.fields
         return together([column_steps(self.reader, self.part, fields[n], rows) for n in names])
 
-    def _narrow(self, predicate: Predicate | None) -> None:
+    def _narrow(self, predicate: Predicate | None) -> Read[None]:
         """Leave out rows whose times can't be in the range that a condition asks for."""
-        if predicate is None:
+        names = float_columns(self.scan)
+        if predicate is None or next(time_search.ranges(self.part, predicate, names), None) is None:
             return
 
         def run(steps: Steps[Values]) -> Values:
-            return self.executor.run(guarded(steps, where(self.part, "timestamps")))
+            return alone(self.executor.through(guarded(steps, where(self.part, "timestamps"))))
 
         file = time_search.File(self.reader, self.order, run)
-        self.part = time_search.narrowed(self.part, predicate, float_columns(self.scan), file)
+        self.part = yield from blocking(lambda: time_search.narrowed(self.part, predicate, names, file))
 
     def _note(self, rows: np.ndarray, values: Mapping[str, Values | None]) -> None:
         """Note of timestamps that were read, all of the partition's, whether they rise."""
@@ -196,7 +195,7 @@ class PartReader:
             if name in values and name in part.columns and (part.held is None or name not in part.held.values):
                 self.order.note(part.columns[name][0][-1], part.start, np.asarray(values[name]))
 
-    def _decide(self, selection: Selection, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Values]]:
+    def _decide(self, selection: Selection, rows: np.ndarray) -> Read[tuple[np.ndarray, dict[str, Values]]]:
         """The rows that are left, and for these the values of the columns that decided."""
         part, first = self.part, sorted(selection.deciding)
         rest = [name for name in selection.columns if name not in first]
@@ -212,7 +211,7 @@ class PartReader:
             for name in rest
             if file_arrays(part, name)
         ]
-        found = self.executor.run(together(steps), deciding=True)
+        found = yield from self.executor.through(together(steps), deciding=True)
         values = {name: v for name, v in zip(first, found, strict=False) if v is not None}
         self._note(rows, values)
         with self.executor.turn():

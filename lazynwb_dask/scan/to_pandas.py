@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from lazynwb_dask.decode.arrays import Values, arrow
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.util.buffers import blank
 
 
 def series(parts: Sequence[Values], to: Field) -> Any:
@@ -20,7 +22,9 @@ def series(parts: Sequence[Values], to: Field) -> Any:
     dtype = to.dtype
     if isinstance(dtype, np.dtype):
         pieces = [p if isinstance(p, np.ndarray) else _numpy(p, to, dtype) for p in parts]
-        joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        joined = pieces[0]
+        if len(pieces) > 1:
+            joined = np.concatenate(pieces, out=blank(sum(map(len, pieces)), dtype))
         return joined if joined.flags.writeable else joined.copy()
     chunks = [arrow(p) for p in parts]
     if isinstance(dtype, pd.StringDtype):
@@ -61,3 +65,18 @@ def nothing(rows: int, to: Field) -> Values:
             raise NWBReadError(f"the file has no column {to.name!r}, and {dtype} has no null")
         return np.full(rows, np.nan, dtype)
     return pa.nulls(rows, to.type)
+
+
+def _reduced(values: Any) -> tuple[Any, ...]:
+    """How Arrow values are pickled: pandas copies them all, so that a worker would take twice the memory of a
+    result to write it to its disk. Only what is part of something larger is copied."""
+    chunks = values._pa_array.chunks
+    if not chunks or any(c.get_total_buffer_size() > 1.25 * c.nbytes + (1 << 16) for c in chunks):
+        state = values.__getstate__()
+    else:
+        state = values.__dict__ | {"_pa_array": chunks} | ({"_cache": {}} if hasattr(values, "_cache") else {})
+    return copyreg.__newobj__, (type(values),), state  # type: ignore[attr-defined]
+
+
+for _kind in (pd.arrays.ArrowExtensionArray, pd.arrays.ArrowStringArray):
+    copyreg.pickle(_kind, _reduced)

@@ -30,20 +30,30 @@ async def read(
     Whatever goes wrong is raised as a Fault.
     """
     try:
-        cls = type(filesystem)
-        protocols = {cls.protocol} if isinstance(cls.protocol, str) else set(cls.protocol)
-        inner = filesystem.__dict__.get("fs")
-        if "http" in protocols and cls.async_impl:
+        protocols, inner = _protocols(filesystem), filesystem.__dict__.get("fs")
+        if "http" in protocols:
             return await _http(filesystem, path, request)
-        if "s3" in protocols and cls.async_impl:
+        if "s3" in protocols:
             return await read_s3(filesystem, path, request)
-        if cls.async_impl and (inner is None or inner.async_impl):
+        if protocols and (inner is None or inner.async_impl):
             return await _asynchronous(filesystem, path, request)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads, _blocking, filesystem, path, request)
     except Exception as error:
         fault = fault_of(error)
     raise fault  # outside the handler: the original must not hang on to it
+
+
+def _protocols(filesystem: AbstractFileSystem) -> set[str]:
+    """The names of an asynchronous filesystem; empty for one that blocks."""
+    cls = type(filesystem)
+    names = {cls.protocol} if isinstance(cls.protocol, str) else set(cls.protocol)
+    return names if cls.async_impl else set()
+
+
+def gives_end(filesystem: AbstractFileSystem) -> bool:
+    """Whether a file's last bytes can be read in one request without its size: not where it is redirected."""
+    return not _protocols(filesystem).isdisjoint(("http", "s3")) and not _redirects.get(filesystem)
 
 
 # Where addresses of each filesystem redirected to, and when.
@@ -64,11 +74,7 @@ async def _http(filesystem: Any, path: str, request: RangeRequest) -> RangeRespo
 
     keywords = dict(filesystem.kwargs)
     keywords.setdefault("timeout", ClientTimeout(total=None))  # the clock below is ours
-    headers = {
-        **keywords.pop("headers", {}),
-        "Range": f"bytes={request.start}-{request.stop - 1}",
-        "Accept-Encoding": "identity",
-    }
+    headers = {**keywords.pop("headers", {}), "Range": request.header, "Accept-Encoding": "identity"}
     if request.etag:
         headers["If-Match" if is_etag(request.etag) else "If-Unmodified-Since"] = request.etag
     keywords |= {"auto_decompress": False, "read_bufsize": READ, "raise_for_status": False}

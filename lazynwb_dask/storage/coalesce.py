@@ -22,7 +22,7 @@ class Request(NamedTuple):
     """A byte range of a file, and what to do with it.
 
     `sink` is called once with a read-only memoryview of exactly ``stop - start`` bytes. A view that is kept
-    keeps alive the buffer that it is a part of, at most about a request's length.
+    keeps alive the buffer that it is a part of, at most about a request's length or a block of `util.buffers`.
     """
 
     start: int

@@ -1,6 +1,7 @@
 """Range reads of any file, concurrent, checked, retried after faults, and counted. All reads are here.
 
-`fetch` reads byte ranges; `open_source` the beginning of a file, with its size and version.
+`fetch` reads byte ranges; `open_source` the beginning of a file, with its size and version; `open_ends` its
+end, too.
 """
 
 from __future__ import annotations
@@ -11,28 +12,28 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.other_files import NO_ZARR, is_zarr
 from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.storage.backends import read
+from lazynwb_dask.storage.backends import gives_end, read
 from lazynwb_dask.storage.coalesce import KIB, Piece, Request, plan, serve
 from lazynwb_dask.storage.counters import Tally, counters, record
 from lazynwb_dask.storage.faults import Fault, fault_of
 from lazynwb_dask.storage.multi_file import by_part
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
-from lazynwb_dask.storage.runtime import process
+from lazynwb_dask.storage.runtime import Started, process
 from lazynwb_dask.storage.settings import Settings
-from lazynwb_dask.util.buffers import blank
+from lazynwb_dask.util.buffers import passing
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-__all__ = ["Request", "Settings", "counters", "fetch", "open_source", "record"]
+__all__ = ["Ends", "Request", "Settings", "counters", "fetch", "open_ends", "open_source", "record"]
 
 T = TypeVar("T")
 
@@ -54,20 +55,31 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
         for part, some in by_part(source, requests):
             fetch(part, some, access)
         return
+    pieces = _pieces(source, requests, access.settings)
+    if is_local(source.url) and pieces:
+        local.fetch(source, pieces, access.settings)
+    elif pieces:
+        _Reader(source, access).fetch(pieces)
+
+
+def start_fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> Started[None]:
+    """Begin to read byte ranges of one file in a store, as `fetch` does, without waiting for them."""
+    pieces = _pieces(source, requests, access.settings)
+    return _Reader(source, access).start(pieces)
+
+
+def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:
+    """What is to be fetched for requests. The empty ones are served."""
     for start, stop, sink in requests:
         _check_bounds(source, start, stop)
         if start == stop:
             sink(memoryview(b""))
     wanted = [request for request in requests if request.start < request.stop]
     if not wanted:
-        return
-    settings = access.settings
+        return ()
     todo = plan(wanted, *gap_and_split(source, settings))
     settings.count(shown(source.url), Tally(wanted=todo.wanted, gap=todo.gap))
-    if is_local(source.url):
-        local.fetch(source, todo.pieces, settings)
-    else:
-        _Reader(source, access).fetch(todo.pieces)
+    return todo.pieces
 
 
 def gap_and_split(source: Source, settings: Settings) -> tuple[int, int]:
@@ -86,12 +98,31 @@ def open_source(source: Source, nbytes: int, access: FileAccess) -> tuple[Source
     if nbytes < 1:
         raise ValueError("nbytes must be at least 1")
     if is_local(source.url):
-        return local.open_source(source, nbytes)
+        return local.open_ends(source, nbytes, 0)[:2]
     if source.size is not None:
         if source.size == 0:
             return source, b""
         nbytes = min(nbytes, source.size)
-    return _Reader(source, access).open(nbytes)
+    return _Reader(source, access).open(nbytes, 0)[:2]
+
+
+class Ends(NamedTuple):
+    """How many bytes of a file are read at first."""
+
+    whole: int  # files of up to so many are read whole, if their size is known
+    head: int  # of a larger file
+    tail: int  # and of its end, in the same round of requests
+    unknown: int  # of a file that may be small
+
+
+def open_ends(source: Source, ends: Ends, access: FileAccess) -> tuple[Source, bytes, bytes]:
+    """What `open_source` returns, and the last bytes of the file, which may be empty.
+
+    A file of unknown size is taken to be large if the last one of its store was.
+    """
+    if is_local(source.url):
+        return local.open_ends(source, ends.unknown, ends.tail)
+    return (source, b"", b"") if source.size == 0 else _Reader(source, access).open_ends(ends)
 
 
 def retried(url: str, access: FileAccess, operation: Callable[[AbstractFileSystem, str], T]) -> T:
@@ -141,24 +172,67 @@ class _Reader:
     def fetch(self, pieces: Sequence[Piece]) -> None:
         self.process.run(lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled)
 
-    def open(self, nbytes: int) -> tuple[Source, bytes]:
-        return self.process.run(lambda: self._open(nbytes), self.settings.is_cancelled)
+    def start(self, pieces: Sequence[Piece]) -> Started[None]:
+        return self.process.start(lambda: _all([self._piece(piece) for piece in pieces]))
 
-    async def _open(self, nbytes: int) -> tuple[Source, bytes]:
-        buffer = memoryview(bytearray(nbytes))
-        response = await self._range(0, nbytes, buffer, exact=False)
+    def open_ends(self, ends: Ends) -> tuple[Source, bytes, bytes]:
+        large, size = self.process.large, self.source.size
+        store = id(self.filesystem), "/".join(self.source.url.split("/", 3)[:3])
+        first, last = ends.unknown, 0
+        if size is not None:
+            first, last = (size, 0) if size <= ends.whole else (ends.head, ends.tail)
+        elif large.get(store) and gives_end(self.filesystem):
+            first, last = ends.head, ends.tail
+        known, head, tail = self.open(first, last)
+        if size is None and large.get(store, False) is not None:
+            large[store] = None if last and not tail else (known.size or 0) > ends.whole
+        return known, head, tail
+
+    def open(self, first: int, last: int) -> tuple[Source, bytes, bytes]:
+        return self.process.run(lambda: self._open(first, last), self.settings.is_cancelled)
+
+    async def _open(self, first: int, last: int) -> tuple[Source, bytes, bytes]:
+        buffer, end = memoryview(bytearray(first)), memoryview(bytearray(last))
+        found: dict[str, RangeResponse | None] = {"end": None}
+
+        async def read_beginning() -> None:
+            found["beginning"] = await self._range(0, first, buffer, exact=False)
+
+        async def read_end() -> None:
+            found["end"] = await self._end(end)
+
+        await _all([read_beginning(), read_end()] if last else [read_beginning()])
+        response, after = found["beginning"], found["end"]
+        assert response is not None
         self.settings.count(self.name, Tally(wanted=response.length))
         known = replace(
             self.source,
             size=self.source.size if response.size is None else response.size,
             etag=self.source.etag or response.etag,
         )
-        return known, bytes(buffer[: response.length])
+        if after is None or after.size != known.size or after.etag != response.etag:
+            return known, bytes(buffer[: response.length]), b""
+        self.settings.count(self.name, Tally(wanted=after.length))
+        return known, bytes(buffer[: response.length]), bytes(end[: after.length])
+
+    async def _end(self, into: memoryview) -> RangeResponse | None:
+        """The last bytes of the file; None if they don't come at the first attempt."""
+        size = self.source.size
+        start, stop = (-len(into), 0) if size is None else (size - len(into), size)
+        request = self._request(start, stop, into, exact=size is not None)
+        async with self.process.connections.hold(1, self.settings.connections):
+            end = asyncio.get_running_loop().time() + self.settings.deadline
+            outcome = await self._attempt(request, end)
+        return None if isinstance(outcome, Fault) else outcome
+
+    def _request(self, start: int, stop: int, into: memoryview, exact: bool) -> RangeRequest:
+        source, count = self.source, partial(self.settings.count, self.name)
+        return RangeRequest(start, stop, into, exact, source.size, source.etag, self.settings.timeout, count)
 
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
         async with self.process.memory.hold(len(piece), self.settings.in_flight):
-            buffer = memoryview(blank(len(piece)).data)
+            buffer = passing(len(piece)).data
             await _all(
                 [
                     self._range(start, stop, buffer[start - piece.start : stop - piece.start])
@@ -178,17 +252,8 @@ class _Reader:
 
         It counts as a connection between attempts too, so that a store that wants a pause gets fewer requests.
         """
-        settings, source, loop = self.settings, self.source, asyncio.get_running_loop()
-        request = RangeRequest(
-            start,
-            stop,
-            into,
-            exact,
-            source.size,
-            source.etag,
-            settings.timeout,
-            partial(settings.count, self.name),
-        )
+        settings, loop = self.settings, asyncio.get_running_loop()
+        request = self._request(start, stop, into, exact)
         async with self.process.connections.hold(1, settings.connections):
             begun = loop.time()
             end = begun + settings.deadline + (stop - start) / SLOWEST

@@ -17,6 +17,7 @@ from lazynwb_dask.storage.coalesce import KIB, MIB, Piece, serve
 from lazynwb_dask.storage.counters import Tally, counters
 from lazynwb_dask.storage.runtime import process
 from lazynwb_dask.storage.settings import Settings
+from lazynwb_dask.util.buffers import passing
 from lazynwb_dask.util.locks import Lock
 
 # On a disk there is no round trip to save: skip gaps, and hand out work in small pieces.
@@ -37,12 +38,13 @@ def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
             process().decode_all([partial(file.serve, piece) for piece in pieces], settings.is_cancelled)
 
 
-def open_source(source: Source, nbytes: int) -> tuple[Source, bytes]:
-    """The beginning of a local file, and the file's size and version."""
+def open_ends(source: Source, first: int, last: int) -> tuple[Source, bytes, bytes]:
+    """The file's size and version, its first bytes, and its last ones."""
     with _opened(source, counters.add) as file, _translated(source.url):
-        data = file.read(0, min(nbytes, file.size))
-        counters.add(source.url, Tally(wanted=len(data)))
-        return replace(source, size=file.size, etag=file.version), data
+        data = file.read(0, min(first, file.size))
+        end = file.read(max(file.size - last, len(data)), file.size) if last and file.size > len(data) else b""
+        counters.add(source.url, Tally(wanted=len(data) + len(end)))
+        return replace(source, size=file.size, etag=file.version), bytes(data), bytes(end)
 
 
 class _File:
@@ -61,25 +63,26 @@ class _File:
         if source.size not in (None, self.size) or source.etag not in (None, self.version):
             raise self._changed()
 
-    def read(self, start: int, stop: int) -> bytes:
-        data = _pread(self.descriptor, stop - start, start)
-        while data and len(data) < stop - start and start + len(data) < self.size:
-            data += _pread(self.descriptor, stop - start - len(data), start + len(data))
-        self._count(self.name, Tally(requests=1, bytes=len(data)))
+    def read(self, start: int, stop: int) -> memoryview:
+        data, at, more = passing(stop - start).data, 0, 1
+        while more and at < len(data):
+            more = _pread(self.descriptor, [data[at:]], start + at)
+            at += more
+        self._count(self.name, Tally(requests=1, bytes=at))
         status = os.fstat(self.descriptor)
         if (status.st_size, local_version(status)) != (self.size, self.version):
             raise self._changed()
-        if len(data) != stop - start:
+        if at != len(data):
             raise NWBReadError(
                 f"{self.name}: bytes {start}-{stop - 1} can't be read: the file ends at byte "
                 f"{self.size}. It is truncated or damaged."
             )
-        return data
+        return data.toreadonly()
 
     def serve(self, piece: Piece) -> None:
         with _translated(self.name):
             data = self.read(piece.start, piece.stop)
-        serve(memoryview(data), piece.start, piece.requests)
+        serve(data, piece.start, piece.requests)
 
     def _changed(self) -> NWBFileChangedError:
         return NWBFileChangedError(
@@ -146,11 +149,13 @@ def _absent(name: str) -> NWBReadError:
 _seek = Lock()
 
 
-def _seek_and_read(descriptor: int, length: int, start: int) -> bytes:
-    """What `os.pread` does, where there is none (Windows)."""
+def _seek_and_read(descriptor: int, into: Sequence[memoryview], start: int) -> int:
+    """What `os.preadv` does, where there is none (Windows)."""
     with _seek:
         os.lseek(descriptor, start, os.SEEK_SET)
-        return os.read(descriptor, length)
+        data = os.read(descriptor, len(into[0]))
+    into[0][: len(data)] = data
+    return len(data)
 
 
-_pread = getattr(os, "pread", _seek_and_read)
+_pread = getattr(os, "preadv", _seek_and_read)

@@ -9,38 +9,38 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import pyarrow as pa
-
 from lazynwb_dask.errors import NWBMemoryError
 from lazynwb_dask.storage.runtime import ReadCancelled
-from lazynwb_dask.util import lru
+from lazynwb_dask.util import buffers, lru
 
 T = TypeVar("T")
 
-# Parts of the limit that tasks may use that read together, and that one may use that reads alone. From
-# 70 % on Dask moves results to the disk; it ends a worker that uses 95 %.
-TOGETHER, ALONE = 0.65, 0.85
+# Parts of the limit that tasks may use that read together, that one may use that reads alone, and with a
+# result's copy. From 70 % on Dask moves results to the disk, for which it copies each: a copy's memory and the
+# result's own are free only later. It runs no further task from 80 % on, and ends a worker that uses 95 %.
+TOGETHER, ALONE, COPYING = 0.65, 0.8, 0.9
 NEGLIGIBLE = 16 << 20  # bytes that a task may always take: a worker's limit is no finer
-PATIENCE = 10.0  # seconds for others to release what a task needs that reads alone
+PATIENCE = 10.0  # seconds without any progress for others to release what a task needs that reads alone
 SETTLING = 1.0  # seconds for tasks that use up results
 POLL = 0.1  # seconds between two looks at what is in use
 
 
 @dataclass(frozen=True)
 class ProcessMemory:
-    """Bytes that a process may use, that it uses now, and that of these can go to the disk."""
+    """Bytes that a process may use, that it uses now, and each result of these that can go to the disk."""
 
     limit: int
     used: Callable[[], int]
-    movable: Callable[[], int]
-    move: Callable[[], object] = lambda: None  # begins to write some of them to the disk
+    movable: Callable[[], Collection[int]]
+    move: Callable[[], object] = lambda: None  # writes some of them to the disk
 
 
 @dataclass(eq=False)
@@ -96,22 +96,27 @@ class Reservation:
 
     def _is_free(self, taken_before: int) -> bool:
         """Whether there is enough for a task that reads alone, once others had time to release theirs."""
-        limit, begun = self.memory.limit, time.monotonic()
+        limit, begun, least = self.memory.limit, time.monotonic(), sys.maxsize
+        progress = begun + SETTLING
         while self.taken <= limit * ALONE:
-            used, movable = self.memory.used(), self.memory.movable()
+            used, results = self.memory.used(), self.memory.movable()
             self.before = max(min(self.before, used), used - taken_before)
-            fits, waited = self.before + self.taken <= limit * ALONE, time.monotonic() - begun
-            # results in memory: tasks that use them up have their turn before the first bytes are taken
-            settled = taken_before or not movable or self.before + self.taken <= limit * TOGETHER
-            if fits and (settled or waited > SETTLING):
+            use, now = self.before + self.taken, time.monotonic()
+            # tasks that use up results have their turn before the first bytes are taken
+            waits = POLL if sum(results) <= NEGLIGIBLE else SETTLING
+            if use <= limit * TOGETHER:
                 return True
-            if waited > PATIENCE:
-                return self.before + self.taken - movable <= limit * ALONE
-            self.check()
-            if not fits:
+            if taken_before or now - begun >= waits:
+                if use <= limit * ALONE and use + max(results, default=0) <= limit * COPYING:
+                    return True
                 lru.clear()
                 self.memory.move()  # Dask itself does so too late for what is decoded at once
                 release()
+            if used + sum(results) < least - NEGLIGIBLE:
+                progress, least = max(progress, now), used + sum(results)
+            if now - progress > PATIENCE:
+                return use <= limit * ALONE  # what can't be moved isn't copied either
+            self.check()
             time.sleep(POLL)
         return False
 
@@ -179,9 +184,7 @@ def _may_begin(reservation: Reservation) -> bool:
 def release() -> None:
     """Have what nothing refers to any more given back to the operating system."""
     gc.collect()
-    # Arrow gives back what was freed only when it is asked for more. Of these bytes none is touched.
-    pa.allocate_buffer(64 << 20)
-    pa.default_memory_pool().release_unused()
+    buffers.release()
 
 
 def _after_fork() -> None:

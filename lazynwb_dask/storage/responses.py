@@ -27,7 +27,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 class RangeRequest:
     """One range to read."""
 
-    start: int
+    start: int  # negative: the file's last bytes, however long it is
     stop: int
     into: memoryview  # where the bytes go, at least as long as the range
     exact: bool  # False if the file may end before `stop`, as when its size is unknown
@@ -35,6 +35,11 @@ class RangeRequest:
     etag: str | None
     timeout: float  # seconds without a single byte after which the attempt has failed
     count: Callable[[Tally], None]  # called for bytes received, and requests beyond the first
+
+    @property
+    def header(self) -> str:
+        """The value of the header Range."""
+        return f"bytes={self.start}" if self.start < 0 else f"bytes={self.start}-{self.stop - 1}"
 
 
 class RangeResponse(NamedTuple):
@@ -91,7 +96,10 @@ def _checked_part(headers: Mapping[str, str], request: RangeRequest) -> tuple[in
     expected = request.stop if request.exact or size is None else min(request.stop, size)
     if size is None and not request.exact:
         raise Fault("other", "the server doesn't give the file's size")
-    if (first, stop) != (request.start, expected):
+    begin = request.start
+    if begin < 0 and size is not None:
+        begin, expected = max(size + begin, 0), size
+    if (first, stop) != (begin, expected):
         raise Fault("transient", f"the server sent bytes {first}-{stop - 1} instead")
     length = _number(headers.get("content-length"))
     if length is not None and length != stop - first:

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fsspec.asyn import get_loop
 
@@ -79,27 +80,30 @@ class Gate:
                 turn.set_result(None)
 
 
+@dataclass(frozen=True)
+class Started(Generic[T]):
+    """What runs on the event loop: its result, and how to end it early."""
+
+    result: Future[T]
+    stop: Callable[[], None]
+
+
 class Process:
     """The shared parts of this process."""
 
     def __init__(self) -> None:
         self.loop = get_loop()
         self.filesystems: dict[int, AbstractFileSystem] = {}  # those with open connections
+        # whether the last file of a store was large; None for one that doesn't send the end of a file whose
+        # size isn't known
+        self.large: dict[tuple[int, str], bool | None] = {}
         self.connections = Gate()
         self.memory = Gate()
         self.decoders = ThreadPoolExecutor(DECODERS, "lazynwb-dask-decode", _is_decoder)
         self.threads = ThreadPoolExecutor(BLOCKING, "lazynwb-dask-read")
 
-    def run(
-        self, work: Callable[[], Coroutine[Any, Any, T]], is_cancelled: Callable[[], bool] | None = None
-    ) -> T:
-        """Run a coroutine function on the loop and wait for it, from any thread but the loop's own.
-
-        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `is_cancelled`, once it
-        returns True, with a ReadCancelled.
-        """
-        if is_cancelled is not None and is_cancelled():
-            raise ReadCancelled()
+    def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Started[T]:
+        """Begin to run a coroutine function on the loop, from any thread but the loop's own."""
         if _role.decoder or _on(self.loop):
             raise _Deadlock()
         result: Future[T] = Future()
@@ -113,14 +117,39 @@ class Process:
             else:
                 result.set_result(value)
 
-        self.loop.call_soon_threadsafe(lambda: tasks.append(self.loop.create_task(main())))
-        try:
-            _wait([result], is_cancelled=is_cancelled)
-        except BaseException:
+        def begin() -> None:
+            task = self.loop.create_task(main())
+            task.add_done_callback(ended)
+            tasks.append(task)
+
+        def ended(_: object) -> None:
+            if not result.done():  # cancelled before its first step
+                result.set_exception(ReadCancelled())
+
+        def stop() -> None:
             self.loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
-            wait([result], timeout=GRACE)
+
+        self.loop.call_soon_threadsafe(begin)
+        return Started(result, stop)
+
+    def run(
+        self, work: Callable[[], Coroutine[Any, Any, T]], is_cancelled: Callable[[], bool] | None = None
+    ) -> T:
+        """Run a coroutine function on the loop and wait for it.
+
+        An interrupt (Ctrl-C) cancels it, and waits until it has ended. So does `is_cancelled`, once it
+        returns True, with a ReadCancelled.
+        """
+        if is_cancelled is not None and is_cancelled():
+            raise ReadCancelled()
+        started = self.start(work)
+        try:
+            _wait([started.result], is_cancelled=is_cancelled)
+        except BaseException:
+            started.stop()
+            wait([started.result], timeout=GRACE)
             raise
-        return result.result()
+        return started.result.result()
 
     async def decode(self, work: Callable[[], None]) -> None:
         """Run ``work`` in a decoder. Cancelled, it still waits for what has begun."""

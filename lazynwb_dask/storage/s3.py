@@ -90,7 +90,7 @@ async def _official(
     request: responses.RangeRequest,
     clock: asyncio.Timeout,
 ) -> responses.RangeResponse:
-    arguments["Range"] = f"bytes={request.start}-{request.stop - 1}"
+    arguments["Range"] = request.header
     if request.etag and conditional:
         arguments["IfMatch" if responses.is_etag(request.etag) else "IfUnmodifiedSince"] = request.etag
     try:
@@ -132,7 +132,7 @@ async def _direct(
     """Read by a signed URL; None if that was refused."""
     from botocore.awsrequest import AWSPreparedRequest
 
-    headers = {"Range": f"bytes={request.start}-{request.stop - 1}"}
+    headers = {"Range": request.header}
     if request.etag and conditional:
         headers["If-Match" if responses.is_etag(request.etag) else "If-Unmodified-Since"] = request.etag
     prepared = AWSPreparedRequest("GET", url, headers, None, True)

@@ -33,7 +33,7 @@ class Orders(Protocol):
 class Settings:
     """How reads behave. The defaults need no tuning."""
 
-    connections: int = 64  # requests under way at once, in the whole process
+    connections: int = 256  # requests under way at once, in the whole process
     gap: int = 64 * KIB  # bytes between wanted ranges that may be fetched to save a request
     split: int = 4 * MIB  # longer ranges are read over several connections, in parts
     in_flight: int = 256 * MIB  # bytes on their way or not yet decoded, in the process

@@ -26,6 +26,11 @@ def thread_pool(name: str, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, name)
 
 
+def part_pool() -> ThreadPoolExecutor:
+    """Threads that help with calls of other threads, which don't wait for them to begin."""
+    return thread_pool("lazynwb-dask-part", THREADS)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=thread_pool.cache_clear)
 
@@ -54,7 +59,7 @@ def at_once(calls: Sequence[Callable[[], T]], limit: int = 16) -> list[T]:
             except BaseException as exc:
                 failed[i] = exc
 
-    pool = thread_pool("lazynwb-dask-part", THREADS)
+    pool = part_pool()
     helpers = [pool.submit(contextvars.copy_context().run, work) for _ in range(min(limit, len(calls)) - 1)]
     try:
         work()

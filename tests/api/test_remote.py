@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -45,6 +48,56 @@ def test_a_cold_schema_costs_few_requests_and_two_megabytes(url: str, range_serv
         assert len(range_server.log) <= 8, [entry.range for entry in range_server.log]
         assert range_server.sent <= 2 * MB
         assert {entry.method for entry in range_server.log} == {"GET"}
+
+
+def waves(server: RangeServer, latency: float, read: Callable[[], object]) -> int:
+    """How many rounds of requests a read takes, of which each has to wait for the one before."""
+    times: list[float] = []
+    server.behaviour.before = lambda name, number: times.append(time.monotonic())
+    server.behaviour.latency = latency
+    read()
+    server.behaviour.before, server.behaviour.latency = None, 0.0
+    return 1 + sum(after - before > latency / 2 for before, after in pairwise(sorted(times)))
+
+
+def test_a_cold_schema_takes_few_waves_where_files_are_known_to_be_large(
+    url: str, session: Path, range_server: RangeServer
+) -> None:
+    """As they are after the first file of a server, or by a listing."""
+    lazynwb_dask.read_nwb(url, "electrodes")
+    for i, (table, most) in enumerate({"/units": 5, "/intervals/trials": 4, "electrodes": 4}.items()):
+        another = range_server.put(f"{i}/{session.name}", session.read_bytes())
+        range_server.clear_log()
+        took = waves(range_server, 0.1, lambda url=another, table=table: lazynwb_dask.read_nwb(url, table))
+        assert took <= 3
+        assert len(range_server.log) <= most, [entry.headers["Range"] for entry in range_server.log]
+        assert range_server.sent <= MB
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_listing_tells_how_much_to_read_at_first(count: int, s3_server: S3Server, tmp_path: Path) -> None:
+    """A small file whole, of a large one both ends."""
+    sizes = {"units": 40, "mean_spikes": 150, "trials": 20, "samples": 30_000, "probes": 1, "channels": 16}
+    for path in make_sessions(tmp_path, n=count, layout="gzip", **sizes):
+        data = Path(path).read_bytes()
+        assert 512 * 1024 < len(data) < MB
+        s3_server.put("lab", f"few/{Path(path).name}", data)
+    s3_server.clear_log()
+    lazynwb_dask.read_nwb("s3://lab/few/", "/units", storage_options=s3_server.storage_options)
+    assert len(s3_server.requests("GET")) == count + 1  # and the listing
+
+
+def test_a_server_that_sends_no_last_bytes_is_asked_for_them_once(
+    session: Path, range_server: RangeServer
+) -> None:
+    data = session.read_bytes()
+    range_server.behaviour.last_bytes = False
+    expected = lazynwb_dask.read_nwb(session, "/units").dtypes
+    for i in range(4):
+        url = range_server.put(f"{i}.nwb", data)
+        assert lazynwb_dask.read_nwb(url, "/units").dtypes.equals(expected)
+    asked = [entry.headers["Range"] for entry in range_server.log]
+    assert sum(one.startswith("bytes=-") for one in asked) == 1
 
 
 def test_three_number_columns_cost_three_requests(url: str, range_server: RangeServer) -> None:

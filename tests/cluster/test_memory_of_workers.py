@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, LocalCluster, get_worker, wait
 from distributed.core import Status
 from files import nwb, table
 
@@ -135,8 +136,38 @@ def test_a_function_of_files_may_itself_compute_what_is_read(files: list[str]) -
         assert mapped["n"].compute().tolist() == [ROWS] * 3
 
 
+def test_a_large_result_goes_to_the_disk_and_comes_back(files: list[str]) -> None:
+    with worker("450 MiB") as client:
+        kept = lazynwb_dask.read_nwb(files[0], "/units", blocksize=None).persist()
+        wait(kept)
+        client.run(lambda dask_worker: dask_worker.data.memory and dask_worker.data.evict())
+        _wait_for(
+            lambda: (
+                sum(client.run(lambda dask_worker: dask_worker.monitor.get_process_memory()).values())
+                < 250 * MIB
+            )
+        )
+        assert counted(kept) == 128 * MIB // 8
+
+
+def test_a_result_is_written_to_the_disk_without_a_copy_of_it_in_memory(files: list[str]) -> None:
+    names = ["spike_times", "_nwb_path"]
+    frame = lazynwb_dask.read_nwb(files[0], "/units", columns=names).compute(scheduler="sync")
+    for part, copied in ((frame, 1 * MIB), (frame.iloc[:8], 20 * MIB)):
+        buffers: list[pickle.PickleBuffer] = []
+        before = pa.total_allocated_bytes()
+        content = pickle.dumps(part, protocol=5, buffer_callback=buffers.append)
+        assert pa.total_allocated_bytes() - before < copied
+        written = sum(buffer.raw().nbytes for buffer in buffers)
+        assert written < len(part) * 2.1 * MIB, "nor what a part was cut from"
+        again = pickle.loads(content, buffers=buffers)
+        for name in names:
+            assert pa.array(again[name]).equals(pa.array(part[name]))
+            assert again[name].dtype == part[name].dtype
+
+
 def limited(used: int = 0) -> memory.ProcessMemory:
-    return memory.ProcessMemory(1000 * MIB, lambda: used * MIB, lambda: 0)
+    return memory.ProcessMemory(1000 * MIB, lambda: used * MIB, tuple)
 
 
 def test_a_task_that_needs_more_than_expected_reads_again_when_it_is_alone() -> None:
@@ -275,7 +306,7 @@ def test_little_is_read_however_much_is_in_use() -> None:
 def test_results_are_moved_to_the_disk_before_their_memory_is_taken() -> None:
     results = [100 * MIB] * 3
     limit, used = 1000 * MIB, lambda: 300 * MIB + sum(results)
-    budget = memory.ProcessMemory(limit, used, lambda: sum(results), lambda: results and results.pop())
+    budget = memory.ProcessMemory(limit, used, lambda: results, lambda: results and results.pop())
 
     def read(reservation: memory.Reservation) -> int:
         reservation.take(400 * MIB, lambda: "large")
@@ -283,6 +314,44 @@ def test_results_are_moved_to_the_disk_before_their_memory_is_taken() -> None:
 
     assert memory.within(budget, 400 * MIB, read, "") + 400 * MIB <= limit * memory.ALONE
     assert results, "no more than it takes"
+
+
+def test_there_is_room_for_a_result_that_is_copied_to_be_moved_or_comes_back() -> None:
+    results = [200 * MIB] * 2
+    used = lambda: 200 * MIB + sum(results)  # noqa: E731
+    budget = memory.ProcessMemory(1000 * MIB, used, lambda: results, lambda: results and results.pop())
+
+    def read(reservation: memory.Reservation) -> int:
+        reservation.take(150 * MIB, lambda: "some")
+        return used() + 150 * MIB + max(results, default=0)
+
+    assert memory.within(budget, 700 * MIB, read, "") <= 900 * MIB
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_what_can_not_be_moved_is_not_taken_and_what_is_moved_slowly_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, moves: bool
+) -> None:
+    monkeypatch.setattr(memory, "PATIENCE", 0.5)
+    monkeypatch.setattr(memory, "SETTLING", 0.1)
+    results = [60 * MIB] * 8
+
+    def move() -> None:
+        if moves:
+            time.sleep(0.2)  # in all longer than the patience
+            results and results.pop()
+
+    budget = memory.ProcessMemory(1000 * MIB, lambda: 300 * MIB + sum(results), lambda: results, move)
+
+    def read(reservation: memory.Reservation) -> str:
+        reservation.take(400 * MIB, lambda: "s.nwb: /units")
+        return "read"
+
+    if moves:
+        assert memory.within(budget, 400 * MIB, read, "") == "read"
+    else:
+        with pytest.raises(NWBMemoryError, match=r"s\.nwb: /units"):
+            memory.within(budget, 400 * MIB, read, "")
 
 
 def test_tasks_that_use_up_results_have_their_turn_before_the_next_read() -> None:
@@ -294,7 +363,7 @@ def test_tasks_that_use_up_results_have_their_turn_before_the_next_read() -> Non
         reservation.take(200 * MIB, lambda: "some")
         return len(results)
 
-    budget = memory.ProcessMemory(1000 * MIB, lambda: 500 * MIB + sum(results), lambda: sum(results))
+    budget = memory.ProcessMemory(1000 * MIB, lambda: 500 * MIB + sum(results), lambda: results)
     assert memory.within(budget, 200 * MIB, read, "") == 0
 
 
@@ -304,7 +373,7 @@ def test_a_task_waits_for_others_to_release_their_results_but_not_for_ever(
     monkeypatch.setattr(memory, "PATIENCE", 1.0)
     in_use = [600, 600, 600, 600, 100]
     for used, fits in ((lambda: in_use.pop(0) if in_use[1:] else 100, True), (lambda: 600, False)):
-        released = memory.ProcessMemory(1000 * MIB, lambda used=used: used() * MIB, lambda: 0)
+        released = memory.ProcessMemory(1000 * MIB, lambda used=used: used() * MIB, tuple)
 
         def read(reservation: memory.Reservation) -> str:
             reservation.take(400 * MIB, lambda: "s.nwb: /units")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 import zlib
 
@@ -27,13 +28,16 @@ DAMAGED: dict[str, tuple[bytes, int, str]] = {
 }
 
 
-@pytest.fixture(params=["isal", "libdeflate"], autouse=True)
+@pytest.fixture(params=["isal", "deflate", "libdeflate"], autouse=True)
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "isal":
-        monkeypatch.setattr(codecs, "libdeflate", lambda: None)
-    else:
-        pytest.importorskip("deflate")
-        assert codecs.libdeflate() is not None
+    found = None
+    if request.param == "deflate":  # as where its functions can't be reached
+        monkeypatch.setattr(codecs, "_in_place", lambda library: library.no_such_function)
+        found = codecs.libdeflate.__wrapped__()
+    elif request.param == "libdeflate":
+        found = codecs.libdeflate.__wrapped__()
+        assert "_in_place" in found.__qualname__ or sys.platform == "win32"
+    monkeypatch.setattr(codecs, "libdeflate", lambda: found)
 
 
 @pytest.mark.parametrize("tail", [b"", b"what follows the stream"])
@@ -54,3 +58,17 @@ def test_a_damaged_stream_is_an_error_and_takes_no_memory(what: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 2 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8, 16, 200, 255, 256, 1000])
+def test_any_elements_of_a_shuffled_chunk_are_put_into_place(size: int) -> None:
+    count = 300_000 // size
+    raw = np.random.default_rng(1).integers(0, 256, count * size, np.uint8)
+    shuffled = memoryview(np.ascontiguousarray(raw.reshape(-1, size).T).data).cast("B")
+    assert bytes(codecs.unshuffle(shuffled, size)) == raw.tobytes()
+    for first, n in ((0, count), (0, 1), (count // 3, count // 2), (count - 2, 2), (5, 0)):
+        out = np.full(n * size + 2, 7, np.uint8)
+        assert codecs.unshuffle_part(shuffled, size, first * size, out[1:-1])
+        assert out[1:-1].tobytes() == raw[first * size : (first + n) * size].tobytes()
+        assert out[0] == out[-1] == 7
+    assert not codecs.unshuffle_part(shuffled, size, 0, np.zeros((count + 1) * size, np.uint8))

@@ -37,8 +37,8 @@ FEW = ToyScan(SIZES, blocksize=600)  # so that spikes are not fused, and numbers
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and the same tasks however many processors there are."""
-    monkeypatch.setattr("lazynwb_dask.expr.node.MIN_TASKS", 3)
+    """One thread, but tasks as for three."""
+    monkeypatch.setattr("lazynwb_dask.cluster.client.threads", lambda: 3)
     with dask.config.set(scheduler="sync"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -22,7 +22,7 @@ from servers import RangeServer, S3Server
 import lazynwb_dask
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.errors import NWBFileChangedError, NWBReadError
-from lazynwb_dask.read import executor
+from lazynwb_dask.read import side_by_side
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import Settings
 
@@ -98,13 +98,13 @@ def server() -> Iterator[RangeServer]:
 def waves(monkeypatch: pytest.MonkeyPatch) -> Waves:
     """What is fetched at once, by one partition: its byte ranges."""
     found: Waves = []
-    fetch = executor.fetch
+    fetch = side_by_side.fetch
 
     def counted(source: Any, requests: Any, access: Any) -> None:
         found.append([(r.start, r.stop) for r in requests])
         fetch(source, requests, access)
 
-    monkeypatch.setattr(executor, "fetch", counted)
+    monkeypatch.setattr(side_by_side, "fetch", counted)
     return found
 
 

@@ -23,7 +23,7 @@ from servers import RangeServer, S3Server
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.storage import Request, Settings, counters, fetch, open_source, record
+from lazynwb_dask.storage import Ends, Request, Settings, counters, fetch, open_ends, open_source, record
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
@@ -425,3 +425,52 @@ def test_counters_add_up_per_file_and_reset(fresh_counters: None, range_server: 
     assert "hidden" not in repr(snapshot)
     counters.reset()
     assert counters.snapshot().total.requests == 0
+
+
+ENDS = Ends(whole=1000, head=100, tail=300, unknown=500)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known size", "unknown size"])
+@pytest.mark.parametrize("kind", ["http", "s3"])
+def test_both_ends_come_in_one_wave(
+    kind: str, known: bool, range_server: RangeServer, s3_server: S3Server
+) -> None:
+    server = range_server if kind == "http" else s3_server
+    access = FileAccess(PLAIN if kind == "http" else Options(s3_server.storage_options), QUICK)
+
+    def put(name: str, size: int) -> Source:
+        data = DATA[:size]
+        url = range_server.put(name, data) if kind == "http" else s3_server.put("lab", name, data)
+        return Source(url, size if known else None)
+
+    first = open_ends(put("a", 5000), ENDS, access)
+    assert first[1:] == ((DATA[:100], DATA[4700:5000]) if known else (DATA[:500], b""))
+    server.clear_log()
+    source, head, tail = open_ends(put("b", 5000), ENDS, access)
+    assert (source.size, head, tail) == (5000, DATA[:100], DATA[4700:5000])
+    assert source.etag
+    assert len(server.requests("GET")) == 2
+    source, head, tail = open_ends(put("c", 200), ENDS, access)
+    assert (source.size, head, tail) == ((200, DATA[:200], b"") if known else (200, DATA[:100], DATA[:200]))
+    server.clear_log()
+    assert open_ends(put("d", 400), ENDS, access)[1:] == (DATA[:400], b"")
+    assert len(server.requests("GET")) == 1
+
+
+def test_the_end_of_another_version_is_not_taken(range_server: RangeServer) -> None:
+    """The file is replaced between the two requests for its ends."""
+    access = FileAccess(PLAIN, QUICK)
+    open_ends(Source(range_server.put("a", DATA)), ENDS, access)
+    url = range_server.put("b", DATA)
+    came = range_server.count
+
+    def replace(name: str, number: int) -> None:
+        if number == came + 2:
+            while not range_server.log[-2].ended:
+                time.sleep(0.01)
+            range_server.put("b", DATA[::-1])
+
+    range_server.behaviour.before = replace
+    _, head, tail = open_ends(Source(url), ENDS, access)
+    assert head in (DATA[:100], DATA[::-1][:100])
+    assert tail == b""
