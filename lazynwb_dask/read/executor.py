@@ -111,7 +111,9 @@ class Executor:
         """What a wave needs but byte ranges."""
         source, access = self.source, self.access
         if wave.addresses:
-            wave.paths.update(_names(source, wave.addresses, access))
+            paths, asked = _names(source, wave.addresses, access)
+            wave.paths.update(paths)
+            self._used, self._asked = True, self._asked or asked
         if wave.elsewhere:
             look_elsewhere(source, wave.elsewhere, access)
         for listing in wave.listings:
@@ -262,15 +264,15 @@ class ChunkMaps:
             _chunks.put((self._source, root), extents, 24 * extents.offsets.size + 100)
 
 
-def _names(source: Source, addresses: set[int], access: FileAccess) -> Mapping[int, str]:
-    """The paths of objects by the addresses of their headers."""
+def _names(source: Source, addresses: set[int], access: FileAccess) -> tuple[Mapping[int, str], bool]:
+    """The paths of objects by the addresses of their headers, and whether the file was asked for them."""
     key = file_key(source)
     known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
     if len(known) == len(addresses):
-        return {a: p for a, p in known.items() if p}
-    found = queries.names_of(source, addresses, access)
+        return {a: p for a, p in known.items() if p}, False
+    found, asked = queries.names_of(source, addresses, access)
     if source.etag is not None:
         for address in addresses:
             path = found.get(address, "")
             _paths.put((key, address), path, len(path) + 100)
-    return found
+    return found, asked

@@ -358,3 +358,22 @@ def test_texts_that_point_nowhere_are_an_error_of_reading_them(tmp_path: Path, a
     assert len(frame[["y"]].compute()) == N
     with pytest.raises(NWBReadError, match="column 'x': damaged: a string lies outside the file"):
         frame[["x"]].compute()
+
+
+def test_names_of_referenced_objects_come_from_what_planning_fetched(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", N, ["group"])
+        shanks = [file.create_group(f"general/extracellular_ephys/shank{i}") for i in range(3)]
+        group.create_dataset("group", data=np.array([shanks[i % 3].ref for i in range(N)], h5py.ref_dtype))
+        file.create_dataset("scratch/after", data=np.zeros(1_500_000, np.uint8))
+    name, data = f"w{next(_number)}.nwb", (tmp_path / "a.nwb").read_bytes()
+    frame = lazynwb_dask.read_nwb(server.put(name, data), "/units")[["group"]]
+    server.clear_log()
+    got = frame.compute()
+    oracle.assert_same(got, oracle.frame(tmp_path / "a.nwb", "/units")[["group"]])
+    assert [entry.range for entry in server.requests("GET")] == [(0, 1)]
+    server.put(name, data + b"\0")
+    with pytest.raises(NWBFileChangedError, match=name):
+        frame.compute()
