@@ -58,5 +58,6 @@ def _places(found: np.ndarray, base: int, sparse: SparseFile) -> tuple[int, ...]
         size = min(-(-number * OBJECT_GUESS // FIRST) * FIRST, MOST)
         if sparse.has(begin, begin + HEADER):
             size = collection_size(sparse.peek(begin, begin + HEADER))
-        places += [begin, min(begin + size, sparse.size)]
+        if 0 <= begin < sparse.size:
+            places += [begin, min(begin + size, sparse.size)]
     return tuple(places)

@@ -19,14 +19,32 @@ PATIENCE = 8  # round trips before blocks are read ahead; ordinary tables need f
 
 
 class HDF5File:
-    """An HDF5 file that runs jobs. See `OpenedFile`."""
+    """An HDF5 file that runs jobs. See `OpenedFile`.
 
-    def __init__(self, source: Source, access: FileAccess) -> None:
-        self.source, head, tail = open_ends(source, ENDS, access)
-        size = self.source.size
-        assert size is not None
+    With `blocks` that were kept of this version of the file, it isn't opened: only others are requested.
+    """
+
+    def __init__(self, source: Source, access: FileAccess, blocks: block_cache.Blocks | None = None) -> None:
         self.access = access
         self.name = shown(source.url)
+        self._attempt: Callable[[SparseFile, str, Job[Any]], Any] = attempt
+        if isinstance(access.settings, IsolatedSettings):
+            self._attempt = Attempts(access.settings)
+        self._tail: int | None = None
+        self.asked = blocks is None  # whether anything was requested
+        if blocks is None:
+            self._open(source)
+            return
+        self.source = source
+        assert source.size is not None
+        self.sparse = SparseFile(source.size, blocks.block)
+        for number, block in blocks.blocks.items():
+            self.sparse.put(number * blocks.block, block)
+
+    def _open(self, source: Source) -> None:
+        self.source, head, tail = open_ends(source, ENDS, self.access)
+        size = self.source.size
+        assert size is not None
         self.sparse = SparseFile(size)
         self.sparse.put(0, head)
         start = -(-(size - len(tail)) // self.sparse.block) * self.sparse.block
@@ -35,9 +53,6 @@ class HDF5File:
             self._fetch()
         # the tail of a large file is fetched in the first wave
         self._tail = size - ENDS.tail if size > ENDS.whole and not tail else None
-        self._attempt: Callable[[SparseFile, str, Job[Any]], Any] = attempt
-        if isinstance(access.settings, IsolatedSettings):
-            self._attempt = Attempts(access.settings)
 
     @property
     def blocks(self) -> block_cache.Blocks:
@@ -67,4 +82,5 @@ class HDF5File:
         )
 
     def _fetch(self) -> None:
+        self.asked = True
         fetch(self.source, self.sparse.requests(), self.access)

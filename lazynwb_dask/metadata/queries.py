@@ -9,6 +9,7 @@ import numpy as np
 
 from lazynwb_dask.hdf5.links import NameObjects
 from lazynwb_dask.metadata.formats import OpenedFile, Rows, format_of
+from lazynwb_dask.metadata.hdf5_file import HDF5File
 from lazynwb_dask.model.index import Extents, FileIndex
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.contents import ListObjects
@@ -17,7 +18,7 @@ from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import ReadSession, Session
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.storage.block_cache import Blocks
+from lazynwb_dask.storage.block_cache import Blocks, kept
 
 
 def open_file(source: Source, access: FileAccess, allow_external_links: bool = False) -> OpenedFile:
@@ -74,11 +75,16 @@ def list_tables_and_links(source: Source, access: FileAccess) -> tuple[list[str]
     return file.run(ListTables()), file.run(ListLinks()).value
 
 
-def names_of(source: Source, addresses: set[int], access: FileAccess) -> dict[int, str]:
+def names_of(source: Source, addresses: set[int], access: FileAccess) -> tuple[dict[int, str], bool]:
     """The paths of the objects with the given header addresses, without those that no link reaches. Of
     several hard links the one nearest the root counts, then the first. Groups are read level by level, only
-    as deep as needed."""
-    return open_file(source, access).run(NameObjects(tuple(addresses)))
+    as deep as needed. What was kept of the file is used without a request; whether there was one is returned,
+    too."""
+    job, blocks = NameObjects(tuple(addresses)), kept(source)
+    if blocks is None:
+        return open_file(source, access).run(job), True
+    file = HDF5File(source, access, blocks)
+    return file.run(job), file.asked
 
 
 def read_session(source: Source, access: FileAccess) -> Session:

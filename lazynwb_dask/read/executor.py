@@ -7,14 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from lazynwb_dask.decode.arrays import Values
-from lazynwb_dask.decode.runs import merged
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.source import Source, is_local
 from lazynwb_dask.read.side_by_side import Blocking, Fetch, Read, alone
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
 from lazynwb_dask.storage import Request, block_cache, parquet
@@ -116,7 +113,9 @@ class Executor:
         """What a wave needs but byte ranges."""
         source, access = self.source, self.access
         if wave.addresses:
-            wave.paths.update(_names(source, wave.addresses, access))
+            paths, asked = _names(source, wave.addresses, access)
+            wave.paths.update(paths)
+            self._used, self._asked = True, self._asked or asked
         if wave.elsewhere:
             look_elsewhere(source, wave.elsewhere, access)
         for listing in wave.listings:
@@ -153,7 +152,8 @@ class Executor:
         """The requests for bytes that come along, as long as they are few in all."""
         found: list[Request] = []
         asked = [(start, stop) for start, stop, _ in requests]
-        for start, stop in {} if self.source.parts else dict.fromkeys(ahead):
+        none = self.source.parts or is_local(self.source.url)  # (a disk answers at once)
+        for start, stop in () if none else dict.fromkeys(ahead):
             more = _union([*asked, (start, stop)]) - _union(asked)
             if not 0 < more <= self.ahead or stop > self.source.reach or self._has(start, stop):
                 continue
@@ -183,9 +183,11 @@ def _within(spans: Sequence[tuple[int, bytes]], start: int, stop: int) -> memory
 
 def _union(ranges: Sequence[tuple[int, int]]) -> int:
     """The bytes that some ranges cover."""
-    starts, stops = np.array(ranges, np.int64).reshape(-1, 2).T
-    starts, stops = merged(starts, stops)
-    return int((stops - starts).sum())
+    total = reach = 0
+    for start, stop in sorted(ranges):
+        total += max(stop - max(start, reach), 0)
+        reach = max(reach, stop)
+    return total
 
 
 def run_steps(steps: Steps[Values], source: Source, access: FileAccess) -> Values:
@@ -264,15 +266,15 @@ class ChunkMaps:
             _chunks.put((self._source, root), extents, 24 * extents.offsets.size + 100)
 
 
-def _names(source: Source, addresses: set[int], access: FileAccess) -> Mapping[int, str]:
-    """The paths of objects by the addresses of their headers."""
+def _names(source: Source, addresses: set[int], access: FileAccess) -> tuple[Mapping[int, str], bool]:
+    """The paths of objects by the addresses of their headers, and whether the file was asked for them."""
     key = file_key(source)
     known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
     if len(known) == len(addresses):
-        return {a: p for a, p in known.items() if p}
-    found = queries.names_of(source, addresses, access)
+        return {a: p for a, p in known.items() if p}, False
+    found, asked = queries.names_of(source, addresses, access)
     if source.etag is not None:
         for address in addresses:
             path = found.get(address, "")
             _paths.put((key, address), path, len(path) + 100)
-    return found
+    return found, asked

@@ -41,7 +41,8 @@ def heap_nearby(array: ArrayIndex, extents: Extents, reach: int) -> list[tuple[i
     if not kinds & {"string", "sequence"} or layout.external:
         return []
     if extents.heap:
-        return [(a, b) for a, b in zip(extents.heap[::2], extents.heap[1::2], strict=True) if a < b]
+        seen = [(a, b) for a, b in zip(extents.heap[::2], extents.heap[1::2], strict=True) if a < b]
+        return seen if sum(b - a for a, b in seen) <= SMALL else []
     if guess > SMALL // 4:
         return []
     begins, ends = _chunks(layout, extents, 0, array.rows)
@@ -52,14 +53,16 @@ def heap_nearby(array: ArrayIndex, extents: Extents, reach: int) -> list[tuple[i
 
 
 def _chunks(layout: Layout, extents: Extents, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the chunks with some rows begin and end in the file; of contiguous data, the rows alone."""
+    """Where the chunks with some rows begin and end in the file; of data without filters, the rows alone."""
     chunk = layout.chunk or (max(extents.rows, 1), *layout.item)
-    across = layout.chunks(chunk[0]) if layout.chunk else 1
+    across = layout.chunks(chunk[0])
     at = slice(start // chunk[0] * across, -(-stop // chunk[0]) * across)
-    offsets, sizes = extents.offsets[at], extents.sizes[at]
+    offsets, sizes = extents.offsets[at], extents.sizes[at].astype(np.int64)
+    skipped = np.zeros(len(sizes), np.int64)
+    if not layout.filters:
+        row = sizes // chunk[0]
+        skipped[:across] = row[:across] * (start % chunk[0])
+        sizes[-across:] = row[-across:] * ((stop - 1) % chunk[0] + 1)
     stored = (offsets != UNDEFINED) & (sizes > 0)
-    begins, sizes = offsets[stored].astype(np.int64), sizes[stored].astype(np.int64)
-    if layout.chunk is None:
-        sizes = np.minimum(sizes, stop * layout.row_bytes)
-        begins, sizes = begins + start * layout.row_bytes, sizes - start * layout.row_bytes
-    return begins, begins + np.maximum(sizes, 0)
+    begins = offsets[stored].astype(np.int64)
+    return begins + skipped[stored], begins + sizes[stored]

@@ -298,3 +298,82 @@ def test_a_file_that_planning_did_not_look_at_is_asked_for_nothing_twice(
     ranges = [(entry.path, entry.range) for entry in server.requests("GET")]
     assert len(ranges) == len(set(ranges))
     assert server.sent <= 2 * len(data)
+
+
+def test_an_index_of_the_cache_on_disk_knows_where_texts_lie(
+    server: RangeServer, tmp_path: Path, waves: Waves
+) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", N, ["x"])
+        x = group.create_dataset("x", (N,), TEXT)
+        x[:] = [f"text {i}" for i in range(N)]
+        file.create_dataset("scratch/between", data=np.zeros(900_000, np.uint8))
+        for i in range(0, N, 2):
+            x[i] = f"another text {i}"
+        file.create_dataset("scratch/after", data=np.zeros(700_000, np.uint8))
+    url = server.put(f"w{next(_number)}.nwb", (tmp_path / "a.nwb").read_bytes())
+    with dask.config.set({"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(tmp_path / "cache")}):
+        lazynwb_dask.read_nwb(url, "/units")
+        server.clear_log()
+        frame = lazynwb_dask.read_nwb(url, "/units")
+    assert server.sent < 1000
+    with dask.config.set({"lazynwb-dask.memory-cache": 0}):
+        got = frame[["x"]].compute()
+    oracle.assert_same(got, oracle.frame(tmp_path / "a.nwb", "/units")[["x"]])
+    assert len(waves) == 1
+
+
+def test_rows_of_chunks_that_reach_beyond_the_data_are_told_as_they_are_fetched(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", N, ["score", "x", "two"])
+        group.create_dataset("score", data=np.arange(N))
+        group.create_dataset("x", data=np.arange(N), chunks=(9000,), maxshape=(None,))
+        group.create_dataset("two", data=np.zeros((N, 30)), chunks=(400, 16), maxshape=(None, None))
+        file.create_dataset("scratch/after", data=np.zeros(1_500_000, np.uint8))
+    url = server.put(f"w{next(_number)}.nwb", (tmp_path / "a.nwb").read_bytes())
+    with dask.config.set({"lazynwb-dask.memory-cache": 0}):
+        frame = lazynwb_dask.read_nwb(url, "/units")
+        frame = frame[frame.score > N - 5][["x", "two"]]
+        told = lazynwb_dask.explain(frame)
+        server.clear_log()
+        got = frame.compute()
+    assert got.x.tolist() == list(range(N - 4, N))
+    assert told.requests >= len(server.requests("GET"))
+    assert told.bytes >= server.sent
+
+
+@pytest.mark.parametrize("address", [2**63 + 8, 2**64 - 9, 1 << 40])
+def test_texts_that_point_nowhere_are_an_error_of_reading_them(tmp_path: Path, address: int) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", N, ["x", "y"])
+        x = group.create_dataset("x", data=["a text"] * N, dtype=TEXT)
+        group.create_dataset("y", data=np.arange(N))
+        at = x.id.get_offset()
+    data = bytearray((tmp_path / "a.nwb").read_bytes())
+    data[at + 4 : at + 12] = address.to_bytes(8, "little")
+    (tmp_path / "a.nwb").write_bytes(data)
+    frame = lazynwb_dask.read_nwb(tmp_path / "a.nwb", "/units")
+    assert len(frame[["y"]].compute()) == N
+    with pytest.raises(NWBReadError, match="column 'x': damaged: a string lies outside the file"):
+        frame[["x"]].compute()
+
+
+def test_names_of_referenced_objects_come_from_what_planning_fetched(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", N, ["group"])
+        shanks = [file.create_group(f"general/extracellular_ephys/shank{i}") for i in range(3)]
+        group.create_dataset("group", data=np.array([shanks[i % 3].ref for i in range(N)], h5py.ref_dtype))
+        file.create_dataset("scratch/after", data=np.zeros(1_500_000, np.uint8))
+    name, data = f"w{next(_number)}.nwb", (tmp_path / "a.nwb").read_bytes()
+    frame = lazynwb_dask.read_nwb(server.put(name, data), "/units")[["group"]]
+    server.clear_log()
+    got = frame.compute()
+    oracle.assert_same(got, oracle.frame(tmp_path / "a.nwb", "/units")[["group"]])
+    assert [entry.range for entry in server.requests("GET")] == [(0, 1)]
+    server.put(name, data + b"\0")
+    with pytest.raises(NWBFileChangedError, match=name):
+        frame.compute()
