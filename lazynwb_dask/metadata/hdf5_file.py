@@ -63,4 +63,4 @@ class HDF5File:
         )
 
     def _fetch(self) -> None:
-        fetch(self.source, self.sparse.requests(), self.access)
+        fetch(self.source, self.sparse.requests(), self.access, quick=True)

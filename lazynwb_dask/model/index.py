@@ -8,6 +8,7 @@ file has its own `Extents`, a few integers.
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -95,6 +96,8 @@ class Extents:
 
     def pack(self) -> bytes:
         """Three integers, then 12 bytes for each chunk; with masks 4 more, with chunks of 4 GiB 4 more."""
+        if self.offsets.size == 1 and self.masks is None and (size := int(self.sizes[0])) < 2**32:
+            return struct.pack("<4QI", self.rows, 1 << 2, self.root, int(self.offsets[0]), size)
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
         head = np.array([self.rows, self.offsets.size << 2 | flags, self.root], "<u8")

@@ -43,17 +43,18 @@ BATCH = 256 * KIB
 SLOWEST = 16 * KIB
 
 
-def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> None:
+def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False) -> None:
     """Read byte ranges of one file, all at once. From any thread, but not from a sink.
 
     A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
     repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon as
-    its bytes have arrived. NWBReadError if a range can't be read; subclasses are for missing files, refused
-    access and files that changed. The other ranges are given up then, as they are when a sink raises.
+    its bytes have arrived; sinks that are `quick`, since they only keep the bytes, in any thread.
+    NWBReadError if a range can't be read; subclasses are for missing files, refused access and files that
+    changed. The other ranges are given up then, as they are when a sink raises.
     """
     if source.parts:
         for part, some in by_part(source, requests):
-            fetch(part, some, access)
+            fetch(part, some, access, quick)
         return
     for start, stop, sink in requests:
         _check_bounds(source, start, stop)
@@ -68,7 +69,7 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> No
     if is_local(source.url):
         local.fetch(source, todo.pieces, settings)
     else:
-        _Reader(source, access).fetch(todo.pieces)
+        _Reader(source, access, quick).fetch(todo.pieces)
 
 
 def gap_and_split(source: Source, settings: Settings) -> tuple[int, int]:
@@ -149,8 +150,8 @@ def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
 class _Reader:
     """Reads of one file in a store, by one call."""
 
-    def __init__(self, source: Source, access: FileAccess) -> None:
-        self.source = source
+    def __init__(self, source: Source, access: FileAccess, quick: bool = False) -> None:
+        self.source, self.quick = source, quick
         self.name = shown(source.url)
         self.options = access.options
         self.settings = access.settings
@@ -226,6 +227,9 @@ class _Reader:
                 ]
             )
             view = buffer.toreadonly()
+            if self.quick:
+                serve(view, piece.start, piece.requests)
+                return
             await _all(
                 [
                     self.process.decode(partial(serve, view, piece.start, batch))
