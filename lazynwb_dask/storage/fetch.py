@@ -43,29 +43,32 @@ BATCH = 256 * KIB
 SLOWEST = 16 * KIB
 
 
-def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> None:
+def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False) -> None:
     """Read byte ranges of one file, all at once. From any thread, but not from a sink.
 
     A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
     repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon as
-    its bytes have arrived. NWBReadError if a range can't be read; subclasses are for missing files, refused
-    access and files that changed. The other ranges are given up then, as they are when a sink raises.
+    its bytes have arrived; sinks that are `quick`, since they only keep the bytes, in any thread.
+    NWBReadError if a range can't be read; subclasses are for missing files, refused access and files that
+    changed. The other ranges are given up then, as they are when a sink raises.
     """
     if source.parts:
         for part, some in by_part(source, requests):
-            fetch(part, some, access)
+            fetch(part, some, access, quick)
         return
     pieces = _pieces(source, requests, access.settings)
     if is_local(source.url) and pieces:
         local.fetch(source, pieces, access.settings)
     elif pieces:
-        _Reader(source, access).fetch(pieces)
+        _Reader(source, access, quick).fetch(pieces)
 
 
-def start_fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> Started[None]:
+def start_fetch(
+    source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False
+) -> Started[None]:
     """Begin to read byte ranges of one file in a store, as `fetch` does, without waiting for them."""
     pieces = _pieces(source, requests, access.settings)
-    return _Reader(source, access).start(pieces)
+    return _Reader(source, access, quick).start(pieces)
 
 
 def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:
@@ -160,8 +163,8 @@ def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
 class _Reader:
     """Reads of one file in a store, by one call."""
 
-    def __init__(self, source: Source, access: FileAccess) -> None:
-        self.source = source
+    def __init__(self, source: Source, access: FileAccess, quick: bool = False) -> None:
+        self.source, self.quick = source, quick
         self.name = shown(source.url)
         self.options = access.options
         self.settings = access.settings
@@ -240,6 +243,9 @@ class _Reader:
                 ]
             )
             view = buffer.toreadonly()
+            if self.quick:
+                serve(view, piece.start, piece.requests)
+                return
             await _all(
                 [
                     self.process.decode(partial(serve, view, piece.start, batch))
