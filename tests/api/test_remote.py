@@ -100,6 +100,17 @@ def test_a_server_that_sends_no_last_bytes_is_asked_for_them_once(
     assert sum(one.startswith("bytes=-") for one in asked) == 1
 
 
+def test_an_end_that_does_not_come_once_is_asked_for_again(session: Path, range_server: RangeServer) -> None:
+    data = session.read_bytes()
+    urls = [range_server.put(f"{i}.nwb", data) for i in range(3)]
+    expected = lazynwb_dask.read_nwb(session, "/units").dtypes
+    for i, url in enumerate(urls):
+        range_server.behaviour.faults = ["503", "503"] if i == 1 else []  # to the beginning, and to the end
+        assert lazynwb_dask.read_nwb(url, "/units").dtypes.equals(expected)
+    asked = [entry.headers["Range"] for entry in range_server.log]
+    assert sum(one.startswith("bytes=-") for one in asked) == 2
+
+
 def test_three_number_columns_cost_three_requests(url: str, range_server: RangeServer) -> None:
     frame = lazynwb_dask.read_nwb(url, "/units")[["presence_ratio", "firing_rate", "unit_id"]]
     range_server.clear_log()
