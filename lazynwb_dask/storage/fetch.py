@@ -165,6 +165,7 @@ class _Reader:
 
     def __init__(self, source: Source, access: FileAccess, quick: bool = False) -> None:
         self.source, self.quick = source, quick
+        self.refuses_end = False  # the store doesn't send the end of a file whose size isn't known
         self.name = shown(source.url)
         self.options = access.options
         self.settings = access.settings
@@ -188,7 +189,7 @@ class _Reader:
             first, last = ends.head, ends.tail
         known, head, tail = self.open(first, last)
         if size is None and large.get(store, False) is not None:
-            large[store] = None if last and not tail else (known.size or 0) > ends.whole
+            large[store] = None if self.refuses_end else (known.size or 0) > ends.whole
         return known, head, tail
 
     def open(self, first: int, last: int) -> tuple[Source, bytes, bytes]:
@@ -226,7 +227,10 @@ class _Reader:
         async with self.process.connections.hold(1, self.settings.connections):
             end = asyncio.get_running_loop().time() + self.settings.deadline
             outcome = await self._attempt(request, end)
-        return None if isinstance(outcome, Fault) else outcome
+        if not isinstance(outcome, Fault):
+            return outcome
+        self.refuses_end = outcome.kind == "other"  # and not for a passing reason
+        return None
 
     def _request(self, start: int, stop: int, into: memoryview, exact: bool) -> RangeRequest:
         source, count = self.source, partial(self.settings.count, self.name)
