@@ -155,14 +155,14 @@ def unshuffle_part(data: memoryview, size: int, start: int, out: np.ndarray) -> 
         return False
     planes = np.frombuffer(data, np.uint8, count * size).reshape(size, count)
     elements, step = out.reshape(n, size), max(_PIECE // size, 1)
+    if size > _BLOSC_WIDTH or len(out) < _FEW:
+        elements[...] = planes[:, first : first + n].T
+        return True
     wrapped = blank(_HEAD + min(n, step) * size)
     for at in range(0, n, step):
         some = elements[at : at + step]
         part = planes[:, first + at : first + at + len(some)]
-        if size > _BLOSC_WIDTH or some.size < _FEW:
-            some[...] = part.T
-        else:
-            _unshuffle_by_blosc(part, some, wrapped[: _HEAD + some.size])
+        _unshuffle_by_blosc(part, some, wrapped[: _HEAD + some.size])
     return True
 
 

@@ -22,7 +22,7 @@ from lazynwb_dask.model.index import UNDEFINED, Extents, Layout
 from lazynwb_dask.storage import Request
 
 NEAR = 4096  # rows closer than this many bytes are fetched as one range
-FEW = 16  # runs of rows that are taken one by one out of a shuffled chunk
+RUN = 32 * 1024  # bytes that are unshuffled while one more run of rows is taken by itself
 
 Box = tuple[tuple[int, int], ...]
 """A range of each dimension but the first."""
@@ -182,7 +182,7 @@ class _CopyRows:
 
     def from_shuffled(self, held: memoryview, width: int) -> bool:
         """Take a few runs out of a chunk that is still shuffled, straight into their place."""
-        few = len(self.starts) <= FEW
+        few = (len(self.starts) - 1) * RUN <= len(held) - self.target.size
         if not (few and self.part.whole_rows and self.target.flags.c_contiguous):
             return False
         row, at = math.prod(self.part.shape[1:]) * self.target.shape[-1], 0
