@@ -33,7 +33,7 @@ from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.read.block import Block, Box, Decoders, block_requests, copy_runs
-from lazynwb_dask.read.nearby import heap_nearby, nearby
+from lazynwb_dask.read.nearby import SMALL, heap_nearby, nearby
 from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from lazynwb_dask.read.vlen import SLACK, heap_bytes
 from lazynwb_dask.storage import Request
@@ -55,11 +55,11 @@ class Reader:
         """Later steps take these rows' stored bytes, filters undone, from here."""
         self._held[id(array)] = (array, start, stop, raw)
 
-    def near(self, array: ArrayIndex, start: int, stop: int) -> Steps[None]:
+    def near(self, array: ArrayIndex, start: int, stop: int, most: int = 2 * SMALL) -> Steps[None]:
         """Let a range of a dataset's rows come along, if that is few bytes. Its chunk map is read now."""
         extents = yield from self.extents(array)
         ranges = nearby(array, extents, start, stop, self.size)
-        if ranges:
+        if ranges and sum(b - a for a, b in ranges) <= most:
             yield Wave(ahead=ranges)
 
     def locate(self, array: ArrayIndex) -> Steps[None]:

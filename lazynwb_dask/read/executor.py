@@ -21,7 +21,7 @@ from lazynwb_dask.util.lru import Cache
 
 FEW = 1 << 20  # bytes that are looked at in a moment
 AHEAD = 256 * 1024  # bytes of a partition that come along with what is needed first, rather than later
-# The same of all partitions of a task, where it isn't known of which of them any rows are left.
+# Of one dataset in all partitions of a task, where it isn't known of which of them any rows are left.
 AHEAD_OF_ALL = 2 << 20
 
 _chunks = Cache[Extents]("chunk maps")

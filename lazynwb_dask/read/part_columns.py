@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
@@ -48,15 +46,17 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
     return check_nulls(convert(values, field.type), field)
 
 
-def ahead_steps(reader: Reader, arrays: Sequence[ArrayIndex], part: Part, name: str) -> Steps[None]:
-    """Let what saves a round trip later and costs little come along with the predicate's columns."""
+def ahead_steps(reader: Reader, part: Part, name: str, most: int) -> Steps[None]:
+    """Let what saves a round trip later and costs little, at most so many bytes of a dataset, come along with
+    the predicate's columns."""
+    arrays, _ = part.columns[name]
     outer = arrays[-1]
     start = max(part.start - 1, 0) if len(arrays) > 1 else part.start
     stop = min(part.stop, outer.rows)
-    todo = [reader.near(array, 0, array.rows) for array in arrays[:-1]]
+    todo = [reader.near(array, 0, array.rows, most) for array in arrays[:-1]]
     held = part.held is not None and name in part.held.indexes
     if not held and (stop - start) * outer.layout.row_bytes <= SMALL:
-        todo.append(reader.near(outer, start, stop))
+        todo.append(reader.near(outer, start, stop, most))
     yield from together(todo)
 
 

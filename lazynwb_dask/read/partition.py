@@ -78,8 +78,6 @@ def read_parts(
             rows = None if chosen is None else chosen.of(i)
             reader = Reader(part.source.reach, ChunkMaps(part.source))
             executor = Executor(part.source, access, blocks)
-            if selection.deciding:
-                executor.ahead = min(executor.ahead, AHEAD_OF_ALL // scan.nparts)
             return (yield from PartReader(scan, part, reader, executor).read(selection, rows))
         except NWBError as exc:
             if scan.request.on_error != "skip" or isinstance(exc, NWBMemoryError):
@@ -208,8 +206,9 @@ class PartReader:
         steps: list[Steps[Values | None]] = [
             column_steps(self.reader, part, fields[name], rows) for name in first
         ]
+        most = AHEAD_OF_ALL // self.scan.nparts
         steps += [
-            guarded(ahead_steps(self.reader, part.columns[name][0], part, name), where(part, name))
+            guarded(ahead_steps(self.reader, part, name, most), where(part, name))
             for name in rest
             if file_arrays(part, name)
         ]
