@@ -99,11 +99,11 @@ def main(
                         row = measure(store, workload, peer, setting, python[PEERS[peer].own_environment])
                         _tell(report.line(row))
                         group.append(row)
-                    rows += group
+                        rows.append(row)
+                        _save(rows, results)  # now, since there may be no end
                     ((key, _),) = report.groups(group).items()
                     click.secho(f"\n{report.heading(key, len(dataset.keys))}", bold=True)
                     click.echo(report.text(report.table(group)) + "\n")
-                    _save(rows, results)  # now, since there may be no end
                     if docs:
                         document(rows, bandwidth)
     click.echo(f"saved: {results}")

@@ -21,7 +21,9 @@ def mark_undecodable(table: TableIndex) -> TableIndex:
     marked = {}
     for name, column in table.columns.items():
         if not column.problem:
-            reason = _problem(steps for array in column.arrays for steps in _pipelines(array))
+            # if all filters are there, so are those of chunks with fewer
+            reason = missing_filter(array.layout for array in column.arrays)
+            reason = reason and _problem(steps for array in column.arrays for steps in _pipelines(array))
             if reason:
                 marked[name] = ColumnIndex(name, rows=column.rows, problem=reason)
     return replace(table, columns=table.columns | marked) if marked else table

@@ -19,6 +19,7 @@ MAX_NODES = 1 << 17  # of one B-tree
 MAX_LEVEL = 128 << 20  # bytes of one level
 NODE_HEADER = 24  # bytes: signature, node type, level, entries used, two sibling addresses
 NODE = 64  # chunks that a node lists at most, as libhdf5 writes them
+_ONE_CHUNK = b"TREE\1\0\1\0"  # how a leaf with one begins
 SPARSE = 6  # and at least, when there are several: a split leaves no node less than a tenth
 
 
@@ -85,8 +86,6 @@ class ChunkBTree:
             self.guess = size
             return
         self._level, self._wanted = level, []
-        if level == 0 and counts == [1] and len(self.offsets) == 1 and self._one_chunk(nodes[0]):
-            return
         tables = [
             np.frombuffer(data, self._entry_dtype(), count, NODE_HEADER)
             for data, count in zip(nodes, counts, strict=True)
@@ -108,14 +107,6 @@ class ChunkBTree:
             ("size", "<u4"), ("mask", "<u4"), ("start", "<u8", (len(self.chunk),)), ("zero", "<u8"),
             ("child", "<u8"),
         ])  # fmt: skip
-
-    def _one_chunk(self, node: bytes) -> bool:
-        """Take a leaf of one chunk, as most columns have, in less time than many chunks take."""
-        size, mask, *start, child = struct.unpack_from(f"<II{len(self.chunk) + 2}Q", node, NODE_HEADER)
-        if any(start) or child > self.limit:
-            return False
-        self.offsets[0], self.sizes[0], self.masks[0] = child + self.base, size, mask
-        return True
 
     def _leaves(self, table: np.ndarray) -> None:
         flat = grid_positions(table["start"], self.chunk, self.grid)
@@ -144,6 +135,20 @@ class ChunkBTree:
                 raise Miss(absent[0])
             self.feed([sparse.peek(a, b) for a, b in ranges])
         return True
+
+
+def one_chunk(sparse: SparseFile, root: int, rank: int, base: int) -> tuple[int, int, int] | None:
+    """The offset, size and filter mask of the only chunk of a dataset, as most columns have, in less time
+    than a `ChunkBTree` takes; None if it has to tell. Raises Miss if the node is absent."""
+    if root >= sparse.size:
+        return None
+    node = sparse.peek(root, root + NODE_HEADER + 16 + 8 * (rank + 1))
+    if node[:8] != _ONE_CHUNK or len(node) < NODE_HEADER + 16 + 8 * (rank + 1):
+        return None
+    size, mask, *start, child = struct.unpack_from(f"<II{rank + 2}Q", node, NODE_HEADER)
+    if any(start) or child > sparse.size:
+        return None
+    return child + base, size, mask
 
 
 def grid_positions(start: np.ndarray, chunk: tuple[int, ...], grid: tuple[int, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from lazynwb_dask.hdf5.datatypes import element_of
 from lazynwb_dask.hdf5.links import has_attribute
 from lazynwb_dask.hdf5.object_header import FormatError
 from lazynwb_dask.model.elements import ElementType, element_bytes, walk
-from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Filter, flat_length
+from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Filter, Layout, flat_length
 from lazynwb_dask.model.limits import MAX_ELEMENT
 
 MAX_INFOS = 4096  # remembered in this process
@@ -34,6 +34,8 @@ class DatasetInfo:
     filters: tuple[Filter, ...]
     fill: bytes  # as stored; empty for zeros; not empty where it holds addresses
     storage: int  # the layout class, one of h5py's constants
+    # of valid ones of one chunk: by base address, the layout and the bytes that are stored at least
+    one_chunk: dict[int, tuple[Layout, int]] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
     def of(dataset: h5d.DatasetID) -> DatasetInfo:
@@ -98,6 +100,11 @@ class Dataset:
         if self._opened is None and self.opener is not None:
             self._opened = self.opener()
         return self._opened
+
+    @property
+    def unopened(self) -> bool:
+        """Whether all that was asked of it so far follows from its header."""
+        return self.header is not None and self._opened is None
 
     @property
     def in_file(self) -> bool:

@@ -8,7 +8,6 @@ libhdf5. See the HDF5 File Format Specification, version 3.0, section IV.A.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lazynwb_dask.hdf5 import object_header
@@ -19,6 +18,9 @@ DATASPACE, DATATYPE, FILTERS, ATTRIBUTE = 0x01, 0x03, 0x0B, 0x0C
 _IGNORED = frozenset({0x00, 0x0D, 0x0E, 0x12})
 _DESCRIBING = (DATASPACE, DATATYPE, object_header.OLD_FILL, object_header.FILL, FILTERS)
 _NEEDED = frozenset({DATASPACE, DATATYPE, object_header.DATA_LAYOUT})
+_PREFIX = struct.Struct("<2xHxxxxI").unpack_from  # of a header: the number of messages, and their bytes
+_MESSAGE = struct.Struct("<HHB").unpack_from  # type, bytes of the data, flags
+_CONTINUATION = struct.Struct("<QQ").unpack_from  # address, bytes
 _SHARED = 0x02  # message flag: the message is elsewhere
 _MAX_BYTES = 1 << 20  # of a block
 _MAX_MESSAGES = 4096  # bytes of the messages that are remembered
@@ -70,31 +72,52 @@ def parse_header(sparse: SparseFile, address: int, base: int) -> DatasetHeader |
 
 
 def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None:
+    """With stricter checks of messages than libhdf5's."""
     prefix = sparse.peek(address, address + 16)
     if prefix[0] != 1:
         return None
     found: dict[int, bytes] = {}
     attributes: dict[str, bytes] = {}
     layout = None
-    for kind, flags, at, body in _messages(sparse, prefix, address + 16, base):
-        if kind in _IGNORED:
-            continue
-        if flags & _SHARED or kind in found:
-            return None
-        if kind == ATTRIBUTE:
-            attributes[_name(body)] = body
-            continue
-        if kind == object_header.DATA_LAYOUT:
-            if body[0] not in (3, 4) or body[1] > 2:
+    expected, size = _PREFIX(prefix)
+    blocks, count = object_header.HeaderBlocks(sparse, address + 16, size), 0
+    if size > _MAX_BYTES:
+        raise object_header.FormatError("a long header")
+    for start, data in blocks:
+        at, end = 0, len(data)
+        while at + 8 <= end:
+            kind, n, flags = _MESSAGE(data, at)
+            begin, at = at + 8, at + 8 + n
+            if at > end:
+                raise object_header.FormatError("a message that leaves its block")
+            count += 1
+            if kind in _IGNORED:
+                continue
+            if kind == object_header.CONTINUATION:
+                offset, more = _CONTINUATION(data, begin)
+                if more > _MAX_BYTES:
+                    raise object_header.FormatError("a long header")
+                blocks.add(offset + base, more)
+                continue
+            if flags & _SHARED or kind in found:
                 return None
-            layout = object_header.parse_layout(at, body, base)
-        elif kind not in _DESCRIBING:
-            return None
-        found[kind] = body
+            body = data[begin:at]
+            if kind == ATTRIBUTE:
+                attributes[_name(body)] = body
+                continue
+            if kind == object_header.DATA_LAYOUT:
+                if body[0] not in (3, 4) or body[1] > 2:
+                    return None
+                layout = object_header.parse_layout(start + begin, body, base)
+            elif kind not in _DESCRIBING:
+                return None
+            found[kind] = body
+    if count != expected:
+        raise object_header.FormatError("other messages than the header announces")
     if layout is None or not found.keys() >= _NEEDED:
         return None
     describing = (
-        *(found.get(kind, b"") for kind in _DESCRIBING),
+        *[found.get(kind, b"") for kind in _DESCRIBING],
         _without_address(found[object_header.DATA_LAYOUT]),
     )
     if sum(map(len, describing)) > _MAX_MESSAGES:
@@ -102,34 +125,9 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
     return DatasetHeader(describing, layout, attributes)
 
 
-def _messages(sparse: SparseFile, prefix: bytes, at: int, base: int) -> Iterator[tuple[int, int, int, bytes]]:
-    """Messages as (type, flags, absolute address of the data, data), with stricter checks than libhdf5's."""
-    expected, size = struct.unpack_from("<2xHxxxxI", prefix)
-    blocks, count = object_header.HeaderBlocks(sparse, at, size), 0
-    if size > _MAX_BYTES:
-        raise object_header.FormatError("a long header")
-    for start, data in blocks:
-        at = 0
-        while at + 8 <= len(data):
-            kind, n, flags = struct.unpack_from("<HHB", data, at)
-            if at + 8 + n > len(data):
-                raise object_header.FormatError("a message that leaves its block")
-            count += 1
-            if kind == object_header.CONTINUATION:
-                offset, more = struct.unpack_from("<QQ", data, at + 8)
-                if more > _MAX_BYTES:
-                    raise object_header.FormatError("a long header")
-                blocks.add(offset + base, more)
-            else:
-                yield kind, flags, start + at + 8, data[at + 8 : at + 8 + n]
-            at += 8 + n
-    if count != expected:
-        raise object_header.FormatError("other messages than the header announces")
-
-
 def _name(body: bytes) -> str:
-    version, n = body[0], struct.unpack_from("<H", body, 2)[0]
-    start = {1: 8, 2: 8, 3: 9}[version] if version in (1, 2, 3) else len(body)
+    version, n = body[0], body[2] | body[3] << 8
+    start = 9 if version == 3 else 8 if version in (1, 2) else len(body)
     name = body[start : start + n]
     if len(name) != n or not n or name[-1]:
         raise object_header.FormatError("an attribute without a name")

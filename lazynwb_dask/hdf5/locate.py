@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from h5py import h5d
 
 from lazynwb_dask.errors import UnsupportedColumnError
-from lazynwb_dask.hdf5.chunk_btree import ChunkBTree, grid_positions
+from lazynwb_dask.hdf5.chunk_btree import ChunkBTree, grid_positions, one_chunk
 from lazynwb_dask.hdf5.dataset import Dataset, DatasetInfo
 from lazynwb_dask.hdf5.extensible_array import corrected, grows_inside, is_extensible
 from lazynwb_dask.hdf5.heap_places import with_heap
@@ -16,8 +17,9 @@ from lazynwb_dask.hdf5.object_header import DataLayout, FormatError, data_layout
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.elements import element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
-from lazynwb_dask.model.limits import check_extents, check_shape
+from lazynwb_dask.model.limits import check_extents, check_shape, expansion
 
+_U8 = np.dtype("<u8")
 EAGER_CHUNKS = 16  # the chunks of a column of up to so many are always listed while indexing
 NEARBY_CHUNKS = 4096  # those of a column of up to so many, if the B-tree needs no further request
 
@@ -52,6 +54,9 @@ class Locator:
 
     def _array(self, dataset: Dataset) -> ArrayIndex:
         info = dataset.info
+        found = self._like_another(dataset, info)
+        if found is not None:
+            return found
         if not self.standard_sizes and info.has_addresses:
             raise UnsupportedColumnError("a file whose addresses are not of 8 bytes")
         fill = info.fill
@@ -74,6 +79,20 @@ class Locator:
         check_shape(layout, shape[0], self.sparse.size)
         extents = self._extents(dataset, layout, shape, message)
         check_extents(layout, extents, self.sparse.size, dataset.path)
+        if layout.chunk is not None and extents.offsets.size == 1 and message.btree and fill is info.fill:
+            chunk = math.prod(layout.chunk) * layout.element_bytes
+            info.one_chunk[self.base] = layout, -(-chunk // expansion(layout))
+        return ArrayIndex(layout, extents)
+
+    def _like_another(self, dataset: Dataset, info: DatasetInfo) -> ArrayIndex | None:
+        """The index of a dataset of one chunk, if one with the same messages in its header was found valid."""
+        if dataset.header is None or self.base not in info.one_chunk:
+            return None
+        layout, least = info.one_chunk[self.base]
+        only = one_chunk(self.sparse, dataset.header.layout.address, len(info.shape), self.base)
+        if only is None or only[2] or only[1] < least or only[0] + only[1] > self.sparse.size:
+            return None
+        extents = Extents(info.shape[0], np.array(only[:1], _U8), np.array(only[1:2], _U8))
         return ArrayIndex(layout, extents)
 
     def _data_layout(self, dataset: Dataset, info: DatasetInfo) -> DataLayout:
@@ -117,6 +136,10 @@ class Locator:
         unlisted = Extents(rows, nothing, nothing, None, message.address)
         if count > NEARBY_CHUNKS and not self.list_all:
             return unlisted
+        only = one_chunk(self.sparse, message.address, len(shape), self.base) if count == 1 else None
+        if only is not None:
+            masks = np.array(only[2:], "<u4") if only[2] else None
+            return Extents(rows, np.array(only[:1], _U8), np.array(only[1:2], _U8), masks)
         tree = ChunkBTree(message.address, shape, layout.chunk, self.base, self.sparse.size)
         if not tree.read(self.sparse, opportunistic=count > EAGER_CHUNKS and not self.list_all):
             return unlisted

@@ -83,4 +83,4 @@ class HDF5File:
 
     def _fetch(self) -> None:
         self.asked = True
-        fetch(self.source, self.sparse.requests(), self.access)
+        fetch(self.source, self.sparse.requests(), self.access, quick=True)

@@ -8,6 +8,7 @@ file has its own `Extents`, a few integers.
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -100,6 +101,10 @@ class Extents:
     def pack(self) -> bytes:
         """Three integers, then 12 bytes for each chunk; with masks 4 more, with chunks of 4 GiB 4 more; then
         the heap, if it was seen."""
+        if self.offsets.size == 1 and self.masks is None and (size := int(self.sizes[0])) < 2**32:
+            count = 1 << 2 | len(self.heap) << _HEAP
+            heap = struct.pack(f"<{len(self.heap)}Q", *self.heap)
+            return struct.pack("<4QI", self.rows, count, self.root, int(self.offsets[0]), size) + heap
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
         count = self.offsets.size << 2 | flags | len(self.heap) << _HEAP

@@ -78,7 +78,7 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     chunk = nbytes if layout.chunk is None else math.prod(layout.chunk) * layout.element_bytes
     if expected == 1 and extents.masks is None:  # most columns; this is ten times faster
         start, stored = int(extents.offsets[0]), int(extents.sizes[0])
-        if start + stored <= size and stored * _expansion(layout) >= chunk >= nbytes:
+        if start + stored <= size and stored * expansion(layout) >= chunk >= nbytes:
             return
     written = extents.offsets != UNDEFINED
     starts, sizes = extents.offsets[written], extents.sizes[written]
@@ -92,13 +92,13 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
         order = np.argsort(starts, kind="stable")
         if (ends[order][:-1] > starts[order][1:]).any():
             raise NWBReadError(f"damaged: chunks of {name} overlap")
-    expansion = np.full(len(sizes), _expansion(layout))
+    most = np.full(len(sizes), expansion(layout))
     if extents.masks is not None:
         every = (1 << len(layout.filters)) - 1
         skipped = extents.masks[written] & every
-        expansion[skipped > 0] = MAX_EXPANSION
-        expansion[skipped == every] = 1
-    if (sizes.astype(np.float64) * expansion < chunk).any():
+        most[skipped > 0] = MAX_EXPANSION
+        most[skipped == every] = 1
+    if (sizes.astype(np.float64) * most < chunk).any():
         raise NWBReadError(f"damaged: fewer bytes of {name} are stored than its shape declares")
     fill = nbytes - min(nbytes, len(starts) * chunk)
     if fill > MAX_FILL:
@@ -116,7 +116,7 @@ def check_missing(column: ColumnIndex) -> None:
         )
 
 
-def _expansion(layout: Layout) -> int:
+def expansion(layout: Layout) -> int:
     """The most decoded bytes for each stored one with the filters of a layout."""
     applied = {f.id for f in layout.filters} - _SAME_SIZE
     if not applied:

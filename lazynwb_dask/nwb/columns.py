@@ -196,6 +196,11 @@ class ColumnIndexer:
             return ColumnIndex(shown_name, rows=rows, problem=members.problems[name])
         try:
             chain = self._chain(shown_name, name, members)
+            # that of a pass before, if nothing but the bytes of headers and B-trees told it
+            key = shown_name, rows, single, *[dataset.address for dataset in chain]
+            known: ColumnIndex | None = self.sparse.parsed.get(key)
+            if known is not None and not self.details:
+                return known
             arrays = tuple(self._arrays(chain, rows, single))
             check_missing(ColumnIndex(shown_name, arrays, rows))
             notes = _length_notes(arrays[-1].rows, rows)
@@ -207,7 +212,10 @@ class ColumnIndexer:
             if self.details:
                 attributes = self.attributes(values.id, ["description", "unit", "table"])
             region = values.has("table")
-            return ColumnIndex(shown_name, arrays, rows, labels, region, "", notes, attributes)
+            found = ColumnIndex(shown_name, arrays, rows, labels, region, "", notes, attributes)
+            if all(dataset.unopened for dataset in chain):
+                self.sparse.parsed[key] = found
+            return found
         except Exception as exc:
             return ColumnIndex(shown_name, rows=rows, problem=self.reason(shown_name, exc))
 

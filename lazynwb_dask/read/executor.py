@@ -107,7 +107,7 @@ class Executor:
         """
         if self._used and not self._asked:
             self._asked = True
-            yield Fetch(self.source, [Request(0, 1, lambda _: None)], self.access)
+            yield Fetch(self.source, [Request(0, 1, lambda _: None)], self.access, quick=True)
 
     def _fill(self, wave: Wave) -> None:
         """What a wave needs but byte ranges."""

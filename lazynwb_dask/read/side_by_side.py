@@ -30,12 +30,13 @@ HELPERS = 32  # other threads that one call uses
 
 @dataclass(frozen=True)
 class Fetch:
-    """Byte ranges of a file; `heavy` if what comes next takes long."""
+    """Byte ranges of a file; `heavy` if what comes next takes long, `quick` if sinks only keep the bytes."""
 
     source: Source
     requests: Sequence[Request]
     access: FileAccess
     heavy: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def alone(read: Read[T]) -> T:
 def call_of(asked: Fetch | Blocking) -> Callable[[], object]:
     if isinstance(asked, Blocking):
         return asked.call
-    return partial(fetch, asked.source, asked.requests, asked.access)
+    return partial(fetch, asked.source, asked.requests, asked.access, asked.quick)
 
 
 def side_by_side(reads: Sequence[Read[T]], is_cancelled: Callable[[], bool] | None = None) -> list[T]:
@@ -143,7 +144,7 @@ class _Turns:
             if isinstance(asked, Blocking) or is_local(asked.source.url) or asked.source.parts:
                 self.hand_over(i, call_of(asked))
                 return
-            started = start_fetch(asked.source, asked.requests, asked.access)
+            started = start_fetch(asked.source, asked.requests, asked.access, asked.quick)
         except StopIteration as stop:
             self.found[i] = stop.value
         except BaseException as exc:

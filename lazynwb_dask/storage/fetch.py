@@ -43,29 +43,32 @@ BATCH = 256 * KIB
 SLOWEST = 16 * KIB
 
 
-def fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> None:
+def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False) -> None:
     """Read byte ranges of one file, all at once. From any thread, but not from a sink.
 
     A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
     repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon as
-    its bytes have arrived. NWBReadError if a range can't be read; subclasses are for missing files, refused
-    access and files that changed. The other ranges are given up then, as they are when a sink raises.
+    its bytes have arrived; sinks that are `quick`, since they only keep the bytes, in any thread.
+    NWBReadError if a range can't be read; subclasses are for missing files, refused access and files that
+    changed. The other ranges are given up then, as they are when a sink raises.
     """
     if source.parts:
         for part, some in by_part(source, requests):
-            fetch(part, some, access)
+            fetch(part, some, access, quick)
         return
     pieces = _pieces(source, requests, access.settings)
     if is_local(source.url) and pieces:
         local.fetch(source, pieces, access.settings)
     elif pieces:
-        _Reader(source, access).fetch(pieces)
+        _Reader(source, access, quick).fetch(pieces)
 
 
-def start_fetch(source: Source, requests: Sequence[Request], access: FileAccess) -> Started[None]:
+def start_fetch(
+    source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False
+) -> Started[None]:
     """Begin to read byte ranges of one file in a store, as `fetch` does, without waiting for them."""
     pieces = _pieces(source, requests, access.settings)
-    return _Reader(source, access).start(pieces)
+    return _Reader(source, access, quick).start(pieces)
 
 
 def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:
@@ -160,8 +163,9 @@ def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
 class _Reader:
     """Reads of one file in a store, by one call."""
 
-    def __init__(self, source: Source, access: FileAccess) -> None:
-        self.source = source
+    def __init__(self, source: Source, access: FileAccess, quick: bool = False) -> None:
+        self.source, self.quick = source, quick
+        self.refuses_end = False  # the store doesn't send the end of a file whose size isn't known
         self.name = shown(source.url)
         self.options = access.options
         self.settings = access.settings
@@ -185,7 +189,7 @@ class _Reader:
             first, last = ends.head, ends.tail
         known, head, tail = self.open(first, last)
         if size is None and large.get(store, False) is not None:
-            large[store] = None if last and not tail else (known.size or 0) > ends.whole
+            large[store] = None if self.refuses_end else (known.size or 0) > ends.whole
         return known, head, tail
 
     def open(self, first: int, last: int) -> tuple[Source, bytes, bytes]:
@@ -223,7 +227,10 @@ class _Reader:
         async with self.process.connections.hold(1, self.settings.connections):
             end = asyncio.get_running_loop().time() + self.settings.deadline
             outcome = await self._attempt(request, end)
-        return None if isinstance(outcome, Fault) else outcome
+        if not isinstance(outcome, Fault):
+            return outcome
+        self.refuses_end = outcome.kind == "other"  # and not for a passing reason
+        return None
 
     def _request(self, start: int, stop: int, into: memoryview, exact: bool) -> RangeRequest:
         source, count = self.source, partial(self.settings.count, self.name)
@@ -240,6 +247,9 @@ class _Reader:
                 ]
             )
             view = buffer.toreadonly()
+            if self.quick:
+                serve(view, piece.start, piece.requests)
+                return
             await _all(
                 [
                     self.process.decode(partial(serve, view, piece.start, batch))

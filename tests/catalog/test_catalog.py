@@ -125,14 +125,14 @@ def test_spikes_of_good_units_come_in_one_round_trip(
     catalog: lazynwb_dask.Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waves: list[str] = []
-    fetch = running.fetch
+    fetch = running.Fetch
 
-    def counted(source: Any, *rest: Any) -> None:
+    def counted(source: Any, *rest: Any, **more: Any) -> running.Fetch:
         waves.append(source.url)
-        fetch(source, *rest)
+        return fetch(source, *rest, **more)
 
     units = lazynwb_dask.read_nwb(catalog, "/units")
-    monkeypatch.setattr(running, "fetch", counted)
+    monkeypatch.setattr(running, "Fetch", counted)
     got = units[units.presence_ratio >= 0.7][["unit_id", "location", "spike_times"]].compute()
     assert len(got)
     assert len(waves) == len(set(waves)) <= 6

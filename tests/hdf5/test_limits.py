@@ -221,11 +221,18 @@ TREES: dict[str, tuple[Callable[[Path, int], None], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", TREES)
-def test_a_damaged_chunk_tree_is_found_out(tmp_path: Path, what: str) -> None:
+ONE = {"a chunk outside the file", "a chunk at no address at all", "a chunk shorter than its shape", "no node",
+       "a root whose children are chunks", "a node of 65,535 entries"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "chunks"), [*[(what, 4) for what in TREES], *[(what, 1) for what in sorted(ONE)]]
+)
+def test_a_damaged_chunk_tree_is_found_out(tmp_path: Path, what: str, chunks: int) -> None:
     damage, reason = TREES[what]
-    at = _chunked(tmp_path / "f.nwb")
-    assert not problem(tmp_path / "f.nwb")
+    at = _chunked(tmp_path / "f.nwb", chunks)
+    for _ in range(2):  # also where datasets with the same header were valid before
+        assert not problem(tmp_path / "f.nwb")
     damage(tmp_path / "f.nwb", at)
     with little_memory():
         found = problem(tmp_path / "f.nwb")

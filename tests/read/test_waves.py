@@ -100,9 +100,9 @@ def waves(monkeypatch: pytest.MonkeyPatch) -> Waves:
     found: Waves = []
     fetch = side_by_side.fetch
 
-    def counted(source: Any, requests: Any, access: Any) -> None:
+    def counted(source: Any, requests: Any, *how: Any) -> None:
         found.append([(r.start, r.stop) for r in requests])
-        fetch(source, requests, access)
+        fetch(source, requests, *how)
 
     monkeypatch.setattr(side_by_side, "fetch", counted)
     return found
