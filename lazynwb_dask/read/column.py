@@ -313,7 +313,7 @@ class Reader:
         target = out.reshape(*block.shape, layout.element_bytes)
         requests = block_requests(layout, extents, block, target, self.decoders)
         if requests is not None:
-            yield Wave(requests, ahead=heap_nearby(array, extents, self.size))
+            yield Wave(requests, shared=not requests, ahead=heap_nearby(array, extents, self.size))
         return out
 
     def _tree(self, array: ArrayIndex) -> Steps[Extents]:

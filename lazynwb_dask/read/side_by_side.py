@@ -78,6 +78,10 @@ def call_of(asked: Fetch | Blocking) -> Callable[[], object]:
     return partial(fetch, asked.source, asked.requests, asked.access, asked.quick)
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
 def side_by_side(reads: Sequence[Read[T]], is_cancelled: Callable[[], bool] | None = None) -> list[T]:
     """What some reads return. The first error ends the others; it is raised once none runs any more."""
     return [alone(read) for read in reads] if len(reads) < 2 else _Turns(reads, is_cancelled).run()
@@ -144,7 +148,11 @@ class _Turns:
             if isinstance(asked, Blocking) or is_local(asked.source.url) or asked.source.parts:
                 self.hand_over(i, call_of(asked))
                 return
-            started = start_fetch(asked.source, asked.requests, asked.access, asked.quick)
+            try:
+                started = start_fetch(asked.source, asked.requests, asked.access, asked.quick)
+            except Exception as exc:  # the read may go on after it
+                self.hand_over(i, partial(_raise, exc))
+                return
         except StopIteration as stop:
             self.found[i] = stop.value
         except BaseException as exc:

@@ -55,12 +55,14 @@ class Wave:
     elsewhere: list[Elsewhere] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     listings: list[Listing] = field(default_factory=list)
+    shared: bool = False  # what it needs is among the requests of others
     ahead: list[tuple[int, int]] = field(default_factory=list)  # come along where a request is made
     peeks: list[Request] = field(default_factory=list)  # served where the bytes are here, else dropped
 
     def add(self, other: Wave) -> None:
         """Need what another needs, too."""
         self.addresses |= other.addresses
+        self.shared |= other.shared
         for name in ("requests", "elsewhere", "stored", "listings", "ahead", "peeks"):
             getattr(self, name).extend(getattr(other, name))
 

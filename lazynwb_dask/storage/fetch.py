@@ -310,8 +310,9 @@ class _Reader:
 
 async def _all(work: Sequence[Coroutine[Any, Any, object]]) -> None:
     """Await all. The first that fails ends the others and is raised, once they have ended."""
-    if len(work) == 1:
-        await work[0]
+    if len(work) < 2:
+        for one in work:
+            await one
         return
     tasks = [asyncio.create_task(one) for one in work]
     try:

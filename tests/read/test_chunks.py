@@ -13,6 +13,7 @@ import pytest
 from files import nwb, table
 from mutants import LAYOUT, Anatomy, lookup3
 from series_files import series
+from servers import RangeServer
 
 import lazynwb_dask
 
@@ -123,3 +124,24 @@ def test_unfiltered_chunks_at_the_edge_read_right_in_blocks(bare_edges: Path) ->
         got = kept.compute()
         rows = got._table_index.to_numpy()
         assert got[["data_6", "data_2"]].to_numpy().tolist() == wanted[rows][:, [6, 2]].tolist()
+
+
+# ------------------------------------------------------------------------- chunks that several columns have
+@pytest.mark.parametrize("remote", [False, True])
+def test_columns_that_are_links_to_one_dataset_have_the_same_values(
+    tmp_path: Path, range_server: RangeServer, remote: bool
+) -> None:
+    rows, packed = 20_000, {"compression": "gzip", "shuffle": True, "chunks": (7777,)}
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", rows, ["x", "y", "name", "alias", "z"])
+        group.create_dataset("x", data=np.arange(rows) * 0.5, **packed)
+        group.create_dataset("name", data=[f"n{i}" for i in range(rows)], dtype=h5py.string_dtype(), **packed)
+        group["y"], group["z"], group["alias"] = group["x"], h5py.SoftLink("x"), group["name"]
+    path = range_server.put("a.nwb", (tmp_path / "a.nwb").read_bytes()) if remote else tmp_path / "a.nwb"
+    frame = lazynwb_dask.read_nwb(path, "/units")
+    for some in (frame, frame[frame.x >= 9000.0]):
+        got = some.compute()
+        assert got.index.tolist() == list(range(rows))[-len(got) :]
+        for name in ("x", "y", "z"):
+            assert (got[name] == got.index * 0.5).all()
+        assert got.name.tolist() == got.alias.tolist() == [f"n{i}" for i in got.index]

@@ -80,6 +80,19 @@ def test_a_read_may_go_on_after_an_error(url: str, range_server: RangeServer) ->
 
     names = [url, range_server.url("b")] * 5
     assert side_by_side([forgiving(name) for name in names]) == [[1], "skipped"] * 5
+    # one that fails before there is a request
+    names = [url, "nosuchstore://b/c"] * 5
+    assert side_by_side([forgiving(name) for name in names]) == [[1], "skipped"] * 5
+
+
+def test_ranges_may_be_empty(url: str) -> None:
+    def nothing(i: int) -> Read[bytes]:
+        found: list[bytes] = []
+        wanted = [Request(i, i, lambda data: found.append(bytes(data)))]
+        yield Fetch(Source(url, len(DATA)), wanted, FileAccess())
+        return found[0]
+
+    assert side_by_side([nothing(i) for i in range(3)]) == [b""] * 3
 
 
 def test_a_cancelled_task_ends_soon(url: str, range_server: RangeServer) -> None:
