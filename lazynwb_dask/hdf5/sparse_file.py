@@ -28,6 +28,7 @@ BLOCK = 64 * 1024
 # metadata gather at both ends of most files
 ENDS = Ends(whole=1024 * 1024, head=128 * 1024, tail=320 * 1024, unknown=512 * 1024)
 MORE = 4  # blocks at most that are read on both sides of missing ones
+WIDER = 4 * 1024 * 1024  # bytes at most of one round trip that is widened: headers may be all over a file
 AHEAD = 128  # blocks read ahead
 MAX_WAVES = 200  # round trips for the metadata of one file
 MAX_METADATA = 128 * 1024 * 1024  # bytes held of one file while it is indexed
@@ -79,11 +80,13 @@ class SparseFile(io.RawIOBase):
         """Ask for more on both sides of what is missing, the more, the more waves there were: what a header
         refers to is seldom far away. A single block between others would be fetched anyway, to be lost."""
         runs = _runs(self._missing)
+        room = min(MAX_METADATA // 4 - self.present_bytes, WIDER) - self.missing_bytes
         more = max(int(len(runs) == 1), min(wave - 1, MORE))
-        for a, b in runs if more else ():
+        more = min(more, room // (2 * self.block * max(len(runs), 1)))
+        for a, b in runs if more > 0 else ():
             self.need((a - more) * self.block, (b + more) * self.block)
         for (_, b), (c, _) in pairwise(_runs(self._missing)):
-            if c - b == 1:
+            if c - b == 1 and room > 0:
                 self.need(b * self.block, c * self.block)
 
     @property

@@ -32,7 +32,7 @@ from lazynwb_dask.nwb import columns, tables
 from lazynwb_dask.read import column, vlen
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.storage import Settings
+from lazynwb_dask.storage import Settings, counters
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 
@@ -419,6 +419,21 @@ def test_what_is_read_while_indexing_is_small(tmp_path: Path) -> None:
         found = index(tmp_path / "f.nwb")
     assert "an enumeration of 70000 labels" in found["x"].problem
     assert "a dataset of the shape" in found["y"].problem
+
+
+def test_headers_all_over_a_file_bring_little_else_along(tmp_path: Path) -> None:
+    """As of recordings that were written one after the other, each with its data."""
+    early = h5p.create(h5p.DATASET_CREATE)
+    early.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    early.set_fill_time(h5d.FILL_TIME_NEVER)  # so that no megabyte is written
+    space = h5s.create_simple((MB,))
+    with nwb(tmp_path / "f.nwb") as file:
+        for i in range(300):
+            group = table(file, f"/acquisition/sweep{i}", 1, [])
+            h5d.create(group.id, b"data", h5t.NATIVE_UINT8, space, early)
+    before = counters.snapshot().total.bytes
+    assert len(lazynwb_dask.list_tables(tmp_path / "f.nwb")) == 300
+    assert counters.snapshot().total.bytes - before < 300 * MB // 5
 
 
 def test_metadata_without_end_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
