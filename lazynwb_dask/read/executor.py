@@ -12,10 +12,11 @@ from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.source import Source, is_local
-from lazynwb_dask.read.side_by_side import Blocking, Fetch, Read, alone
+from lazynwb_dask.read.side_by_side import Await, Begin, Blocking, Fetch, Read, alone
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
 from lazynwb_dask.storage import Request, block_cache, parquet
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.runtime import Started
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.lru import Cache
 
@@ -70,6 +71,7 @@ class Executor:
         self.source, self.access, self._blocks = source, access, blocks
         self._used, self._asked = False, blocks is not None
         self._wanted = 0
+        self._check: Started[None] | None = None  # a request that tells whether what was kept is current
         self.ahead = AHEAD  # bytes that may still come along
         self._came: list[tuple[int, bytes]] = []  # what came along, and where it begins
 
@@ -105,9 +107,14 @@ class Executor:
 
         NWBFileChangedError if there is another file in its place.
         """
-        if self._used and not self._asked:
+        if self._check is not None:
+            yield Await(self._check, self.access)
+        elif self._used and not self._asked:
             self._asked = True
-            yield Fetch(self.source, [Request(0, 1, lambda _: None)], self.access, quick=True)
+            yield self._one_byte()
+
+    def _one_byte(self) -> Fetch:
+        return Fetch(self.source, [Request(0, 1, lambda _: None)], self.access, quick=True)
 
     def _fill(self, wave: Wave) -> None:
         """What a wave needs but byte ranges."""
@@ -126,7 +133,11 @@ class Executor:
     def _fetch(self, wave: Wave, some: bool) -> Read[None]:
         self._wanted += sum(request.stop - request.start for request in wave.requests)
         left: Sequence[Request] = wave.requests
-        if some or self._blocks is not None or all(self._has(start, stop) for start, stop, _ in left):
+        whole = all(self._has(start, stop) for start, stop, _ in left)
+        if whole and not some and not self._asked:  # what is to be read comes last: check meanwhile
+            self._check = yield Begin(self._one_byte())
+            self._asked = self._check is not None
+        if some or self._blocks is not None or whole:
             left = self._serve(left)
         else:
             left = self._serve(left, kept=False)

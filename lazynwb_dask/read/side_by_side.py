@@ -19,7 +19,7 @@ from lazynwb_dask.model.source import Source, is_local
 from lazynwb_dask.storage import Request, fetch
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.fetch import start_fetch
-from lazynwb_dask.storage.runtime import GRACE, POLL, ReadCancelled, Started
+from lazynwb_dask.storage.runtime import GRACE, POLL, ReadCancelled, Started, finish
 from lazynwb_dask.util.locks import Lock
 from lazynwb_dask.util.threads import part_pool
 
@@ -46,7 +46,24 @@ class Blocking:
     call: Callable[[], object]
 
 
-Read = Generator[Fetch | Blocking, None, T]
+@dataclass(frozen=True)
+class Begin:
+    """A fetch from a store that begins now, and whose end is awaited later. Others have their turn first; the
+    answer is what runs, or None if only a `Fetch` will do."""
+
+    fetch: Fetch
+
+
+@dataclass(frozen=True)
+class Await:
+    """The end of a fetch that was begun."""
+
+    started: Started[None]
+    access: FileAccess
+
+
+Asked = Fetch | Blocking | Begin | Await
+Read = Generator[Asked, Started[None] | None, T]
 
 
 def blocking(call: Callable[[], T]) -> Read[T]:
@@ -58,23 +75,43 @@ def blocking(call: Callable[[], T]) -> Read[T]:
 
 def alone(read: Read[T]) -> T:
     """What one read returns, all of it on this thread."""
+    begun: list[Started[None]] = []
     try:
         asked = next(read)
         while True:
+            answer = None
             try:
-                call_of(asked)()
+                if isinstance(asked, Begin):
+                    answer = begin(asked)
+                    begun += [answer] if answer else []
+                else:
+                    call_of(asked)()
             except Exception as exc:
                 asked = read.throw(exc)
             else:
-                asked = next(read)
+                asked = read.send(answer)
     except StopIteration as stop:
         found: T = stop.value
         return found
+    finally:
+        for started in begun:
+            started.stop()
 
 
-def call_of(asked: Fetch | Blocking) -> Callable[[], object]:
+def begin(asked: Fetch | Begin) -> Started[None] | None:
+    """Begin a fetch from a store; None if it is none, or several."""
+    if isinstance(asked, Begin):
+        asked = asked.fetch
+    if is_local(asked.source.url) or asked.source.parts:
+        return None
+    return start_fetch(asked.source, asked.requests, asked.access, asked.quick)
+
+
+def call_of(asked: Fetch | Blocking | Await) -> Callable[[], object]:
     if isinstance(asked, Blocking):
         return asked.call
+    if isinstance(asked, Await):
+        return partial(finish, asked.started, asked.access.settings.is_cancelled)
     return partial(fetch, asked.source, asked.requests, asked.access, asked.quick)
 
 
@@ -95,6 +132,8 @@ class _Turns:
         self.found: dict[int, Any] = {}
         self.failed: dict[int, BaseException] = {}
         self.fetching: dict[int, tuple[Started[None], bool]] = {}
+        self.begun: list[Started[None]] = []
+        self.answers: dict[int, Started[None] | None] = {}  # to reads that have begun a fetch
         self.arrived: SimpleQueue[int | None] = SimpleQueue()  # reads; None: look at what is done
         # for other threads: reads that can go on, once a call has been made
         self.work: deque[tuple[int, Callable[[], object] | None]] = deque()
@@ -131,6 +170,9 @@ class _Turns:
             return
         if i is None:
             return
+        if i in self.answers:
+            self.go_on(i, answer=self.answers.pop(i))
+            return
         started, heavy = self.fetching.pop(i)
         error = started.result.exception()
         if heavy and error is None:
@@ -138,18 +180,18 @@ class _Turns:
         else:
             self.go_on(i, error)
 
-    def go_on(self, i: int, error: BaseException | None = None) -> None:
+    def go_on(self, i: int, error: BaseException | None = None, answer: Started[None] | None = None) -> None:
         """Run a read until it waits for the network or for another thread, or to its end."""
         if self.failed:
             return
         read = self.reads[i]
         try:
-            asked = next(read) if error is None else read.throw(error)
-            if isinstance(asked, Blocking) or is_local(asked.source.url) or asked.source.parts:
-                self.hand_over(i, call_of(asked))
+            asked = read.send(answer) if error is None else read.throw(error)
+            if isinstance(asked, Blocking):
+                self.hand_over(i, asked.call)
                 return
             try:
-                started = start_fetch(asked.source, asked.requests, asked.access, asked.quick)
+                started = asked.started if isinstance(asked, Await) else begin(asked)
             except Exception as exc:  # the read may go on after it
                 self.hand_over(i, partial(_raise, exc))
                 return
@@ -158,8 +200,15 @@ class _Turns:
         except BaseException as exc:
             self.failed[i] = exc
         else:
-            self.fetching[i] = started, asked.heavy
-            started.result.add_done_callback(lambda _: self.arrived.put(i))
+            if isinstance(asked, Begin):
+                self.begun += [started] if started else []
+                self.answers[i] = started
+                self.arrived.put(i)
+            elif started is None:
+                self.hand_over(i, call_of(asked))
+            else:
+                self.fetching[i] = started, isinstance(asked, Fetch) and asked.heavy
+                started.result.add_done_callback(lambda _: self.arrived.put(i))
             return
         if self.failed or len(self.found) == len(self.reads):
             self.arrived.put(None)
@@ -193,7 +242,7 @@ class _Turns:
     def end(self) -> None:
         """Wait until nothing runs any more."""
         wait([helper for helper in self.helpers if not helper.cancel()])
-        left = [started for started, _ in self.fetching.values()]
+        left = [*self.begun, *(started for started, _ in self.fetching.values())]
         for started in left:
             started.stop()
         wait([started.result for started in left], GRACE)

@@ -88,6 +88,17 @@ class Started(Generic[T]):
     stop: Callable[[], None]
 
 
+def finish(started: Started[T], is_cancelled: Callable[[], bool] | None = None) -> T:
+    """Wait for what was begun; an error ends it. See `Process.run`."""
+    try:
+        _wait([started.result], is_cancelled=is_cancelled)
+    except BaseException:
+        started.stop()
+        wait([started.result], timeout=GRACE)
+        raise
+    return started.result.result()
+
+
 class Process:
     """The shared parts of this process."""
 
@@ -142,14 +153,7 @@ class Process:
         """
         if is_cancelled is not None and is_cancelled():
             raise ReadCancelled()
-        started = self.start(work)
-        try:
-            _wait([started.result], is_cancelled=is_cancelled)
-        except BaseException:
-            started.stop()
-            wait([started.result], timeout=GRACE)
-            raise
-        return started.result.result()
+        return finish(self.start(work), is_cancelled)
 
     async def decode(self, work: Callable[[], None]) -> None:
         """Run ``work`` in a decoder. Cancelled, it still waits for what has begun."""

@@ -84,7 +84,7 @@ def test_nothing_is_kept_where_it_must_not_be(range_server: RangeServer, session
 
 def test_what_is_kept_has_a_limit(range_server: RangeServer, session: bytes) -> None:
     urls = [range_server.put(f"s{i}.nwb", session) for i in range(6)]
-    with dask.config.set({"lazynwb-dask.memory-cache": "4 MiB"}):
+    with dask.config.set({"lazynwb-dask.memory-cache": "3 MiB"}):
         frame = lazynwb_dask.read_nwb(urls, "/units")
         range_server.clear_log()
         assert len(filtered(frame).compute())

@@ -13,7 +13,7 @@ from servers import RangeServer
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.read.side_by_side import Fetch, Read, blocking, side_by_side
+from lazynwb_dask.read.side_by_side import Await, Begin, Fetch, Read, blocking, side_by_side
 from lazynwb_dask.storage import Request
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.runtime import ReadCancelled
@@ -136,3 +136,41 @@ def test_an_interrupt_ends_all(url: str, range_server: RangeServer) -> None:
     range_server.behaviour.latency = 0.05
     with pytest.raises(Interrupt):
         side_by_side([*others(), interrupted()])
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_what_is_begun_runs_while_all_have_their_turn(url: str, range_server: RangeServer, count: int) -> None:
+    """Every read has had its turn before any answer comes; an error comes where the end is awaited."""
+    had_turns, names = threading.Barrier(count + 1), [url, range_server.url("b")]
+    range_server.behaviour.before = lambda *_: had_turns.wait(60) and None
+
+    def checked(i: int) -> Read[tuple[int, str]]:
+        wanted = [Request(0, 1, lambda _: None)]
+        started = yield Begin(Fetch(Source(names[i % 2], len(DATA)), wanted, FileAccess()))
+        assert started is not None
+        turns.append(i)
+        if len(turns) == count:
+            threading.Thread(target=had_turns.wait, args=(60,)).start()
+        try:
+            yield Await(started, FileAccess())
+        except NWBReadError:
+            return i, "gone"
+        return i, "there"
+
+    turns: list[int] = []
+    assert side_by_side([checked(i) for i in range(count)]) == [
+        (i, ["there", "gone"][i % 2]) for i in range(count)
+    ]
+
+
+def test_what_is_begun_and_not_awaited_is_ended(url: str, range_server: RangeServer) -> None:
+    range_server.behaviour.latency = 60
+
+    def careless() -> Read[int]:
+        yield Begin(Fetch(Source(url, len(DATA)), [Request(0, 1, lambda _: None)], FileAccess()))
+        return 1
+
+    begun = time.monotonic()
+    assert side_by_side([careless()]) == [1]
+    assert side_by_side([careless(), careless()]) == [1, 1]
+    assert time.monotonic() - begun < 30

@@ -98,13 +98,16 @@ def server() -> Iterator[RangeServer]:
 def waves(monkeypatch: pytest.MonkeyPatch) -> Waves:
     """What is fetched at once, by one partition: its byte ranges."""
     found: Waves = []
-    fetch = side_by_side.fetch
 
-    def counted(source: Any, requests: Any, *how: Any) -> None:
-        found.append([(r.start, r.stop) for r in requests])
-        fetch(source, requests, *how)
+    def counting(fetch: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(source: Any, requests: Any, *how: Any) -> Any:
+            found.append([(r.start, r.stop) for r in requests])
+            return fetch(source, requests, *how)
 
-    monkeypatch.setattr(side_by_side, "fetch", counted)
+        return counted
+
+    for name in ("fetch", "start_fetch"):
+        monkeypatch.setattr(side_by_side, name, counting(getattr(side_by_side, name)))
     return found
 
 
