@@ -7,6 +7,7 @@ limits allow. What blocks, or takes long to decode, is done by a few other threa
 from __future__ import annotations
 
 import contextvars
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, wait
@@ -139,6 +140,7 @@ class _Turns:
         self.work: deque[tuple[int, Callable[[], object] | None]] = deque()
         self.helpers: list[Future[None]] = []
         self.helping, self.lock = 0, Lock()
+        self.looked = 0.0  # when, last time, whether the task was cancelled
 
     def run(self) -> list[Any]:
         try:
@@ -158,11 +160,13 @@ class _Turns:
 
     def turn(self) -> None:
         """Go on with a read whose bytes are there; or else with one that no other thread has taken yet."""
+        if self.is_cancelled is not None and time.monotonic() >= self.looked + POLL:
+            self.looked = time.monotonic()
+            if self.is_cancelled():
+                raise ReadCancelled()
         try:
             i = self.arrived.get(block=not self.work, timeout=POLL)
         except Empty:
-            if self.is_cancelled is not None and self.is_cancelled():
-                raise ReadCancelled() from None
             with self.lock:
                 item = self.work.popleft() if self.work else None
             if item is not None:

@@ -104,6 +104,15 @@ def test_a_cancelled_task_ends_soon(url: str, range_server: RangeServer) -> None
     assert time.monotonic() - begun < 15
 
 
+def test_a_cancelled_task_ends_soon_though_bytes_keep_coming(url: str, range_server: RangeServer) -> None:
+    cancelled = threading.Event()
+    range_server.behaviour.latency = 0.01
+    range_server.behaviour.before = lambda _, count: cancelled.set() if count > 50 else None
+    with pytest.raises(ReadCancelled):
+        side_by_side([reading(url, [i] * 400) for i in range(5)], cancelled.is_set)
+    assert len(range_server.requests("GET")) < 1000
+
+
 def test_calls_that_block_wait_for_no_thread_that_waits_for_them(url: str) -> None:
     def nested(i: int) -> Read[list[list[int]]]:
         return (yield from blocking(lambda: side_by_side([more(i, k) for k in range(3)])))
