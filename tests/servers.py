@@ -110,8 +110,8 @@ class Behaviour:
         Whether If-Match and If-Unmodified-Since are heeded.
     ignore_range : bool
         Every answer is 200 and the whole file.
-    last_bytes : bool
-        False: so is that to a request for the last bytes of a file.
+    last_bytes : bool or int
+        False: so is that to a request for the last bytes of a file. A status: that is the answer.
     head : bool
         False: HEAD is answered 403, as presigned URLs do.
     forbidden : set
@@ -136,7 +136,7 @@ class Behaviour:
     last_modified: str = "yes"
     conditions: bool = True
     ignore_range: bool = False
-    last_bytes: bool = True
+    last_bytes: bool | int = True
     head: bool = True
     forbidden: set[str] = field(default_factory=set)
     authorized: set[str] | None = None
@@ -363,6 +363,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "silent":
             owner.wait(behaviour.stall)
             raise _Reset
+        if behaviour.last_bytes > 1 and self.headers.get("Range", "").startswith("bytes=-"):
+            return self._empty(int(behaviour.last_bytes))
         size, etag = len(served.data), served.etag
         if behaviour.conditions and not self._holds(etag, served.modified):
             return self._empty(412)

@@ -65,6 +65,8 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     The layout has passed `check_shape`; the extents list the chunks, or only have the root of their B-tree.
     Raises NWBReadError or UnsupportedColumnError; `name` is for messages.
     """
+    if extents.heap and (len(extents.heap) % 2 or max(extents.heap) > size):
+        raise NWBReadError(f"damaged: texts of {name} lie outside the file")
     nbytes = extents.rows * layout.row_bytes
     if layout.external or layout.computed or (layout.unlisted and not extents.offsets.size):
         return

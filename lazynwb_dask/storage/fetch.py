@@ -189,7 +189,7 @@ class _Reader:
             first, last = ends.head, ends.tail
         known, head, tail = self.open(first, last)
         if size is None and large.get(store, False) is not None:
-            large[store] = None if self.refuses_end else (known.size or 0) > ends.whole
+            large[store] = None if self.refuses_end and known.size else (known.size or 0) > ends.whole
         return known, head, tail
 
     def open(self, first: int, last: int) -> tuple[Source, bytes, bytes]:
@@ -229,7 +229,7 @@ class _Reader:
             outcome = await self._attempt(request, end)
         if not isinstance(outcome, Fault):
             return outcome
-        self.refuses_end = outcome.kind == "other"  # and not for a passing reason
+        self.refuses_end = outcome.kind not in ("transient", "changed", "credentials")  # for no passing reason
         return None
 
     def _request(self, start: int, stop: int, into: memoryview, exact: bool) -> RangeRequest:

@@ -86,11 +86,12 @@ def test_a_listing_tells_how_much_to_read_at_first(s3_server: S3Server, tmp_path
     assert len(s3_server.requests("GET")) == 3  # and the listing
 
 
+@pytest.mark.parametrize("answer", [False, 400, 403, 416, 501])
 def test_a_server_that_sends_no_last_bytes_is_asked_for_them_once(
-    session: Path, range_server: RangeServer
+    answer: bool | int, session: Path, range_server: RangeServer
 ) -> None:
     data = session.read_bytes()
-    range_server.behaviour.last_bytes = False
+    range_server.behaviour.last_bytes = answer
     expected = lazynwb_dask.read_nwb(session, "/units").dtypes
     for i in range(4):
         url = range_server.put(f"{i}.nwb", data)

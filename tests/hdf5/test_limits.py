@@ -11,6 +11,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -530,6 +531,10 @@ def test_extents_that_no_file_can_have_are_refused_wherever_they_come_from() -> 
     layout = Layout(("number", "<f8"), (), (10,))
     good = Extents(20, np.array([100, 300], "<u8"), np.array([80, 80], "<u8"))
     limits.check_extents(layout, good, 1000)
+    limits.check_extents(layout, replace(good, heap=(40, 1000)), 1000)
+    for heap in ((40,), (40, 1001), (2**63, 2**63 + 8)):  # as a helper process may say
+        with pytest.raises(NWBReadError, match="texts of it lie outside the file"):
+            limits.check_extents(layout, replace(good, heap=heap), 1000)
     for offsets, sizes in (
         ([100, 950], [80, 80]),
         ([100, 150], [80, 80]),
