@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pyarrow as pa
 
@@ -57,7 +59,8 @@ def ahead_steps(reader: Reader, part: Part, name: str, most: int) -> Steps[None]
     held = part.held is not None and name in part.held.indexes
     if not held and (stop - start) * outer.layout.row_bytes <= SMALL:
         todo.append(reader.near(outer, start, stop, most))
-    yield from together(todo)
+    with suppress(Exception):  # what is damaged is an error if it turns out to be needed
+        yield from together(todo)
 
 
 def file_arrays(part: Part, name: str) -> tuple[ArrayIndex, ...]:

@@ -234,6 +234,20 @@ def test_what_came_along_and_is_not_needed_may_be_damaged(server: RangeServer, t
                 frame[frame.score > N - 9][[name]].compute()
 
 
+def test_a_damaged_chunk_map_is_an_error_only_where_rows_are_left(server: RangeServer, tmp_path: Path) -> None:
+    rows = 9000
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", rows, ["score", "x"])
+        group.create_dataset("score", data=np.arange(rows))
+        group.create_dataset("x", data=np.arange(rows), chunks=(1,))
+    before, *leaves = (tmp_path / "a.nwb").read_bytes().split(b"TREE\1\0")
+    data = b"TREE\1\0".join([before, *leaves[:2]]) + b"".join(b"XXXX\1\0" + leaf for leaf in leaves[2:])
+    frame = lazynwb_dask.read_nwb(server.put(f"w{next(_number)}.nwb", data), "/units")
+    assert not len(frame[frame.score > rows].compute())
+    with pytest.raises(NWBReadError, match="/units: column 'x'"):
+        frame[frame.score == rows - 1].compute()
+
+
 @pytest.mark.parametrize("query", [lambda d: d[["name", "few"]], lambda d: d[d.score > 2][["name"]]])
 def test_a_file_that_is_replaced_is_noticed_though_all_was_kept(
     server: RangeServer, contents: Callable[[str], bytes], query: Callable[[Any], Any]
