@@ -233,7 +233,8 @@ class Lindi:
             raise UnsupportedColumnError("texts that are left in one of several HDF5 files")
         shift = np.where(extents.offsets == UNDEFINED, 0, begin).astype("<u8")
         root = extents.root if extents.root == UNDEFINED else extents.root + begin
-        moved = replace(extents, offsets=extents.offsets + shift, root=root)
+        heap = tuple(at + begin for at in extents.heap)
+        moved = replace(extents, offsets=extents.offsets + shift, root=root, heap=heap)
         return ArrayIndex(replace(layout, user_block=layout.user_block + begin), moved)
 
 

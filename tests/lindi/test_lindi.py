@@ -25,8 +25,12 @@ from lazynwb_dask import expr
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBReadError, UnsupportedColumnError
-from lazynwb_dask.scan.request import Selection
+from lazynwb_dask.metadata import queries
+from lazynwb_dask.scan.request import Selection, TableRequest
+from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings, record
+from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.options import Options
 from lazynwb_dask.util import lru
 
 Refs = dict[str, Any]
@@ -145,6 +149,33 @@ def test_datasets_left_in_the_hdf5_file_are_read_there(tmp_path: Path, libver: s
     same(ours.compute(), theirs.compute(), tmp_path / "a.lindi.json")
     some = ours[ours.x.between(100, 101)].compute()
     same(some, theirs[theirs.x.between(100, 101)].compute(), tmp_path / "a.lindi.json")
+
+
+def test_places_of_texts_that_are_left_in_the_last_of_several_files_are_places_there(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.nwb", tmp_path / "0.nwb"
+    with nwb(path) as file:
+        group = table(file, "/units", 400, ["x", "text"])
+        group.create_dataset("x", data=np.arange(400) / 3, chunks=(10,))
+        texts = [f"{i}" * (i % 5) for i in range(400)]
+        group.create_dataset("text", data=texts, chunks=(50,), dtype=h5py.string_dtype())
+    other.write_bytes(path.read_bytes())
+    name = tmp_path / "a.lindi.json"
+    held = lindi_of(path, path.name, left=7, name=name)
+    held["refs"]["units/x/.zattrs"]["_EXTERNAL_ARRAY_LINK"]["url"] = other.name
+    name.write_text(json.dumps(held))
+
+    access = FileAccess(Options(), Settings())
+
+    def heap(of: Path) -> tuple[int, ...]:
+        (source,) = expand(str(of), access)
+        found = queries.index_file(source, TableRequest("/units"), access)
+        (array,) = found.table.columns["text"].arrays
+        return array.extents.heap
+
+    size = path.stat().st_size
+    assert heap(path)
+    assert heap(name) == tuple(at + size for at in heap(path))
+    assert lazynwb_dask.read_nwb(name, "/units").text.compute().tolist() == texts
 
 
 def test_sessions_contents_and_series_are_those_of_the_hdf5_file(session: Path, odd: Path) -> None:
