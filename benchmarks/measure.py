@@ -122,6 +122,7 @@ def measure(store: Store, workload: Workload, peer: str, setting: Setting, pytho
         except Failed as failed:
             row.note = str(failed)
     log = store.log() if row.first and PEERS[peer].is_ours else []
+    log = [one for one in log if (store.root / one.key).is_file()]  # no listings
     for _ in range(setting.repeats if log else 0):
         row.limits.append(limit.replay(store, log, workload.waves, setting.dataset.spare))
     return row
