@@ -52,8 +52,13 @@ def _protocols(filesystem: AbstractFileSystem) -> set[str]:
 
 
 def gives_end(filesystem: AbstractFileSystem) -> bool:
-    """Whether a file's last bytes can be read in one request without its size: not where it is redirected."""
-    return not _protocols(filesystem).isdisjoint(("http", "s3")) and not _redirects.get(filesystem)
+    """Whether a file's last bytes can be read in one request without its size."""
+    return not _protocols(filesystem).isdisjoint(("http", "s3"))
+
+
+def was_redirected(filesystem: AbstractFileSystem, path: str) -> bool:
+    """Whether an address led to another one when it was last read."""
+    return path in _redirects.get(filesystem, {})
 
 
 # Where addresses of each filesystem redirected to, and when.

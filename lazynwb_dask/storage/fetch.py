@@ -19,7 +19,7 @@ from lazynwb_dask.model.other_files import NO_ZARR, is_zarr
 from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.storage.backends import gives_end, read
+from lazynwb_dask.storage.backends import gives_end, read, was_redirected
 from lazynwb_dask.storage.coalesce import KIB, Piece, Request, plan, serve
 from lazynwb_dask.storage.counters import Tally, counters, record
 from lazynwb_dask.storage.faults import Fault, fault_of
@@ -121,7 +121,7 @@ class Ends(NamedTuple):
 def open_ends(source: Source, ends: Ends, access: FileAccess) -> tuple[Source, bytes, bytes]:
     """What `open_source` returns, and the last bytes of the file, which may be empty.
 
-    A file of unknown size is taken to be large if the last one of its store was.
+    A file of unknown size is taken to be large if the last one of its store was, and wasn't elsewhere.
     """
     if is_local(source.url):
         return local.open_ends(source, ends.unknown, ends.tail)
@@ -189,7 +189,8 @@ class _Reader:
             first, last = ends.head, ends.tail
         known, head, tail = self.open(first, last)
         if size is None and large.get(store, False) is not None:
-            large[store] = None if self.refuses_end and known.size else (known.size or 0) > ends.whole
+            is_large = (known.size or 0) > ends.whole and not was_redirected(self.filesystem, self.path)
+            large[store] = None if self.refuses_end and known.size else is_large
         return known, head, tail
 
     def open(self, first: int, last: int) -> tuple[Source, bytes, bytes]:

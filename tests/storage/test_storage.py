@@ -457,6 +457,17 @@ def test_both_ends_come_in_one_wave(
     assert len(server.requests("GET")) == 1
 
 
+def test_only_files_that_are_elsewhere_are_not_asked_for_their_end_at_once(range_server: RangeServer) -> None:
+    access = FileAccess(PLAIN, QUICK)
+    with RangeServer() as other:
+        for name in "ab":
+            other.behaviour.redirects[name] = range_server.put(f"moved {name}", DATA[:5000])
+            assert open_ends(Source(other.url(name)), ENDS, access)[1:] == (DATA[:500], b"")
+    range_server.clear_log()
+    for name, tail in (("c", b""), ("d", DATA[4700:5000])):
+        assert open_ends(Source(range_server.put(name, DATA[:5000])), ENDS, access)[2] == tail
+
+
 def test_the_end_of_another_version_is_not_taken(range_server: RangeServer) -> None:
     """The file is replaced between the two requests for its ends."""
     access = FileAccess(PLAIN, QUICK)
