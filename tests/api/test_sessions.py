@@ -73,7 +73,7 @@ def test_a_file_costs_at_most_eight_requests_and_all_files_are_read_at_once(
     urls = [range_server.put(f"{i}.nwb", Path(paths[i % 4]).read_bytes()) for i in range(count)]
     range_server.behaviour.latency = 0.1
     frame = lazynwb_dask.read_sessions(urls)
-    assert range_server.max_running == count
+    assert range_server.max_running >= count
     for url in urls:
         requests = [e for e in range_server.log if url.endswith(e.path)]
         assert len(requests) <= 8

@@ -119,6 +119,7 @@ def test_whoever_was_taken_for_dead_puts_nothing_in_place(
 ) -> None:
     where = tmp_path / "catalog"
     made = lazynwb_dask.build_catalog(paths[:1], where)
+    monkeypatch.setattr(lock, "RENEW", 60.0)  # not at the moment when the other takes it
     assembled = build.assembled
 
     def meanwhile(*args: Any) -> Any:

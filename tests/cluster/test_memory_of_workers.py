@@ -140,7 +140,7 @@ def test_a_large_result_goes_to_the_disk_and_comes_back(files: list[str]) -> Non
     with worker("450 MiB") as client:
         kept = lazynwb_dask.read_nwb(files[0], "/units", blocksize=None).persist()
         wait(kept)
-        client.run(lambda dask_worker: dask_worker.data.memory and dask_worker.data.evict())
+        client.run(lambda dask_worker: len(dask_worker.data.memory) and dask_worker.data.evict())
         _wait_for(
             lambda: (
                 sum(client.run(lambda dask_worker: dask_worker.monitor.get_process_memory()).values())

@@ -108,7 +108,7 @@ def test_files_of_one_thread_are_all_read_at_once(range_server: Any, paths: list
     urls = [range_server.put(f"{i}.nwb", Path(path).read_bytes()) for i, path in enumerate(paths)]
     frame = lazynwb_dask.read_nwb(urls, "/units")
     range_server.clear_log()
-    range_server.behaviour.latency = 1.0  # longer than a busy machine takes to send them all
+    range_server.behaviour.latency = 2.5  # longer than a busy machine takes to send them all
     with dask.config.set(scheduler="sync"):
         assert len(frame[["firing_rate", "unit_id"]].compute()) == 60
     assert range_server.max_running == len(range_server.requests("GET")) >= 12
