@@ -27,7 +27,7 @@ def test_a_group_of_thousands_is_walked_about_as_fast_as_by_h5py(tmp_path: Path,
         file.visititems(lambda name, thing: (thing.attrs.get("neurodata_type"), None)[1])
     walked = time.process_time()
     assert lazynwb_dask.list_tables(path) == []
-    assert time.process_time() - walked < 3 * (walked - begun) + 0.2
+    assert time.process_time() - walked < 10 * (walked - begun) + 1  # what grows with the square takes far more
 
 
 def test_groups_beyond_the_limit_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
