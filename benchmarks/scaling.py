@@ -1,7 +1,7 @@
 """``python -m benchmarks.scaling``: what more workers bring, and what many tasks cost.
 
 Small sessions in the simulated store are asked for their good units' spikes, by clusters of more and more
-single-threaded workers: three requests one after another for each file, so latency is what there is to hide.
+single-threaded workers: latency is what there is to hide.
 Once with one task a file and four connections a worker, where only workers can help; once with the defaults,
 where each task has many files in flight. Then the cost of tasks for who plans and schedules them, and what
 follows from all that for a cluster that doesn't fit here.
