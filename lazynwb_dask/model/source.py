@@ -30,13 +30,15 @@ class Source:
     as given. `size` is known from a listing or
     a response. `etag` identifies the version: a strong ETag with its quotes, or a Last-Modified date; of a
     local file ``<mtime_ns>-<inode>``; None if unknown or weak. `parts` are the files with a LINDI file's
-    values, with their sizes; byte positions refer to their concatenation.
+    values, with their sizes; byte positions refer to their concatenation. `document` is the name within a
+    Zarr store of the metadata document that `size` and `etag` are of; empty for a file.
     """
 
     url: str
     size: int | None = None
     etag: str | None = None
     parts: tuple[Source, ...] = ()
+    document: str = ""
 
     @property
     def reach(self) -> int:
