@@ -20,8 +20,6 @@ import numpy as np
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.external import REFUSED
 from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
-from lazynwb_dask.lindi import zarr2
-from lazynwb_dask.lindi.file_image import file_image
 from lazynwb_dask.lindi.references import Contents, parse
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
@@ -31,6 +29,8 @@ from lazynwb_dask.nwb.jobs import ListChunks
 from lazynwb_dask.storage import Request, fetch, open_source
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
+from lazynwb_dask.zarr import zarr2
+from lazynwb_dask.zarr.file_image import file_image
 
 R = TypeVar("R")
 

@@ -1,4 +1,4 @@
-"""The groups, attributes, types and shapes of a LINDI file, as an HDF5 file image in memory.
+"""The groups, attributes, types and shapes of what is written as Zarr, as an HDF5 file image in memory.
 
 It holds only values that are read while indexing: small datasets outside of tables, and those that
 attributes refer to. Others have external storage, so that their data are never read from it.
@@ -16,8 +16,8 @@ import numpy as np
 from h5py import h5d, h5f, h5g, h5p, h5s, h5t
 
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.lindi import zarr2
-from lazynwb_dask.lindi.references import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Contents
+from lazynwb_dask.zarr import zarr2
+from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Tree
 
 MAX_HELD = 1 << 16  # values of a dataset
 MAX_TEXT = 1 << 20  # characters of an attribute
@@ -26,7 +26,7 @@ _FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 _TEXT = h5py.string_dtype()
 
 
-def file_image(contents: Contents, paths: Iterable[str] | None) -> bytes:
+def file_image(contents: Tree, paths: Iterable[str] | None) -> bytes:
     """The bytes of the HDF5 file: only the objects at `paths` and what they refer to; None for all."""
     chosen = set(contents.objects) if paths is None else _needed(contents, paths)
     image = io.BytesIO()  # HDF5 1.14 gives the image of a file that is open a wrong checksum
@@ -35,7 +35,7 @@ def file_image(contents: Contents, paths: Iterable[str] | None) -> bytes:
     return image.getvalue()
 
 
-def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
+def _needed(contents: Tree, paths: Iterable[str]) -> set[str]:
     """The paths of some objects, their members, their parents, and the targets of links and references."""
     found = {"/"}
     todo = [(path, True) for path in paths]
@@ -62,7 +62,7 @@ def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
     return found
 
 
-def _targets(contents: Contents, path: str) -> list[str]:
+def _targets(contents: Tree, path: str) -> list[str]:
     """The paths that an object's attributes refer to."""
     values = contents.attributes(path).values()
     return [target for value in values if (target := _target(value)) is not None]
@@ -76,7 +76,7 @@ def _target(value: Any) -> str | None:
 
 
 class _Writer:
-    def __init__(self, contents: Contents, file: h5py.File, chosen: set[str]) -> None:
+    def __init__(self, contents: Tree, file: h5py.File, chosen: set[str]) -> None:
         self.contents, self.file, self.chosen = contents, file, chosen
         self.made: dict[str, Any] = {"/": file.id}
         self.external = h5p.create(h5p.DATASET_CREATE)
@@ -129,9 +129,7 @@ class _Writer:
         table = "colnames" in self.contents.attributes(path.rpartition("/")[0] or "/")
         if array.count > MAX_HELD or (table and path not in self.targets):
             return None
-        if self.contents.link(path) is not None or not self.contents.is_inlined(path, array):
-            return None
-        return self.contents.values(path)
+        return self.contents.held(path, array)
 
     def _attributes(self, path: str) -> list[tuple[str, str, str]]:
         """Write an object's attributes, and return the references as (object, attribute's name, target)."""
