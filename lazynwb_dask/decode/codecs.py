@@ -22,6 +22,8 @@ from lazynwb_dask.util.buffers import blank, passing
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, NBIT, SCALEOFFSET = 1, 2, 3, 4, 5, 6
 LZF, BLOSC, ZSTD = 32000, 32001, 32015
+ZARR_CODEC = 1 << 16
+"""Codecs that HDF5 has no filter for: `Filter.name` is their configuration, as numcodecs has it in JSON."""
 NATIVE = frozenset({DEFLATE, SHUFFLE, FLETCHER32, ZSTD, BLOSC})
 """The filters that `undo` knows."""
 
