@@ -16,7 +16,7 @@ import numpy as np
 from h5py import h5d, h5f, h5g, h5p, h5s, h5t
 
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.zarr import zarr2
+from lazynwb_dask.zarr.array import Array, field_type
 from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Tree
 
 MAX_HELD = 1 << 16  # values of a dataset
@@ -124,7 +124,7 @@ class _Writer:
         kind = h5t.py_create(dtype, logical=True)
         return h5d.create(parent, name, kind, h5s.create_simple(shape), self.external)
 
-    def _values(self, path: str, array: zarr2.Array) -> np.ndarray | None:
+    def _values(self, path: str, array: Array) -> np.ndarray | None:
         """The values of a dataset, if they are few and may be read while indexing."""
         table = "colnames" in self.contents.attributes(path.rpartition("/")[0] or "/")
         if array.count > MAX_HELD or (table and path not in self.targets):
@@ -150,9 +150,9 @@ def _of(obj: h5g.GroupID | h5d.DatasetID) -> h5py.Group | h5py.Dataset:
     return h5py.Group(obj) if isinstance(obj, h5g.GroupID) else h5py.Dataset(obj)
 
 
-def _dtype(array: zarr2.Array) -> np.dtype[Any]:
+def _dtype(array: Array) -> np.dtype[Any]:
     if array.fields is not None:
-        fields = [(name, zarr2.field_type(kind) or _TEXT) for name, kind in array.fields]
+        fields = [(name, field_type(kind) or _TEXT) for name, kind in array.fields]
         return np.dtype(fields)
     return _TEXT if array.is_object or array.dtype[1] == "U" else np.dtype(array.dtype)
 

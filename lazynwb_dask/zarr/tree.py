@@ -9,7 +9,7 @@ import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.links import components
-from lazynwb_dask.zarr.zarr2 import Array
+from lazynwb_dask.zarr.array import Array
 
 MAX_OBJECTS = 100_000
 MAX_DEPTH = 32
