@@ -85,7 +85,9 @@ def _type(given: Any, depth: int = 1) -> np.dtype[Any] | None:
         return np.dtype(name).newbyteorder("<")
     if name in _FIXED:
         size = whole([settings["length_bytes"]])[0]
-        return plain(f"<{_FIXED[name]}{size // 4}" if name == "fixed_length_utf32" else f"|{_FIXED[name]}{size}")
+        return plain(
+            f"<{_FIXED[name]}{size // 4}" if name == "fixed_length_utf32" else f"|{_FIXED[name]}{size}"
+        )
     if name in _OBJECTS:
         return None
     if name in ("struct", "structured") and depth <= MAX_NESTING:
