@@ -121,7 +121,7 @@ class Lindi:
         paths: tuple[str, ...] | None = getattr(job, "paths", None)
         data = self._whole
         if data is None:
-            data = file_image(self.contents, paths)
+            data = file_image(self.contents, paths).data
             if paths is None:
                 self._whole = data
         while True:
