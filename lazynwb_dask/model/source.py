@@ -82,6 +82,26 @@ def _is_link(text: str) -> bool:
     return _protocol(text) in available_protocols() if "://" in text else text in _WRAPPERS
 
 
+def inside(url: str, key: str) -> str:
+    """The URL of an object in a Zarr store, or of a file in a folder.
+
+    >>> inside("https://host/a.zarr/?token=1", "units/id/0"), inside("zip://a.zarr::s3://lab/a.zip", ".zgroup")
+    ('https://host/a.zarr/units/id/0?token=1', 'zip://a.zarr/.zgroup::s3://lab/a.zip')
+    """
+    if is_local(url):
+        return local_url(f"{local_path(url).rstrip('/')}/{key}")
+    chain = links(url)
+    at = next((i for i, link in enumerate(chain) if link.partition("://")[0] not in TRANSPARENT), 0)
+    scheme, slashes, path = chain[at].partition("://")
+    query = ""
+    if slashes and scheme not in _WITHOUT_QUERY:
+        path, query = re.fullmatch(r"(?s)([^?#]*)(.*)", path).groups()  # type: ignore[union-attr]
+        key = quote(key)
+    path = path.rstrip("/")
+    chain[at] = f"{scheme}://{path}{'/' if path else ''}{key}{query}"
+    return "::".join(chain)
+
+
 def is_lindi(url: str) -> bool:
     """Whether a source is a LINDI file: an index in JSON of what lies in other files.
 
