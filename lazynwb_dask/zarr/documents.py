@@ -113,8 +113,8 @@ def _folders(source: Source, keys: Sequence[str], access: FileAccess) -> list[st
 def _unlisted(source: Source, why: object) -> NWBReadError:
     made = NWBPermissionError if isinstance(why, (NWBPermissionError, PermissionError)) else NWBReadError
     return made(
-        f"{shown(source.url)}: the metadata of this Zarr store are not consolidated, and what is in it can't be "
-        f"listed ({why}). Where it was written, zarr.consolidate_metadata(path) writes them to one document"
+        f"{shown(source.url)}: the metadata of this Zarr store are not consolidated, and what is in it "
+        f"can't be listed ({why}). zarr.consolidate_metadata(path), where it was written, puts them in one"
     )
 
 
