@@ -54,6 +54,7 @@ class Array:
     shard: tuple[int, ...] | None = None
     index: Codecs = ()  # codecs of a shard's index
     index_first: bool = False
+    references: bool = False  # whether its texts are paths of objects, or JSON with them
 
     @property
     def count(self) -> int:

@@ -48,6 +48,10 @@ class Tree:
         """All values of a dataset, if they are at hand."""
         raise NotImplementedError
 
+    def can_fetch(self, path: str, array: Array) -> bool:
+        """Whether values of a dataset that aren't at hand may be fetched while indexing."""
+        return False
+
     @cached_property
     def children(self) -> dict[str, list[str]]:
         """The paths in each group."""

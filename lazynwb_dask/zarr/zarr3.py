@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ _KNOWN = frozenset(
 )  # fmt: skip
 
 
-def array_of(meta: dict[str, Any]) -> Array:
+def array_of(meta: Mapping[str, Any]) -> Array:
     """The array that a ``zarr.json`` describes. Raises UnsupportedColumnError if it isn't supported."""
     try:
         return _array(meta).checked()
@@ -30,7 +31,7 @@ def array_of(meta: dict[str, Any]) -> Array:
         raise UnsupportedColumnError("damaged: its zarr.json is incomplete") from None
 
 
-def _array(meta: dict[str, Any]) -> Array:
+def _array(meta: Mapping[str, Any]) -> Array:
     for name, value in meta.items():
         if name not in _KNOWN and not (isinstance(value, dict) and value.get("must_understand") is False):
             raise UnsupportedColumnError(f"a Zarr array with the extension {name[:40]!r}")
@@ -46,7 +47,9 @@ def _array(meta: dict[str, Any]) -> Array:
         raise UnsupportedColumnError(f"chunks with keys encoded by {encoding[:40]!r}")
     separator = settings.get("separator", "/" if encoding == "default" else ".")
     prefix = f"c{separator}" if encoding == "default" else ""
-    shard, index, first = None, (), False
+    shard: tuple[int, ...] | None = None
+    index: Codecs = ()
+    first = False
     steps = list(meta["codecs"])
     if any(_named(step)[0] == "sharding_indexed" for step in steps):
         if len(steps) > 1:
@@ -84,10 +87,8 @@ def _type(given: Any, depth: int = 1) -> np.dtype[Any] | None:
     if _PLAIN.fullmatch(name):
         return np.dtype(name).newbyteorder("<")
     if name in _FIXED:
-        size = whole([settings["length_bytes"]])[0]
-        return plain(
-            f"<{_FIXED[name]}{size // 4}" if name == "fixed_length_utf32" else f"|{_FIXED[name]}{size}"
-        )
+        size, kind = whole([settings["length_bytes"]])[0], _FIXED[name]
+        return plain(f"<U{size // 4}" if kind == "U" else f"|{kind}{size}")
     if name in _OBJECTS:
         return None
     if name in ("struct", "structured") and depth <= MAX_NESTING:
