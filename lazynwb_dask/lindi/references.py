@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.zarr import zarr2
+from lazynwb_dask.zarr.array import Array
 from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SOFT_LINK, Tree
+from lazynwb_dask.zarr.values import values_of
+from lazynwb_dask.zarr.zarr2 import array_of
 
 _TEMPLATE = re.compile(r"\{\{ *(\w+) *\}\}")
 _BASE64 = "base64:"
@@ -69,10 +71,10 @@ class Contents(Tree):
             raise NWBReadError(f"{self.name}: damaged: {path}/{name} is no JSON object")
         return held or {}
 
-    def array(self, path: str) -> zarr2.Array:
+    def array(self, path: str) -> Array:
         if self.objects.get(path) != "dataset":
             raise UnsupportedColumnError("a link that leads nowhere")
-        return zarr2.array_of(self._json(path, ".zarray"), self.attributes(path).get(FIELDS))
+        return array_of(self._json(path, ".zarray"), self.attributes(path).get(FIELDS))
 
     def link(self, path: str) -> tuple[str, str] | None:
         """The file and the path in it of an external array link; None if the dataset is none."""
@@ -86,19 +88,19 @@ class Contents(Tree):
             raise UnsupportedColumnError(f"a link of the type {str(link.get('link_type'))[:40]!r}")
         return self._expanded(url), name
 
-    def is_inlined(self, path: str, array: zarr2.Array) -> bool:
+    def is_inlined(self, path: str, array: Array) -> bool:
         """Whether a dataset's values are in the JSON."""
         kinds = {type(held) for _, held in self._chunks(path, array)}
         if list in kinds and len(kinds) > 1:
             raise UnsupportedColumnError("some of its chunks are within the LINDI file, some not")
         return list not in kinds and (bool(kinds) or array.dtype[1] in "OUS")
 
-    def held(self, path: str, array: zarr2.Array) -> np.ndarray | None:
+    def held(self, path: str, array: Array) -> np.ndarray | None:
         if self.link(path) is not None or not self.is_inlined(path, array):
             return None
         return self.values(path)
 
-    def ranges(self, path: str, array: zarr2.Array) -> Iterator[tuple[int, tuple[str, int, int]]]:
+    def ranges(self, path: str, array: Array) -> Iterator[tuple[int, tuple[str, int, int]]]:
         """Of each chunk in another file its position in the grid, and its URL, offset and size."""
         for i, held in self._chunks(path, array):
             if not isinstance(held, list) or len(held) != 3 or not isinstance(held[0], str):
@@ -122,11 +124,11 @@ class Contents(Tree):
             return _bytes(held)
 
         try:
-            return zarr2.values_of(array, chunk)
+            return values_of(array, chunk)
         except (ValueError, TypeError, OverflowError, binascii.Error) as exc:
             raise NWBReadError(f"damaged: {exc}") from None
 
-    def _chunks(self, path: str, array: zarr2.Array) -> Iterator[tuple[int, Any]]:
+    def _chunks(self, path: str, array: Array) -> Iterator[tuple[int, Any]]:
         stem = path.lstrip("/")
         for i, place in enumerate(np.ndindex(*array.grid)):
             held = self.refs.get(f"{stem}/{array.name(place)}")

@@ -80,18 +80,6 @@ def object_path(root: str, key: str) -> str:
     return f"{path.rstrip('/')}/{key}{query}"
 
 
-def object_name(url: str, key: str) -> str:
-    """The URL of an object of a store, as messages show it.
-
-    >>> object_name("https://host/a.zarr?token=1", "units/0"), object_name("zip://a.zarr::/lab/a.zip", "0")
-    ('https://host/a.zarr/units/0', 'zip://a.zarr/0::/lab/a.zip')
-    """
-    chain = links(shown(url))
-    at = next((i for i, link in enumerate(chain) if "://" in link), 0)
-    chain[at] = f"{chain[at].rstrip('/')}/{key}" if key else chain[at]
-    return "::".join(chain)
-
-
 def links(url: str) -> list[str]:
     """The links of fsspec's URL chain; one for any other URL or path, which may have ``::`` in its name.
 
@@ -116,6 +104,26 @@ def _protocol(link: str) -> str:
 
 def _is_link(text: str) -> bool:
     return _protocol(text) in available_protocols() if "://" in text else text in _WRAPPERS
+
+
+def inside(url: str, key: str) -> str:
+    """The URL of an object in a Zarr store, or of a file in a folder.
+
+    >>> inside("https://host/a.zarr/?token=1", "units/id/0"), inside("zip://a.zarr::s3://lab/a.zip", ".zgroup")
+    ('https://host/a.zarr/units/id/0?token=1', 'zip://a.zarr/.zgroup::s3://lab/a.zip')
+    """
+    if is_local(url):
+        return local_url(f"{local_path(url).rstrip('/')}/{key}")
+    chain = links(url)
+    at = next((i for i, link in enumerate(chain) if link.partition("://")[0] not in TRANSPARENT), 0)
+    scheme, slashes, path = chain[at].partition("://")
+    query = ""
+    if slashes and scheme not in _WITHOUT_QUERY:
+        path, query = re.fullmatch(r"(?s)([^?#]*)(.*)", path).groups()  # type: ignore[union-attr]
+        key = quote(key)
+    path = path.rstrip("/")
+    chain[at] = f"{scheme}://{path}{'/' if path else ''}{key}{query}"
+    return "::".join(chain)
 
 
 def is_lindi(url: str) -> bool:

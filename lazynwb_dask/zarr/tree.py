@@ -9,7 +9,7 @@ import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.links import components
-from lazynwb_dask.zarr.zarr2 import Array
+from lazynwb_dask.zarr.array import Array
 
 MAX_OBJECTS = 100_000
 MAX_DEPTH = 32
@@ -47,6 +47,10 @@ class Tree:
     def held(self, path: str, array: Array) -> np.ndarray | None:
         """All values of a dataset, if they are at hand."""
         raise NotImplementedError
+
+    def can_fetch(self, path: str, array: Array) -> bool:
+        """Whether values of a dataset that aren't at hand may be fetched while indexing."""
+        return False
 
     @cached_property
     def children(self) -> dict[str, list[str]]:
