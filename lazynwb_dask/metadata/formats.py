@@ -16,7 +16,6 @@ from lazynwb_dask.model.index import Layout
 from lazynwb_dask.model.source import Source, is_lindi, shown
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.block_cache import Blocks
-from lazynwb_dask.zarr.rows import object_rows
 from lazynwb_dask.zarr.store import Store
 
 R = TypeVar("R")
@@ -63,7 +62,7 @@ def _is_zarr(source: Source) -> bool:
 
 LINDI = Format(lambda source: is_lindi(source.url), _open_lindi, inlined_rows, is_index=True)
 HDF5 = Format(lambda source: True, lambda s, a, links: HDF5File(s, a), _external_rows)
-ZARR = Format(_is_zarr, lambda s, a, links: Store(s, a), object_rows)
+ZARR = Format(_is_zarr, lambda s, a, links: Store(s, a), lambda s, wanted, a: [])
 FORMATS = (LINDI, ZARR, HDF5)
 
 
