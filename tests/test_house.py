@@ -20,7 +20,7 @@ ALLOWED = {
     "dask._": {"expr"},
     "dask.dataframe.dask_expr": {"expr"},
     "distributed": {"cluster", "catalog.build", "cli"},
-    "h5py": {"hdf5", "nwb", "lindi", "metadata", "decode", "api", "datasets"},
+    "h5py": {"hdf5", "nwb", "lindi", "zarr", "metadata", "decode", "api", "datasets"},
     "aiohttp": CLIENTS,
     "aiobotocore": CLIENTS,
     "botocore": CLIENTS,

@@ -20,8 +20,6 @@ import numpy as np
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.external import REFUSED
 from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
-from lazynwb_dask.lindi import zarr2
-from lazynwb_dask.lindi.file_image import file_image
 from lazynwb_dask.lindi.references import Contents, parse
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
@@ -31,6 +29,9 @@ from lazynwb_dask.nwb.jobs import ListChunks
 from lazynwb_dask.storage import Request, fetch, open_source
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
+from lazynwb_dask.zarr.array import Array, element_of, filters_of, layout_of
+from lazynwb_dask.zarr.file_image import file_image
+from lazynwb_dask.zarr.values import element_of_values
 
 R = TypeVar("R")
 
@@ -120,7 +121,7 @@ class Lindi:
         paths: tuple[str, ...] | None = getattr(job, "paths", None)
         data = self._whole
         if data is None:
-            data = file_image(self.contents, paths)
+            data = file_image(self.contents, paths).data
             if paths is None:
                 self._whole = data
         while True:
@@ -172,24 +173,25 @@ class Lindi:
             return self._inlined(path, array)
         return self._chunked(path, array)
 
-    def _inlined(self, path: str, array: zarr2.Array) -> ArrayIndex:
+    def _inlined(self, path: str, array: Array) -> ArrayIndex:
         """The index of values in the JSON. They are read by their path."""
-        zarr2.filters_of(array)  # raises for an unknown codec
+        filters_of(array)  # raises for an unknown codec
         if array.fields is not None:
-            element = zarr2.element_of_values(values(self.source, self.contents, path))
+            element = element_of_values(values(self.source, self.contents, path))
         elif array.is_object or array.dtype[1] == "U":
             element = ("string",)
         else:
-            element = zarr2.element_of(array.dtype)
+            element = element_of(array.numpy)
         shape = array.shape or (1,)
         layout = Layout(element, shape[1:], external=path)
         check_shape(layout, shape[0], self.source.size or 0)
         return ArrayIndex.without_chunks(layout, shape[0])
 
-    def _chunked(self, path: str, array: zarr2.Array) -> ArrayIndex:
+    def _chunked(self, path: str, array: Array) -> ArrayIndex:
         """The index of chunks that are byte ranges of other files."""
-        layout = zarr2.layout_of(array)
-        rows = array.shape[0]
+        if not array.shape:
+            raise UnsupportedColumnError("a Zarr array without dimensions")
+        layout, rows = layout_of(array), array.shape[0]
         check_shape(layout, rows, self.source.reach)
         if not math.prod(array.grid):
             absent = Extents(rows, np.full(1, UNDEFINED, "<u8"), np.zeros(1, "<u8"))

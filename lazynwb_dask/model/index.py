@@ -33,6 +33,18 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Objects:
+    """Chunks that are objects of their own, with keys below the source's URL, as in a Zarr store."""
+
+    prefix: str  # what stands before a chunk's numbers: ``units/x/``; the whole key if there is one chunk
+    separator: str = "."  # between the numbers; "" where `prefix` is the key of the only chunk
+    # where one object holds several chunks (a shard): its shape; `Layout.chunk` is the one of a chunk within
+    shard: tuple[int, ...] | None = None
+    index: tuple[Filter, ...] = ()  # codecs of a shard's index, in writing order
+    index_first: bool = False  # whether the index stands at a shard's beginning, not at its end
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """Which of a dataset's values are shown, and in which unit."""
 
@@ -56,6 +68,7 @@ class Layout:
     rising: bool | None = None  # of timestamps, whether they are known to rise; None: others
     view: View | None = None  # None: values are shown as they are stored
     unlisted: str = ""  # dataset's path, if libhdf5 is to list its chunks when they are read
+    objects: Objects | None = None  # None: chunks are byte ranges of the source
 
     @property
     def computed(self) -> bool:

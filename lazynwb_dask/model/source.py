@@ -30,13 +30,15 @@ class Source:
     as given. `size` is known from a listing or
     a response. `etag` identifies the version: a strong ETag with its quotes, or a Last-Modified date; of a
     local file ``<mtime_ns>-<inode>``; None if unknown or weak. `parts` are the files with a LINDI file's
-    values, with their sizes; byte positions refer to their concatenation.
+    values, with their sizes; byte positions refer to their concatenation. `document` is the name within a
+    Zarr store of the metadata document that `size` and `etag` are of; empty for a file.
     """
 
     url: str
     size: int | None = None
     etag: str | None = None
     parts: tuple[Source, ...] = ()
+    document: str = ""
 
     @property
     def reach(self) -> int:
@@ -78,6 +80,26 @@ def _protocol(link: str) -> str:
 
 def _is_link(text: str) -> bool:
     return _protocol(text) in available_protocols() if "://" in text else text in _WRAPPERS
+
+
+def inside(url: str, key: str) -> str:
+    """The URL of an object in a Zarr store, or of a file in a folder.
+
+    >>> inside("https://host/a.zarr/?token=1", "units/id/0"), inside("zip://a.zarr::s3://lab/a.zip", ".zgroup")
+    ('https://host/a.zarr/units/id/0?token=1', 'zip://a.zarr/.zgroup::s3://lab/a.zip')
+    """
+    if is_local(url):
+        return local_url(f"{local_path(url).rstrip('/')}/{key}")
+    chain = links(url)
+    at = next((i for i, link in enumerate(chain) if link.partition("://")[0] not in TRANSPARENT), 0)
+    scheme, slashes, path = chain[at].partition("://")
+    query = ""
+    if slashes and scheme not in _WITHOUT_QUERY:
+        path, query = re.fullmatch(r"(?s)([^?#]*)(.*)", path).groups()  # type: ignore[union-attr]
+        key = quote(key)
+    path = path.rstrip("/")
+    chain[at] = f"{scheme}://{path}{'/' if path else ''}{key}{query}"
+    return "::".join(chain)
 
 
 def is_lindi(url: str) -> bool:

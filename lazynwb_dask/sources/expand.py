@@ -7,16 +7,17 @@ import fnmatch
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from urllib.parse import unquote
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import is_zarr
+from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, ZARR_ARRAY, document_of
 from lazynwb_dask.model.source import Source, is_local, local_path, local_url, local_version, shown
 from lazynwb_dask.sources.listing import (
     FILE,
-    is_hidden,
+    inside_store,
     is_likely_name,
     is_pattern,
     is_typed,
@@ -24,6 +25,7 @@ from lazynwb_dask.sources.listing import (
     list_store,
     names_many,
 )
+from lazynwb_dask.sources.stores import open_document
 from lazynwb_dask.storage import open_source, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once
@@ -135,25 +137,37 @@ def _find(named: str, access: FileAccess) -> list[Source]:
         if is_web_folder(named):
             try:
                 source, data = open_source(Source(named), len(_SIGNATURE), access)
-            except (NWBFileNotFoundError, NWBPermissionError):
-                return [Source(named)]  # the reader says so
+            except NWBPermissionError:
+                return [_store_if_there(named, access) or Source(named)]  # the reader says so
             except NWBReadError as error:
                 problem = f" As one file: {error}"
             else:
                 if not data.lstrip().startswith(b"<"):
                     return [source]
+            # index pages leave out the documents of version 2
+            if named.rstrip("/").endswith(FILE) and (store := _store_if_there(named, access)):
+                return [store]
         try:
             found = retried(named, access, partial(list_store, named))
+            if not found and problem:
+                found = [store] if (store := _store_if_there(named, access)) else []
         except NWBPermissionError:
             if "/" not in named.partition("://")[2].strip("/"):  # a bucket
                 raise
-            return [Source(named)]  # the reader says so
+            return [_store_if_there(named, access) or Source(named)]  # the reader says so
     if not found:
         raise NWBFileNotFoundError(
             f"{shown(named)}: no NWB file (*{FILE}) and no Zarr store is there. Check the path; a "
             f"file with another name must be named in full.{problem}"
         )
     return found
+
+
+def _store_if_there(url: str, access: FileAccess) -> Source | None:
+    try:
+        return open_document(Source(url.rstrip("/")), 1, access)[0]
+    except (NWBFileNotFoundError, NWBPermissionError):
+        return None
 
 
 def _find_in_store(named: str, access: FileAccess) -> list[Source]:
@@ -167,7 +181,7 @@ def _find_in_store(named: str, access: FileAccess) -> list[Source]:
         if first or not (one := _if_there(named, access)):
             raise
         return [one]
-    if not found and not first and (one := _if_there(named, access)):
+    if not found and (one := _store_if_there(named, access) if first else _if_there(named, access)):
         return [one]
     return found
 
@@ -183,15 +197,20 @@ def _find_local(path: str) -> list[Source]:
     begin, pattern = _divided(path)
     if not pattern:
         found = _below(path.rstrip("/") or "/") if os.path.isdir(path) else [_local(path)]
+        if os.path.lexists(f"{path}/{ARRAY}"):
+            raise NWBReadError(f"{local_url(path)}: {ZARR_ARRAY}")
         return sorted(found, key=_by_path)
     matches: dict[str, Source] = {}
-    for match, unread in _matching(begin, [part for part in pattern if part not in ("", ".")]):
+    stores: list[str] = []
+    for match, unread in _matching(begin, [part for part in pattern if part not in ("", ".")], stores):
         if unread:
             matches[match] = _local(match)
         elif os.path.isdir(match):
             matches.update((source.url, source) for source in _below(match))
-        elif (is_typed(path) or match.endswith(FILE)) and not is_hidden(match) and not path.endswith("/"):
+        elif (is_typed(path) or match.endswith(FILE)) and not _is_hidden(match) and not path.endswith("/"):
             matches[match] = _local(match)
+    if stores and not matches:
+        raise NWBFileNotFoundError(inside_store(path, _outermost(stores[0])))
     found = sorted(matches.values(), key=_by_path)
     if "**" not in pattern:
         return found
@@ -204,24 +223,42 @@ def _find_local(path: str) -> list[Source]:
     return sorted(once.values(), key=_by_path)
 
 
+def _outermost(store: str) -> str:
+    """The store that a group is in."""
+    above = os.path.dirname(store)
+    return _outermost(above) if above != store and _is_store(above) else store
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
+
+
+def _is_store(folder: str) -> bool:
+    return any(os.path.lexists(f"{folder}/{name}") for name in (*DOCUMENTS, ARRAY))
+
+
 def _by_path(source: Source) -> str:
     return local_path(source.url)
 
 
-def _local(path: str) -> Source:
+def _local(path: str, document: str = "") -> Source:
+    """A file, or a folder that is a Zarr store with that document."""
     try:
-        status = os.stat(path)
+        status = os.stat(f"{path}/{document}" if document else path)
     except OSError:
         return Source(local_url(path))  # the reader says what is wrong with it
-    return Source(local_url(path), status.st_size, local_version(status))
+    if stat.S_ISDIR(status.st_mode) or document == DOCUMENTS[-1]:
+        return Source(local_url(path), document=document)
+    return Source(local_url(path), status.st_size, local_version(status), document=document)
 
 
 def _below(top: str) -> Iterator[Source]:
     """The files and stores in a folder and its subfolders, without hidden ones; and the folders that can't
     be listed, about which the reader says why."""
     for folder, entries in _folders(top):
-        if entries is None or is_zarr(folder, [entry.name for entry in entries]):
-            yield Source(local_url(folder))
+        document = "" if entries is None else document_of({entry.name for entry in entries})
+        if entries is None or document:
+            yield _local(folder, document)
             continue
         for entry in entries:
             if entry.name.endswith(FILE) and not entry.name.startswith(".") and not _is_folder(entry):
@@ -247,7 +284,7 @@ def _folders(top: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | None]]:
                 yield folder, None
                 continue
             yield folder, entries
-            if is_zarr(folder, [entry.name for entry in entries]):
+            if {entry.name for entry in entries}.intersection((*DOCUMENTS, ARRAY)):
                 continue
             for entry in entries:
                 path = f"{folder.rstrip('/')}/{entry.name}"
@@ -280,11 +317,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return error.errno != errno.ELOOP
 
 
-def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]:
+def _matching(folder: str, pattern: Sequence[str], stores: list[str]) -> Iterator[tuple[str, bool]]:
     """The paths below a folder that match a pattern, and whether one is a folder that can't be listed.
-    Hidden ones only match a pattern that begins with a dot."""
+    Hidden ones only match a pattern that begins with a dot. What is in Zarr stores, which are added to
+    `stores`, doesn't match."""
     if not pattern or (pattern[0] == "**" and len(pattern) == 1):
         yield folder, False
+        return
+    if _is_store(folder):
+        stores.append(folder)
         return
     part, *rest = pattern
     base = folder.rstrip("/")
@@ -293,9 +334,9 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
             if entries is None:
                 yield inner, True
             else:
-                yield from _matching(inner, rest)
+                yield from _matching(inner, rest, stores)
     elif part == "**":
-        yield from _matching(folder, rest)
+        yield from _matching(folder, rest, stores)
     elif not glob.has_magic(part) or os.path.lexists(f"{base}/{part}"):
         try:
             os.lstat(f"{base}/{part}")
@@ -304,7 +345,7 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
         except OSError:
             yield folder, True
             return
-        yield from _matching(_resolved(f"{base}/..") if part == ".." else f"{base}/{part}", rest)
+        yield from _matching(_resolved(f"{base}/..") if part == ".." else f"{base}/{part}", rest, stores)
     else:
         try:
             with os.scandir(folder) as listing:
@@ -317,4 +358,4 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
         matches = re.compile(fnmatch.translate(part)).match
         for entry in entries:
             if matches(entry.name) and (part.startswith(".") or not entry.name.startswith(".")):
-                yield from _matching(f"{base}/{entry.name}", rest)
+                yield from _matching(f"{base}/{entry.name}", rest, stores)

@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import NO_ZARR, is_zarr
 from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
@@ -347,12 +346,9 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
     """The one error that a caller sees."""
     cause = fault.cause
     match fault.kind:
-        case "missing" if is_zarr(name):
-            return NWBReadError(f"{name}: {NO_ZARR}")
         case "missing":
             return NWBFileNotFoundError(
-                f"{name}: no such file ({cause}). A folder or prefix in a store must end with '/', "
-                "and Zarr stores aren't supported yet."
+                f"{name}: no such file ({cause}), and no Zarr store. A folder or prefix must end with '/'."
             )
         case "forbidden" if "407" in cause:
             return NWBPermissionError(

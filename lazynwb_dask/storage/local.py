@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import NO_ZARR, NOT_FETCHED, is_zarr
+from lazynwb_dask.model.other_files import ARRAY, NOT_FETCHED, ZARR_ARRAY
 from lazynwb_dask.model.source import Source, local_path, local_url, local_version
 from lazynwb_dask.storage.coalesce import KIB, MIB, Piece, serve
 from lazynwb_dask.storage.counters import Tally, counters
@@ -55,7 +55,7 @@ class _File:
         self.descriptor = descriptor
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise NWBReadError(_about_folder(self.name))
+            raise _about_folder(self.name)
         if not stat.S_ISREG(status.st_mode):
             raise NWBReadError(f"{self.name}: not a file, but a pipe or a device.")
         self.size = status.st_size
@@ -119,16 +119,16 @@ def _translated(name: str) -> Iterator[None]:
         raise NWBReadError(f"{name}: {what}.") from None
 
 
-def _about_folder(name: str) -> str:
+def _about_folder(name: str) -> NWBReadError:
     try:
         entries = os.listdir(local_path(name))
     except OSError as error:
-        return f"{name}: this folder can't be listed: {error.strerror}."
-    if is_zarr(name, entries):
-        return f"{name}: {NO_ZARR}"
+        return NWBPermissionError(f"{name}: this folder can't be listed: {error.strerror}.")
+    if ARRAY in entries:
+        return NWBReadError(f"{name}: {ZARR_ARRAY}")
     if not os.access(local_path(name), os.X_OK):
-        return f"{name}: what is in this folder can't be reached. Check its permissions."
-    return f"{name}: a folder can't be read as a file."
+        return NWBPermissionError(f"{name}: what is in this folder can't be reached. Check its permissions.")
+    return NWBFileNotFoundError(f"{name}: a folder, and no Zarr store.")
 
 
 def _absent(name: str) -> NWBReadError:

@@ -62,6 +62,8 @@ def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> t
         if request.start == 0 and length is not None and enough:
             _check_same(headers, length, request)
             return length, length
+        if headers.get("content-type", "").startswith("text/html"):
+            raise Fault("missing", "the server sends a web page in its place")
         raise Fault("other", "the server ignores Range requests and sends the whole file instead")
     if status == 412:
         raise Fault("changed", "the store says that it is another version")

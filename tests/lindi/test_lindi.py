@@ -384,14 +384,14 @@ COLUMNS: dict[str, tuple[str, Change, str]] = {
     "pickled": (
         "location",
         replaced("units/location/.zarray:filters", [{"id": "pickle", "protocol": 5}]),
-        "'pickle'; only JSON",
+        "objects that were pickled",
     ),
     "unknown codec": (
         "spike_times",
-        replaced("units/spike_times/.zarray:filters", [{"id": "lzma"}]),
-        "codec 'lzma'",
+        replaced("units/spike_times/.zarray:filters", [{"id": "zfpy"}]),
+        "codec 'zfpy'",
     ),
-    "Fortran order": ("snr", replaced("units/snr/.zarray:order", "F"), "order 'F'"),
+    "an unknown order": ("snr", replaced("units/snr/.zarray:order", "K"), "order 'K'"),
     "a strange link": (
         "spike_times",
         replaced("units/spike_times/.zattrs", {"_EXTERNAL_ARRAY_LINK": {"url": 3}}),

@@ -1,41 +1,52 @@
-"""The groups, attributes, types and shapes of a LINDI file, as an HDF5 file image in memory.
+"""The groups, attributes, types and shapes of what is written as Zarr, as an HDF5 file image in memory.
 
 It holds only values that are read while indexing: small datasets outside of tables, and those that
-attributes refer to. Others have external storage, so that their data are never read from it.
+attributes refer to. Of these, some aren't at hand: their places are known, so that it is noticed when they
+are read. Others have external storage, so that their data are never read from it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 from h5py import h5d, h5f, h5g, h5p, h5s, h5t
 
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.lindi import zarr2
-from lazynwb_dask.lindi.references import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Contents
+from lazynwb_dask.zarr.array import Array, element_of, field_type
+from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Tree
 
 MAX_HELD = 1 << 16  # values of a dataset
+MAX_ABSENT = 4 << 20  # bytes of the values that aren't at hand
 MAX_TEXT = 1 << 20  # characters of an attribute
 _NOT_SHOWN = frozenset({"object_id", "namespace", SOFT_LINK, EXTERNAL, FIELDS, SCALAR})
 _FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 _TEXT = h5py.string_dtype()
 
 
-def file_image(contents: Contents, paths: Iterable[str] | None) -> bytes:
-    """The bytes of the HDF5 file: only the objects at `paths` and what they refer to; None for all."""
+class Image(NamedTuple):
+    """The bytes of an HDF5 file, and where values would be that can be fetched: start, stop and path."""
+
+    data: bytes
+    absent: list[tuple[int, int, str]]
+
+
+def file_image(contents: Tree, paths: Iterable[str] | None) -> Image:
+    """The HDF5 file: only the objects at `paths` and what they refer to; None for all."""
     chosen = set(contents.objects) if paths is None else _needed(contents, paths)
     image = io.BytesIO()  # HDF5 1.14 gives the image of a file that is open a wrong checksum
     with h5py.File(image, "w", libver="latest") as file:
-        _Writer(contents, file, chosen).write()
-    return image.getvalue()
+        writer = _Writer(contents, file, chosen)
+        writer.write()
+    return Image(image.getvalue(), sorted(writer.absent))
 
 
-def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
+def _needed(contents: Tree, paths: Iterable[str]) -> set[str]:
     """The paths of some objects, their members, their parents, and the targets of links and references."""
     found = {"/"}
     todo = [(path, True) for path in paths]
@@ -62,7 +73,7 @@ def _needed(contents: Contents, paths: Iterable[str]) -> set[str]:
     return found
 
 
-def _targets(contents: Contents, path: str) -> list[str]:
+def _targets(contents: Tree, path: str) -> list[str]:
     """The paths that an object's attributes refer to."""
     values = contents.attributes(path).values()
     return [target for value in values if (target := _target(value)) is not None]
@@ -76,12 +87,16 @@ def _target(value: Any) -> str | None:
 
 
 class _Writer:
-    def __init__(self, contents: Contents, file: h5py.File, chosen: set[str]) -> None:
+    def __init__(self, contents: Tree, file: h5py.File, chosen: set[str]) -> None:
         self.contents, self.file, self.chosen = contents, file, chosen
         self.made: dict[str, Any] = {"/": file.id}
         self.external = h5p.create(h5p.DATASET_CREATE)
         self.external.set_external(b"elsewhere", 0, h5f.UNLIMITED)
         self.targets = {target for path in chosen for target in _targets(contents, path)}
+        self.empty = h5p.create(h5p.DATASET_CREATE)
+        self.empty.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+        self.absent: list[tuple[int, int, str]] = []
+        self.room = MAX_ABSENT
 
     def write(self) -> None:
         references: list[tuple[str, str, str]] = []
@@ -91,8 +106,8 @@ class _Writer:
                     self._object(path, kind)
                 references += self._attributes(path)
         for path, name, target in references:
-            with contextlib.suppress(KeyError, ValueError, RuntimeError):
-                _of(self.made[path]).attrs[name] = self.file[target].ref
+            with contextlib.suppress(KeyError, ValueError, RuntimeError, NWBError):
+                _of(self.made[path]).attrs[name] = _of(self.made[self.contents.resolved(target)]).ref
 
     def _object(self, path: str, kind: str) -> None:
         above, _, last = path.rpartition("/")
@@ -103,6 +118,8 @@ class _Writer:
         if kind == "link":
             target = self.contents.target(path).encode("utf-8", "surrogateescape")
             parent.links.create_soft(name, target)
+        elif kind == "external":
+            parent.links.create_external(name, b"another store", b"/")
         elif kind == "group":
             self.made[path] = h5g.create(parent, name)
         else:
@@ -111,27 +128,31 @@ class _Writer:
     def _dataset(self, parent: h5g.GroupID, name: bytes, path: str) -> h5d.DatasetID:
         shape: tuple[int, ...] = (0,)
         dtype: Any = np.dtype("<f8")
-        values = None
+        values, absent = None, False
         with contextlib.suppress(NWBError):  # raised again when the dataset is indexed
             array = self.contents.array(path)
             shape, dtype = array.shape, _dtype(array)
-            values = self._values(path, array)
+            if self._may_be_read(path, array):
+                values = self.contents.held(path, array)
+                absent = values is None and self.contents.can_fetch(path, array)
         if self.contents.attributes(path).get(SCALAR) is True and shape == (1,):
             shape = ()
         if values is not None:
             data = values.reshape(shape)
             return h5py.Group(parent).create_dataset(name, data=data, dtype=dtype).id
-        kind = h5t.py_create(dtype, logical=True)
-        return h5d.create(parent, name, kind, h5s.create_simple(shape), self.external)
+        kind, space = h5t.py_create(dtype, logical=True), h5s.create_simple(shape)
+        size = math.prod(shape) * kind.get_size()
+        if absent and 0 < size <= self.room:
+            self.room -= size
+            made = h5d.create(parent, name, kind, space, self.empty)
+            self.absent.append((made.get_offset(), made.get_offset() + size, path))
+            return made
+        return h5d.create(parent, name, kind, space, self.external)
 
-    def _values(self, path: str, array: zarr2.Array) -> np.ndarray | None:
-        """The values of a dataset, if they are few and may be read while indexing."""
+    def _may_be_read(self, path: str, array: Array) -> bool:
+        """Whether the values of a dataset are few and may be read while indexing."""
         table = "colnames" in self.contents.attributes(path.rpartition("/")[0] or "/")
-        if array.count > MAX_HELD or (table and path not in self.targets):
-            return None
-        if self.contents.link(path) is not None or not self.contents.is_inlined(path, array):
-            return None
-        return self.contents.values(path)
+        return array.count <= MAX_HELD and (not table or path in self.targets)
 
     def _attributes(self, path: str) -> list[tuple[str, str, str]]:
         """Write an object's attributes, and return the references as (object, attribute's name, target)."""
@@ -152,11 +173,24 @@ def _of(obj: h5g.GroupID | h5d.DatasetID) -> h5py.Group | h5py.Dataset:
     return h5py.Group(obj) if isinstance(obj, h5g.GroupID) else h5py.Dataset(obj)
 
 
-def _dtype(array: zarr2.Array) -> np.dtype[Any]:
+def _dtype(array: Array) -> np.dtype[Any]:
     if array.fields is not None:
-        fields = [(name, zarr2.field_type(kind) or _TEXT) for name, kind in array.fields]
+        fields = [(name, field_type(kind) or _TEXT) for name, kind in array.fields]
         return np.dtype(fields)
-    return _TEXT if array.is_object or array.dtype[1] == "U" else np.dtype(array.dtype)
+    return _TEXT if array.is_object else _shown(array.numpy)
+
+
+def _shown(kind: np.dtype[Any]) -> np.dtype[Any]:
+    """A type that HDF5 has in place of a stored one."""
+    if kind.names is not None:
+        return np.dtype([(name, _shown(kind[name])) for name in kind.names])
+    if kind.subdtype is not None:
+        inner: np.dtype[Any] = np.dtype((_shown(kind.base), kind.shape))
+        return inner
+    if kind.kind == "U":
+        return _TEXT  # type: ignore[no-any-return]
+    element_of(kind)  # raises for what isn't read
+    return kind
 
 
 def _attribute(value: Any) -> tuple[Any, None, Any] | None:

@@ -1,0 +1,81 @@
+"""Zarr stores: the metadata document by which one is told, and its version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar
+
+from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
+from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY
+from lazynwb_dask.model.source import Source, inside, shown
+from lazynwb_dask.storage import open_source
+from lazynwb_dask.storage.access import FileAccess
+
+T = TypeVar("T")
+
+# The document that was found last, by host or bucket: it is tried first.
+_found_last: dict[str, str] = {}
+
+
+def is_store(source: Source) -> bool:
+    """Whether a source is a Zarr store, by what is known of it, or by its name."""
+    return bool(source.document) or (source.size is None and shown(source.url).rstrip("/").endswith(STORE))
+
+
+def file_or_store(source: Source, as_file: Callable[[], tuple[T, bytes]], as_store: Callable[[], T]) -> T:
+    """What one of two functions returns: for files, the beginning of the file too, or for Zarr stores.
+
+    Where neither what is known of it nor its name tells which it is, it is taken to be a file first. The error
+    for what isn't there is that of a file.
+    """
+    absent = (NWBFileNotFoundError, NWBPermissionError)
+    first = is_store(source)
+    if first:
+        try:
+            return as_store()
+        except absent:
+            if source.document:
+                raise
+    try:
+        found, head = as_file()
+    except absent:
+        if first or source.size is not None:
+            raise
+        with suppress(*absent):
+            return as_store()
+        raise
+    if head.lstrip().startswith(b"<") and source.size is None:  # a web page in place of a folder
+        with suppress(*absent):
+            return as_store()
+    return found
+
+
+def open_document(source: Source, nbytes: int, access: FileAccess) -> tuple[Source, bytes]:
+    """A Zarr store with its document, size and version, and the first `nbytes` of the document.
+
+    The version is unknown where the metadata lie in many documents, so that none tells whether others changed:
+    in version 2. In version 3, only the caller can tell. Raises NWBFileNotFoundError if there is no store.
+    """
+    place = "/".join(source.url.split("/", 3)[:3])
+    names = [source.document] if source.document else [*DOCUMENTS, ARRAY]
+    refused: NWBReadError | None = None
+    for name in sorted(names, key=lambda name: name != _found_last.get(place)):
+        known = Source(inside(source.url, name), source.size, source.etag)
+        try:
+            document, head = open_source(known, nbytes, access)
+        except (NWBFileNotFoundError, NWBPermissionError) as error:  # S3 says the latter of what isn't there
+            if isinstance(error, NWBPermissionError) or source.document:
+                refused = refused or error
+            continue
+        if head.lstrip().startswith(b"<"):  # the web page of a server that finds everything
+            continue
+        if name == ARRAY:
+            raise NWBReadError(f"{shown(source.url)}: {ZARR_ARRAY}")
+        _found_last[place] = name
+        etag = None if name == DOCUMENTS[-1] else document.etag
+        return replace(source, size=document.size, etag=etag, document=name), head
+    if refused is not None:
+        raise refused
+    raise NWBFileNotFoundError(f"{shown(source.url)}: no Zarr store is there.")

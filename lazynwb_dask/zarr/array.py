@@ -1,0 +1,264 @@
+"""What Zarr metadata of either version say of an array, checked; and how it is stored, as a layout."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZARR_CODEC, ZSTD
+from lazynwb_dask.errors import UnsupportedColumnError
+from lazynwb_dask.model.elements import ElementType
+from lazynwb_dask.model.index import Filter, Layout, Objects
+from lazynwb_dask.model.limits import MAX_CHUNKS, MAX_ELEMENT
+
+MAX_DIMENSIONS = 32
+MAX_CODECS = 16
+MAX_FIELDS = 256
+MAX_NESTING = 8  # compounds within compounds
+REFERENCE = "<REFERENCE>"
+"""The type of a compound's field that holds a reference or a text, in `Array.fields`."""
+_PLAIN = re.compile(r"[<>|=][biufcSUV]\d{1,9}|\|O")
+_NAME = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|bool_?")
+_TEXTS = frozenset({REFERENCE, "object", "str", "str_", "bytes", "bytes_", "object_", "text", "utf8"})
+_HDF5 = {
+    "shuffle": SHUFFLE, "zlib": DEFLATE, "fletcher32": FLETCHER32, "zstd": ZSTD, "blosc": BLOSC,
+}  # fmt: skip
+_OTHERS = frozenset(
+    {
+        "adler32", "astype", "bitround", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset", "gzip",
+        "jenkins_lookup3", "lz4", "lzma", "packbits", "quantize", "transpose",
+    }
+)  # fmt: skip
+JSON = ("json2", "json")
+OBJECTS = (*JSON, "vlen-utf8", "vlen-bytes")
+"""The codecs of objects that are read."""
+
+Fields = tuple[tuple[str, str], ...]
+Codecs = tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Array:
+    """What is said of one array.
+
+    `codecs` are those of a chunk in the order of writing, as numcodecs configures them; in a shard, of a
+    chunk within it. `prefix` stands before a chunk's numbers.
+    """
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str  # as NumPy writes it; ``|O`` for objects, ``|V...`` for a `compound`
+    fill: Any
+    codecs: Codecs
+    separator: str  # between the numbers in a chunk's name
+    fields: Fields | None = None  # of compounds that are objects: names and types
+    compound: np.dtype[Any] | None = None
+    prefix: str = ""
+    shard: tuple[int, ...] | None = None
+    index: Codecs = ()  # codecs of a shard's index
+    index_first: bool = False
+    references: bool = False  # whether its texts are paths of objects, or JSON with them
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The number of chunks in each dimension."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def is_object(self) -> bool:
+        return self.dtype == "|O"
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """The stored type."""
+        return np.dtype(self.dtype) if self.compound is None else self.compound
+
+    def name(self, place: tuple[int, ...]) -> str:
+        """The key of the chunk at a place of the grid."""
+        if not place:
+            return self.prefix.rstrip(self.separator) or "0"
+        return self.prefix + self.separator.join(map(str, place))
+
+    def checked(self) -> Array:
+        """The same. Raises UnsupportedColumnError if no array can be like that."""
+        shape, chunks = self.shape, self.chunks
+        if len(shape) != len(chunks) or len(shape) > MAX_DIMENSIONS or min(chunks, default=1) < 1:
+            raise UnsupportedColumnError(f"damaged: chunks of {chunks} for a shape of {shape}")
+        if len(self.codecs) > MAX_CODECS or len(self.index) > MAX_CODECS:
+            raise UnsupportedColumnError(f"more than {MAX_CODECS} codecs")
+        if not all(isinstance(c, dict) and isinstance(c.get("id"), str) for c in self.codecs + self.index):
+            raise UnsupportedColumnError("damaged: its metadata name no codecs that there are")
+        if self.separator not in (".", "/"):
+            raise UnsupportedColumnError(f"chunks with names like 0{str(self.separator)[:8]}0")
+        if self.shard is not None and (
+            len(self.shard) != len(chunks)
+            or any(s < c or s % c for s, c in zip(self.shard, chunks, strict=True))
+        ):
+            raise UnsupportedColumnError(f"damaged: shards of {self.shard} with chunks of {chunks}")
+        if math.prod(self.grid) > MAX_CHUNKS:
+            raise UnsupportedColumnError(f"{math.prod(self.grid)} chunks; the limit is {MAX_CHUNKS}")
+        return self
+
+
+def whole(values: Any) -> tuple[int, ...]:
+    """Sizes that are whole numbers. Raises TypeError for others."""
+    if not all(type(v) is int and 0 <= v < 1 << 48 for v in values):
+        raise TypeError
+    return tuple(values)
+
+
+def plain(dtype: Any) -> np.dtype[Any]:
+    """A type that isn't a compound, by NumPy's name of it. Raises UnsupportedColumnError for others."""
+    if not isinstance(dtype, str) or not _PLAIN.fullmatch(dtype):
+        raise UnsupportedColumnError(f"values of the Zarr type {str(dtype)[:80]!r}")
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise UnsupportedColumnError(f"values of the Zarr type {dtype!r}") from None
+
+
+def compound(fields: Sequence[tuple[str, np.dtype[Any]]]) -> np.dtype[Any]:
+    """A compound of some fields, one after the other."""
+    if not 0 < len(fields) <= MAX_FIELDS or len(dict(fields)) < len(fields):
+        raise UnsupportedColumnError(f"a compound of {len(fields)} fields")
+    return np.dtype(list(fields))
+
+
+def named_fields(given: Any) -> Fields:
+    """The fields of a compound that was written as objects."""
+    try:
+        named = tuple((str(name), str(kind)) for name, kind in given)
+    except (TypeError, ValueError):
+        raise UnsupportedColumnError("damaged: its compound's fields are none") from None
+    if not named or len(named) > MAX_FIELDS or len(dict(named)) < len(named):
+        raise UnsupportedColumnError(f"a compound of {len(named)} fields")
+    return named
+
+
+def field_type(kind: str) -> np.dtype[Any] | None:
+    """The dtype of such a compound's field; None for references and texts."""
+    if kind in _TEXTS:
+        return None
+    if not _PLAIN.fullmatch(kind) and not _NAME.fullmatch(kind):
+        raise UnsupportedColumnError(f"a compound with a field of the type {kind[:40]!r}")
+    found = np.dtype(kind)
+    if found.kind not in "biufS" or found.itemsize > MAX_ELEMENT:
+        raise UnsupportedColumnError(f"a compound with a field of the type {kind[:40]!r}")
+    return found
+
+
+def element_of(kind: np.dtype[Any]) -> ElementType:
+    """The element type of numbers, booleans, texts of fixed size, and compounds of them."""
+    size = kind.itemsize
+    if size > MAX_ELEMENT:
+        raise UnsupportedColumnError(f"elements of {size} bytes")
+    if kind.subdtype is not None:
+        return ("array", kind.shape, element_of(kind.base))
+    if kind.names is not None:
+        assert kind.fields is not None
+        inner = [(name, kind.fields[name]) for name in kind.names]
+        return ("compound", size, tuple((name, int(at), element_of(part)) for name, (part, at, *_) in inner))
+    if kind.kind == "b":
+        return ("bool",)
+    if kind.kind in "iuf" and size <= 8:
+        return ("number", kind.str)
+    if kind.kind == "c" and size <= 16:
+        return ("complex", f"{kind.str[0]}f{size // 2}")
+    if kind.kind == "S" and size:
+        return ("text", size, "null")
+    if kind.kind == "U" and size:
+        return ("text", size, "utf-32-be" if kind.str[0] == ">" else "utf-32-le")
+    raise UnsupportedColumnError(f"values of the Zarr type {kind.str!r}")
+
+
+def layout_of(array: Array, objects: Objects | None = None) -> Layout:
+    """The layout of an array's chunks, which lie at offsets, or are `objects`."""
+    shape, chunks = array.shape or (1,), array.chunks or (1,)
+    return Layout(
+        element_of(array.numpy), shape[1:], chunks, filters_of(array), fill_bytes(array), objects=objects
+    )
+
+
+def objects_of(array: Array, path: str) -> Objects:
+    """The keys of an array's chunks. `path` is the array's."""
+    index = tuple(map(_filter, array.index))
+    if not array.shape:
+        key = f"{path.strip('/')}/{array.name(())}"
+        return Objects(key, "", None if array.shard is None else (1,), index, array.index_first)
+    return Objects(f"{path.strip('/')}/{array.prefix}", array.separator, array.shard, index, array.index_first)
+
+
+def filters_of(array: Array) -> tuple[Filter, ...]:
+    """The codecs as filters, of objects those after the one of objects. Raises UnsupportedColumnError if
+    one isn't known."""
+    codecs = array.codecs
+    if array.is_object:
+        first = codecs[0]["id"] if codecs else "nothing"
+        if first == "pickle":
+            raise UnsupportedColumnError("objects that were pickled: to read them is to run what they say")
+        if first not in OBJECTS:
+            raise UnsupportedColumnError(f"objects encoded by {first[:40]!r}, which aren't read")
+        codecs = codecs[1:]
+    return tuple(map(_filter, codecs))
+
+
+def _filter(codec: Mapping[str, Any]) -> Filter:
+    name = codec["id"]
+    number = _HDF5.get(name)
+    if number == SHUFFLE:
+        size = codec.get("elementsize", 4)
+        return Filter(SHUFFLE, (size,) if type(size) is int else (), name)
+    if number is not None:
+        return Filter(number, (), name)
+    if name not in _OTHERS:
+        raise UnsupportedColumnError(f"stored with the Zarr codec {name[:40]!r}, which isn't read")
+    return Filter(ZARR_CODEC, (), json.dumps(codec, sort_keys=True))
+
+
+def fill_bytes(array: Array) -> bytes:
+    """The fill value of one element as stored; empty for zeros. Raises UnsupportedColumnError for none."""
+    if array.fill is None:
+        return b""
+    filled = filled_value(array.numpy, array.fill).tobytes()
+    return filled if any(filled) else b""
+
+
+def filled_value(kind: np.dtype[Any], value: Any) -> np.ndarray:
+    """A fill value as the metadata of either version have it, as an array without dimensions."""
+    try:
+        if kind.names is not None and isinstance(value, dict):
+            made = np.zeros((), kind)
+            for name in kind.names:
+                made[name] = filled_value(kind[name], value.get(name))
+            return made
+        if isinstance(value, str) and kind.kind in "SV":
+            raw = base64.b64decode(value, validate=True)
+            return np.frombuffer(raw.ljust(kind.itemsize, b"\0"), kind, 1).reshape(())
+        if kind.kind == "c" and isinstance(value, list):
+            real, imaginary = (_number(part) for part in value)
+            value = complex(real, imaginary)
+        elif kind.kind == "f" and isinstance(value, str) and value.startswith("0x"):
+            raw = bytes.fromhex(value[2:])
+            return np.frombuffer(raw, np.dtype(f">f{kind.itemsize}"), 1).astype(kind).reshape(())
+        elif kind.kind in "fc":
+            value = _number(value)
+        return np.array(("" if kind.kind == "U" else 0) if value is None else value, kind)
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        raise UnsupportedColumnError(f"damaged: a fill value of {str(value)[:80]!r}") from None
+
+
+def _number(value: Any) -> Any:
+    if value in ("NaN", "Infinity", "-Infinity"):
+        return float(value.replace("Infinity", "inf"))
+    return value

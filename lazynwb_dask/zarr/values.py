@@ -1,0 +1,167 @@
+"""All values of an array of which the chunks are at hand.
+
+Types, shapes and sizes are checked before memory is allocated. Objects are decoded from JSON or as texts with
+their lengths; pickled ones are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lazynwb_dask.decode.filters import chunk_bytes, undone
+from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
+from lazynwb_dask.model.elements import ElementType
+from lazynwb_dask.model.index import Layout
+from lazynwb_dask.zarr.array import JSON, Array, Fields, element_of, field_type, filled_value, filters_of, whole
+
+MAX_HELD = 256 << 20  # decoded bytes of one array
+MAX_TEXTS = 4 << 20  # elements of one array of texts
+_PATH = pa.struct([("path", pa.string())])
+_TARGET = pa.struct([("_REFERENCE", _PATH), ("path", pa.string())])
+
+
+def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) -> np.ndarray:
+    """All values of an array in the JSON.
+
+    `chunk` gives a chunk's bytes by its place in the grid; None if it was never written. The result has the
+    array's shape: numbers, booleans or bytes as stored, structured for compounds, texts as objects,
+    references as the paths of their targets.
+    """
+    texts = array.is_object or array.dtype[1] == "U"
+    if texts and array.count > MAX_TEXTS:
+        raise UnsupportedColumnError(f"{array.count} texts; the limit is {MAX_TEXTS}")
+    width = 8 if array.is_object else array.numpy.itemsize
+    each = math.prod(array.chunks) * width
+    if max(array.count * width, each) > MAX_HELD:
+        raise UnsupportedColumnError(f"{array.count * width} bytes; the limit is {MAX_HELD}")
+    decode = _objects if array.is_object else _numbers
+    out: np.ndarray | None = None
+    for place in np.ndindex(*array.grid):
+        data = chunk(place)
+        if data is None:
+            continue
+        found = decode(array, data, each)
+        if array.grid == (1,) * len(array.shape) and array.chunks == array.shape:
+            return _as_objects(array, found)
+        if out is None:
+            out = _empty(array, found.dtype)
+        elif out.dtype != found.dtype:
+            out = out.astype(np.promote_types(out.dtype, found.dtype))
+        begins = [p * c for p, c in zip(place, array.chunks, strict=True)]
+        target = out[tuple(slice(b, b + c) for b, c in zip(begins, array.chunks, strict=True))]
+        target[...] = found[tuple(map(slice, target.shape))]
+    if out is None:
+        kind = array.numpy
+        if array.fields is not None:
+            kind = np.dtype([(name, field_type(of) or "S1") for name, of in array.fields])
+        out = _empty(array, kind)
+    return _as_objects(array, out)
+
+
+def _empty(array: Array, kind: np.dtype[Any]) -> np.ndarray:
+    if kind.hasobject:
+        return np.full(array.shape, array.fill if isinstance(array.fill, str) else "", object)
+    if kind.names is not None:
+        return np.zeros(array.shape, kind)
+    return np.full(array.shape, filled_value(kind, array.fill), kind)
+
+
+def _as_objects(array: Array, values: np.ndarray) -> np.ndarray:
+    """Fixed-length Unicode texts as objects, since HDF5 has no such type."""
+    return values.astype(object) if array.dtype[1] == "U" else values
+
+
+def _numbers(array: Array, data: bytes, nbytes: int) -> np.ndarray:
+    kind = array.numpy
+    layout = Layout(element_of(kind), array.chunks[1:], array.chunks, filters_of(array))
+    raw = chunk_bytes(memoryview(data), layout, 0, nbytes)
+    return np.frombuffer(raw, kind).reshape(array.chunks)
+
+
+def _objects(array: Array, data: bytes, _: int) -> np.ndarray:
+    """A chunk of objects: texts with their lengths, or JSON: the values, then a type and a shape."""
+    raw = undone(memoryview(data), filters_of(array), MAX_HELD)
+    count = math.prod(array.chunks)
+    if array.codecs[0]["id"] not in JSON:
+        return _vlen(raw, count).reshape(array.chunks)
+    try:
+        *values, _, shape = json.loads(bytes(raw))
+        shape = whole(shape)
+    except (ValueError, TypeError, RecursionError):
+        raise NWBReadError("damaged: objects that are not JSON") from None
+    if math.prod(shape) != count:
+        raise NWBReadError(f"damaged: {shape} values where {array.chunks} are declared")
+    try:
+        for _ in shape[1:]:
+            values = [value for some in values for value in some]
+        if len(values) != math.prod(shape):
+            raise ValueError
+        flat = _texts(values) if array.fields is None else _compounds(values, array.fields)
+    except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException):
+        raise UnsupportedColumnError("objects that are neither texts nor references") from None
+    return flat.reshape(array.chunks)
+
+
+def _vlen(raw: memoryview, count: int) -> np.ndarray:
+    """Texts as numcodecs writes them: their number, then the length and the bytes of each."""
+    from numcodecs.vlen import VLenBytes
+
+    if len(raw) < 4 + 4 * count or int.from_bytes(raw[:4], "little") != count:
+        raise NWBReadError(f"damaged: not {count} texts, as are declared")
+    try:
+        found = VLenBytes().decode(bytes(raw))
+    except ValueError:
+        raise NWBReadError("damaged: texts that end after their chunk") from None
+    texts = pd.Series(found, dtype=object).str.decode("utf-8", "replace")
+    return texts.to_numpy(object)
+
+
+def _texts(values: list[Any]) -> np.ndarray:
+    """Texts, or the paths of references."""
+    if any(isinstance(value, dict) for value in values):
+        targets = pa.array(values, _TARGET)
+        paths = [pc.struct_field(targets, place) for place in ([0, 0], [1])]
+        texts = pc.coalesce(*paths)
+    else:
+        texts = pa.array(values, pa.string())
+    found: np.ndarray = texts.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _compounds(values: list[Any], fields: Fields) -> np.ndarray:
+    columns = list(zip(*values, strict=True)) or [()] * len(fields)
+    if len(columns) != len(fields):
+        raise ValueError
+    made: list[np.ndarray] = []
+    for (_, kind), column in zip(fields, columns, strict=True):
+        given = field_type(kind)
+        if given is None:
+            encoded = pc.cast(pa.array(_texts(list(column)), pa.string()), pa.binary())
+            paths = np.array(encoded.fill_null(b"").to_pylist(), "S")
+            made.append(paths if paths.dtype.itemsize else paths.astype("S1"))
+        elif given.kind == "S":
+            encoded = pc.cast(pa.array(column, pa.string()), pa.binary())
+            made.append(np.array(encoded.to_pylist(), given))
+        else:
+            made.append(np.array(column, given))
+    if sum(column.nbytes for column in made) > MAX_HELD:
+        raise UnsupportedColumnError(f"a compound of more than {MAX_HELD} bytes")
+    names = [name for name, _ in fields]
+    kinds = [values_.dtype for values_ in made]
+    out = np.empty(len(values), np.dtype(list(zip(names, kinds, strict=True))))
+    for name, values_ in zip(names, made, strict=True):
+        out[name] = values_
+    return out
+
+
+def element_of_values(values: np.ndarray) -> ElementType:
+    """The element type of values that are at hand."""
+    return ("string",) if values.dtype == object else element_of(values.dtype)
