@@ -150,7 +150,7 @@ def _is_unread(array: ArrayIndex) -> bool:
     return layout.chunks(array.rows) <= MAX_CHUNKS
 
 
-def _simplified(table: TableIndex, maps: dict[int, Extents]) -> TableIndex:
+def _simplified(table: TableIndex, maps: dict[int | str, Extents]) -> TableIndex:
     columns = {
         name: replace(column, arrays=tuple(simplest(_mapped(a, maps)) for a in column.arrays))
         for name, column in table.columns.items()
@@ -158,7 +158,7 @@ def _simplified(table: TableIndex, maps: dict[int, Extents]) -> TableIndex:
     return replace(table, columns=columns)
 
 
-def _mapped(array: ArrayIndex, maps: dict[int, Extents]) -> ArrayIndex:
+def _mapped(array: ArrayIndex, maps: dict[int | str, Extents]) -> ArrayIndex:
     found = maps.get(array.extents.root) if _is_unread(array) else None
     return array if found is None else ArrayIndex(array.layout, found)
 

@@ -51,7 +51,7 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
 
     Raises NWBReadError if it can't be read, or is no LINDI file.
     """
-    cached = _contents.get(_key(source)) if source.etag is not None else None
+    cached = _contents.get(source.key) if source.etag is not None else None
     if cached is not None:
         return source, cached
     source = replace(source, parts=())
@@ -68,12 +68,8 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
         fetch(source, [Request(len(head), source.size, sink)], access)
     found = parse(bytes(text), shown(source.url))
     if source.etag is not None:
-        _contents.put(_key(source), found, MEMORY * source.size)
+        _contents.put(source.key, found, MEMORY * source.size)
     return source, found
-
-
-def _key(source: Source) -> tuple[str, int | None, str | None]:
-    return source.url, source.size, source.etag
 
 
 class Lindi:
@@ -315,7 +311,7 @@ def _rows(whole: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarr
 
 def values(source: Source, contents: Contents, path: str) -> np.ndarray:
     """All values of a dataset whose values are in the JSON."""
-    key = (_key(source), path)
+    key = (source.key, path)
     found = _values.get(key) if source.etag is not None else None
     if found is None:
         found = contents.values(path)

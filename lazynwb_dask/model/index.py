@@ -42,6 +42,12 @@ class Objects:
     shard: tuple[int, ...] | None = None
     index: tuple[Filter, ...] = ()  # codecs of a shard's index, in writing order
     index_first: bool = False  # whether the index stands at a shard's beginning, not at its end
+    suffix: str = ""  # what stands after the numbers
+
+    def key(self, place: tuple[int, ...]) -> str:
+        """The key of the object at a place of the grid."""
+        numbers = self.separator.join(map(str, place)) if self.separator else ""
+        return f"{self.prefix}{numbers}{self.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +183,28 @@ class ArrayIndex:
 
     def flattened(self) -> ArrayIndex | None:
         """The same values as one dimension, if they lie so; None if they don't."""
-        layout, rows = self.layout, flat_length(self.shape)
+        layout, rows, objects = self.layout, flat_length(self.shape), self.layout.objects
         if not layout.item:
             return self
-        chunk = [c for c, n in zip(layout.chunk or (), self.shape, strict=False) if n != 1] or [1]
-        if rows is None or (layout.external and rows != self.rows) or (rows and not self.located):
+        axis = next((i for i, n in enumerate(self.shape) if n != 1), 0)
+        if rows is None or (layout.external and rows != self.rows):
             return None
-        if layout.chunk is not None and math.prod(layout.chunk) != chunk[0]:
-            return None  # chunks reach beyond the dataset in its other dimensions
-        flat = replace(layout, item=(), chunk=None if layout.chunk is None else (chunk[0],))
+        if rows and not (self.located or objects):
+            return None
+        flat = replace(layout, item=())
+        if layout.chunk is not None:
+            flat = replace(flat, chunk=layout.chunk[axis : axis + 1])
+            if math.prod(layout.chunk) != layout.chunk[axis]:
+                return None  # chunks reach beyond the dataset in its other dimensions
+        if objects is not None:
+            shard, before, after = objects.shard, "0" + objects.separator, objects.separator + "0"
+            if shard is not None:
+                if math.prod(shard) != shard[axis]:
+                    return None
+                shard = shard[axis : axis + 1]
+            prefix = objects.prefix + before * axis
+            suffix = after * (len(layout.item) - axis) + objects.suffix
+            flat = replace(flat, objects=replace(objects, prefix=prefix, suffix=suffix, shard=shard))
         return ArrayIndex(flat, replace(self.extents, rows=rows))
 
     @property
@@ -195,8 +214,10 @@ class ArrayIndex:
 
     @property
     def located(self) -> bool:
-        """Whether it is known where its chunks lie, if it has any."""
-        return self.layout.chunk is None or not self.rows or self.extents.offsets.size > 0
+        """Whether it is known where its chunks lie, if it has any; of those in shards, their index tells it."""
+        objects = self.layout.objects
+        known = self.layout.chunk is None or (objects is not None and objects.shard is None)
+        return known or not self.rows or self.extents.offsets.size > 0
 
     @property
     def stored_bytes(self) -> int:

@@ -6,7 +6,9 @@ without. What was never written takes no bytes, and has limits of its own.
 
 from __future__ import annotations
 
+import json
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,7 +44,7 @@ def check_shape(layout: Layout, rows: int, size: int) -> None:
     nbytes = rows * row
     if not row and 8 * rows > MAX_FILL:
         raise NWBReadError(f"damaged: {rows} rows without any values")
-    if nbytes > size * MAX_EXPANSION + MAX_FILL:
+    if nbytes > size * MAX_EXPANSION + MAX_FILL and layout.objects is None:
         raise NWBReadError(f"damaged: {nbytes} bytes are declared in a file of {size}")
     if layout.chunk is None or not nbytes:
         return
@@ -57,6 +59,16 @@ def check_shape(layout: Layout, rows: int, size: int) -> None:
     count = layout.chunks(rows)
     if count > MAX_CHUNKS:
         raise UnsupportedColumnError(f"{count} chunks; the limit is {MAX_CHUNKS}")
+    if layout.objects is not None and layout.objects.shard is not None:
+        _check_shard(layout.chunk, layout.objects.shard)
+
+
+def _check_shard(chunk: tuple[int, ...], shard: tuple[int, ...]) -> None:
+    if len(shard) != len(chunk) or min(shard) < 1 or any(n % c for n, c in zip(shard, chunk, strict=True)):
+        raise NWBReadError(f"damaged: shards of the shape {shard} with chunks of the shape {chunk}")
+    count = math.prod(n // c for n, c in zip(shard, chunk, strict=True))
+    if count > MAX_CHUNKS:
+        raise UnsupportedColumnError(f"{count} chunks in a shard; the limit is {MAX_CHUNKS}")
 
 
 def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it") -> None:
@@ -70,6 +82,8 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     nbytes = extents.rows * layout.row_bytes
     if layout.external or layout.computed or (layout.unlisted and not extents.offsets.size):
         return
+    if layout.objects is not None and not extents.offsets.size:
+        return  # they are looked for when they are read
     if layout.chunk is not None and not extents.offsets.size and layout.chunks(extents.rows):
         if extents.root >= size:
             raise NWBReadError(f"damaged: the B-tree of {name} lies outside the file")
@@ -116,6 +130,19 @@ def check_missing(column: ColumnIndex) -> None:
         raise NWBReadError(
             f"damaged: it has {have} rows and its table {column.rows}; the limit is {MAX_MISSING} less"
         )
+
+
+@lru_cache(maxsize=256)
+def object_bound(layout: Layout) -> int:
+    """The most bytes that are stored of a chunk that is an object of its own: codecs may make it larger."""
+    assert layout.chunk is not None
+    width = layout.element_bytes
+    if layout.filters:
+        # numbers may be stored as wider ones, as a codec of numcodecs says
+        codecs = [json.loads(f.name) for f in layout.filters if f.name.startswith("{")]
+        width = max([width, *[np.dtype(codec["astype"]).itemsize for codec in codecs if codec.get("astype")]])
+    nbytes = math.prod(layout.chunk) * width
+    return nbytes * 9 // 8 + 4096 if layout.filters else nbytes
 
 
 def expansion(layout: Layout) -> int:

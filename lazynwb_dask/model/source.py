@@ -9,6 +9,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from fsspec import available_protocols
 
+from lazynwb_dask.errors import NWBReadError
+
 # Links of a URL chain without a path of their own.
 TRANSPARENT = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 # In URLs of these schemes, the part before the @ is a container or a user name that the URL needs, and never
@@ -45,6 +47,11 @@ class Source:
         """The first byte position after all values."""
         return sum(part.size or 0 for part in self.parts) if self.parts else self.size or 0
 
+    @property
+    def key(self) -> tuple[str, int | None, str | None, str]:
+        """What tells this version of it from others."""
+        return self.url, self.size, self.etag, self.document
+
 
 def is_local(url: str) -> bool:
     """Whether a source is a file of this machine that is read without fsspec.
@@ -54,6 +61,23 @@ def is_local(url: str) -> bool:
     """
     path = local_path(url)
     return path.startswith("/") or not (_SCHEME.match(path) or len(links(path)) > 1)
+
+
+def object_path(root: str, key: str) -> str:
+    """Where an object of a store lies, whose root is a path or an HTTP URL.
+
+    >>> object_path("lab/a.zarr/", "units/x y/0.0")
+    'lab/a.zarr/units/x y/0.0'
+    >>> object_path("https://host/a.zarr?token=1", "units/50%/0.0")
+    'https://host/a.zarr/units/50%25/0.0?token=1'
+    """
+    if "\0" in key or not all(name.strip(".") or len(name) > 2 for name in key.split("/")):
+        raise NWBReadError(f"{shown(root)}: {key!r} is no key of an object of a store")
+    path, query = root, ""
+    if root.startswith(("http://", "https://")):
+        key = quote(key)
+        path, query = re.fullmatch(r"(?s)([^?#]*)(.*)", root).groups()  # type: ignore[union-attr]
+    return f"{path.rstrip('/')}/{key}{query}"
 
 
 def links(url: str) -> list[str]:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.source import Source, is_local, shown
+from lazynwb_dask.model.source import Source, is_local, object_path, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.backends import gives_end, read, was_redirected
@@ -43,7 +43,7 @@ SLOWEST = 16 * KIB
 
 
 def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False) -> None:
-    """Read byte ranges of one file, all at once. From any thread, but not from a sink.
+    """Read byte ranges of a file, or of a store's objects, all at once. From any thread, but not from a sink.
 
     A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
     repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon as
@@ -72,8 +72,9 @@ def start_fetch(
 
 def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:
     """What is to be fetched for requests. The empty ones are served."""
-    for start, stop, sink in requests:
-        _check_bounds(source, start, stop)
+    for start, stop, sink, key, *_ in requests:
+        if not key:
+            _check_bounds(source, start, stop)
         if start == stop:
             sink(memoryview(b""))
     wanted = [request for request in requests if request.start < request.stop]
@@ -159,6 +160,10 @@ def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
     raise why
 
 
+class _NoObject(NWBFileNotFoundError):
+    """A store has no object with some key."""
+
+
 class _Reader:
     """Reads of one file in a store, by one call."""
 
@@ -200,7 +205,7 @@ class _Reader:
         found: dict[str, RangeResponse | None] = {"end": None}
 
         async def read_beginning() -> None:
-            found["beginning"] = await self._range(0, first, buffer, exact=False)
+            found["beginning"] = await self._range(self._request((0, first), buffer, exact=False))
 
         async def read_end() -> None:
             found["end"] = await self._end(end)
@@ -223,7 +228,7 @@ class _Reader:
         """The last bytes of the file; None if they don't come at the first attempt."""
         size = self.source.size
         start, stop = (-len(into), 0) if size is None else (size - len(into), size)
-        request = self._request(start, stop, into, exact=size is not None)
+        request = self._request((start, stop), into, exact=size is not None)
         async with self.process.connections.hold(1, self.settings.connections):
             end = asyncio.get_running_loop().time() + self.settings.deadline
             outcome = await self._attempt(request, end)
@@ -232,20 +237,32 @@ class _Reader:
         self.refuses_end = outcome.kind not in ("transient", "changed", "credentials")  # for no passing reason
         return None
 
-    def _request(self, start: int, stop: int, into: memoryview, exact: bool) -> RangeRequest:
-        source, count = self.source, partial(self.settings.count, self.name)
-        return RangeRequest(start, stop, into, exact, source.size, source.etag, self.settings.timeout, count)
+    def _request(
+        self, bounds: tuple[int, int], into: memoryview, exact: bool, key: str = "", etag: str | None = None
+    ) -> RangeRequest:
+        size, sized = None, not key
+        if key == self.source.document:
+            size, etag = self.source.size, self.source.etag
+        count = partial(self.settings.count, self.name)
+        return RangeRequest(*bounds, into, exact, size, etag, self.settings.timeout, count, key, sized)
 
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
         async with self.process.memory.hold(len(piece), self.settings.in_flight):
             buffer = passing(len(piece)).data
-            await _all(
-                [
-                    self._range(start, stop, buffer[start - piece.start : stop - piece.start])
-                    for start, stop in piece.parts(self.settings.split)
-                ]
-            )
+            try:
+                if piece.key and piece.is_open:
+                    buffer = await self._open_object(piece, buffer)
+                else:
+                    await _all(
+                        [self._part(piece, *bounds, buffer) for bounds in piece.parts(self.settings.split)]
+                    )
+            except _NoObject as exc:
+                if not piece.may_lack:
+                    raise NWBFileNotFoundError(str(exc)) from None
+                if self.quick:
+                    return piece.lack()
+                return await self.process.decode(piece.lack)
             view = buffer.toreadonly()
             if self.quick:
                 serve(view, piece.start, piece.requests)
@@ -257,16 +274,55 @@ class _Reader:
                 ]
             )
 
-    async def _range(self, start: int, stop: int, into: memoryview, *, exact: bool = True) -> RangeResponse:
+    async def _part(self, piece: Piece, start: int, stop: int, buffer: memoryview) -> None:
+        into = buffer[start - piece.start : stop - piece.start]
+        response = await self._range(self._request((start, stop), into, True, piece.key))
+        piece.check(response.size, self._shown(piece.key))
+
+    async def _open_object(self, piece: Piece, buffer: memoryview) -> memoryview:
+        """What there is of an object whose length isn't known: as much as is read at once, then the rest."""
+        key, stop = piece.key, piece.stop
+        if not piece.start and gives_end(self.filesystem):
+            stop = min(stop, self.settings.split)
+        first = self._request((piece.start, stop), buffer[: stop - piece.start], False, key)
+        try:
+            response = await self._range(first)
+        except NWBPermissionError:
+            raise
+        except NWBReadError as exc:  # not every server gives the end of a file
+            if piece.start >= 0 or isinstance(exc, _NoObject):
+                raise
+            some = await self._range(self._request((0, 1), buffer, False, key))
+            if not some.size:
+                raise
+            bounds = max(some.size + piece.start, 0), some.size
+            response = await self._range(self._request(bounds, buffer, True, key, some.etag))
+        length = response.length
+        piece.check(response.size or length, self._shown(key))
+        if stop < piece.stop and response.size is not None and response.size > length:
+            length = response.size
+            rest = Piece(stop, length, piece.requests)
+            await _all(
+                [
+                    self._range(self._request((a, b), buffer[a:b], True, key, response.etag))
+                    for a, b in rest.parts(self.settings.split)
+                ]
+            )
+        self.settings.count(self.name, Tally(wanted=length))
+        return buffer[:length]
+
+    def _shown(self, key: str) -> str:
+        return f"{self.name}/{key}" if key else self.name
+
+    async def _range(self, request: RangeRequest) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.
 
         It counts as a connection between attempts too, so that a store that wants a pause gets fewer requests.
         """
         settings, loop = self.settings, asyncio.get_running_loop()
-        request = self._request(start, stop, into, exact)
         async with self.process.connections.hold(1, settings.connections):
             begun = loop.time()
-            end = begun + settings.deadline + (stop - start) / SLOWEST
+            end = begun + settings.deadline + (request.stop - request.start) / SLOWEST
             attempt = 1
             while True:
                 used = self.filesystem
@@ -283,13 +339,17 @@ class _Reader:
                 attempt += 1
                 settings.count(self.name, Tally(retries=1))
             spent = loop.time() - begun
-        raise _error(self.name, f"bytes {start}-{stop - 1}", outcome, attempt, spent)
+        if request.key and outcome.kind == "missing":
+            raise _NoObject(f"{self._shown(request.key)}: no such object ({outcome.cause}).")
+        what = f"bytes {request.start}-{request.stop - 1}" if request.start >= 0 else "its end"
+        raise _error(self._shown(request.key), what, outcome, attempt, spent)
 
     async def _attempt(self, request: RangeRequest, end: float) -> RangeResponse | Fault:
         sent = 1
         try:
+            path = object_path(self.path, request.key) if request.key else self.path
             async with asyncio.timeout_at(end):
-                return await read(self.filesystem, self.path, request, self.process.threads)
+                return await read(self.filesystem, path, request, self.process.threads)
         except TimeoutError:
             return Fault("transient", "no end in time")
         except Fault as fault:

@@ -35,6 +35,8 @@ class RangeRequest:
     etag: str | None
     timeout: float  # seconds without a single byte after which the attempt has failed
     count: Callable[[Tally], None]  # called for bytes received, and requests beyond the first
+    key: str = ""  # of an object of a store
+    sized: bool = True  # whether a request more is worth knowing the size
 
     @property
     def header(self) -> str:
@@ -59,7 +61,7 @@ def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> t
     if status == 200:
         length = _number(headers.get("content-length"))
         enough = length is not None and (length == request.stop if request.exact else length <= request.stop)
-        if request.start == 0 and length is not None and enough:
+        if length is not None and (enough if request.start == 0 else length <= -request.start):
             _check_same(headers, length, request)
             return length, length
         if headers.get("content-type", "").startswith("text/html"):
