@@ -21,7 +21,7 @@ import numpy as np
 Keys = dict[str, bytes]
 BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
 ZSTD = {"name": "zstd", "configuration": {"level": 0, "checksum": False}}
-NAMES = {"u": "uint", "i": "int", "f": "float"}
+NAMES = {"u": "uint", "i": "int", "f": "float", "c": "complex"}
 NONE = 2**64 - 1  # offset and length of an inner chunk that isn't there
 
 
@@ -43,7 +43,7 @@ class How:
     references : {"json2", "pickle"}
         v2 alone: in v3 they are texts.
     before, after : sequence of dict
-        Codecs as each version spells them: of numbers' arrays, of bytes. Of v2 `after` is the compressor. What is
+        Codecs as each version spells them: of whole numbers, of bytes. Of v2 `after` is the compressor. What is
         None in them is said by each array's values: dtype, elementsize.
     order : {"C", "F"}
         "F" in v3: by the codec transpose.
@@ -190,7 +190,9 @@ class _Store:
             return "reference", _objects(flat, data.shape), ""
         if dtype.names and any(h5py.check_ref_dtype(dtype[n]) for n in dtype.names):
             flat = [tuple(v[n] for n in dtype.names) for v in np.atleast_1d(data[()]).reshape(-1)]
-            named = [[self.file[x].name if isinstance(x, h5py.Reference) else x.item() for x in v] for v in flat]
+            named = [
+                [self.file[x].name if isinstance(x, h5py.Reference) else x.item() for x in v] for v in flat
+            ]
             return "rows", _objects(named, data.shape), dtype
         fill = data.fillvalue if data.fillvalue is not None and not dtype.names else np.zeros((), dtype)[()]
         return "numbers", np.asarray(data[()]), fill
@@ -201,7 +203,7 @@ class _Store:
         codecs: list[Any] = []
         if kind == "numbers":
             dtype: Any = [[n, values.dtype[n].str] for n in values.dtype.names or ()] or values.dtype.str
-            codecs = [_said(c, values.dtype) for c in how.before] if values.dtype.kind in "iuf" else []
+            codecs = [_said(c, values.dtype) for c in how.before] if values.dtype.kind in "iu" else []
             fill = _fill(fill)
         elif kind == "text" and how.texts == "fixed":
             values = values.astype("U") if values.size else np.zeros(values.shape, "U1")
@@ -244,13 +246,15 @@ class _Store:
             values = values.astype("U") if values.size else np.zeros(values.shape, "U1")
             fill = document["fill"] = ""
         texts = values.dtype == object
+        if how.before:
+            values = values.astype(values.dtype.newbyteorder("<"))
         endian = {"configuration": {"endian": "big" if values.dtype.byteorder == ">" else "little"}}
         codecs: list[Any] = [{"name": "vlen-utf8"} if texts else {"name": "bytes", **endian}]
         if not texts and values.ndim > 1 and how.order == "F":
             reverse = list(range(values.ndim))[::-1]
             codecs.insert(0, {"name": "transpose", "configuration": {"order": reverse}})
-        if values.dtype.kind in "iuf":
-            codecs = [*(_said(c, values.dtype) for c in how.before), *codecs]
+        if values.dtype.kind in "iu":
+            codecs = [*(_said(c, values.dtype.newbyteorder("=")) for c in how.before), *codecs]
         codecs += [ZSTD] if how.after is None else [_said(c, values.dtype) for c in how.after]
         outer, told = chunk, codecs
         if how.shard and chunk:
@@ -343,7 +347,7 @@ def _objects(values: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
 
 def _said(codec: Mapping[str, Any], dtype: np.dtype) -> dict[str, Any]:
     """A codec's configuration with what depends on the values."""
-    by = {"elementsize": dtype.itemsize, "typesize": dtype.itemsize, "dtype": dtype.str}
+    by = {"elementsize": dtype.itemsize, "typesize": dtype.itemsize, "dtype": dtype.str, "astype": dtype.str}
     filled = {name: by[name] if value is None else value for name, value in codec.items()}
     if "configuration" in filled:
         filled["configuration"] = _said(filled["configuration"], dtype)
@@ -374,6 +378,8 @@ def _fill3(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
+    if isinstance(value, (complex, np.complexfloating)):
+        return [_number(value.real), _number(value.imag)]
     if isinstance(value, (float, np.floating)) and not np.isfinite(value):
         return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value.item() if isinstance(value, np.generic) else value
@@ -404,7 +410,8 @@ def _encoded(block: np.ndarray, codecs: Sequence[Any]) -> bytes:
             raw = _with_crc32c(raw)
         elif name == "blosc":
             shuffle = ["noshuffle", "shuffle", "bitshuffle"].index(said["shuffle"])
-            values = np.frombuffer(raw, f"V{said['typesize']}")
+            size = said["typesize"]
+            values = raw if len(raw) % size else np.frombuffer(raw, f"V{size}")
             raw = numcodecs.Blosc(said["cname"], said["clevel"], shuffle, said["blocksize"]).encode(values)
         else:
             said = {k: v for k, v in said.items() if k != "checksum"}
