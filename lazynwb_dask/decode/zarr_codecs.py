@@ -79,6 +79,26 @@ def undo(step: Filter, data: memoryview, output: OutputSize) -> memoryview:
     return np.ascontiguousarray(found).view(np.uint8).data
 
 
+def vlen_texts(data: memoryview, count: int) -> np.ndarray:
+    """Texts that Zarr's vlen-utf8 or vlen-bytes wrote: their number, then the length and the bytes of
+    each. Bytes that are not UTF-8 become replacement characters.
+    """
+    from numcodecs.vlen import VLenBytes, VLenUTF8
+
+    if len(data) < 4 + 4 * count or int.from_bytes(data[:4], "little") != count:
+        raise NWBReadError(f"damaged: not {count} texts, as are declared")
+    texts: np.ndarray
+    try:
+        try:
+            texts = VLenUTF8().decode(data)
+        except UnicodeDecodeError:
+            found = [text.decode("utf-8", "replace") for text in VLenBytes().decode(data)]
+            texts = np.array(found, object)
+    except ValueError:
+        raise NWBReadError("damaged: texts that end after their chunk") from None
+    return texts
+
+
 def _lz4(data: memoryview, output: OutputSize) -> memoryview:
     from numcodecs import lz4
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
-from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.storage import Request, fetch, open_source
+from lazynwb_dask.errors import NWBPermissionError, NWBReadError
+from lazynwb_dask.model.source import Source, inside, is_local, local_path, shown
+from lazynwb_dask.sources.stores import open_document
+from lazynwb_dask.storage import Request, fetch, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
-from lazynwb_dask.zarr.contents import Contents, consolidated, parsed
+from lazynwb_dask.util.threads import at_once
+from lazynwb_dask.zarr.contents import Contents, Node, consolidated, nodes_of_v2, nodes_of_v3, parsed
+from lazynwb_dask.zarr.tree import LEFT_OUT, MAX_DEPTH, MAX_OBJECTS
 
 FIRST = 1 << 20  # bytes of the first request
-MAX_DOCUMENT = 64 << 20  # bytes of one
+MAX_DOCUMENTS = 64 << 20  # bytes of all metadata
+MAX_DOCUMENT = 1 << 20  # of one group or array
 MEMORY = 12  # bytes of parsed JSON for each byte of text, about
-NAMES = (".zmetadata", "zarr.json", ".zgroup")
 
 _contents = Cache[Contents]("Zarr metadata")
 
@@ -22,7 +29,7 @@ _contents = Cache[Contents]("Zarr metadata")
 def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     """A store with its document, that one's size and version, and what its metadata say.
 
-    Raises NWBReadError if it can't be read, or is no store.
+    The version is unknown where the metadata are not consolidated. Raises NWBReadError if they can't be read.
     """
     cached = _contents.get(source) if source.etag is not None else None
     if cached is not None:
@@ -32,7 +39,7 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     content = parsed(text, f"{name}/{source.document}")
     nodes = consolidated(source.document, content, name)
     if nodes is None:
-        raise NWBReadError(f"{name}: not consolidated")
+        return replace(source, etag=None), Contents(name, _each(source, access, content))
     found = Contents(name, nodes)
     if source.etag is not None:
         _contents.put(source, found, MEMORY * len(text))
@@ -41,21 +48,107 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
 
 def _document(source: Source, access: FileAccess) -> tuple[Source, bytes]:
     """The store's document, whole."""
-    for name in (source.document,) if source.document else NAMES:
-        where = Source(f"{source.url.rstrip('/')}/{name}", source.size, source.etag)
-        try:
-            found, head = open_source(where, FIRST, access)
-        except NWBFileNotFoundError:
-            continue
-        assert found.size is not None
-        if found.size > MAX_DOCUMENT:
-            raise NWBReadError(f"{shown(where.url)}: {found.size} bytes; the limit is {MAX_DOCUMENT}")
-        text = bytearray(head) + bytearray(found.size - len(head))
+    source, head = open_document(source, FIRST, access)
+    assert source.size is not None
+    if source.size > MAX_DOCUMENTS:
+        raise NWBReadError(
+            f"{shown(source.url)}: metadata of {source.size} bytes; the limit is {MAX_DOCUMENTS}"
+        )
+    text = bytearray(head) + bytearray(source.size - len(head))
 
-        def sink(data: memoryview, text: bytearray = text, at: int = len(head)) -> None:
-            text[at:] = data
+    def sink(data: memoryview) -> None:
+        text[len(head) :] = data
 
-        if found.size > len(head):
-            fetch(found, [Request(len(head), found.size, sink)], access)
-        return replace(source, size=found.size, etag=found.etag, document=name), bytes(text)
-    raise NWBFileNotFoundError(f"{shown(source.url)}: no Zarr store is there.")
+    if source.size > len(head):
+        document = Source(inside(source.url, source.document), source.size, source.etag)
+        fetch(document, [Request(len(head), source.size, sink)], access)
+    return source, bytes(text)
+
+
+def _each(source: Source, access: FileAccess, root: dict[str, Any]) -> dict[str, Node]:
+    """The groups and arrays by documents of their own, level by level: arrays, with their chunks, aren't
+    listed."""
+    is_v3, name = source.document == "zarr.json", shown(source.url)
+    names = ("zarr.json",) if is_v3 else (".zgroup", ".zarray", ".zattrs")
+    found: dict[str, Any] = {source.document: root}
+    level, wanted = [""], [] if is_v3 else [".zattrs"]
+    count = nbytes = 0
+    for _ in range(MAX_DEPTH):
+        below = _folders(source, level, access)
+        count += len(below)
+        if count > MAX_OBJECTS:
+            raise NWBReadError(f"{name}: more than {MAX_OBJECTS} objects, the limit")
+        wanted += [f"{key}/{document}" for key in below for document in names]
+        texts = _fetched(source, wanted, access)
+        nbytes += sum(map(len, texts.values()))
+        if nbytes > MAX_DOCUMENTS:
+            raise NWBReadError(f"{name}: metadata of more than {MAX_DOCUMENTS} bytes, the limit")
+        found.update((key, parsed(text, f"{name}/{key}")) for key, text in texts.items())
+        level, wanted = [key for key in below if _is_group(found, key, names[0])], []
+        if not level:
+            break
+    if is_v3:
+        return nodes_of_v3({key.removesuffix("zarr.json"): held for key, held in found.items()}, name)
+    return nodes_of_v2(found, name)
+
+
+def _is_group(found: dict[str, Any], key: str, document: str) -> bool:
+    held = found.get(f"{key}/{document}")
+    return held is not None and held.get("node_type", "group") == "group"
+
+
+def _folders(source: Source, keys: Sequence[str], access: FileAccess) -> list[str]:
+    """The folders within some folders of a store, but those of schemas, by their keys."""
+    try:
+        listed = at_once([partial(_names, source, key, access) for key in keys])
+    except (NWBReadError, OSError) as exc:
+        raise _unlisted(source, exc) from None
+    if keys == [""] and not any(listed):
+        raise _unlisted(source, "nothing is listed")
+    below = zip(keys, listed, strict=True)
+    found = [f"{key}/{name}".lstrip("/") for key, names in below for name in names]
+    return [key for key in found if key != LEFT_OUT]
+
+
+def _unlisted(source: Source, why: object) -> NWBReadError:
+    made = NWBPermissionError if isinstance(why, (NWBPermissionError, PermissionError)) else NWBReadError
+    return made(
+        f"{shown(source.url)}: the metadata of this Zarr store are not consolidated, and what is in it "
+        f"can't be listed ({why}). zarr.consolidate_metadata(path), where it was written, puts them in one"
+    )
+
+
+def _names(source: Source, key: str, access: FileAccess) -> list[str]:
+    """The names of the folders in a folder of a store."""
+    if is_local(source.url):
+        with os.scandir(os.path.join(local_path(source.url), key)) as entries:
+            found: Iterable[str] = [entry.name for entry in entries if entry.is_dir()]
+    else:
+        found = retried(inside(source.url, key).rstrip("/") + "/", access, _listed)
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def _listed(filesystem: Any, path: str) -> set[str]:
+    filesystem.invalidate_cache()
+    entries = {entry["name"].rstrip("/"): entry["type"] for entry in filesystem.ls(path, detail=True)}
+    begin = path.rstrip("/")
+    return {
+        name.rpartition("/")[2]
+        for name, kind in entries.items()
+        if kind == "directory" and name.rpartition("/")[0].lstrip("/") == begin.lstrip("/")
+    }
+
+
+def _fetched(source: Source, keys: Sequence[str], access: FileAccess) -> dict[str, bytes]:
+    """Those of some documents that there are."""
+    found: dict[str, bytes] = {}
+
+    def keep(key: str, data: memoryview) -> None:
+        found[key] = bytes(data)
+
+    def absent() -> None:
+        """Not each folder is a group."""
+
+    requests = [Request(0, MAX_DOCUMENT, partial(keep, key), key, absent) for key in keys]
+    fetch(source, requests, access, quick=True)
+    return found

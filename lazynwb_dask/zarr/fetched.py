@@ -26,7 +26,7 @@ def fetch_values(
     for path, array in arrays.items():
         for place in np.ndindex(*array.grid):
             key = f"{path.strip('/')}/{array.name(place)}"
-            requests.append(Request(0, MAX_OBJECT, partial(_keep, chunks, key), key, _nothing))  # type: ignore[call-arg]
+            requests.append(Request(0, MAX_OBJECT, partial(_keep, chunks, key), key, _nothing))
     fetch(source, requests, access)
     return {path: _values(path, array, chunks) for path, array in arrays.items()}
 

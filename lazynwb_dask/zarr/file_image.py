@@ -145,7 +145,8 @@ class _Writer:
         if absent and 0 < size <= self.room:
             self.room -= size
             made = h5d.create(parent, name, kind, space, self.empty)
-            self.absent.append((made.get_offset(), made.get_offset() + size, path))
+            start = made.get_offset()
+            self.absent.append((start, start + made.get_storage_size(), path))
             return made
         return h5d.create(parent, name, kind, space, self.external)
 

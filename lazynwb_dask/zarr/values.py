@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lazynwb_dask.decode.filters import chunk_bytes, undone
+from lazynwb_dask.decode.zarr_codecs import vlen_texts
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.elements import ElementType
 from lazynwb_dask.model.index import Layout
@@ -91,7 +91,7 @@ def _objects(array: Array, data: bytes, _: int) -> np.ndarray:
     raw = undone(memoryview(data), filters_of(array), MAX_HELD)
     count = math.prod(array.chunks)
     if array.codecs[0]["id"] not in JSON:
-        return _vlen(raw, count).reshape(array.chunks)
+        return vlen_texts(raw, count).reshape(array.chunks)
     try:
         *values, _, shape = json.loads(bytes(raw))
         shape = whole(shape)
@@ -108,20 +108,6 @@ def _objects(array: Array, data: bytes, _: int) -> np.ndarray:
     except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException):
         raise UnsupportedColumnError("objects that are neither texts nor references") from None
     return flat.reshape(array.chunks)
-
-
-def _vlen(raw: memoryview, count: int) -> np.ndarray:
-    """Texts as numcodecs writes them: their number, then the length and the bytes of each."""
-    from numcodecs.vlen import VLenBytes
-
-    if len(raw) < 4 + 4 * count or int.from_bytes(raw[:4], "little") != count:
-        raise NWBReadError(f"damaged: not {count} texts, as are declared")
-    try:
-        found = VLenBytes().decode(bytes(raw))
-    except ValueError:
-        raise NWBReadError("damaged: texts that end after their chunk") from None
-    texts = pd.Series(found, dtype=object).str.decode("utf-8", "replace")
-    return texts.to_numpy(object)
 
 
 def _texts(values: list[Any]) -> np.ndarray:
