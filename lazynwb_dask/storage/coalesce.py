@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lazynwb_dask.errors import NWBReadError
-
 KIB = 1024
 MIB = 1024 * 1024
 
@@ -66,13 +64,14 @@ class Piece:
         """The key of the object that it is of; empty for the source itself."""
         return self.requests[0].key
 
-    def check(self, size: int | None, name: str) -> None:
-        """Raise NWBReadError if its object can't have so many bytes."""
+    def problem(self, size: int | None) -> str:
+        """Why its object can't have so many bytes; empty if it can."""
         declared, longest = self.requests[0].size, self.stop if self.is_open and self.stop else None
         if size is not None and declared not in (None, size):
-            raise NWBReadError(f"{name}: {size} bytes are stored where {declared} are declared: damaged")
+            return f"{size} bytes are stored where {declared} are declared: damaged"
         if size is not None and longest is not None and size > longest:
-            raise NWBReadError(f"{name}: {size} bytes are stored where {longest} would be enough: damaged")
+            return f"{size} bytes are stored where {longest} would be enough: damaged"
+        return ""
 
     @property
     def may_lack(self) -> bool:

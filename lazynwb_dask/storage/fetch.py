@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.source import Source, is_local, object_path, shown
+from lazynwb_dask.model.source import Source, is_local, object_name, object_path, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.backends import gives_end, read, was_redirected
@@ -277,7 +277,11 @@ class _Reader:
     async def _part(self, piece: Piece, start: int, stop: int, buffer: memoryview) -> None:
         into = buffer[start - piece.start : stop - piece.start]
         response = await self._range(self._request((start, stop), into, True, piece.key))
-        piece.check(response.size, self._shown(piece.key))
+        self._check_length(piece, response.size)
+
+    def _check_length(self, piece: Piece, size: int | None) -> None:
+        if problem := piece.problem(size):
+            raise NWBReadError(f"{object_name(self.source.url, piece.key)}: {problem}")
 
     async def _open_object(self, piece: Piece, buffer: memoryview) -> memoryview:
         """What there is of an object whose length isn't known: as much as is read at once, then the rest."""
@@ -298,7 +302,7 @@ class _Reader:
             bounds = max(some.size + piece.start, 0), some.size
             response = await self._range(self._request(bounds, buffer, True, key, some.etag))
         length = response.length
-        piece.check(response.size or length, self._shown(key))
+        self._check_length(piece, response.size or length)
         if stop < piece.stop and response.size is not None and response.size > length:
             length = response.size
             rest = Piece(stop, length, piece.requests)
@@ -310,9 +314,6 @@ class _Reader:
             )
         self.settings.count(self.name, Tally(wanted=length))
         return buffer[:length]
-
-    def _shown(self, key: str) -> str:
-        return f"{self.name}/{key}" if key else self.name
 
     async def _range(self, request: RangeRequest) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.
@@ -340,9 +341,9 @@ class _Reader:
                 settings.count(self.name, Tally(retries=1))
             spent = loop.time() - begun
         if request.key and outcome.kind == "missing":
-            raise _NoObject(f"{self._shown(request.key)}: no such object ({outcome.cause}).")
+            raise _NoObject(f"{object_name(self.source.url, request.key)}: no such object ({outcome.cause}).")
         what = f"bytes {request.start}-{request.stop - 1}" if request.start >= 0 else "its end"
-        raise _error(self._shown(request.key), what, outcome, attempt, spent)
+        raise _error(object_name(self.source.url, request.key), what, outcome, attempt, spent)
 
     async def _attempt(self, request: RangeRequest, end: float) -> RangeResponse | Fault:
         sent = 1

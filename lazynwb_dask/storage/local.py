@@ -57,7 +57,8 @@ def _serve_object(source: Source, settings: Settings, piece: Piece) -> None:
     try:
         with _opened(one, count) as file:
             start, stop = piece.start, piece.stop
-            piece.check(file.size, one.url)
+            if problem := piece.problem(file.size):
+                raise NWBReadError(f"{one.url}: {problem}")
             if piece.is_open:
                 start, stop = (
                     max(file.size + start, 0) if start < 0 else start,
