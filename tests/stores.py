@@ -1,4 +1,4 @@
-"""NWB-Zarr stores of HDF5 files, as hdmf-zarr's conventions say for Zarr v2 and v3: by JSON and numcodecs alone.
+"""NWB-Zarr stores of HDF5 files after hdmf-zarr's conventions for Zarr v2 and v3: by JSON and numcodecs alone.
 
 A store is made as a mapping of keys to bytes: for a folder, a server, a zip, or to be damaged first.
 """
@@ -266,7 +266,8 @@ class _Store:
         separator = how.separator or "/"
         encoding = {"name": "default", "configuration": {"separator": separator}}
         document |= {
-            "zarr_format": 3, "node_type": "array", "data_type": "string" if texts else _data_type(values.dtype),
+            "zarr_format": 3, "node_type": "array",
+            "data_type": "string" if texts else _data_type(values.dtype),
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(outer)}},
             "chunk_key_encoding": encoding, "fill_value": "" if texts else _fill3(fill), "codecs": told,
             "storage_transformers": [],
