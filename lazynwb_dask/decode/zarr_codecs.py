@@ -32,14 +32,15 @@ _LEVEL = 12  # so many times doubled, four bytes are a row of those that are tak
 
 
 @functools.lru_cache(512)
-def _configuration(text: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(text)
+def configuration(step: Filter) -> Mapping[str, Any]:
+    """What a codec is called, ``id``, and its parameters."""
+    found: Mapping[str, Any] = json.loads(step.name)
     return found
 
 
 def encoded_size(step: Filter, output: OutputSize) -> OutputSize:
     """The size after a codec was applied to bytes of a size."""
-    config = _configuration(step.name)
+    config = configuration(step)
     kind, size = config["id"], output.size
     if kind in _CHECKSUMS:
         return OutputSize(size + CHECKSUM, output.exact)
@@ -55,7 +56,7 @@ def encoded_size(step: Filter, output: OutputSize) -> OutputSize:
 
 def undo(step: Filter, data: memoryview, output: OutputSize) -> memoryview:
     """The bytes that a codec was applied to. Raises NWBReadError if they are damaged, or have another size."""
-    config = _configuration(step.name)
+    config = configuration(step)
     kind = config["id"]
     if kind in _CHECKSUMS:
         return _checked(data, config)
@@ -77,6 +78,26 @@ def undo(step: Filter, data: memoryview, output: OutputSize) -> memoryview:
         raise NWBReadError(f"a chunk that can't be decoded ({kind}): {exc}") from None
     output.check(found.nbytes, "a chunk holds")
     return np.ascontiguousarray(found).view(np.uint8).data
+
+
+def vlen_texts(data: memoryview, count: int) -> np.ndarray:
+    """Texts that Zarr's vlen-utf8 or vlen-bytes wrote: their number, then the length and the bytes of
+    each. Bytes that are not UTF-8 become replacement characters.
+    """
+    from numcodecs.vlen import VLenBytes, VLenUTF8
+
+    if len(data) < 4 + 4 * count or int.from_bytes(data[:4], "little") != count:
+        raise NWBReadError(f"damaged: not {count} texts, as are declared")
+    texts: np.ndarray
+    try:
+        try:
+            texts = VLenUTF8().decode(data)
+        except UnicodeDecodeError:
+            found = [text.decode("utf-8", "replace") for text in VLenBytes().decode(data)]
+            texts = np.array(found, object)
+    except ValueError:
+        raise NWBReadError("damaged: texts that end after their chunk") from None
+    return texts
 
 
 def _lz4(data: memoryview, output: OutputSize) -> memoryview:

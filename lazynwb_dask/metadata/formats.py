@@ -16,6 +16,7 @@ from lazynwb_dask.model.index import Layout
 from lazynwb_dask.model.source import Source, is_lindi, shown
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.block_cache import Blocks
+from lazynwb_dask.zarr.rows import object_rows
 from lazynwb_dask.zarr.store import Store
 
 R = TypeVar("R")
@@ -56,17 +57,13 @@ def _external_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -
     return [external_rows(source, *one) for one in wanted]
 
 
-def _zarr_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
-    raise NotImplementedError
-
-
 def _is_zarr(source: Source) -> bool:
     return bool(source.document) or shown(source.url).rstrip("/").endswith(".zarr")
 
 
 LINDI = Format(lambda source: is_lindi(source.url), _open_lindi, inlined_rows, is_index=True)
 HDF5 = Format(lambda source: True, lambda s, a, links: HDF5File(s, a), _external_rows)
-ZARR = Format(_is_zarr, lambda s, a, links: Store(s, a), _zarr_rows)
+ZARR = Format(_is_zarr, lambda s, a, links: Store(s, a), object_rows)
 FORMATS = (LINDI, ZARR, HDF5)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from lazynwb_dask.decode.codecs import BLOSC, DEFLATE, FLETCHER32, SHUFFLE, ZARR_CODEC, ZSTD
+from lazynwb_dask.decode.codecs import ZARR_CODEC
 from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.model.elements import ElementType
 from lazynwb_dask.model.index import Filter, Layout, Objects
 from lazynwb_dask.model.limits import MAX_CHUNKS, MAX_ELEMENT
+from lazynwb_dask.zarr import codecs
 
 MAX_DIMENSIONS = 32
 MAX_CODECS = 16
@@ -27,15 +28,6 @@ REFERENCE = "<REFERENCE>"
 _PLAIN = re.compile(r"[<>|=][biufcSUV]\d{1,9}|\|O")
 _NAME = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|bool_?")
 _TEXTS = frozenset({REFERENCE, "object", "str", "str_", "bytes", "bytes_", "object_", "text", "utf8"})
-_HDF5 = {
-    "shuffle": SHUFFLE, "zlib": DEFLATE, "fletcher32": FLETCHER32, "zstd": ZSTD, "blosc": BLOSC,
-}  # fmt: skip
-_OTHERS = frozenset(
-    {
-        "adler32", "astype", "bitround", "bz2", "crc32", "crc32c", "delta", "fixedscaleoffset", "gzip",
-        "jenkins_lookup3", "lz4", "lzma", "packbits", "quantize", "transpose",
-    }
-)  # fmt: skip
 JSON = ("json2", "json")
 OBJECTS = (*JSON, "vlen-utf8", "vlen-bytes")
 """The codecs of objects that are read."""
@@ -192,38 +184,45 @@ def layout_of(array: Array, objects: Objects | None = None) -> Layout:
 
 def objects_of(array: Array, path: str) -> Objects:
     """The keys of an array's chunks. `path` is the array's."""
-    index = tuple(map(_filter, array.index))
+    index = codecs.filters_of(array.index, np.dtype("<u8"), ())
     if not array.shape:
         key = f"{path.strip('/')}/{array.name(())}"
         return Objects(key, "", None if array.shard is None else (1,), index, array.index_first)
     return Objects(f"{path.strip('/')}/{array.prefix}", array.separator, array.shard, index, array.index_first)
 
 
+def object_layout(array: Array, path: str, element: ElementType = ("string",)) -> Layout:
+    """The layout of texts, references, or compounds with these: chunks whose first filter makes objects of
+    bytes."""
+    shape, chunks = array.shape or (1,), array.chunks or (1,)
+    fill = array.fill.encode("utf-8", "replace") if isinstance(array.fill, str) else b""
+    objects = objects_of(array, path)
+    return Layout(
+        element, shape[1:], chunks, object_filters(array), fill, external=path or "/", objects=objects
+    )
+
+
+def object_filters(array: Array) -> tuple[Filter, ...]:
+    """The codecs of objects as filters. Raises UnsupportedColumnError if one isn't known."""
+    first = array.codecs[0]["id"] if array.codecs else "nothing"
+    if first == "pickle":
+        raise UnsupportedColumnError("objects that were pickled: to read them is to run what they say")
+    if first not in OBJECTS:
+        raise UnsupportedColumnError(f"objects encoded by {first[:40]!r}, which aren't read")
+    made: dict[str, Any] = {"id": first}
+    if array.fields is not None:
+        made["fields"] = array.fields
+    if array.references:
+        made["references"] = True
+    own = Filter(ZARR_CODEC, (), json.dumps(made, sort_keys=True))
+    return (own, *codecs.filters_of(array.codecs[1:], array.numpy, array.chunks))
+
+
 def filters_of(array: Array) -> tuple[Filter, ...]:
-    """The codecs as filters, of objects those after the one of objects. Raises UnsupportedColumnError if
-    one isn't known."""
-    codecs = array.codecs
+    """The codecs as filters, but the one of objects. Raises UnsupportedColumnError if one isn't known."""
     if array.is_object:
-        first = codecs[0]["id"] if codecs else "nothing"
-        if first == "pickle":
-            raise UnsupportedColumnError("objects that were pickled: to read them is to run what they say")
-        if first not in OBJECTS:
-            raise UnsupportedColumnError(f"objects encoded by {first[:40]!r}, which aren't read")
-        codecs = codecs[1:]
-    return tuple(map(_filter, codecs))
-
-
-def _filter(codec: Mapping[str, Any]) -> Filter:
-    name = codec["id"]
-    number = _HDF5.get(name)
-    if number == SHUFFLE:
-        size = codec.get("elementsize", 4)
-        return Filter(SHUFFLE, (size,) if type(size) is int else (), name)
-    if number is not None:
-        return Filter(number, (), name)
-    if name not in _OTHERS:
-        raise UnsupportedColumnError(f"stored with the Zarr codec {name[:40]!r}, which isn't read")
-    return Filter(ZARR_CODEC, (), json.dumps(codec, sort_keys=True))
+        return object_filters(array)[1:]
+    return codecs.filters_of(array.codecs, array.numpy, array.chunks)
 
 
 def fill_bytes(array: Array) -> bytes:
