@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
-from lazynwb_dask.errors import NWBFileNotFoundError
-from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, document_of
+from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
+from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY, document_of
 from lazynwb_dask.model.source import TRANSPARENT, Source, links, shown
 from lazynwb_dask.storage.responses import validator_of
 from lazynwb_dask.util.threads import at_once
@@ -115,7 +115,10 @@ def list_store(url: str, filesystem: AbstractFileSystem, path: str) -> list[Sour
     elif link.scheme == "memory" and not filesystem.isdir(path):
         return [Source(url)]
     else:
-        found = _sources(_below(filesystem, path), path)
+        entries = _below(filesystem, path)
+        found = _sources(entries, path)
+        if f"{path.rstrip('/')}/{ARRAY}" in entries:
+            raise NWBReadError(f"{shown(url)}: {ZARR_ARRAY}")
     return sorted((_source(rename(name), info) for name, info in found.items()), key=lambda source: source.url)
 
 
@@ -171,7 +174,7 @@ def _matching(entries: Entries, pattern: str, typed: bool) -> Entries:
         name: info for name, info in found.items() if any(matches(part) for part in (name, *_parents(name)))
     }
     if typed:
-        stores = found.keys() - entries.keys()
+        stores = _stores(entries).keys()
         chosen.update(
             (name, info)
             for name, info in entries.items()
@@ -224,25 +227,30 @@ def is_hidden(name: str) -> bool:
 def _sources(entries: Entries, root: str) -> dict[str, Mapping[str, Any]]:
     """Of all files below a root, those named ``*.nwb``, and the outermost Zarr stores, with what the listing
     says of their documents."""
+    stores, begin = _stores(entries), len(root.rstrip("/"))
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, info in entries.items():
+        store = next((parent for parent in _parents(name) if parent in stores and len(parent) >= begin), None)
+        if store is None and name.endswith(FILE) and not is_hidden(name):
+            found[name] = info
+        elif store is not None and stores[store].get(_DOCUMENT) != ARRAY:
+            found[store] = stores[store]
+    return found
+
+
+def _stores(entries: Entries) -> dict[str, Mapping[str, Any]]:
+    """The Zarr stores, groups and arrays among all files, with what the listing says of their documents."""
     stores: dict[str, Mapping[str, Any]] = {}
     for name, info in entries.items():
         folder, _, last = name.rpartition("/")
         for parent in _parents(name):
             if parent.endswith(STORE):
                 stores.setdefault(parent, {})
-        if last == LAST:
-            stores.setdefault(folder, {})
+        if last in (LAST, ARRAY):
+            stores.setdefault(folder, {_DOCUMENT: last} if last == ARRAY else {})
         elif document_of((last, stores.get(folder, {}).get(_DOCUMENT, ""))) == last:
             stores[folder] = {**info, _DOCUMENT: last}
-    begin = len(root.rstrip("/"))
-    found: dict[str, Mapping[str, Any]] = {}
-    for name, info in entries.items():
-        store = next((parent for parent in _parents(name) if parent in stores and len(parent) >= begin), None)
-        if store is not None:
-            found[store] = stores[store]
-        elif name.endswith(FILE) and not is_hidden(name):
-            found[name] = info
-    return found
+    return stores
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -270,13 +278,15 @@ def _walked(filesystem: Any, top: str, parts: Sequence[str] = ()) -> Entries:
             names = {name.rpartition("/")[2]: info for name, info in listed.items()}
             if document := document_of(names):
                 found[f"{folder}/{document}"] = names[document]
+            if ARRAY in names:
+                found[f"{folder}/{ARRAY}"] = {}
             if document or ARRAY in names:
                 continue
             for name, info in listed.items():
                 last = name.rpartition("/")[2]
                 if info.get("type") != "directory":
                     found[name] = info
-                elif last.endswith(STORE) or (is_web and last.endswith(FILE)):
+                elif is_web and last.endswith((STORE, FILE)):
                     found[f"{name}/{LAST}"] = {}
                 elif _may_match(last, parts, depth):
                     below.append(name)

@@ -73,9 +73,10 @@ def open_document(source: Source, nbytes: int, access: FileAccess) -> tuple[Sour
             continue
         if name == ARRAY:
             raise NWBReadError(f"{shown(source.url)}: {ZARR_ARRAY}")
+        if name == DOCUMENTS[-1]:  # a store with consolidated metadata has it, too
+            return replace(source, size=document.size, etag=None, document=name), head
         _found_last[place] = name
-        etag = None if name == DOCUMENTS[-1] else document.etag
-        return replace(source, size=document.size, etag=etag, document=name), head
+        return replace(source, size=document.size, etag=document.etag, document=name), head
     if refused is not None:
         raise refused
     raise NWBFileNotFoundError(f"{shown(source.url)}: no Zarr store is there.")
