@@ -54,7 +54,9 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
 
 def _check_hdf5(source: Source) -> None:
     if source.document:
-        raise NWBReadError(f"{shown(source.url)}: a Zarr store, not an HDF5 file: zarr.open_group(path) opens it")
+        raise NWBReadError(
+            f"{shown(source.url)}: a Zarr store, not an HDF5 file: zarr.open_group(path) opens it"
+        )
 
 
 def _opened(source: Source, access: FileAccess) -> Any:

@@ -18,6 +18,7 @@ from lazynwb_dask.model.source import Source, is_lindi
 from lazynwb_dask.sources.stores import file_or_store, is_store, why_not_nwb
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.block_cache import Blocks
+from lazynwb_dask.zarr.rows import object_rows
 from lazynwb_dask.zarr.store import Store
 
 R = TypeVar("R")
@@ -58,10 +59,6 @@ def _external_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -
     return [external_rows(source, *one) for one in wanted]
 
 
-def _zarr_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
-    raise NotImplementedError
-
-
 def _open_store(source: Source, access: FileAccess, allow_external_links: bool) -> Any:
     store = Store(source, access)
     if "nwb_version" not in store.contents.attributes("/"):
@@ -71,7 +68,7 @@ def _open_store(source: Source, access: FileAccess, allow_external_links: bool) 
 
 LINDI = Format(lambda source: is_lindi(source.url), _open_lindi, inlined_rows, is_index=True)
 HDF5 = Format(lambda source: True, lambda s, a, links: HDF5File(s, a), _external_rows)
-ZARR = Format(is_store, _open_store, _zarr_rows)
+ZARR = Format(is_store, _open_store, object_rows)
 FORMATS = (LINDI, ZARR, HDF5)
 
 

@@ -119,11 +119,13 @@ def _is_link(text: str) -> bool:
 
 
 def inside(url: str, key: str) -> str:
-    """The URL of an object in a Zarr store, or of a file in a folder.
+    """The URL of an object in a Zarr store, or of a file in a folder; of itself for an empty key.
 
     >>> inside("https://host/a.zarr/?token=1", "units/id/0"), inside("zip://a.zarr::s3://lab/a.zip", ".zgroup")
     ('https://host/a.zarr/units/id/0?token=1', 'zip://a.zarr/.zgroup::s3://lab/a.zip')
     """
+    if not key:
+        return url
     if is_local(url):
         return local_url(f"{local_path(url).rstrip('/')}/{key}")
     chain, at = _main_link(url)

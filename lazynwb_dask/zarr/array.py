@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.decode.codecs import ZARR_CODEC
 from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.model.elements import ElementType
 from lazynwb_dask.model.index import Filter, Layout, Objects
@@ -189,18 +191,38 @@ def objects_of(array: Array, path: str) -> Objects:
     return Objects(f"{path.strip('/')}/{array.prefix}", array.separator, array.shard, index, array.index_first)
 
 
+def object_layout(array: Array, path: str, element: ElementType = ("string",)) -> Layout:
+    """The layout of texts, references, or compounds with these: chunks whose first filter makes objects of
+    bytes."""
+    shape, chunks = array.shape or (1,), array.chunks or (1,)
+    fill = array.fill.encode("utf-8", "replace") if isinstance(array.fill, str) else b""
+    objects = objects_of(array, path)
+    return Layout(
+        element, shape[1:], chunks, object_filters(array), fill, external=path or "/", objects=objects
+    )
+
+
+def object_filters(array: Array) -> tuple[Filter, ...]:
+    """The codecs of objects as filters. Raises UnsupportedColumnError if one isn't known."""
+    first = array.codecs[0]["id"] if array.codecs else "nothing"
+    if first == "pickle":
+        raise UnsupportedColumnError("objects that were pickled: to read them is to run what they say")
+    if first not in OBJECTS:
+        raise UnsupportedColumnError(f"objects encoded by {first[:40]!r}, which aren't read")
+    made: dict[str, Any] = {"id": first}
+    if array.fields is not None:
+        made["fields"] = array.fields
+    if array.references:
+        made["references"] = True
+    own = Filter(ZARR_CODEC, (), json.dumps(made, sort_keys=True))
+    return (own, *codecs.filters_of(array.codecs[1:], array.numpy, array.chunks))
+
+
 def filters_of(array: Array) -> tuple[Filter, ...]:
-    """The codecs as filters, of objects those after the one of objects. Raises UnsupportedColumnError if
-    one isn't known."""
-    given = array.codecs
+    """The codecs as filters, but the one of objects. Raises UnsupportedColumnError if one isn't known."""
     if array.is_object:
-        first = given[0]["id"] if given else "nothing"
-        if first == "pickle":
-            raise UnsupportedColumnError("objects that were pickled: to read them is to run what they say")
-        if first not in OBJECTS:
-            raise UnsupportedColumnError(f"objects encoded by {first[:40]!r}, which aren't read")
-        given = given[1:]
-    return codecs.filters_of(given, array.numpy, array.chunks)
+        return object_filters(array)[1:]
+    return codecs.filters_of(array.codecs, array.numpy, array.chunks)
 
 
 def fill_bytes(array: Array) -> bytes:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
-from lazynwb_dask.model.other_files import ZARR_ARRAY
 from lazynwb_dask.zarr import zarr2, zarr3
 from lazynwb_dask.zarr.array import Array, filters_of
 from lazynwb_dask.zarr.tree import LEFT_OUT, SCALAR, Tree
@@ -143,10 +142,8 @@ def nodes_of_v2(documents: Mapping[str, Any], name: str) -> dict[str, Node]:
         for key, part in parts.items()
         if ".zgroup" in part or ".zarray" in part
     }
-    if "" not in found:
+    if "" not in found or found[""].meta is not None:
         raise NWBReadError(f"{name}: a Zarr store without a root group")
-    if found[""].meta is not None:
-        raise NWBReadError(f"{name}: {ZARR_ARRAY}")
     return found
 
 
@@ -158,10 +155,8 @@ def nodes_of_v3(documents: Mapping[str, Any], name: str) -> dict[str, Node]:
         if not isinstance(attributes, dict) or document.get("node_type") not in ("group", "array"):
             raise NWBReadError(f"{name}: damaged: /{key[:200]} is neither a Zarr group nor an array")
         found[key.strip("/")] = Node(attributes, document if document["node_type"] == "array" else None, 3)
-    if "" not in found:
+    if "" not in found or found[""].meta is not None:
         raise NWBReadError(f"{name}: a Zarr store without a root group")
-    if found[""].meta is not None:
-        raise NWBReadError(f"{name}: {ZARR_ARRAY}")
     return found
 
 

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from lazynwb_dask.errors import NWBError
 from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
-from lazynwb_dask.model.index import ArrayIndex, Layout
+from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.limits import check_shape
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.zarr.array import filters_of, layout_of, objects_of
+from lazynwb_dask.zarr.array import layout_of, object_filters, object_layout, objects_of
 from lazynwb_dask.zarr.documents import load
 from lazynwb_dask.zarr.fetched import fetch_values
 from lazynwb_dask.zarr.file_image import Image, file_image
@@ -60,17 +60,16 @@ class Store:
         """
         array = self.contents.array(path)
         shape = array.shape or (1,)
-        if array.is_object or array.references:
-            filters_of(array)  # raises for an unknown codec
-            element = ("string",)
-            if array.fields is not None:
-                known = self.contents.known.get(path)
-                if known is None:
-                    return None
-                if isinstance(known, NWBError):
-                    raise known
-                element = element_of_values(known)
-            layout = Layout(element, shape[1:], external=path)
+        if array.fields is not None:
+            object_filters(array)  # raises for an unknown codec
+            known = self.contents.known.get(path)
+            if known is None:
+                return None
+            if isinstance(known, NWBError):
+                raise known
+            layout = object_layout(array, path, element_of_values(known))
+        elif array.is_object:
+            layout = object_layout(array, path)
         else:
             layout = layout_of(array, objects_of(array, path))
         check_shape(layout, shape[0], REACH)

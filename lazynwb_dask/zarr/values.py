@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,19 @@ from lazynwb_dask.decode.filters import chunk_bytes, undone
 from lazynwb_dask.decode.zarr_codecs import vlen_texts
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.elements import ElementType
-from lazynwb_dask.model.index import Layout
-from lazynwb_dask.zarr.array import JSON, Array, Fields, element_of, field_type, filled_value, filters_of, whole
+from lazynwb_dask.model.index import Filter, Layout
+from lazynwb_dask.zarr.array import (
+    JSON,
+    Array,
+    Fields,
+    element_of,
+    field_type,
+    filled_value,
+    filters_of,
+    named_fields,
+    object_filters,
+    whole,
+)
 
 MAX_HELD = 256 << 20  # decoded bytes of one array
 MAX_TEXTS = 4 << 20  # elements of one array of texts
@@ -87,33 +98,53 @@ def _numbers(array: Array, data: bytes, nbytes: int) -> np.ndarray:
 
 
 def _objects(array: Array, data: bytes, _: int) -> np.ndarray:
-    """A chunk of objects: texts with their lengths, or JSON: the values, then a type and a shape."""
-    raw = undone(memoryview(data), filters_of(array), MAX_HELD)
-    count = math.prod(array.chunks)
-    if array.codecs[0]["id"] not in JSON:
-        return vlen_texts(raw, count).reshape(array.chunks)
+    return decoded_objects(memoryview(data), array.chunks, object_filters(array))
+
+
+def decoded_objects(data: memoryview, shape: tuple[int, ...], filters: Sequence[Filter]) -> np.ndarray:
+    """A chunk of objects of a shape: texts with their lengths, or JSON: the values, then a type and a shape.
+
+    `filters` are those of `array.object_filters`.
+    """
+    codec = json.loads(filters[0].name)
+    raw = undone(data, filters[1:], MAX_HELD)
+    count = math.prod(shape)
+    if codec["id"] not in JSON:
+        texts = vlen_texts(raw, count)
+        return (_paths(texts) if codec.get("references") else texts).reshape(shape)
     try:
-        *values, _, shape = json.loads(bytes(raw))
-        shape = whole(shape)
+        *values, _, written = json.loads(bytes(raw))
+        written = whole(written)
     except (ValueError, TypeError, RecursionError):
         raise NWBReadError("damaged: objects that are not JSON") from None
-    if math.prod(shape) != count:
-        raise NWBReadError(f"damaged: {shape} values where {array.chunks} are declared")
+    if math.prod(written) != count:
+        raise NWBReadError(f"damaged: {written} values where {shape} are declared")
     try:
-        for _ in shape[1:]:
+        for _ in written[1:]:
             values = [value for some in values for value in some]
-        if len(values) != math.prod(shape):
+        if len(values) != count:
             raise ValueError
-        flat = _texts(values) if array.fields is None else _compounds(values, array.fields)
+        fields = codec.get("fields")
+        flat = _texts(values) if fields is None else _compounds(values, named_fields(fields))
     except (ValueError, TypeError, KeyError, OverflowError, pa.ArrowException):
         raise UnsupportedColumnError("objects that are neither texts nor references") from None
-    return flat.reshape(array.chunks)
+    return flat.reshape(shape)
+
+
+def _paths(texts: np.ndarray) -> np.ndarray:
+    """References that were written as texts: paths, or JSON with them."""
+    if not any(text.startswith("{") for text in texts):
+        return texts
+    try:
+        return _texts([json.loads(text) if text.startswith("{") else text for text in texts])
+    except (ValueError, TypeError, RecursionError, pa.ArrowException):
+        raise UnsupportedColumnError("references that are neither paths nor JSON with paths") from None
 
 
 def _texts(values: list[Any]) -> np.ndarray:
     """Texts, or the paths of references."""
     if any(isinstance(value, dict) for value in values):
-        targets = pa.array(values, _TARGET)
+        targets = pa.array([{"path": v} if isinstance(v, str) else v for v in values], _TARGET)
         paths = [pc.struct_field(targets, place) for place in ([0, 0], [1])]
         texts = pc.coalesce(*paths)
     else:

@@ -50,9 +50,12 @@ def test_a_zarr_store_that_is_not_nwb_is_called_that(tmp_path: Path, call: Call,
             call(group(tmp_path / name))
     inner = group(group(tmp_path / "c.nwb", nwb_version="2.7.0") / "units")
     if call is not OF_ONE["open_hdf5"]:
-        with pytest.raises(NWBError, match=rf"inside the Zarr store .*c\.nwb\. .*read_nwb\('.*c\.nwb', '/units'\)"):
+        with pytest.raises(
+            NWBError, match=r"inside the Zarr store .*c\.nwb\. .*read_nwb\('.*c\.nwb', '/units'\)"
+        ):
             call(inner)
-    s3_server.put("lab", "a.nwb.zarr/.zgroup", b"{}")
+    for name in (".zgroup", "units/.zgroup"):
+        s3_server.put("lab", f"a.nwb.zarr/{name}", b"{}")
     options = {"s3": s3_server.storage_options}
     with pytest.raises(NWBError, match=r"s3://lab/a\.nwb\.zarr: a Zarr store, but not NWB"):
         lazynwb_dask.read_nwb("s3://lab/a.nwb.zarr", "/units", storage_options=options)
