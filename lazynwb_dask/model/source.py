@@ -80,18 +80,6 @@ def object_path(root: str, key: str) -> str:
     return f"{path.rstrip('/')}/{key}{query}"
 
 
-def object_name(url: str, key: str) -> str:
-    """The URL of an object of a store, as messages show it.
-
-    >>> object_name("https://host/a.zarr?token=1", "units/0"), object_name("zip://a.zarr::/lab/a.zip", "0")
-    ('https://host/a.zarr/units/0', 'zip://a.zarr/0::/lab/a.zip')
-    """
-    chain = links(shown(url))
-    at = next((i for i, link in enumerate(chain) if "://" in link), 0)
-    chain[at] = f"{chain[at].rstrip('/')}/{key}" if key else chain[at]
-    return "::".join(chain)
-
-
 def links(url: str) -> list[str]:
     """The links of fsspec's URL chain; one for any other URL or path, which may have ``::`` in its name.
 

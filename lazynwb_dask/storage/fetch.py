@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.source import Source, is_local, object_name, object_path, shown
+from lazynwb_dask.model.source import Source, inside, is_local, object_path, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.backends import gives_end, read, was_redirected
@@ -279,9 +279,12 @@ class _Reader:
         response = await self._range(self._request((start, stop), into, True, piece.key))
         self._check_length(piece, response.size)
 
+    def _shown(self, key: str) -> str:
+        return shown(inside(self.source.url, key)) if key else self.name
+
     def _check_length(self, piece: Piece, size: int | None) -> None:
         if problem := piece.problem(size):
-            raise NWBReadError(f"{object_name(self.source.url, piece.key)}: {problem}")
+            raise NWBReadError(f"{self._shown(piece.key)}: {problem}")
 
     async def _open_object(self, piece: Piece, buffer: memoryview) -> memoryview:
         """What there is of an object whose length isn't known: as much as is read at once, then the rest."""
@@ -341,9 +344,9 @@ class _Reader:
                 settings.count(self.name, Tally(retries=1))
             spent = loop.time() - begun
         if request.key and outcome.kind == "missing":
-            raise _NoObject(f"{object_name(self.source.url, request.key)}: no such object ({outcome.cause}).")
+            raise _NoObject(f"{self._shown(request.key)}: no such object ({outcome.cause}).")
         what = f"bytes {request.start}-{request.stop - 1}" if request.start >= 0 else "its end"
-        raise _error(object_name(self.source.url, request.key), what, outcome, attempt, spent)
+        raise _error(self._shown(request.key), what, outcome, attempt, spent)
 
     async def _attempt(self, request: RangeRequest, end: float) -> RangeResponse | Fault:
         sent = 1

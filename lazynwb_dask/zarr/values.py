@@ -142,7 +142,9 @@ def _paths(texts: np.ndarray) -> np.ndarray:
 
 
 def _texts(values: list[Any]) -> np.ndarray:
-    """Texts, or the paths of references."""
+    """Texts, or the paths of references. The number 0, with which Zarr fills chunks at the end, is no text."""
+    if 0 in values:
+        values = ["" if isinstance(value, int) and value == 0 else value for value in values]
     if any(isinstance(value, dict) for value in values):
         targets = pa.array([{"path": v} if isinstance(v, str) else v for v in values], _TARGET)
         paths = [pc.struct_field(targets, place) for place in ([0, 0], [1])]
@@ -154,6 +156,10 @@ def _texts(values: list[Any]) -> np.ndarray:
 
 
 def _compounds(values: list[Any], fields: Fields) -> np.ndarray:
+    if 0 in values:
+        kinds_ = [field_type(kind) for _, kind in fields]
+        nothing = ["" if kind is None or kind.kind == "S" else 0 for kind in kinds_]
+        values = [nothing if value == 0 else value for value in values]
     columns = list(zip(*values, strict=True)) or [()] * len(fields)
     if len(columns) != len(fields):
         raise ValueError
