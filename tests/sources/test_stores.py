@@ -44,7 +44,9 @@ Place = tuple[str, str, FileAccess]
 
 
 @pytest.fixture(params=["local", "file", "s3", "anonymous", "memory", "cached", "http"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server, range_server: RangeServer) -> Place:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server, range_server: RangeServer
+) -> Place:
     """A folder with files and stores: the kind of place, its URL, and how it is reached."""
     stores._found_last.clear()
     kind = request.param
@@ -192,7 +194,9 @@ def test_a_large_store_is_not_listed(s3_server: S3Server) -> None:
         for i in range(3500):
             key = f"acquisition/x/c/{i}" if "v3" in root else f"acquisition/x/{i}"
             s3_server.put("lab", f"{root}/{key}", b"")
-        for key in ("acquisition/zarr.json", "zarr.json") if "v3" in root else (".zgroup", "acquisition/.zgroup"):
+        for key in (
+            ("acquisition/zarr.json", "zarr.json") if "v3" in root else (".zgroup", "acquisition/.zgroup")
+        ):
             s3_server.put("lab", f"{root}/{key}", b"{}")
     for name in ("v2", "v3"):
         s3_server.put("lab", f"{name}/t.nwb", b"1")
@@ -200,7 +204,9 @@ def test_a_large_store_is_not_listed(s3_server: S3Server) -> None:
     for named, most in [("v2/", 2), ("v3/", 5), ("v2/s.nwb/", 1), ("v3/s.nwb/", 3), ("v2/*.nwb", 2), ("*", 9)]:
         s3_server.clear_log()
         found = [source.url for source in expand(f"s3://lab/{named}", access)]
-        expected = [f"s3://lab/{name}" for name in ("v2/s.nwb", "v2/t.nwb", "v3.nwb.zarr", "v3/s.nwb", "v3/t.nwb")]
+        expected = [
+            f"s3://lab/{name}" for name in ("v2/s.nwb", "v2/t.nwb", "v3.nwb.zarr", "v3/s.nwb", "v3/t.nwb")
+        ]
         top = f"s3://lab/{named.partition('*')[0]}"
         assert found == [url for url in expected if f"{url}/".startswith(top)]
         assert len(s3_server.log) <= most
