@@ -145,7 +145,9 @@ def has_index(column: ColumnIndex) -> bool:
 
 def _is_unread(array: ArrayIndex) -> bool:
     layout = array.layout
-    if layout.chunk is None or layout.external or array.extents.offsets.size or not array.rows:
+    if layout.chunk is None or layout.external or layout.objects is not None:
+        return False
+    if array.extents.offsets.size or not array.rows:
         return False
     return layout.chunks(array.rows) <= MAX_CHUNKS
 

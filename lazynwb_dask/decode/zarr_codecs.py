@@ -32,14 +32,15 @@ _LEVEL = 12  # so many times doubled, four bytes are a row of those that are tak
 
 
 @functools.lru_cache(512)
-def _configuration(text: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(text)
+def configuration(step: Filter) -> Mapping[str, Any]:
+    """What a codec is called, ``id``, and its parameters."""
+    found: Mapping[str, Any] = json.loads(step.name)
     return found
 
 
 def encoded_size(step: Filter, output: OutputSize) -> OutputSize:
     """The size after a codec was applied to bytes of a size."""
-    config = _configuration(step.name)
+    config = configuration(step)
     kind, size = config["id"], output.size
     if kind in _CHECKSUMS:
         return OutputSize(size + CHECKSUM, output.exact)
@@ -55,7 +56,7 @@ def encoded_size(step: Filter, output: OutputSize) -> OutputSize:
 
 def undo(step: Filter, data: memoryview, output: OutputSize) -> memoryview:
     """The bytes that a codec was applied to. Raises NWBReadError if they are damaged, or have another size."""
-    config = _configuration(step.name)
+    config = configuration(step)
     kind = config["id"]
     if kind in _CHECKSUMS:
         return _checked(data, config)

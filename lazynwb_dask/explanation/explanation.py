@@ -191,7 +191,11 @@ def _plan(leaf: Leaf) -> ReadPlan:
     if scan.indexed:
         costs = [cost(scan, int(i), selection, access, leaf.certain) for i in left]
         known = all(one.known for one in costs)
-        why = _why(scan, used, selection.deciding) if known else ["values of columns lie in other files"]
+        why = _why(scan, used, selection.deciding)
+        if not known:
+            why = ["values of columns lie in other files"]
+            if scan.files.documents:
+                why = ["texts of Zarr stores tell only when they are read how long they are"]
         for rising, text in _RISING.items():
             files = np.unique(
                 scan.file[[i for i, one in zip(left, costs, strict=True) if one.rising == rising]]
@@ -255,6 +259,8 @@ def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
         found.append(f"as if all rows passed: {_names(unknown)} must be read to know")
     if scan.files.parts:
         found.append("what lies within LINDI files is read once by each process")
+    if scan.files.documents:
+        found.append("objects of Zarr stores tell only when they are read how long they are")
     texts = [name for name in used if name not in held and _is_scattered(scan, name)]
     if texts:
         found.append(f"as if {_names(texts)} lay all over the files: where shows only in these")

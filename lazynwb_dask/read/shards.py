@@ -51,12 +51,18 @@ def index_bytes(layout: Layout) -> int:
     return _ENTRY * math.prod(per_shard(layout)) + _CHECKSUM * len(codecs)
 
 
+def asked_bytes(layout: Layout) -> int:
+    """The bytes that are asked for with a shard's index: all of a small shard."""
+    length = index_bytes(layout)
+    most = length + math.prod(per_shard(layout)) * object_bound(layout)
+    return most if most <= SMALL and layout.objects and not layout.objects.index_first else length
+
+
 def shard_request(layout: Layout, key: str, found: Callable[[Extents, memoryview | None], None]) -> Request:
     """The request for a shard's index. `found` gets where its chunks lie, and the shard if all of it came."""
     assert layout.objects is not None
     length, first = index_bytes(layout), layout.objects.index_first
-    most = length + math.prod(per_shard(layout)) * object_bound(layout)
-    asked = most if most <= SMALL and not first else length
+    asked = asked_bytes(layout)
 
     def sink(data: memoryview) -> None:
         if len(data) < length:

@@ -84,11 +84,13 @@ class Files:
     inlined: Inlined | None = None
     facts: Mapping[str, pa.Array] = field(default_factory=dict)  # by column, a value for each file
     parts: tuple[tuple[Source, ...], ...] = ()  # for each file; nothing if none has any
+    documents: tuple[str, ...] = ()  # the same, of Zarr stores
 
     def source(self, file: int) -> Source:
         size = int(self.sizes[file])
         parts = self.parts[file] if self.parts else ()
-        return Source(self.urls[file], size if size >= 0 else None, self.etags[file], parts)
+        document = self.documents[file] if self.documents else ""
+        return Source(self.urls[file], size if size >= 0 else None, self.etags[file], parts, document)
 
     def take(self, files: np.ndarray) -> Files:
         """Some files, renumbered from 0."""
@@ -103,6 +105,7 @@ class Files:
             None if self.inlined is None else self.inlined.take(files),
             {name: values.take(pa.array(files)) for name, values in self.facts.items()},
             tuple([self.parts[i] for i in pick]) if self.parts else (),
+            tuple([self.documents[i] for i in pick]) if self.documents else (),
         )
 
 
