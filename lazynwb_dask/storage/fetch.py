@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
+from lazynwb_dask.model.other_files import ZIPPED
 from lazynwb_dask.model.source import Source, inside, is_local, object_path, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
@@ -27,14 +28,28 @@ from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
 from lazynwb_dask.storage.runtime import Started, process
 from lazynwb_dask.storage.settings import Settings
+from lazynwb_dask.storage.zipped import Members
 from lazynwb_dask.util.buffers import passing
+from lazynwb_dask.util.lru import Cache
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-__all__ = ["Ends", "Request", "Settings", "counters", "fetch", "open_ends", "open_source", "record"]
+__all__ = [
+    "Ends",
+    "Request",
+    "Settings",
+    "counters",
+    "fetch",
+    "open_ends",
+    "open_source",
+    "record",
+    "zip_members",
+]
 
 T = TypeVar("T")
+
+_zips = Cache[Members]("directories of zip files")
 
 # Sinks of one buffer are spread over the decoders in batches of about this many bytes.
 BATCH = 256 * KIB
@@ -55,6 +70,7 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick
         for part, some in by_part(source, requests):
             fetch(part, some, access, quick)
         return
+    source, requests = _unzipped(source, requests, access)
     pieces = _pieces(source, requests, access.settings)
     if is_local(source.url) and pieces:
         local.fetch(source, pieces, access.settings)
@@ -66,8 +82,45 @@ def start_fetch(
     source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False
 ) -> Started[None]:
     """Begin to read byte ranges of one file in a store, as `fetch` does, without waiting for them."""
+    source, requests = _unzipped(source, requests, access)
     pieces = _pieces(source, requests, access.settings)
     return _Reader(source, access, quick).start(pieces)
+
+
+def zip_members(source: Source, access: FileAccess) -> Members:
+    """The objects of the Zarr store in a zip file. `source` has the size of the file."""
+    plain = replace(source, document="")
+    found = _zips.get(plain.key) if plain.etag is not None else None
+    if found is None:
+        assert plain.size is not None
+        found = Members(shown(plain.url), plain.size, partial(_read, plain, access))
+        if plain.etag is not None:
+            _zips.put(plain.key, found, 500 * len(found.members))
+    return found
+
+
+def _unzipped(
+    source: Source, requests: Sequence[Request], access: FileAccess
+) -> tuple[Source, Sequence[Request]]:
+    """Requests of a store in a zip file as requests of that file."""
+    if source.document != ZIPPED:
+        return source, requests
+    wanted = [request._replace(key="") if request.key == ZIPPED else request for request in requests]
+    if any(request.key for request in wanted):
+        wanted = zip_members(source, access).requests(wanted)
+    return replace(source, document=""), wanted
+
+
+def _read(source: Source, access: FileAccess, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The bytes of some ranges."""
+    found = [b""] * len(ranges)
+
+    def keep(number: int, data: memoryview) -> None:
+        found[number] = bytes(data)
+
+    requests = [Request(start, stop, partial(keep, i)) for i, (start, stop) in enumerate(ranges)]
+    fetch(source, requests, access, quick=True)
+    return found
 
 
 def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:
@@ -248,35 +301,50 @@ class _Reader:
 
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
-        async with self.process.memory.hold(len(piece), self.settings.in_flight):
-            buffer = passing(len(piece)).data
-            try:
-                if piece.key and piece.is_open:
-                    buffer = await self._open_object(piece, buffer)
+        length, split = len(piece), self.settings.split
+        if piece.is_open and not piece.start and gives_end(self.filesystem):
+            length = min(length, split)  # what is longer follows, once it is known how long it is
+        try:
+            async with self.process.memory.hold(length, self.settings.in_flight):
+                buffer, size, etag = passing(length).data, None, None
+                if piece.is_open:
+                    came, size, etag = await self._open_object(piece, buffer)
+                    buffer = buffer[:came]
                 else:
-                    await _all(
-                        [self._part(piece, *bounds, buffer) for bounds in piece.parts(self.settings.split)]
-                    )
-            except _NoObject as exc:
-                if not piece.may_lack:
-                    raise NWBFileNotFoundError(str(exc)) from None
-                if self.quick:
-                    return piece.lack()
-                return await self.process.decode(piece.lack)
-            view = buffer.toreadonly()
-            if self.quick:
-                serve(view, piece.start, piece.requests)
-                return
-            await _all(
-                [
-                    self.process.decode(partial(serve, view, piece.start, batch))
-                    for batch in piece.batches(BATCH)
-                ]
-            )
+                    await _all([self._part(piece, bounds, buffer) for bounds in piece.parts(split)])
+                if size is None or size <= len(buffer) or piece.start < 0:
+                    return await self._serve(piece, buffer)
+            async with self.process.memory.hold(size, self.settings.in_flight):
+                whole = passing(size).data
+                whole[:length] = buffer
+                rest = Piece(length, size, piece.requests).parts(split)
+                await _all([self._part(piece, bounds, whole, etag) for bounds in rest])
+                return await self._serve(piece, whole)
+        except _NoObject as exc:
+            if not piece.may_lack:
+                raise NWBFileNotFoundError(str(exc)) from None
+        await self._call([piece.lack])
 
-    async def _part(self, piece: Piece, start: int, stop: int, buffer: memoryview) -> None:
+    async def _serve(self, piece: Piece, buffer: memoryview) -> None:
+        if piece.is_open:
+            self.settings.count(self.name, Tally(wanted=len(buffer)))
+        batches = [piece.requests] if self.quick else piece.batches(BATCH)
+        await self._call([partial(serve, buffer.toreadonly(), piece.start, batch) for batch in batches])
+
+    async def _call(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Call sinks, which are quick, or take a decoder."""
+        if self.quick:
+            for call in calls:
+                call()
+            return
+        await _all([self.process.decode(call) for call in calls])
+
+    async def _part(
+        self, piece: Piece, bounds: tuple[int, int], buffer: memoryview, etag: str | None = None
+    ) -> None:
+        start, stop = bounds
         into = buffer[start - piece.start : stop - piece.start]
-        response = await self._range(self._request((start, stop), into, True, piece.key))
+        response = await self._range(self._request(bounds, into, True, piece.key, etag))
         self._check_length(piece, response.size)
 
     def _shown(self, key: str) -> str:
@@ -286,37 +354,23 @@ class _Reader:
         if problem := piece.problem(size):
             raise NWBReadError(f"{self._shown(piece.key)}: {problem}")
 
-    async def _open_object(self, piece: Piece, buffer: memoryview) -> memoryview:
-        """What there is of an object whose length isn't known: as much as is read at once, then the rest."""
-        key, stop = piece.key, piece.stop
-        if not piece.start and gives_end(self.filesystem):
-            stop = min(stop, self.settings.split)
-        first = self._request((piece.start, stop), buffer[: stop - piece.start], False, key)
+    async def _open_object(self, piece: Piece, buffer: memoryview) -> RangeResponse:
+        """The beginning of an object whose length isn't known, or its end, as far as the buffer goes."""
+        bounds = (piece.start, piece.start + len(buffer))
         try:
-            response = await self._range(first)
-        except NWBPermissionError:
+            response = await self._range(self._request(bounds, buffer, False, piece.key))
+        except (NWBPermissionError, _NoObject):
             raise
-        except NWBReadError as exc:  # not every server gives the end of a file
-            if piece.start >= 0 or isinstance(exc, _NoObject):
+        except NWBReadError:  # not every server gives the end of a file
+            if piece.start >= 0:
                 raise
-            some = await self._range(self._request((0, 1), buffer, False, key))
+            some = await self._range(self._request((0, 1), buffer, False, piece.key))
             if not some.size:
                 raise
             bounds = max(some.size + piece.start, 0), some.size
-            response = await self._range(self._request(bounds, buffer, True, key, some.etag))
-        length = response.length
-        self._check_length(piece, response.size or length)
-        if stop < piece.stop and response.size is not None and response.size > length:
-            length = response.size
-            rest = Piece(stop, length, piece.requests)
-            await _all(
-                [
-                    self._range(self._request((a, b), buffer[a:b], True, key, response.etag))
-                    for a, b in rest.parts(self.settings.split)
-                ]
-            )
-        self.settings.count(self.name, Tally(wanted=length))
-        return buffer[:length]
+            response = await self._range(self._request(bounds, buffer, True, piece.key, some.etag))
+        self._check_length(piece, response.size or response.length)
+        return response
 
     async def _range(self, request: RangeRequest) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.
