@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lazynwb_dask.decode.filters import undone
+from lazynwb_dask.decode.filters import stored_bound, undone
 from lazynwb_dask.decode.runs import merged, spread
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.model.index import UNDEFINED, Extents, Layout, Objects
-from lazynwb_dask.model.limits import object_bound
 from lazynwb_dask.read.nearby import SMALL
 from lazynwb_dask.storage import Request
 
@@ -54,7 +53,7 @@ def index_bytes(layout: Layout) -> int:
 def asked_bytes(layout: Layout) -> int:
     """The bytes that are asked for with a shard's index: all of a small shard."""
     length = index_bytes(layout)
-    most = length + math.prod(per_shard(layout)) * object_bound(layout)
+    most = length + math.prod(per_shard(layout)) * stored_bound(layout)
     return most if most <= SMALL and layout.objects and not layout.objects.index_first else length
 
 
@@ -87,7 +86,7 @@ def _parsed(layout: Layout, key: str, index: memoryview) -> Extents:
     offsets, sizes = np.frombuffer(index, "<u8").reshape(-1, 2).T.copy()
     absent = (offsets == UNDEFINED) & (sizes == UNDEFINED)
     sizes[absent] = 0
-    most = object_bound(layout)
+    most = stored_bound(layout)
     there = sizes[~absent]
     wrong = (there > most) | (there == 0) if layout.filters else there != most
     if wrong.any() or (offsets[~absent] >= 1 << 62).any():
