@@ -107,23 +107,38 @@ def _is_link(text: str) -> bool:
 
 
 def inside(url: str, key: str) -> str:
-    """The URL of an object in a Zarr store, or of a file in a folder.
+    """The URL of an object in a Zarr store, or of a file in a folder; of itself for an empty key.
 
     >>> inside("https://host/a.zarr/?token=1", "units/id/0"), inside("zip://a.zarr::s3://lab/a.zip", ".zgroup")
     ('https://host/a.zarr/units/id/0?token=1', 'zip://a.zarr/.zgroup::s3://lab/a.zip')
     """
+    if not key:
+        return url
     if is_local(url):
         return local_url(f"{local_path(url).rstrip('/')}/{key}")
-    chain = links(url)
-    at = next((i for i, link in enumerate(chain) if link.partition("://")[0] not in TRANSPARENT), 0)
-    scheme, slashes, path = chain[at].partition("://")
-    query = ""
-    if slashes and scheme not in _WITHOUT_QUERY:
-        path, query = re.fullmatch(r"(?s)([^?#]*)(.*)", path).groups()  # type: ignore[union-attr]
-        key = quote(key)
-    path = path.rstrip("/")
-    chain[at] = f"{scheme}://{path}{'/' if path else ''}{key}{query}"
+    chain, at = _main_link(url)
+    chain[at] = chain[at] + key if chain[at].endswith("://") else object_path(chain[at], key)
     return "::".join(chain)
+
+
+def above(url: str) -> str | None:
+    """The URL of the folder that a store or a group is in; None if there is none.
+
+    >>> above("/data/a.zarr/units"), above("simplecache::s3://lab/a.zarr"), above("s3://lab")
+    ('/data/a.zarr', 'simplecache::s3://lab', None)
+    """
+    if is_local(url):
+        return local_url(os.path.dirname(local_path(url).rstrip("/")))
+    chain, at = _main_link(url)
+    folder, slash, _ = chain[at].rstrip("/").rpartition("/")
+    chain[at] = folder
+    return "::".join(chain) if slash and not folder.endswith("/") else None
+
+
+def _main_link(url: str) -> tuple[list[str], int]:
+    """The links of a URL chain, and the number of the one that names a file or folder."""
+    chain = links(url)
+    return chain, next((i for i, link in enumerate(chain) if _protocol(link) not in TRANSPARENT), 0)
 
 
 def is_lindi(url: str) -> bool:

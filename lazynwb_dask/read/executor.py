@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from lazynwb_dask.decode.arrays import Values
+from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.source import Source, is_local
@@ -87,7 +88,7 @@ class Executor:
                     yield Blocking(partial(self._fill, wave))
                 self._serve(wave.peeks)
                 if begun is not None:
-                    yield Await(begun, self.access)
+                    yield from self._of_objects(Await(begun, self.access))
                 elif wave.requests:
                     yield from self._fetch(wave, deciding)
                 with self.turn():
@@ -156,7 +157,17 @@ class Executor:
             if self.source.document and not self._asked:  # other objects don't tell whether it is current
                 wanted.append(self._check_request())
             self._asked = True
-            yield Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW)
+            yield from self._of_objects(Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW))
+
+    def _of_objects(self, asked: Fetch | Await) -> Read[None]:
+        """Get what was asked for. Objects of a store that was written anew don't fit what was planned: that is
+        said, rather than that they are damaged."""
+        try:
+            yield asked
+        except NWBReadError:
+            if self.source.document:
+                yield self._one_byte()
+            raise
 
     def _serve(self, requests: Sequence[Request], kept: bool = True) -> Sequence[Request]:
         """Give requests the bytes that came along, or that planning has `kept`; the others are returned."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY
-from lazynwb_dask.model.source import Source, inside, shown
+from lazynwb_dask.model.source import Source, above, inside, shown
 from lazynwb_dask.storage import open_source
 from lazynwb_dask.storage.access import FileAccess
 
@@ -80,3 +80,22 @@ def open_document(source: Source, nbytes: int, access: FileAccess) -> tuple[Sour
     if refused is not None:
         raise refused
     raise NWBFileNotFoundError(f"{shown(source.url)}: no Zarr store is there.")
+
+
+def why_not_nwb(source: Source, access: FileAccess) -> str:
+    """The error for a Zarr group that is no NWB file: it may be inside one."""
+    store, url = "", above(source.url)
+    while url is not None and url != store:
+        try:
+            open_document(Source(url), 1, access)
+        except NWBReadError:
+            break
+        store, url = url, above(url)
+    name = shown(source.url)
+    if not store:
+        return f"{name}: a Zarr store, but not NWB: it has no nwb_version"
+    group = name.removeprefix(shown(store))
+    return (
+        f"{name}: a group inside the Zarr store {shown(store)}. Name the store, and then the group as a table: "
+        f"read_nwb({shown(store)!r}, {group!r})"
+    )

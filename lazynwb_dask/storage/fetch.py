@@ -248,35 +248,50 @@ class _Reader:
 
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
-        async with self.process.memory.hold(len(piece), self.settings.in_flight):
-            buffer = passing(len(piece)).data
-            try:
-                if piece.key and piece.is_open:
-                    buffer = await self._open_object(piece, buffer)
+        length, split = len(piece), self.settings.split
+        if piece.is_open and not piece.start and gives_end(self.filesystem):
+            length = min(length, split)  # what is longer follows, once it is known how long it is
+        try:
+            async with self.process.memory.hold(length, self.settings.in_flight):
+                buffer, size, etag = passing(length).data, None, None
+                if piece.is_open:
+                    came, size, etag = await self._open_object(piece, buffer)
+                    buffer = buffer[:came]
                 else:
-                    await _all(
-                        [self._part(piece, *bounds, buffer) for bounds in piece.parts(self.settings.split)]
-                    )
-            except _NoObject as exc:
-                if not piece.may_lack:
-                    raise NWBFileNotFoundError(str(exc)) from None
-                if self.quick:
-                    return piece.lack()
-                return await self.process.decode(piece.lack)
-            view = buffer.toreadonly()
-            if self.quick:
-                serve(view, piece.start, piece.requests)
-                return
-            await _all(
-                [
-                    self.process.decode(partial(serve, view, piece.start, batch))
-                    for batch in piece.batches(BATCH)
-                ]
-            )
+                    await _all([self._part(piece, bounds, buffer) for bounds in piece.parts(split)])
+                if size is None or size <= len(buffer) or piece.start < 0:
+                    return await self._serve(piece, buffer)
+            async with self.process.memory.hold(size, self.settings.in_flight):
+                whole = passing(size).data
+                whole[:length] = buffer
+                rest = Piece(length, size, piece.requests).parts(split)
+                await _all([self._part(piece, bounds, whole, etag) for bounds in rest])
+                return await self._serve(piece, whole)
+        except _NoObject as exc:
+            if not piece.may_lack:
+                raise NWBFileNotFoundError(str(exc)) from None
+        await self._call([piece.lack])
 
-    async def _part(self, piece: Piece, start: int, stop: int, buffer: memoryview) -> None:
+    async def _serve(self, piece: Piece, buffer: memoryview) -> None:
+        if piece.is_open:
+            self.settings.count(self.name, Tally(wanted=len(buffer)))
+        batches = [piece.requests] if self.quick else piece.batches(BATCH)
+        await self._call([partial(serve, buffer.toreadonly(), piece.start, batch) for batch in batches])
+
+    async def _call(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Call sinks, which are quick, or take a decoder."""
+        if self.quick:
+            for call in calls:
+                call()
+            return
+        await _all([self.process.decode(call) for call in calls])
+
+    async def _part(
+        self, piece: Piece, bounds: tuple[int, int], buffer: memoryview, etag: str | None = None
+    ) -> None:
+        start, stop = bounds
         into = buffer[start - piece.start : stop - piece.start]
-        response = await self._range(self._request((start, stop), into, True, piece.key))
+        response = await self._range(self._request(bounds, into, True, piece.key, etag))
         self._check_length(piece, response.size)
 
     def _shown(self, key: str) -> str:
@@ -286,37 +301,23 @@ class _Reader:
         if problem := piece.problem(size):
             raise NWBReadError(f"{self._shown(piece.key)}: {problem}")
 
-    async def _open_object(self, piece: Piece, buffer: memoryview) -> memoryview:
-        """What there is of an object whose length isn't known: as much as is read at once, then the rest."""
-        key, stop = piece.key, piece.stop
-        if not piece.start and gives_end(self.filesystem):
-            stop = min(stop, self.settings.split)
-        first = self._request((piece.start, stop), buffer[: stop - piece.start], False, key)
+    async def _open_object(self, piece: Piece, buffer: memoryview) -> RangeResponse:
+        """The beginning of an object whose length isn't known, or its end, as far as the buffer goes."""
+        bounds = (piece.start, piece.start + len(buffer))
         try:
-            response = await self._range(first)
-        except NWBPermissionError:
+            response = await self._range(self._request(bounds, buffer, False, piece.key))
+        except (NWBPermissionError, _NoObject):
             raise
-        except NWBReadError as exc:  # not every server gives the end of a file
-            if piece.start >= 0 or isinstance(exc, _NoObject):
+        except NWBReadError:  # not every server gives the end of a file
+            if piece.start >= 0:
                 raise
-            some = await self._range(self._request((0, 1), buffer, False, key))
+            some = await self._range(self._request((0, 1), buffer, False, piece.key))
             if not some.size:
                 raise
             bounds = max(some.size + piece.start, 0), some.size
-            response = await self._range(self._request(bounds, buffer, True, key, some.etag))
-        length = response.length
-        self._check_length(piece, response.size or length)
-        if stop < piece.stop and response.size is not None and response.size > length:
-            length = response.size
-            rest = Piece(stop, length, piece.requests)
-            await _all(
-                [
-                    self._range(self._request((a, b), buffer[a:b], True, key, response.etag))
-                    for a, b in rest.parts(self.settings.split)
-                ]
-            )
-        self.settings.count(self.name, Tally(wanted=length))
-        return buffer[:length]
+            response = await self._range(self._request(bounds, buffer, True, piece.key, some.etag))
+        self._check_length(piece, response.size or response.length)
+        return response
 
     async def _range(self, request: RangeRequest) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from lazynwb_dask.errors import NWBPermissionError, NWBReadError
+from lazynwb_dask.model.other_files import ZARR_ARRAY
 from lazynwb_dask.model.source import Source, inside, is_local, local_path, shown
 from lazynwb_dask.sources.stores import open_document
 from lazynwb_dask.storage import Request, fetch, retried
@@ -37,6 +38,8 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     name = shown(source.url)
     source, text = _document(source, access)
     content = parsed(text, f"{name}/{source.document}")
+    if content.get("node_type") == "array":
+        raise NWBReadError(f"{name}: {ZARR_ARRAY}")
     nodes = consolidated(source.document, content, name)
     if nodes is None:
         return replace(source, etag=None), Contents(name, _each(source, access, content))
@@ -103,7 +106,7 @@ def _folders(source: Source, keys: Sequence[str], access: FileAccess) -> list[st
         listed = at_once([partial(_names, source, key, access) for key in keys])
     except (NWBReadError, OSError) as exc:
         raise _unlisted(source, exc) from None
-    if keys == [""] and not any(listed):
+    if keys == [""] and not any(listed) and not is_local(source.url):
         raise _unlisted(source, "nothing is listed")
     below = zip(keys, listed, strict=True)
     found = [f"{key}/{name}".lstrip("/") for key, names in below for name in names]

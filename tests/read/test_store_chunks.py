@@ -1,5 +1,5 @@
-"""Chunks that are objects of a store, and chunks in shards: values are zarr-python's, and no more is fetched than
-the rows need. What is not there is the fill value; what is damaged is an error that names the object.
+"""Chunks that are objects of a store, and chunks in shards: values as zarr-python has them, and no more fetched
+than the rows need. What is not there is the fill value; what is damaged is an error that names the object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lazynwb_dask.model.packing import layout_json, layout_of
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.read.arrays import read_block
 from lazynwb_dask.read.block import Block
-from lazynwb_dask.storage import open_source, record
+from lazynwb_dask.storage import record
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.util import lru
@@ -187,7 +187,6 @@ def test_of_shards_come_their_indexes_at_once_and_then_the_chunks_that_are_neede
             s3_server.put("lab", f"a.zarr/{path.relative_to(folder).as_posix()}", path.read_bytes())
         url = "s3://lab/a.zarr"
     source, array = opened(url, access)
-    sizes = [(folder / "x" / "c" / str(i)).stat().st_size for i in range(3)]
     for again in (False, True):
         server.clear_log()
         rows = [(1500, 1510), (2100, 2200), (45_000, 45_001)]
@@ -198,8 +197,8 @@ def test_of_shards_come_their_indexes_at_once_and_then_the_chunks_that_are_neede
         assert seen.total.requests == len(server.log) == indexes + 2 + 1  # the document, too
         assert seen.total.bytes < 3 * 8000 + indexes * 324 + 1
         if place == "http" and not again:
-            ends = [(key, bounds) for key, bounds in asked(range_server) if bounds[1] == sizes[int(key[-1])]]
-            assert ends == [("c/0", (sizes[0] - 324, sizes[0])), ("c/2", (sizes[2] - 324, sizes[2]))]
+            ends = [entry.path[-3:] for entry in server.log if entry.headers["Range"] == "bytes=-324"]
+            assert sorted(ends) == ["c/0", "c/2"]
 
 
 def test_small_shards_come_whole_in_one_wave(
@@ -274,7 +273,7 @@ def test_a_chunk_that_is_truncated_or_too_long_is_an_error_that_names_it(tmp_pat
     for wrong in (held[:-1], held[: len(held) // 2], b"", bytes(100), held + bytes(20_000)):
         chunk.write_bytes(wrong)
         name = chunk.relative_to(tmp_path / "a.zarr").as_posix()
-        with pytest.raises(NWBReadError, match=rf"{name}.*(damaged|truncated)"):
+        with pytest.raises(NWBReadError, match=rf"{name}.*(damaged|truncated|can't be decompressed)"):
             get(source, array)
     chunk.write_bytes(held)
     np.testing.assert_array_equal(get(source, array), values())
@@ -302,7 +301,6 @@ def test_a_store_that_was_written_anew_is_noticed(
             serve(folder)
         with pytest.raises(NWBFileChangedError, match=r"a\.zarr/\.zmetadata"):
             get(source, array)
-        assert open_source(Source(f"{url}/.zmetadata"), 1, FileAccess())[0].size != source.size
         made(folder, WAYS["v2"], data)
 
 
@@ -317,7 +315,11 @@ def test_a_shard_of_too_many_chunks_is_refused_before_its_index_is_asked_for(tmp
     source, array = opened(str(made(tmp_path / "a.zarr", LARGE, np.zeros(60_000))))
     layout = array.layout
     assert layout.objects is not None
-    for shard, error in [((1 << 40,), UnsupportedColumnError), ((1500,), NWBReadError), ((1, 1), NWBReadError)]:
+    for shard, error in [
+        ((1000 << 30,), UnsupportedColumnError),
+        ((1500,), NWBReadError),
+        ((1, 1), NWBReadError),
+    ]:
         hostile = replace(array, layout=replace(layout, objects=replace(layout.objects, shard=shard)))
         with record() as seen, pytest.raises(error, match=r"shard"):
             get(source, hostile)

@@ -193,19 +193,16 @@ def test_a_large_store_is_not_listed(s3_server: S3Server) -> None:
         for i in range(3500):
             key = f"acquisition/x/c/{i}" if "v3" in root else f"acquisition/x/{i}"
             s3_server.put("lab", f"{root}/{key}", b"")
-        for key in (
-            ("acquisition/zarr.json", "zarr.json") if "v3" in root else (".zgroup", "acquisition/.zgroup")
-        ):
-            s3_server.put("lab", f"{root}/{key}", b"{}")
+        for folder in ("", "acquisition/"):
+            s3_server.put("lab", f"{root}/{folder}{'zarr.json' if 'v3' in root else '.zgroup'}", b"{}")
     for name in ("v2", "v3"):
         s3_server.put("lab", f"{name}/t.nwb", b"1")
     access = FileAccess(Options({"s3": s3_server.storage_options}))
     for named, most in [("v2/", 2), ("v3/", 5), ("v2/s.nwb/", 1), ("v3/s.nwb/", 3), ("v2/*.nwb", 2), ("*", 9)]:
         s3_server.clear_log()
         found = [source.url for source in expand(f"s3://lab/{named}", access)]
-        expected = [
-            f"s3://lab/{name}" for name in ("v2/s.nwb", "v2/t.nwb", "v3.nwb.zarr", "v3/s.nwb", "v3/t.nwb")
-        ]
+        there = ("v2/s.nwb", "v2/t.nwb", "v3.nwb.zarr", "v3/s.nwb", "v3/t.nwb")
+        expected = [f"s3://lab/{name}" for name in there]
         top = f"s3://lab/{named.partition('*')[0]}"
         assert found == [url for url in expected if f"{url}/".startswith(top)]
         assert len(s3_server.log) <= most
@@ -233,7 +230,7 @@ def test_a_glob_does_not_walk_into_the_stores_of_a_large_bucket(
 
 
 def test_what_is_inside_a_store_matches_no_glob(place: Place) -> None:
-    kind, root, access = place
+    _, root, access = place
     for pattern, store in [
         ("b.nwb.zarr/*", "b.nwb.zarr"),
         ("b.nwb.zarr/units/*", "b.nwb.zarr"),
@@ -254,7 +251,7 @@ def test_a_zarr_array_is_no_store(place: Place) -> None:
 
 
 def test_versions_of_stores_come_with_those_of_files(place: Place) -> None:
-    kind, root, access = place
+    _, root, access = place
     urls = [f"{root.removeprefix('file://')}/{name}" for name in ("a.nwb", *DOCUMENTS)]
     found = versions([Source(url) for url in urls], access)
     assert [source.url for source in found] == urls
