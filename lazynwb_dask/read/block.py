@@ -18,9 +18,9 @@ from lazynwb_dask.decode.codecs import unshuffle, unshuffle_part
 from lazynwb_dask.decode.filters import before_shuffle, stored_bound
 from lazynwb_dask.decode.objects import fill_of, object_values
 from lazynwb_dask.decode.runs import gather, merged, spread
+from lazynwb_dask.decode.shards import per_shard
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import UNDEFINED, Extents, Layout
-from lazynwb_dask.read.shards import per_shard
 from lazynwb_dask.read.steps import named
 from lazynwb_dask.storage import Request
 

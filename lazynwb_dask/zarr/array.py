@@ -191,6 +191,11 @@ def objects_of(array: Array, path: str) -> Objects:
     return Objects(f"{path.strip('/')}/{array.prefix}", array.separator, array.shard, index, array.index_first)
 
 
+def stored_layout(array: Array, path: str) -> Layout:
+    """The layout of an array of a store, of which the chunks are objects."""
+    return object_layout(array, path) if array.is_object else layout_of(array, objects_of(array, path))
+
+
 def object_layout(array: Array, path: str = "") -> Layout:
     """The layout of texts, references, or compounds with these: chunks whose first filter makes objects of
     bytes."""

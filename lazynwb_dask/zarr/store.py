@@ -11,7 +11,7 @@ from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.limits import check_shape
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.zarr.array import layout_of, object_layout, objects_of
+from lazynwb_dask.zarr.array import stored_layout
 from lazynwb_dask.zarr.documents import load
 from lazynwb_dask.zarr.fetched import fetch_values
 from lazynwb_dask.zarr.file_image import Image, file_image
@@ -56,7 +56,7 @@ class Store:
         Raises UnsupportedColumnError if they can't be read.
         """
         array = self.contents.array(path)
-        layout = object_layout(array, path) if array.is_object else layout_of(array, objects_of(array, path))
+        layout = stored_layout(array, path)
         rows = (array.shape or (1,))[0]
         check_shape(layout, rows, REACH)
         return ArrayIndex.without_chunks(layout, rows)

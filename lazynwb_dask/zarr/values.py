@@ -16,10 +16,12 @@ from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.model.index import Layout
 from lazynwb_dask.zarr.array import Array, element_of, filled_value, filters_of, object_layout
 
+Buffer = bytes | memoryview
+
 MAX_TEXTS = 4 << 20  # elements of one array of texts
 
 
-def values_of(array: Array, chunk: Callable[[tuple[int, ...]], bytes | None]) -> np.ndarray:
+def values_of(array: Array, chunk: Callable[[tuple[int, ...]], Buffer | None]) -> np.ndarray:
     """All values of an array in the JSON.
 
     `chunk` gives a chunk's bytes by its place in the grid; None if it was never written. The result has the
@@ -61,12 +63,12 @@ def _as_objects(array: Array, values: np.ndarray) -> np.ndarray:
     return values.astype(object) if array.dtype[1] == "U" else values
 
 
-def _numbers(array: Array, data: bytes, nbytes: int) -> np.ndarray:
+def _numbers(array: Array, data: Buffer, nbytes: int) -> np.ndarray:
     kind = array.numpy
     layout = Layout(element_of(kind), array.chunks[1:], array.chunks, filters_of(array))
     raw = chunk_bytes(memoryview(data), layout, 0, nbytes)
     return np.frombuffer(raw, kind).reshape(array.chunks)
 
 
-def _objects(array: Array, data: bytes, _: int) -> np.ndarray:
+def _objects(array: Array, data: Buffer, _: int) -> np.ndarray:
     return object_values(memoryview(data), object_layout(array)).reshape(array.chunks)
