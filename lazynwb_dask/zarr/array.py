@@ -113,7 +113,7 @@ def whole(values: Any) -> tuple[int, ...]:
 def is_name(text: str) -> bool:
     """Whether HDF5 can hold a text as a name; bytes that are not UTF-8 are surrogates in it."""
     try:
-        return 0 not in text.encode("utf-8", "surrogateescape")
+        return bool(text) and 0 not in text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return False
 

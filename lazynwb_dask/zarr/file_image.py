@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import posixpath
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ def _needed(contents: Tree, paths: Iterable[str]) -> set[str]:
     todo = [(path, True) for path in paths]
     while todo:
         path, whole = todo.pop()
-        names = [p for p in path.split("/") if p]
+        names = [p for p in posixpath.normpath(path).split("/") if p]
         here = ""
         for i, name in enumerate(names, 1):
             here = f"{here}/{name}"
