@@ -14,7 +14,7 @@ from lazynwb_dask.hdf5.sparse_file import Job
 from lazynwb_dask.lindi.file import Lindi, inlined_rows
 from lazynwb_dask.metadata.hdf5_file import HDF5File
 from lazynwb_dask.model.index import Layout
-from lazynwb_dask.model.source import Source, is_lindi
+from lazynwb_dask.model.source import Source, is_lindi, is_zip
 from lazynwb_dask.sources.stores import file_or_store, is_store, why_not_nwb
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.block_cache import Blocks
@@ -86,4 +86,6 @@ def open_file(source: Source, access: FileAccess, allow_external_links: bool) ->
 
     if LINDI.recognizes(source):
         return LINDI.open(source, access, allow_external_links)
+    if is_zip(source.url):
+        return ZARR.open(source, access, allow_external_links)
     return file_or_store(source, as_file, lambda: ZARR.open(source, access, allow_external_links))

@@ -8,6 +8,7 @@ STORE = ".zarr"
 # The documents of which a Zarr store has one: consolidated metadata of version 2; the root group of version 3,
 # with consolidated metadata or without; the root group of version 2.
 DOCUMENTS = (".zmetadata", "zarr.json", ".zgroup")
+ZIPPED = ".zip"  # in place of a document, for a store in a zip file, all of whose objects have one version
 ARRAY = ".zarray"  # what an array of version 2 has instead
 
 ZARR_ARRAY = "this is a Zarr array, not a store. Name the store that it is in, and then the array's table."

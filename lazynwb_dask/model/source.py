@@ -141,6 +141,16 @@ def _main_link(url: str) -> tuple[list[str], int]:
     return chain, next((i for i, link in enumerate(chain) if _protocol(link) not in TRANSPARENT), 0)
 
 
+def is_zip(url: str) -> bool:
+    """Whether a source is a zip file, which may hold a Zarr store, by its name.
+
+    >>> is_zip("https://host/a.nwb.zarr.zip?token=1"), is_zip("zip://a.nwb::s3://lab/a.zip")
+    (True, False)
+    """
+    chain, at = _main_link(shown(url))
+    return chain[at].lower().endswith(".zip")
+
+
 def is_lindi(url: str) -> bool:
     """Whether a source is a LINDI file: an index in JSON of what lies in other files.
 

@@ -9,12 +9,13 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, ZARR_ARRAY, document_of
-from lazynwb_dask.model.source import Source, is_local, local_path, local_url, local_version, shown
+from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, ZARR_ARRAY, ZIPPED, document_of
+from lazynwb_dask.model.source import Source, is_local, is_zip, local_path, local_url, local_version, shown
 from lazynwb_dask.sources.listing import (
     FILE,
     inside_store,
@@ -58,7 +59,7 @@ def expand(paths: object, access: FileAccess) -> list[Source]:
             sources.extend(found[one])
         else:
             sources.extend(find(one))
-    return sources
+    return [replace(one, document=ZIPPED) if is_zip(one.url) else one for one in sources]
 
 
 def _many(paths: object) -> Iterable[object]:

@@ -9,9 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.source import Source, is_zip
 from lazynwb_dask.sources.listing import list_keys
-from lazynwb_dask.sources.stores import file_or_store, is_store, open_document
+from lazynwb_dask.sources.stores import file_or_store, is_store, open_document, opened_zip
 from lazynwb_dask.storage import open_source, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.responses import validator_of
@@ -61,6 +61,8 @@ def opened(source: Source, access: FileAccess) -> Source:
 
     Raises NWBFileNotFoundError if there is neither.
     """
+    if is_zip(source.url):
+        return opened_zip(source, access)
     return file_or_store(
         source, lambda: open_source(source, 1, access), lambda: open_document(source, 1, access)[0]
     )

@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY
-from lazynwb_dask.model.source import Source, above, inside, shown
-from lazynwb_dask.storage import open_source
+from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY, ZIPPED, document_of
+from lazynwb_dask.model.source import Source, above, inside, is_zip, shown
+from lazynwb_dask.storage import Request, fetch, open_source, zip_members
 from lazynwb_dask.storage.access import FileAccess
 
 T = TypeVar("T")
+
+FIRST = 1 << 20  # bytes of the first request for a document
+MAX_DOCUMENT = 64 << 20
 
 # The document that was found last, by host or bucket: it is tried first.
 _found_last: dict[str, str] = {}
@@ -80,6 +83,37 @@ def open_document(source: Source, nbytes: int, access: FileAccess) -> tuple[Sour
     if refused is not None:
         raise refused
     raise NWBFileNotFoundError(f"{shown(source.url)}: no Zarr store is there.")
+
+
+def opened_zip(source: Source, access: FileAccess) -> Source:
+    """A Zarr store in a zip file, with the file's size and version."""
+    return replace(open_source(replace(source, document=""), 1, access)[0], document=ZIPPED)
+
+
+def read_document(source: Source, access: FileAccess) -> tuple[Source, str, bytes]:
+    """A Zarr store with its document, size and version, and the document's name and content.
+
+    Of a store in a zip file, size and version are the file's. Otherwise see `open_document`.
+    """
+    if is_zip(source.url):
+        source, head = opened_zip(source, access), b""
+        members = zip_members(source, access).members
+        name = document_of(members)
+        size: int | None = members[name].size
+    else:
+        source, head = open_document(source, FIRST, access)
+        name, size = source.document, source.size
+    assert size is not None
+    if size > MAX_DOCUMENT:
+        raise NWBReadError(f"{shown(source.url)}: metadata of {size} bytes; the limit is {MAX_DOCUMENT}")
+    text = bytearray(head) + bytearray(size - len(head))
+
+    def sink(data: memoryview) -> None:
+        text[len(head) :] = data
+
+    if size > len(head):
+        fetch(source, [Request(len(head), size, sink, name, exact=True)], access)
+    return source, name, bytes(text)
 
 
 def why_not_nwb(source: Source, access: FileAccess) -> str:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
+from lazynwb_dask.model.other_files import ZIPPED
 from lazynwb_dask.model.source import Source, inside, is_local, object_path, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
@@ -27,14 +28,28 @@ from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
 from lazynwb_dask.storage.runtime import Started, process
 from lazynwb_dask.storage.settings import Settings
+from lazynwb_dask.storage.zipped import Members
 from lazynwb_dask.util.buffers import passing
+from lazynwb_dask.util.lru import Cache
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-__all__ = ["Ends", "Request", "Settings", "counters", "fetch", "open_ends", "open_source", "record"]
+__all__ = [
+    "Ends",
+    "Request",
+    "Settings",
+    "counters",
+    "fetch",
+    "open_ends",
+    "open_source",
+    "record",
+    "zip_members",
+]
 
 T = TypeVar("T")
+
+_zips = Cache[Members]("directories of zip files")
 
 # Sinks of one buffer are spread over the decoders in batches of about this many bytes.
 BATCH = 256 * KIB
@@ -55,6 +70,7 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick
         for part, some in by_part(source, requests):
             fetch(part, some, access, quick)
         return
+    source, requests = _unzipped(source, requests, access)
     pieces = _pieces(source, requests, access.settings)
     if is_local(source.url) and pieces:
         local.fetch(source, pieces, access.settings)
@@ -66,8 +82,45 @@ def start_fetch(
     source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False
 ) -> Started[None]:
     """Begin to read byte ranges of one file in a store, as `fetch` does, without waiting for them."""
+    source, requests = _unzipped(source, requests, access)
     pieces = _pieces(source, requests, access.settings)
     return _Reader(source, access, quick).start(pieces)
+
+
+def zip_members(source: Source, access: FileAccess) -> Members:
+    """The objects of the Zarr store in a zip file. `source` has the size of the file."""
+    plain = replace(source, document="")
+    found = _zips.get(plain.key) if plain.etag is not None else None
+    if found is None:
+        assert plain.size is not None
+        found = Members(shown(plain.url), plain.size, partial(_read, plain, access))
+        if plain.etag is not None:
+            _zips.put(plain.key, found, 500 * len(found.members))
+    return found
+
+
+def _unzipped(
+    source: Source, requests: Sequence[Request], access: FileAccess
+) -> tuple[Source, Sequence[Request]]:
+    """Requests of a store in a zip file as requests of that file."""
+    if source.document != ZIPPED:
+        return source, requests
+    wanted = [request._replace(key="") if request.key == ZIPPED else request for request in requests]
+    if any(request.key for request in wanted):
+        wanted = zip_members(source, access).requests(wanted)
+    return replace(source, document=""), wanted
+
+
+def _read(source: Source, access: FileAccess, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The bytes of some ranges."""
+    found = [b""] * len(ranges)
+
+    def keep(number: int, data: memoryview) -> None:
+        found[number] = bytes(data)
+
+    requests = [Request(start, stop, partial(keep, i)) for i, (start, stop) in enumerate(ranges)]
+    fetch(source, requests, access, quick=True)
+    return found
 
 
 def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:

@@ -9,18 +9,17 @@ from functools import partial
 from typing import Any
 
 from lazynwb_dask.errors import NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import ZARR_ARRAY
+from lazynwb_dask.model.other_files import ZARR_ARRAY, ZIPPED
 from lazynwb_dask.model.source import Source, inside, is_local, local_path, shown
-from lazynwb_dask.sources.stores import open_document
-from lazynwb_dask.storage import Request, fetch, retried
+from lazynwb_dask.sources.stores import MAX_DOCUMENT as MAX_DOCUMENTS
+from lazynwb_dask.sources.stores import read_document
+from lazynwb_dask.storage import Request, fetch, retried, zip_members
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
 from lazynwb_dask.util.threads import at_once
 from lazynwb_dask.zarr.contents import Contents, Node, consolidated, nodes_of_v2, nodes_of_v3, parsed
 from lazynwb_dask.zarr.tree import LEFT_OUT, MAX_DEPTH, MAX_OBJECTS
 
-FIRST = 1 << 20  # bytes of the first request
-MAX_DOCUMENTS = 64 << 20  # bytes of all metadata
 MAX_DOCUMENT = 1 << 20  # of one group or array
 MEMORY = 12  # bytes of parsed JSON for each byte of text, about
 
@@ -36,44 +35,26 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
     if cached is not None:
         return source, cached
     name = shown(source.url)
-    source, text = _document(source, access)
-    content = parsed(text, f"{name}/{source.document}")
+    source, document, text = read_document(source, access)
+    content = parsed(text, f"{name}/{document}")
     if content.get("node_type") == "array":
         raise NWBReadError(f"{name}: {ZARR_ARRAY}")
-    nodes = consolidated(source.document, content, name)
+    nodes = consolidated(document, content, name)
     if nodes is None:
-        return replace(source, etag=None), Contents(name, _each(source, access, content))
+        etag = source.etag if source.document == ZIPPED else None
+        return replace(source, etag=etag), Contents(name, _each(source, access, document, content))
     found = Contents(name, nodes)
     if source.etag is not None:
         _contents.put(source, found, MEMORY * len(text))
     return source, found
 
 
-def _document(source: Source, access: FileAccess) -> tuple[Source, bytes]:
-    """The store's document, whole."""
-    source, head = open_document(source, FIRST, access)
-    assert source.size is not None
-    if source.size > MAX_DOCUMENTS:
-        raise NWBReadError(
-            f"{shown(source.url)}: metadata of {source.size} bytes; the limit is {MAX_DOCUMENTS}"
-        )
-    text = bytearray(head) + bytearray(source.size - len(head))
-
-    def sink(data: memoryview) -> None:
-        text[len(head) :] = data
-
-    if source.size > len(head):
-        document = Source(inside(source.url, source.document), source.size, source.etag)
-        fetch(document, [Request(len(head), source.size, sink)], access)
-    return source, bytes(text)
-
-
-def _each(source: Source, access: FileAccess, root: dict[str, Any]) -> dict[str, Node]:
+def _each(source: Source, access: FileAccess, document: str, root: dict[str, Any]) -> dict[str, Node]:
     """The groups and arrays by documents of their own, level by level: arrays, with their chunks, aren't
     listed."""
-    is_v3, name = source.document == "zarr.json", shown(source.url)
+    is_v3, name = document == "zarr.json", shown(source.url)
     names = ("zarr.json",) if is_v3 else (".zgroup", ".zarray", ".zattrs")
-    found: dict[str, Any] = {source.document: root}
+    found: dict[str, Any] = {document: root}
     level, wanted = [""], [] if is_v3 else [".zattrs"]
     count = nbytes = 0
     for _ in range(MAX_DEPTH):
@@ -81,7 +62,7 @@ def _each(source: Source, access: FileAccess, root: dict[str, Any]) -> dict[str,
         count += len(below)
         if count > MAX_OBJECTS:
             raise NWBReadError(f"{name}: more than {MAX_OBJECTS} objects, the limit")
-        wanted += [f"{key}/{document}" for key in below for document in names]
+        wanted += [f"{key}/{one}" for key in below for one in names]
         texts = _fetched(source, wanted, access)
         nbytes += sum(map(len, texts.values()))
         if nbytes > MAX_DOCUMENTS:
@@ -123,9 +104,17 @@ def _unlisted(source: Source, why: object) -> NWBReadError:
 
 def _names(source: Source, key: str, access: FileAccess) -> list[str]:
     """The names of the folders in a folder of a store."""
-    if is_local(source.url):
+    if source.document == ZIPPED:
+        begin = f"{key}/" if key else ""
+        keys = zip_members(source, access).members
+        found: Iterable[str] = {
+            one[len(begin) :].partition("/")[0]
+            for one in keys
+            if one.startswith(begin) and "/" in one[len(begin) :]
+        }
+    elif is_local(source.url):
         with os.scandir(os.path.join(local_path(source.url), key)) as entries:
-            found: Iterable[str] = [entry.name for entry in entries if entry.is_dir()]
+            found = [entry.name for entry in entries if entry.is_dir()]
     else:
         found = retried(inside(source.url, key).rstrip("/") + "/", access, _listed)
     return sorted(name for name in found if not name.startswith("."))
