@@ -6,12 +6,17 @@ follows from the chunk's shape and from the filters that were applied before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from lazynwb_dask.decode import codecs, zarr_codecs
 from lazynwb_dask.decode.hdf5_filters import check_available, decode_chunk, nbit_size
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import Filter, Layout
+from lazynwb_dask.model.limits import MAX_CHUNK
+
+_OBJECTS, _EACH = 8 << 20, 256  # bytes of a chunk of texts, and more for each of them
 
 
 def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> memoryview:
@@ -49,6 +54,16 @@ def undone(data: memoryview, steps: Sequence[Filter], limit: int) -> memoryview:
     for step in reversed(steps):
         data = _undo(step, data, codecs.OutputSize(limit, False))
     return data
+
+
+@lru_cache(maxsize=256)
+def stored_bound(layout: Layout) -> int:
+    """The most bytes that are stored of a chunk that is an object of its own: codecs may make it larger."""
+    assert layout.chunk is not None
+    count = math.prod(layout.chunk)
+    if layout.of_objects:
+        return min(_OBJECTS + _EACH * count, MAX_CHUNK)
+    return _output_size(layout.filters, layout, count * layout.element_bytes).size
 
 
 def check_filters(steps: Sequence[Filter]) -> None:

@@ -1,6 +1,6 @@
 """Chunks of objects: texts of any length, and what Zarr's writers encode as JSON. Nothing is unpickled.
 
-Texts and the paths that references have are Python objects in a NumPy array; so are they as fields of compounds.
+Texts and the paths of references are Python objects in a NumPy array, or in the fields of a structured one.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def fill_of(layout: Layout) -> Any:
 
 
 def object_values(data: memoryview, layout: Layout) -> np.ndarray:
-    """The elements of a chunk. Raises NWBReadError if it is damaged, UnsupportedColumnError for other objects."""
+    """The elements of a chunk. Raises NWBReadError if it is damaged, UnsupportedColumnError for others."""
     assert layout.chunk is not None
     raw = undone(data, layout.filters[1:], MAX_HELD)
-    count = math.prod(layout.chunk)
+    count, references = math.prod(layout.chunk), _nothing(layout) is None
     if configuration(layout.filters[0])["id"] in JSON:
         found = _json_values(raw, layout.element, count)
     else:
-        found = vlen_texts(raw, count)
-    if _nothing(layout) is None:
+        found = _paths(vlen_texts(raw, count)) if references else vlen_texts(raw, count)
+    if references:
         found[found == ""] = None
     return found
 
@@ -97,17 +97,36 @@ def _elements(values: Sequence[Any], element: ElementType) -> np.ndarray:
         return _texts(values)
     if element[0] != "compound":
         return np.array(values, objects_dtype(element))
-    columns = list(zip(*values, strict=True)) or [()] * len(element[2])
+    columns = list(zip(*_without_zeros(values, (0,) * len(element[2])), strict=True))
+    columns = columns or [()] * len(element[2])
     out = np.empty(len(values), objects_dtype(element))
     for (name, _, inner), column in zip(element[2], columns, strict=True):
         out[name] = _elements(column, inner)
     return out
 
 
+def _without_zeros(values: Sequence[Any], instead: Any) -> Sequence[Any]:
+    """Elements; the fill value of objects, which also fills a chunk beyond its array's end, is mostly zero."""
+    if int not in set(map(type, values)):
+        return values
+    return [instead if type(value) is int and value == 0 else value for value in values]
+
+
+def _paths(texts: np.ndarray) -> np.ndarray:
+    """References that were written as texts: paths, or JSON with them."""
+    if not any(text.startswith("{") for text in texts):
+        return texts
+    try:
+        return _texts([json.loads(text) if text.startswith("{") else text for text in texts])
+    except (ValueError, TypeError, RecursionError, pa.ArrowException):
+        raise UnsupportedColumnError("references that are neither paths nor JSON with paths") from None
+
+
 def _texts(values: Sequence[Any]) -> np.ndarray:
     """Texts, or the paths of references."""
-    if any(isinstance(value, dict) for value in values):
-        targets = pa.array(values, _TARGET)
+    values = _without_zeros(values, "")
+    if dict in set(map(type, values)):
+        targets = pa.array([{"path": v} if isinstance(v, str) else v for v in values], _TARGET)
         texts = pc.coalesce(*[pc.struct_field(targets, place) for place in ([0, 0], [1], [2, 0])])
     else:
         texts = pa.array(values, pa.string())

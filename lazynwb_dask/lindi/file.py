@@ -29,9 +29,8 @@ from lazynwb_dask.nwb.jobs import ListChunks
 from lazynwb_dask.storage import Request, fetch, open_source
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
-from lazynwb_dask.zarr.array import Array, element_of, filters_of, layout_of
+from lazynwb_dask.zarr.array import Array, element_of, element_of_objects, filters_of, layout_of
 from lazynwb_dask.zarr.file_image import file_image
-from lazynwb_dask.zarr.values import element_of_values
 
 R = TypeVar("R")
 
@@ -173,7 +172,7 @@ class Lindi:
         """The index of values in the JSON. They are read by their path."""
         filters_of(array)  # raises for an unknown codec
         if array.fields is not None:
-            element = element_of_values(values(self.source, self.contents, path))
+            element = element_of_objects(array.fields)
         elif array.is_object or array.dtype[1] == "U":
             element = ("string",)
         else:
@@ -185,8 +184,9 @@ class Lindi:
 
     def _chunked(self, path: str, array: Array) -> ArrayIndex:
         """The index of chunks that are byte ranges of other files."""
-        if not array.shape:
-            raise UnsupportedColumnError("a Zarr array without dimensions")
+        if not array.shape or array.is_object:
+            what = "objects in another file" if array.is_object else "a Zarr array without dimensions"
+            raise UnsupportedColumnError(what)
         layout, rows = layout_of(array), array.shape[0]
         check_shape(layout, rows, self.source.reach)
         if not math.prod(array.grid):
@@ -286,7 +286,7 @@ Rows = tuple[Layout, np.ndarray, np.ndarray]
 def inlined_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
     """The row ranges (starts, stops) of datasets with values in the JSON, an array for each dataset.
 
-    Each holds the ranges one after the other: stored bytes as uint8, or texts as objects.
+    Each holds the ranges one after the other: stored bytes as uint8, or elements with texts as objects.
     """
     source, contents = load(source, access)
     found = []
@@ -301,7 +301,7 @@ def inlined_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> 
 def _rows(whole: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     pairs = zip(starts.tolist(), stops.tolist(), strict=True)
     flat = np.concatenate([whole[a:b].reshape(-1) for a, b in pairs])
-    if flat.dtype == object:
+    if flat.dtype.hasobject:
         return flat
     raw = np.ascontiguousarray(flat).view(np.uint8)
     if raw.size != int((stops - starts).sum()) * layout.row_bytes:
@@ -316,5 +316,5 @@ def values(source: Source, contents: Contents, path: str) -> np.ndarray:
     if found is None:
         found = contents.values(path)
         if source.etag is not None:
-            _values.put(key, found, found.nbytes * (8 if found.dtype == object else 1) + 100)
+            _values.put(key, found, found.nbytes * (8 if found.dtype.hasobject else 1) + 100)
     return found

@@ -18,7 +18,6 @@ from lazynwb_dask.model.source import Source, is_lindi, is_zip
 from lazynwb_dask.sources.stores import file_or_store, is_store, why_not_nwb
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.block_cache import Blocks
-from lazynwb_dask.zarr.rows import object_rows
 from lazynwb_dask.zarr.store import Store
 
 R = TypeVar("R")
@@ -68,7 +67,7 @@ def _open_store(source: Source, access: FileAccess, allow_external_links: bool) 
 
 LINDI = Format(lambda source: is_lindi(source.url), _open_lindi, inlined_rows, is_index=True)
 HDF5 = Format(lambda source: True, lambda s, a, links: HDF5File(s, a), _external_rows)
-ZARR = Format(is_store, _open_store, object_rows)
+ZARR = Format(is_store, _open_store, lambda s, wanted, a: [])
 FORMATS = (LINDI, ZARR, HDF5)
 
 

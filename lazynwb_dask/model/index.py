@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from lazynwb_dask.model.elements import ElementType, element_bytes, element_type
+from lazynwb_dask.model.elements import ElementType, element_bytes, element_type, walk
 from lazynwb_dask.model.source import Source
 
 UNDEFINED = 2**64 - 1
@@ -80,6 +80,11 @@ class Layout:
     def computed(self) -> bool:
         """Whether values are computed from the layout alone, and none are stored."""
         return bool(self.element[0] == "ramp")
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether a store's chunks hold texts of any length, or compounds with them."""
+        return self.objects is not None and any(inner[0] == "string" for inner in walk(self.element))
 
     @property
     def element_bytes(self) -> int:

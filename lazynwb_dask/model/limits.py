@@ -6,9 +6,7 @@ without. What was never written takes no bytes, and has limits of its own.
 
 from __future__ import annotations
 
-import json
 import math
-from functools import lru_cache
 
 import numpy as np
 
@@ -130,19 +128,6 @@ def check_missing(column: ColumnIndex) -> None:
         raise NWBReadError(
             f"damaged: it has {have} rows and its table {column.rows}; the limit is {MAX_MISSING} less"
         )
-
-
-@lru_cache(maxsize=256)
-def object_bound(layout: Layout) -> int:
-    """The most bytes that are stored of a chunk that is an object of its own: codecs may make it larger."""
-    assert layout.chunk is not None
-    width = layout.element_bytes
-    if layout.filters:
-        # numbers may be stored as wider ones, as a codec of numcodecs says
-        codecs = [json.loads(f.name) for f in layout.filters if f.name.startswith("{")]
-        width = max([width, *[np.dtype(codec["astype"]).itemsize for codec in codecs if codec.get("astype")]])
-    nbytes = math.prod(layout.chunk) * width
-    return nbytes * 9 // 8 + 4096 if layout.filters else nbytes
 
 
 def expansion(layout: Layout) -> int:

@@ -15,12 +15,12 @@ from functools import partial
 import numpy as np
 
 from lazynwb_dask.decode.codecs import unshuffle, unshuffle_part
-from lazynwb_dask.decode.filters import before_shuffle
+from lazynwb_dask.decode.filters import before_shuffle, stored_bound
+from lazynwb_dask.decode.objects import fill_of, object_values
 from lazynwb_dask.decode.runs import gather, merged, spread
+from lazynwb_dask.decode.shards import per_shard
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import UNDEFINED, Extents, Layout
-from lazynwb_dask.model.limits import object_bound
-from lazynwb_dask.read.shards import per_shard
 from lazynwb_dask.read.steps import named
 from lazynwb_dask.storage import Request
 
@@ -50,7 +50,8 @@ class Block:
 def block_requests(
     layout: Layout, chunks: Chunks, block: Block, out: np.ndarray, decoders: Decoders
 ) -> list[Request] | None:
-    """The requests that fill `out`, uint8 of the block's shape and, as last dimension, an element's bytes.
+    """The requests that fill `out`, uint8 of the block's shape and, as last dimension, an element's bytes (1 of
+    objects).
 
     All blocks that are read at the same time share `decoders`. None if there is nothing to wait for; an empty
     list if all chunks needed are fetched for other blocks.
@@ -90,7 +91,7 @@ class Chunks:
         if objects is None:
             return "", int(self.extents.offsets[n]), int(self.extents.sizes[n])
         if objects.shard is None:
-            return objects.key(place), 0, object_bound(layout)
+            return objects.key(place), 0, stored_bound(layout)
         per = per_shard(layout)
         key = objects.key(tuple(p // many for p, many in zip(place, per, strict=True)))
         n = int(np.ravel_multi_index([p % many for p, many in zip(place, per, strict=True)], per))
@@ -202,12 +203,15 @@ class _CopyRows:
 
     def fill(self, layout: Layout) -> None:
         """What was never written is the fill value."""
-        self.target[...] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
+        if layout.of_objects:
+            self.target[...] = fill_of(layout)
+        else:
+            self.target[...] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
 
-    def __call__(self, data: memoryview) -> None:
+    def __call__(self, data: memoryview | np.ndarray) -> None:
         row = (*self.part.shape[1:], self.target.shape[-1])
         size = math.prod(row)
-        source = np.frombuffer(data, np.uint8)
+        source = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         if self.part.whole_rows and self.target.flags.c_contiguous:
             copy_runs(source, self.starts, self.counts, self.target.reshape(-1, size))
             return
@@ -267,6 +271,11 @@ class ChunkDecoder:
 
     def _decode(self, data: memoryview) -> None:
         assert self.layout.chunk is not None
+        if self.layout.of_objects:
+            values = object_values(data, self.layout)
+            for copy in self.copies:
+                copy(values)
+            return
         nbytes = math.prod(self.layout.chunk) * self.layout.element_bytes
         held, width = before_shuffle(data, self.layout, self.part.mask, nbytes)
         if width > 1 and len(self.copies) == 1 and self.copies[0].from_shuffled(held, width):

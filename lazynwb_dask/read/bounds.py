@@ -10,12 +10,12 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
+from lazynwb_dask.decode.filters import stored_bound
 from lazynwb_dask.hdf5.chunk_btree import tree_bound
 from lazynwb_dask.hdf5.global_heap import FIRST
 from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Layout
-from lazynwb_dask.model.limits import object_bound
 from lazynwb_dask.read.block import NEAR
 from lazynwb_dask.read.part_columns import file_arrays
 from lazynwb_dask.read.shards import asked_bytes
@@ -83,7 +83,7 @@ def _dataset(array: ArrayIndex, start: int, stop: int, runs: int, split: int) ->
     row_bytes, across = math.prod(chunk[1:]) * layout.element_bytes, layout.chunks(chunk[0])
     at = slice(start // chunk[0] * across, -(-stop // chunk[0]) * across)
     if layout.objects is not None:
-        sizes = np.full(at.stop - at.start, object_bound(layout))
+        sizes = np.full(at.stop - at.start, stored_bound(layout))
         offsets = np.zeros_like(sizes)
     elif array.located:
         offsets, sizes = (v[at].astype(np.int64) for v in (extents.offsets, extents.sizes))

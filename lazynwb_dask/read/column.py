@@ -26,6 +26,7 @@ from lazynwb_dask.decode.arrays import (
     slices,
     utf8,
 )
+from lazynwb_dask.decode.objects import arrow_objects, objects_dtype
 from lazynwb_dask.decode.runs import gather, merged, spread
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.chunk_btree import ChunkBTree
@@ -226,6 +227,8 @@ class Reader:
     def elements(self, raw: np.ndarray, element: ElementType, count: int, base: int) -> Steps[Values]:
         """The values of so many elements, stored one after the other."""
         kind = element[0]
+        if raw.dtype.hasobject:  # texts already: read by libhdf5, or of a store
+            return arrow_objects(raw)
         if kind in ("number", "bool", "odd"):
             return numbers(raw, element)
         if kind == "enum":
@@ -259,8 +262,6 @@ class Reader:
         if kind == "reference":
             return (yield from self._references(raw, base))
         if kind == "string":
-            if raw.dtype == object:  # texts already: read by libhdf5
-                return pa.array(raw, pa.large_string())
             buffer, starts, sizes = yield from heap_bytes(raw.view(DESCRIPTOR), 1, base, self.size)
             return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
         if kind == "sequence":
@@ -290,7 +291,8 @@ class Reader:
     def raw(
         self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray, box: Box | None = None
     ) -> Steps[np.ndarray]:
-        """A block's stored bytes, filters undone, element after element; or texts that libhdf5 has read.
+        """A block's stored bytes, filters undone, element after element; or objects, those of a store or texts
+        that libhdf5 has read.
 
         The row ranges are sorted and disjoint. `box` is a range of each further dimension; None: all of
         each row.
@@ -314,13 +316,16 @@ class Reader:
         if rows and held is None:  # before memory is taken for its values
             extents = yield from self.extents(array)
             chunks = Chunks(extents, (yield from self._in_shards(array, block)))
-        out = blank(math.prod(block.shape) * layout.element_bytes)
+        if layout.of_objects:
+            out, width = np.empty(math.prod(block.shape), objects_dtype(layout.element)), 1
+        else:
+            out, width = blank(math.prod(block.shape) * layout.element_bytes), layout.element_bytes
         if not out.size:
             return out
         if held is not None:
             copy_runs(held[3], starts - held[1], stops - starts, out.reshape(rows, -1))
             return out
-        target = out.reshape(*block.shape, layout.element_bytes)
+        target = out.reshape(*block.shape, width)
         requests = block_requests(layout, chunks, block, target, self.decoders)
         if requests and self._shards:
             requests = [request for request in requests if not self._here(request)]

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from lazynwb_dask.decode.codecs import ZARR_CODEC
+from lazynwb_dask.decode.objects import JSON
 from lazynwb_dask.errors import UnsupportedColumnError
-from lazynwb_dask.model.elements import ElementType
+from lazynwb_dask.model.elements import ElementType, element_bytes
 from lazynwb_dask.model.index import Filter, Layout, Objects
 from lazynwb_dask.model.limits import MAX_CHUNKS, MAX_ELEMENT
 from lazynwb_dask.zarr import codecs
@@ -28,7 +29,6 @@ REFERENCE = "<REFERENCE>"
 _PLAIN = re.compile(r"[<>|=][biufcSUV]\d{1,9}|\|O")
 _NAME = re.compile(r"u?int(8|16|32|64)|float(16|32|64)|bool_?")
 _TEXTS = frozenset({REFERENCE, "object", "str", "str_", "bytes", "bytes_", "object_", "text", "utf8"})
-JSON = ("json2", "json")
 OBJECTS = (*JSON, "vlen-utf8", "vlen-bytes")
 """The codecs of objects that are read."""
 
@@ -191,15 +191,31 @@ def objects_of(array: Array, path: str) -> Objects:
     return Objects(f"{path.strip('/')}/{array.prefix}", array.separator, array.shard, index, array.index_first)
 
 
-def object_layout(array: Array, path: str, element: ElementType = ("string",)) -> Layout:
+def stored_layout(array: Array, path: str) -> Layout:
+    """The layout of an array of a store, of which the chunks are objects."""
+    return object_layout(array, path) if array.is_object else layout_of(array, objects_of(array, path))
+
+
+def object_layout(array: Array, path: str = "") -> Layout:
     """The layout of texts, references, or compounds with these: chunks whose first filter makes objects of
     bytes."""
     shape, chunks = array.shape or (1,), array.chunks or (1,)
-    fill = array.fill.encode("utf-8", "replace") if isinstance(array.fill, str) else b""
-    objects = objects_of(array, path)
-    return Layout(
-        element, shape[1:], chunks, object_filters(array), fill, external=path or "/", objects=objects
-    )
+    fill = array.fill.encode("utf-8", "replace") if isinstance(array.fill, str) and not array.fields else b""
+    element = element_of_objects(array.fields)
+    return Layout(element, shape[1:], chunks, object_filters(array), fill, objects=objects_of(array, path))
+
+
+def element_of_objects(fields: Fields | None) -> ElementType:
+    """The element type of texts and references, or of compounds with such fields."""
+    if fields is None:
+        return ("string",)
+    found, at = [], 0
+    for name, kind in fields:
+        given = field_type(kind)
+        inner = ("string",) if given is None or given.kind == "S" else element_of(given.newbyteorder("="))
+        found.append((name, at, inner))
+        at += element_bytes(inner)
+    return ("compound", at, tuple(found))
 
 
 def object_filters(array: Array) -> tuple[Filter, ...]:
@@ -207,13 +223,9 @@ def object_filters(array: Array) -> tuple[Filter, ...]:
     first = array.codecs[0]["id"] if array.codecs else "nothing"
     if first == "pickle":
         raise UnsupportedColumnError("objects that were pickled: to read them is to run what they say")
-    if first not in OBJECTS:
+    if first not in OBJECTS or (array.fields is not None and first not in JSON):
         raise UnsupportedColumnError(f"objects encoded by {first[:40]!r}, which aren't read")
-    made: dict[str, Any] = {"id": first}
-    if array.fields is not None:
-        made["fields"] = array.fields
-    if array.references:
-        made["references"] = True
+    made = {"id": first, "references": True} if array.references else {"id": first}
     own = Filter(ZARR_CODEC, (), json.dumps(made, sort_keys=True))
     return (own, *codecs.filters_of(array.codecs[1:], array.numpy, array.chunks))
 

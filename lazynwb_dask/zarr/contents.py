@@ -125,7 +125,7 @@ class Contents(Tree):
 
     def can_fetch(self, path: str, array: Array) -> bool:
         filters_of(array)  # raises for what can't be decoded
-        return path not in self.known and math.prod(array.grid) <= MAX_FETCHED and array.shard is None
+        return path not in self.known and math.prod(array.grid) <= MAX_FETCHED
 
 
 def nodes_of_v2(documents: Mapping[str, Any], name: str) -> dict[str, Node]:

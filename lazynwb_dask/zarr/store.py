@@ -6,17 +6,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TypeVar
 
-from lazynwb_dask.errors import NWBError
-from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
+from lazynwb_dask.hdf5.sparse_file import Job, SparseFile, attempt
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.limits import check_shape
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.storage.access import FileAccess
-from lazynwb_dask.zarr.array import layout_of, object_filters, object_layout, objects_of
+from lazynwb_dask.zarr.array import stored_layout
 from lazynwb_dask.zarr.documents import load
 from lazynwb_dask.zarr.fetched import fetch_values
 from lazynwb_dask.zarr.file_image import Image, file_image
-from lazynwb_dask.zarr.values import element_of_values
 
 R = TypeVar("R")
 
@@ -52,28 +50,16 @@ class Store:
             self.contents.known.update(fetch_values(self.source, arrays, self.access))
             self._whole = None
 
-    def array(self, path: str) -> ArrayIndex | None:
-        """Where the values of a dataset lie, by its path without links; None if values have to be fetched
-        first, to know of which type they are.
+    def array(self, path: str) -> ArrayIndex:
+        """Where the values of a dataset lie, by its path without links.
 
         Raises UnsupportedColumnError if they can't be read.
         """
         array = self.contents.array(path)
-        shape = array.shape or (1,)
-        if array.fields is not None:
-            object_filters(array)  # raises for an unknown codec
-            known = self.contents.known.get(path)
-            if known is None:
-                return None
-            if isinstance(known, NWBError):
-                raise known
-            layout = object_layout(array, path, element_of_values(known))
-        elif array.is_object:
-            layout = object_layout(array, path)
-        else:
-            layout = layout_of(array, objects_of(array, path))
-        check_shape(layout, shape[0], REACH)
-        return ArrayIndex.without_chunks(layout, shape[0])
+        layout = stored_layout(array, path)
+        rows = (array.shape or (1,))[0]
+        check_shape(layout, rows, REACH)
+        return ArrayIndex.without_chunks(layout, rows)
 
 
 class _FileImage(SparseFile):
@@ -101,9 +87,4 @@ class _FileImage(SparseFile):
         return False
 
     def array(self, path: str) -> ArrayIndex | None:
-        path = self._store.contents.resolved(path)
-        found = self._store.array(path)
-        if found is None:
-            self.wanted.add(path)
-            raise Miss(path)
-        return found
+        return self._store.array(self._store.contents.resolved(path))
