@@ -8,7 +8,7 @@ libhdf5. See the HDF5 File Format Specification, version 3.0, section IV.A.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lazynwb_dask.hdf5 import object_header
 from lazynwb_dask.hdf5.sparse_file import SparseFile
@@ -29,8 +29,7 @@ _REFERENCE = b"\x17\0\0\0\x08\0\0\0"
 _SCALARS = (b"\x01" + bytes(7), b"\x02" + bytes(3))
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetHeader:
+class DatasetHeader(NamedTuple):
     """The messages of a dataset's object header."""
 
     messages: tuple[bytes, ...]  # those that describe the dataset, without the address of its data
@@ -87,21 +86,22 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
         at, end = 0, len(data)
         while at + 8 <= end:
             kind, n, flags = _MESSAGE(data, at)
-            begin, at = at + 8, at + 8 + n
+            begin = at + 8
+            at = begin + n
             if at > end:
                 raise object_header.FormatError("a message that leaves its block")
             count += 1
             if kind in _IGNORED:
                 continue
+            body = data[begin:at]
             if kind == object_header.CONTINUATION:
-                offset, more = _CONTINUATION(data, begin)
+                offset, more = _CONTINUATION(body)
                 if more > _MAX_BYTES:
                     raise object_header.FormatError("a long header")
                 blocks.add(offset + base, more)
                 continue
             if flags & _SHARED or kind in found:
                 return None
-            body = data[begin:at]
             if kind == ATTRIBUTE:
                 attributes[_name(body)] = body
                 continue

@@ -141,11 +141,11 @@ class SparseFile(io.RawIOBase):
 
     def peek(self, start: int, stop: int) -> bytes:
         """A byte range, cut at the file's end. Raises `Miss` where it is not present."""
+        number, begin = divmod(start, self.block)
+        found, end = self._blocks.get(number, b""), begin + stop - start
+        if begin < end <= len(found):
+            return found[begin:end]
         stop = min(stop, self.size)
-        if 0 <= start < stop and start // self.block == (stop - 1) // self.block:
-            found = self._blocks.get(start // self.block)
-            if found is not None:
-                return found[start % self.block : (stop - 1) % self.block + 1]
         if start < 0 or start >= stop:
             raise ValueError(f"address {start} lies outside the file of {self.size} bytes")
         if self.need(start, stop):
