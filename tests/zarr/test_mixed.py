@@ -142,7 +142,7 @@ def test_queries_equal_pandas(files: dict[str, Path], by: str, tmp_path: Path) -
     whole = frame.compute(scheduler="sync")
 
     @settings(
-        max_examples=40,
+        max_examples=15,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
