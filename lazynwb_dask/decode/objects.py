@@ -54,6 +54,9 @@ def object_values(data: memoryview, layout: Layout) -> np.ndarray:
         found = _json_values(raw, layout.element, count)
     else:
         found = _paths(vlen_texts(raw, count)) if references else vlen_texts(raw, count)
+    order = configuration(layout.filters[0]).get("order")
+    if order:
+        found = found.reshape([layout.chunk[axis] for axis in order]).transpose(np.argsort(order)).reshape(-1)
     if references:
         found[found == ""] = None
     return found

@@ -51,3 +51,13 @@ def shard_index(layout: Layout, key: str, shard: memoryview) -> Extents:
     if wrong.any() or (offsets[~absent] >= 1 << 62).any():
         raise NWBReadError(f"{key}: a shard whose index has impossible positions or lengths: damaged")
     return Extents(0, offsets, sizes)
+
+
+def within_shard(layout: Layout, key: str, shard: memoryview, start: int, stop: int) -> memoryview:
+    """A chunk of a shard that is at hand."""
+    assert layout.objects is not None
+    length, first = index_bytes(layout), layout.objects.index_first
+    low, high = (length, len(shard)) if first else (0, len(shard) - length)
+    if not low <= start <= stop <= high:
+        raise NWBReadError(f"{key}: a chunk lies outside of its shard: damaged")
+    return shard[start:stop]

@@ -28,6 +28,7 @@ from lazynwb_dask.decode.arrays import (
 )
 from lazynwb_dask.decode.objects import arrow_objects, objects_dtype
 from lazynwb_dask.decode.runs import gather, merged, spread
+from lazynwb_dask.decode.shards import within_shard
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.chunk_btree import ChunkBTree
 from lazynwb_dask.hdf5.links import LOST
@@ -328,7 +329,7 @@ class Reader:
         target = out.reshape(*block.shape, width)
         requests = block_requests(layout, chunks, block, target, self.decoders)
         if requests and self._shards:
-            requests = [request for request in requests if not self._here(request)]
+            requests = [request for request in requests if not self._here(layout, request)]
         if requests is not None:
             yield Wave(requests, shared=not requests, ahead=heap_nearby(array, chunks.extents, self.size))
         return out
@@ -356,14 +357,12 @@ class Reader:
             yield Wave([shard_request(layout, key, whole, partial(keep, key)) for key in todo])
         return found
 
-    def _here(self, request: Request) -> bool:
+    def _here(self, layout: Layout, request: Request) -> bool:
         """Serve a request for a chunk of a shard that has come whole."""
         shard = self._shards.get(request.key)
         if shard is None:
             return False
-        if request.stop > len(shard):
-            raise NWBReadError(f"{request.key}: a chunk lies outside of its shard: damaged")
-        request.sink(shard[request.start : request.stop])
+        request.sink(within_shard(layout, request.key, shard, request.start, request.stop))
         return True
 
     def _tree(self, array: ArrayIndex) -> Steps[Extents]:

@@ -232,14 +232,19 @@ def element_of_objects(fields: Fields | None) -> ElementType:
 
 def object_filters(array: Array) -> tuple[Filter, ...]:
     """The codecs of objects as filters. Raises UnsupportedColumnError if one isn't known."""
-    first = array.codecs[0]["id"] if array.codecs else "nothing"
+    given, axes = list(array.codecs), list(range(len(array.chunks)))
+    while given and given[0].get("id") == "transpose":
+        axes = [axes[axis] for axis in codecs.axes_of(given.pop(0), len(axes))]
+    first = given[0]["id"] if given else "nothing"
     if first == "pickle":
         raise UnsupportedColumnError("objects that were pickled: to read them is to run what they say")
     if first not in OBJECTS or (array.fields is not None and first not in JSON):
         raise UnsupportedColumnError(f"objects encoded by {first[:40]!r}, which aren't read")
-    made = {"id": first, "references": True} if array.references else {"id": first}
+    made: dict[str, Any] = {"id": first, "references": True} if array.references else {"id": first}
+    if codecs.is_moved(axes, array.chunks):
+        made["order"] = axes
     own = Filter(ZARR_CODEC, (), json.dumps(made, sort_keys=True))
-    return (own, *codecs.filters_of(array.codecs[1:], array.numpy, array.chunks))
+    return (own, *codecs.filters_of(given[1:], array.numpy, array.chunks))
 
 
 def filters_of(array: Array) -> tuple[Filter, ...]:
@@ -265,18 +270,23 @@ def filled_value(kind: np.dtype[Any], value: Any) -> np.ndarray:
             for name in kind.names:
                 made[name] = filled_value(kind[name], value.get(name))
             return made
-        if isinstance(value, str) and kind.kind in "SV":
+        if value is None or (type(value) is int and value == 0):
+            return np.zeros((), kind)
+        if kind.kind in "SV":
             raw = base64.b64decode(value, validate=True)
+            if len(raw) > kind.itemsize:
+                raise ValueError
             return np.frombuffer(raw.ljust(kind.itemsize, b"\0"), kind, 1).reshape(())
-        if kind.kind == "c" and isinstance(value, list):
-            real, imaginary = (_number(part) for part in value)
-            value = complex(real, imaginary)
-        elif kind.kind == "f" and isinstance(value, str) and value.startswith("0x"):
+        if kind.kind == "f" and isinstance(value, str) and value.startswith("0x"):
             raw = bytes.fromhex(value[2:])
             return np.frombuffer(raw, np.dtype(f">f{kind.itemsize}"), 1).astype(kind).reshape(())
-        elif kind.kind in "fc":
-            value = _number(value)
-        return np.array(("" if kind.kind == "U" else 0) if value is None else value, kind)
+        if kind.kind == "c" and isinstance(value, list):
+            real, imaginary = (_number(part) for part in value)
+            return np.array(complex(real, imaginary), kind)
+        made = np.array(value if kind.kind == "U" and isinstance(value, str) else _number(value), kind)
+        if kind.kind in "iub" and made != _number(value):
+            raise ValueError
+        return made
     except (TypeError, ValueError, OverflowError, AttributeError):
         raise UnsupportedColumnError(f"damaged: a fill value of {str(value)[:80]!r}") from None
 
@@ -284,4 +294,6 @@ def filled_value(kind: np.dtype[Any], value: Any) -> np.ndarray:
 def _number(value: Any) -> Any:
     if value in ("NaN", "Infinity", "-Infinity"):
         return float(value.replace("Infinity", "inf"))
+    if not isinstance(value, (int, float)):
+        raise TypeError
     return value

@@ -41,13 +41,9 @@ class Chain:
 
     codecs: tuple[Codec, ...]  # in the order of writing
     to_bytes: str  # "bytes", "vlen-utf8", "vlen-bytes" or "sharding_indexed"
+    order: str  # the byte order of stored values, as NumPy writes it
     parameters: Mapping[str, Any]  # of that one
     of_arrays: int  # how many of `codecs` come before it
-
-    @property
-    def order(self) -> str:
-        """The byte order of stored values, as NumPy writes it."""
-        return ">" if self.parameters.get("endian") == "big" else "<"
 
 
 def chain_of(given: Any) -> Chain:
@@ -71,16 +67,20 @@ def chain_of(given: Any) -> Chain:
             (after if to_bytes else before).append({**found, "id": short})
     if not to_bytes:
         raise UnsupportedColumnError("damaged: no codec that makes bytes of its values")
-    return Chain((*before, *after), to_bytes, parameters, len(before))
+    order = ">" if parameters.get("endian") == "big" else "<"
+    return Chain((*[_stored(c, order) for c in before], *after), to_bytes, order, parameters, len(before))
 
 
-def filters_of(
-    codecs: Sequence[Codec], kind: np.dtype[Any], chunk: Sequence[int], order: str = ""
-) -> tuple[Filter, ...]:
+def _stored(codec: Codec, order: str) -> Codec:
+    """A codec of numbers that get their byte order after it."""
+    names = [name for pair in TYPES.values() for name in pair if codec.get(name)]
+    return {**codec, **{name: order + _number(codec[name]).str[1:] for name in names}}
+
+
+def filters_of(codecs: Sequence[Codec], kind: np.dtype[Any], chunk: Sequence[int]) -> tuple[Filter, ...]:
     """Codecs of chunks of a shape, with values of a type, as filters in the order of writing.
 
-    With `order`, types that codecs name have that byte order. Raises UnsupportedColumnError for a codec that
-    isn't read.
+    Raises UnsupportedColumnError for a codec that isn't read.
     """
     shape, size = tuple(chunk), kind.itemsize
     found: list[Filter | None] = []
@@ -100,14 +100,14 @@ def filters_of(
                 raise UnsupportedColumnError(f"damaged: a checksum at {str(where)[:40]!r}")
             found.append(_filter(name, location=where))
         elif name == "transpose":
-            axes = _axes(codec.get("order"), len(shape))
+            axes = axes_of(codec, len(shape))
             found.append(_transposed(shape, axes, size))
             shape = tuple(shape[axis] for axis in axes)
         elif name == "packbits":
             found.append(_filter(name))
             shape, size = (1 + -(-math.prod(shape) * size // 8),), 1
         elif name in ("delta", "fixedscaleoffset", "astype", "quantize"):
-            made, size = _of_numbers(codec, kind, order)
+            made, size = _of_numbers(codec, kind)
             found.append(made)
         elif name != "bitround":  # whose numbers were rounded before they were written: nothing is to be undone
             raise _unknown(name)
@@ -130,8 +130,9 @@ def _shuffled(codec: Codec, kind: np.dtype[Any]) -> Filter | None:
     return Filter(SHUFFLE, (size,), "shuffle") if size > 1 else None
 
 
-def _axes(order: Any, dimensions: int) -> list[int]:
-    """The axes in the order in which they are stored."""
+def axes_of(codec: Codec, dimensions: int) -> list[int]:
+    """The axes in the order in which the codec "transpose" stores them."""
+    order = codec.get("order")
     if order in ("C", "F"):
         return list(range(dimensions))[:: 1 if order == "C" else -1]
     given = list(order) if isinstance(order, (list, tuple)) else []
@@ -141,18 +142,21 @@ def _axes(order: Any, dimensions: int) -> list[int]:
 
 
 def _transposed(shape: tuple[int, ...], axes: list[int], size: int) -> Filter | None:
+    return _filter("transpose", order=axes, shape=list(shape), size=size) if is_moved(axes, shape) else None
+
+
+def is_moved(axes: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether values of a shape lie otherwise than they would without the change of axes."""
     long = [axis for axis in axes if shape[axis] != 1]
-    if long == sorted(long):
-        return None  # its values lie as they would without
-    return _filter("transpose", order=axes, shape=list(shape), size=size)
+    return long != sorted(long)
 
 
-def _of_numbers(codec: Codec, kind: np.dtype[Any], order: str) -> tuple[Filter | None, int]:
+def _of_numbers(codec: Codec, kind: np.dtype[Any]) -> tuple[Filter | None, int]:
     """A codec that makes other numbers of numbers, and the size of those."""
     name = "astype" if codec["id"] == "quantize" else codec["id"]
     keys = ("dtype", "astype") if codec["id"] == "quantize" else TYPES[name]
-    before = _number(codec.get(keys[0]) or kind.str, order)
-    stored = _number(codec.get(keys[1]) or before.str, order)
+    before = _number(codec.get(keys[0]) or kind.str)
+    stored = _number(codec.get(keys[1]) or before.str)
     parameters: dict[str, Any] = dict(zip(TYPES[name], (before.str, stored.str), strict=True))
     if name == "fixedscaleoffset":
         for key in ("offset", "scale"):
@@ -163,12 +167,11 @@ def _of_numbers(codec: Codec, kind: np.dtype[Any], order: str) -> tuple[Filter |
     return None if idle else _filter(name, **parameters), stored.itemsize
 
 
-def _number(name: Any, order: str) -> np.dtype[Any]:
+def _number(name: Any) -> np.dtype[Any]:
     """A type of numbers by NumPy's name of it."""
     try:
         if not isinstance(name, str) or not _NUMBER.fullmatch(name):
             raise TypeError
-        found = np.dtype(name)
+        return np.dtype(name)
     except TypeError:
         raise UnsupportedColumnError(f"a codec for values of the type {str(name)[:40]!r}") from None
-    return np.dtype(order + found.str[1:]) if order else found

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from lazynwb_dask.decode.shards import per_shard, shard_index
-from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.decode.shards import per_shard, shard_index, within_shard
+from lazynwb_dask.errors import NWBError
 from lazynwb_dask.model.index import UNDEFINED, Layout
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.storage import Request, fetch
@@ -62,9 +62,7 @@ def _values(array: Array, layout: Layout, chunks: Mapping[str, memoryview]) -> n
         start, size = int(index.offsets[number]), int(index.sizes[number])
         if start == UNDEFINED:
             return None
-        if start + size > len(data):
-            raise NWBReadError(f"{key}: a chunk lies outside of its shard: damaged")
-        return data[start : start + size]
+        return within_shard(layout, key, data, start, start + size)
 
     try:
         return values_of(array, chunk)

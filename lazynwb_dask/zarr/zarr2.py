@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,9 @@ def array_of(meta: Any, fields: Any = None) -> Array:
     else:
         name = "|O" if isinstance(dtype, list) else plain(dtype).str
         found = Array(shape, chunks, name, meta.get("fill_value"), codecs, separator, named)
-    if order == "F" and len(shape) > 1 and not found.is_object:
-        turned = {"id": "transpose", "order": list(range(len(shape)))[::-1]}
-        found = Array(**{**vars(found), "codecs": (turned, *codecs)})
-    elif order not in ("C", "F") or (order == "F" and len(shape) > 1):
+    if order == "F":
+        found = replace(found, codecs=({"id": "transpose", "order": "F"}, *codecs))
+    elif order != "C":
         raise UnsupportedColumnError(f"a Zarr array in the order {str(order)[:8]!r}")
     return found.checked()
 

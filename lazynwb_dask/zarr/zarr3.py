@@ -10,11 +10,11 @@ import numpy as np
 
 from lazynwb_dask.errors import UnsupportedColumnError
 from lazynwb_dask.zarr.array import MAX_NESTING, Array, Codecs, compound, plain, whole
+from lazynwb_dask.zarr.codecs import chain_of
 
 _PLAIN = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)")
 _FIXED = {"null_terminated_bytes": "S", "fixed_length_utf32": "U", "raw_bytes": "V"}
 _OBJECTS = {"string": "vlen-utf8", "variable_length_bytes": "vlen-bytes", "bytes": "vlen-bytes"}
-_WITHOUT_SETTINGS = frozenset({"blosc", "zstd", "gzip", "crc32c"})
 _KNOWN = frozenset(
     {
         "zarr_format", "node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs",
@@ -50,21 +50,27 @@ def _array(meta: Mapping[str, Any]) -> Array:
     shard: tuple[int, ...] | None = None
     index: Codecs = ()
     first = False
-    steps = list(meta["codecs"])
-    if any(_named(step)[0] == "sharding_indexed" for step in steps):
-        if len(steps) > 1:
+    chain = chain_of(meta["codecs"])
+    if chain.to_bytes == "sharding_indexed":
+        if chain.codecs:
             raise UnsupportedColumnError("shards that were encoded as a whole")
-        settings = _named(steps[0])[1]
-        shard, chunks, steps = chunks, whole(settings["chunk_shape"]), list(settings["codecs"])
-        index = _codecs(settings["index_codecs"], np.dtype("<u8"), 1 + len(shape))
+        settings = dict(chain.parameters)
+        shard, chunks, chain = chunks, whole(settings["chunk_shape"]), chain_of(settings["codecs"])
+        told = chain_of(settings["index_codecs"])
+        if told.to_bytes != "bytes" or told.order != "<":
+            raise UnsupportedColumnError("shards whose index isn't little endian")
+        index = told.codecs
         first = {"start": True, "end": False}[settings.get("index_location", "end")]
     kind = _type(meta["data_type"])
-    name = "|O"
-    if kind is not None:
-        if any(_named(step) == ("bytes", {"endian": "big"}) for step in steps):
-            kind = _big(kind, steps)
+    if chain.to_bytes not in (_OBJECTS.values() if kind is None else ("bytes",)):
+        raise UnsupportedColumnError(f"damaged: {meta['data_type']} with the codec {chain.to_bytes!r}")
+    name, codecs = "|O", chain.codecs
+    if kind is None:
+        at = chain.of_arrays
+        codecs = (*codecs[:at], {"id": chain.to_bytes}, *codecs[at:])
+    else:
+        kind = kind.newbyteorder(">" if chain.order == ">" else "<")
         name = kind.str
-    codecs = _codecs(steps, kind, len(shape))
     struct = kind if kind is not None and kind.names is not None else None
     return Array(
         shape, chunks, name, meta["fill_value"], codecs, separator, None, struct, prefix, shard, index, first
@@ -101,38 +107,3 @@ def _type(given: Any, depth: int = 1) -> np.dtype[Any] | None:
             fields.append((label, found))
         return compound(fields)
     raise UnsupportedColumnError(f"values of the Zarr type {name[:80]!r}")
-
-
-def _big(kind: np.dtype[Any], steps: list[Any]) -> np.dtype[Any]:
-    """The type in big endian, as the codec "bytes" has written it."""
-    names = [_named(step)[0] for step in steps]
-    if not {"transpose"}.issuperset(names[: names.index("bytes")]):
-        raise UnsupportedColumnError("a Zarr array that was encoded before it became big endian")
-    return kind.newbyteorder(">")
-
-
-def _codecs(steps: list[Any], kind: np.dtype[Any] | None, dimensions: int) -> Codecs:
-    """Codecs as numcodecs configures them."""
-    found: list[dict[str, Any]] = []
-    for name, settings in map(_named, steps):
-        if name == "bytes":
-            continue
-        if name == "transpose":
-            order = settings["order"]
-            if order in ("C", "F"):
-                order = list(range(dimensions))[:: 1 if order == "C" else -1]
-            if sorted(whole(order)) != list(range(dimensions)):
-                raise UnsupportedColumnError(f"damaged: transposed by {str(order)[:80]}")
-            if list(order) != list(range(dimensions)):
-                found.append({"id": name, "order": list(order)})
-        elif name in _WITHOUT_SETTINGS:
-            found.append({"id": name})
-        elif name in _OBJECTS.values():
-            if kind is not None or found:
-                raise UnsupportedColumnError(f"damaged: the codec {name!r} in a wrong place")
-            found.append({"id": name})
-        else:
-            found.append({**settings, "id": name.removeprefix("numcodecs.")})
-    if kind is None and (not found or found[0]["id"] not in _OBJECTS.values()):
-        raise UnsupportedColumnError("texts of variable length without a codec for them")
-    return tuple(found)

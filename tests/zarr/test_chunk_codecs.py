@@ -88,7 +88,7 @@ def check(array: Any, store: MemoryStore, kind: np.dtype[Any], same: Any = None)
         found = chain_of(meta["codecs"])
         assert found.to_bytes == "bytes"
         kind = kind.newbyteorder(found.order)
-        filters = filters_of(found.codecs, kind, chunk, found.order)
+        filters = filters_of(found.codecs, kind, chunk)
     layout = Layout(("number", kind.str), chunk[1:], chunk, filters)
     check_filters(filters)
     assert chunks
