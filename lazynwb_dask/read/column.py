@@ -351,9 +351,9 @@ class Reader:
             if whole is not None:
                 self._shards[key] = whole
 
-        todo = [key for key in keys if key not in found]
+        todo, whole = [key for key in keys if key not in found], most is None and block.shape == array.shape
         if todo:
-            yield Wave([shard_request(layout, key, partial(keep, key)) for key in todo])
+            yield Wave([shard_request(layout, key, whole, partial(keep, key)) for key in todo])
         return found
 
     def _here(self, request: Request) -> bool:

@@ -30,18 +30,24 @@ def touched(
     return [objects.key(place) for place in itertools.product(spread(a, b - a).tolist(), *places)]
 
 
-def asked_bytes(layout: Layout) -> int:
-    """The bytes that are asked for with a shard's index: all of a small shard."""
+def asked_bytes(layout: Layout, whole: bool = True) -> int:
+    """The bytes that are asked for with a shard's index: if it is wanted `whole`, all of a small shard."""
+    assert layout.objects is not None
     length = index_bytes(layout)
     most = length + math.prod(per_shard(layout)) * stored_bound(layout)
-    return most if most <= SMALL and layout.objects and not layout.objects.index_first else length
+    return most if whole and most <= SMALL and not layout.objects.index_first else length
 
 
-def shard_request(layout: Layout, key: str, found: Callable[[Extents, memoryview | None], None]) -> Request:
-    """The request for a shard's index. `found` gets where its chunks lie, and the shard if all of it came."""
+def shard_request(
+    layout: Layout, key: str, whole: bool, found: Callable[[Extents, memoryview | None], None]
+) -> Request:
+    """The request for a shard's index, and for all of a small shard that is wanted `whole`.
+
+    `found` gets where its chunks lie, and the shard if all of it came.
+    """
     assert layout.objects is not None
     first = layout.objects.index_first
-    asked = asked_bytes(layout)
+    asked = asked_bytes(layout, whole)
 
     def sink(data: memoryview) -> None:
         found(shard_index(layout, key, data), data if not first and len(data) < asked else None)
