@@ -23,7 +23,7 @@ def session(rows: int = 12) -> NWBFile:
     file = NWBFile(
         "a made-up session", "session 1", datetime(2024, 1, 2, 3, tzinfo=UTC), session_id="s1", lab="Lab ö",
         institution="Institute", experimenter=["Doe, Jane", "Roe, R."], keywords=["a", "ö"], notes="",
-        related_publications=["doi:1"],
+        related_publications=["doi:1"], file_create_date=[datetime(2024, 2, 1, tzinfo=UTC)],
     )  # fmt: skip
     file.subject = Subject(
         subject_id="m1",
@@ -123,7 +123,7 @@ def write_zarr(file: NWBFile, path: Path, **options: Any) -> str:
 
 @contextmanager
 def _unpickling() -> Iterator[None]:
-    """hdmf-zarr 0.13 reads what it has just pickled, which newer releases of numcodecs must be told to allow."""
+    """hdmf-zarr 0.13 reads what it has just pickled, which releases of numcodecs must be told to allow."""
     from numcodecs import pickles
 
     before = getattr(pickles, "ALLOW_UNSAFE_PICKLE_DECODE", None)
