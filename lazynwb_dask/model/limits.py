@@ -23,6 +23,8 @@ MAX_CHUNKS = 1 << 20
 """Chunks of one dataset, those never written included."""
 MAX_FILL = 1 << 30
 """Bytes of one dataset that were never written."""
+MAX_IN_STORE = 1 << 44
+"""Bytes of one dataset of a Zarr store, of which nothing tells the size."""
 MAX_MISSING = 1 << 22
 """Rows that a column may be shorter than its table."""
 MAX_EXPANSION = 1 << 16
@@ -42,7 +44,9 @@ def check_shape(layout: Layout, rows: int, size: int) -> None:
     nbytes = rows * row
     if not row and 8 * rows > MAX_FILL:
         raise NWBReadError(f"damaged: {rows} rows without any values")
-    if nbytes > size * MAX_EXPANSION + MAX_FILL and layout.objects is None:
+    if layout.objects is not None and nbytes > MAX_IN_STORE:
+        raise NWBReadError(f"damaged: {nbytes} bytes are declared; the limit is {MAX_IN_STORE}")
+    if layout.objects is None and nbytes > size * MAX_EXPANSION + MAX_FILL:
         raise NWBReadError(f"damaged: {nbytes} bytes are declared in a file of {size}")
     if layout.chunk is None or not nbytes:
         return

@@ -110,6 +110,14 @@ def whole(values: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
+def is_name(text: str) -> bool:
+    """Whether HDF5 can hold a text as a name; bytes that are not UTF-8 are surrogates in it."""
+    try:
+        return 0 not in text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+
+
 def plain(dtype: Any) -> np.dtype[Any]:
     """A type that isn't a compound, by NumPy's name of it. Raises UnsupportedColumnError for others."""
     if not isinstance(dtype, str) or not _PLAIN.fullmatch(dtype):
@@ -122,7 +130,11 @@ def plain(dtype: Any) -> np.dtype[Any]:
 
 def compound(fields: Sequence[tuple[str, np.dtype[Any]]]) -> np.dtype[Any]:
     """A compound of some fields, one after the other."""
-    if not 0 < len(fields) <= MAX_FIELDS or len(dict(fields)) < len(fields):
+    if (
+        not 0 < len(fields) <= MAX_FIELDS
+        or len(dict(fields)) < len(fields)
+        or not all(map(is_name, dict(fields)))
+    ):
         raise UnsupportedColumnError(f"a compound of {len(fields)} fields")
     return np.dtype(list(fields))
 
@@ -133,7 +145,7 @@ def named_fields(given: Any) -> Fields:
         named = tuple((str(name), str(kind)) for name, kind in given)
     except (TypeError, ValueError):
         raise UnsupportedColumnError("damaged: its compound's fields are none") from None
-    if not named or len(named) > MAX_FIELDS or len(dict(named)) < len(named):
+    if not 0 < len(named) <= MAX_FIELDS or len(dict(named)) < len(named) or not all(map(is_name, dict(named))):
         raise UnsupportedColumnError(f"a compound of {len(named)} fields")
     return named
 

@@ -65,7 +65,8 @@ class Contents(Tree):
         for key, node in self.nodes.items():
             if node.meta is not None or key.split("/")[0] == LEFT_OUT:
                 continue
-            for link in next((node.attributes[name] for name in _LINKS if name in node.attributes), ()):
+            links: Any = next((node.attributes[name] for name in _LINKS if name in node.attributes), [])
+            for link in links if isinstance(links, list) else [None]:
                 given: dict[str, Any] = link if isinstance(link, dict) else {}
                 name, path, source = given.get("name", 0), given.get("path", 0), given.get("source") or ""
                 if not all(isinstance(text, str) for text in (name, path, source)) or "/" in name:
@@ -154,6 +155,10 @@ def nodes_of_v3(documents: Mapping[str, Any], name: str) -> dict[str, Node]:
         attributes = document.get("attributes") or {} if isinstance(document, dict) else None
         if not isinstance(attributes, dict) or document.get("node_type") not in ("group", "array"):
             raise NWBReadError(f"{name}: damaged: /{key[:200]} is neither a Zarr group nor an array")
+        if document.get("zarr_format") != 3:
+            raise NWBReadError(
+                f"{name}: /{key[:200]} is of Zarr {str(document.get('zarr_format'))[:40]}, not 3"
+            )
         found[key.strip("/")] = Node(attributes, document if document["node_type"] == "array" else None, 3)
     if "" not in found or found[""].meta is not None:
         raise NWBReadError(f"{name}: a Zarr store without a root group")

@@ -17,12 +17,13 @@ import h5py
 import numpy as np
 from h5py import h5d, h5f, h5g, h5p, h5s, h5t
 
-from lazynwb_dask.errors import NWBError
-from lazynwb_dask.zarr.array import Array, element_of, field_type
+from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.zarr.array import Array, element_of, field_type, is_name
 from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Tree
 
 MAX_HELD = 1 << 16  # values of a dataset
 MAX_ABSENT = 4 << 20  # bytes of the values that aren't at hand
+MAX_ATTRIBUTES = 1 << 19  # of all objects
 MAX_TEXT = 1 << 20  # characters of an attribute
 _NOT_SHOWN = frozenset({"object_id", "namespace", SOFT_LINK, EXTERNAL, FIELDS, SCALAR})
 _FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
@@ -96,7 +97,7 @@ class _Writer:
         self.empty = h5p.create(h5p.DATASET_CREATE)
         self.empty.set_alloc_time(h5d.ALLOC_TIME_EARLY)
         self.absent: list[tuple[int, int, str]] = []
-        self.room = MAX_ABSENT
+        self.room, self.count = MAX_ABSENT, 0
 
     def write(self) -> None:
         references: list[tuple[str, str, str]] = []
@@ -159,8 +160,12 @@ class _Writer:
         """Write an object's attributes, and return the references as (object, attribute's name, target)."""
         found = []
         here = self.made.get(path)
-        for name, value in self.contents.attributes(path).items() if here is not None else ():
-            if name in _NOT_SHOWN:
+        values = self.contents.attributes(path) if here is not None else {}
+        self.count += len(values)
+        if self.count > MAX_ATTRIBUTES:
+            raise NWBReadError(f"{self.contents.name}: more than {MAX_ATTRIBUTES} attributes, the limit")
+        for name, value in values.items():
+            if name in _NOT_SHOWN or not is_name(name):
                 continue
             target = _target(value)
             if target is not None:

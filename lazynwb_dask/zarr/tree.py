@@ -9,7 +9,7 @@ import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.links import components
-from lazynwb_dask.zarr.array import Array
+from lazynwb_dask.zarr.array import Array, is_name
 
 MAX_OBJECTS = 100_000
 MAX_DEPTH = 32
@@ -85,7 +85,7 @@ class Tree:
     def is_shown(self, key: str) -> bool:
         """Whether the object with a key, which isn't empty, is one of `objects`."""
         names = key.split("/")
-        if len(names) > MAX_DEPTH or not {"", ".", ".."}.isdisjoint(names) or "\0" in key:
+        if len(names) > MAX_DEPTH or not {"", ".", ".."}.isdisjoint(names) or not is_name(key):
             raise NWBReadError(f"{self.name}: damaged: an object called {key[:200]!r}")
         return names[0] != LEFT_OUT
 
