@@ -77,7 +77,7 @@ class Layout:
     objects: Objects | None = None  # None: chunks are byte ranges of the source
 
     def __hash__(self) -> int:  # the rest is seldom another where these are the same
-        return hash((self.element, self.item, self.chunk))
+        return hash((self.element, self.item, self.chunk, self.objects and self.objects.prefix))
 
     @property
     def computed(self) -> bool:
@@ -137,8 +137,8 @@ class Extents:
         the heap, if it was seen."""
         if self.offsets.size == 1 and self.masks is None and (size := int(self.sizes[0])) < 2**32:
             count = 1 << 2 | len(self.heap) << _HEAP
-            head = struct.pack("<4QI", self.rows, count, self.root, int(self.offsets[0]), size)
-            return head + struct.pack(f"<{len(self.heap)}Q", *self.heap) if self.heap else head
+            only = struct.pack("<4QI", self.rows, count, self.root, int(self.offsets[0]), size)
+            return only + struct.pack(f"<{len(self.heap)}Q", *self.heap) if self.heap else only
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
         count = self.offsets.size << 2 | flags | len(self.heap) << _HEAP

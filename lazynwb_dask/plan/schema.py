@@ -104,10 +104,10 @@ def unify(
                 problems[name][i] = column.problem
                 continue
             variant = (column.variant, column.region)
-            where = found[name].get(variant)
-            if where is None:
-                where = found[name][variant] = column.type, []
-            where[1].append(i)
+            known = found[name].get(variant)
+            if known is None:
+                known = found[name][variant] = column.type, []
+            known[1].append(i)
             if column.short:
                 short.add(name)
                 if not column.arrays[-1].rows:
