@@ -22,7 +22,9 @@ from lazynwb_dask.zarr.codecs import chain_of, filters_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.skipif(zarr.__version__ < "3", reason="written by zarr 3, which hdmf-zarr for Python 3.11 excludes"),
+    pytest.mark.skipif(
+        zarr.__version__ < "3", reason="written by zarr 3, which hdmf-zarr for Python 3.11 excludes"
+    ),
 ]
 
 BLOSCS = [
