@@ -191,11 +191,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
     if scan.indexed:
         costs = [cost(scan, int(i), selection, access, leaf.certain) for i in left]
         known = all(one.known for one in costs)
-        why = _why(scan, used, selection.deciding)
-        if not known:
-            why = ["values of columns lie in other files"]
-            if scan.files.documents:
-                why = ["texts of Zarr stores tell only when they are read how long they are"]
+        why = _why(scan, used, selection.deciding) if known else ["values of columns lie in other files"]
         for rising, text in _RISING.items():
             files = np.unique(
                 scan.file[[i for i, one in zip(left, costs, strict=True) if one.rising == rising]]
@@ -270,7 +266,9 @@ def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
 def _is_scattered(scan: Scan, name: str) -> bool:
     """Whether elements of a column refer to values that may lie anywhere in their file."""
     records = scan.files.records.get(name)
-    layouts = [] if records is None else [layouts[0] for layouts, _ in records.variants]
+    layouts = (
+        [] if records is None else [layouts[0] for layouts, _ in records.variants if not layouts[0].objects]
+    )
     kinds = {element[0] for layout in layouts for element in walk(layout.element)}
     return bool(kinds & {"string", "sequence", "reference"})
 

@@ -107,6 +107,8 @@ def _dataset(array: ArrayIndex, start: int, stop: int, runs: int, split: int) ->
 
 def _elements(values: ArrayIndex, rows: int, reach: int) -> Iterator[Bound]:
     """What elements refer to: texts and sequences in the heap, objects by their names."""
+    if values.layout.objects is not None:
+        return
     kinds = [element[0] for element in walk(values.layout.element)]
     heaps = kinds.count("string") + kinds.count("sequence")
     if heaps and rows and not values.layout.external:

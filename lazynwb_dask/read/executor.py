@@ -11,6 +11,7 @@ from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
+from lazynwb_dask.model.other_files import ZIPPED
 from lazynwb_dask.model.source import Source, is_local
 from lazynwb_dask.read.side_by_side import Await, Begin, Blocking, Fetch, Read, alone
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave, named
@@ -83,13 +84,10 @@ class Executor:
             with self.turn():
                 wave = next(steps)
             while True:
-                begun = yield from self._begin(wave)
                 if wave.addresses or wave.elsewhere or wave.listings or wave.stored:
                     yield Blocking(partial(self._fill, wave))
                 self._serve(wave.peeks)
-                if begun is not None:
-                    yield from self._of_objects(Await(begun, self.access))
-                elif wave.requests:
+                if wave.requests:
                     yield from self._fetch(wave, deciding)
                 with self.turn():
                     wave = next(steps)
@@ -108,24 +106,7 @@ class Executor:
             yield self._one_byte()
 
     def _one_byte(self) -> Fetch:
-        return Fetch(self.source, [self._check_request()], self.access, quick=True)
-
-    def _check_request(self) -> Request:
-        return Request(0, 1, lambda _: None, self.source.document, exact=True)
-
-    def _begin(self, wave: Wave) -> Read[Started[None] | None]:
-        """Objects of a store, and its document, are on their way while other things are looked for that a wave
-        needs of it."""
-        if not (self.source.document and wave.elsewhere):
-            return None
-        self._used = True
-        wanted = [*wave.requests] if self._asked else [*wave.requests, self._check_request()]
-        begun = (yield Begin(Fetch(self.source, wanted, self.access))) if wanted else None
-        self._asked = self._asked or begun is not None
-        if wave.requests:
-            return begun
-        self._check = begun or self._check
-        return None
+        return Fetch(self.source, [_one_byte(self.source)], self.access, quick=True)
 
     def _fill(self, wave: Wave) -> None:
         """What a wave needs but byte ranges."""
@@ -154,20 +135,17 @@ class Executor:
             left = self._serve(left, kept=False)
         if left:
             wanted = [*left, *self.along(left, wave.ahead)]
-            if self.source.document and not self._asked:  # other objects don't tell whether it is current
-                wanted.append(self._check_request())
+            if (
+                self.source.document not in ("", ZIPPED) and not self._asked
+            ):  # its objects don't tell its version
+                wanted.append(_one_byte(self.source))
             self._asked = True
-            yield from self._of_objects(Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW))
-
-    def _of_objects(self, asked: Fetch | Await) -> Read[None]:
-        """Get what was asked for. Objects of a store that was written anew don't fit what was planned: that is
-        said, rather than that they are damaged."""
-        try:
-            yield asked
-        except NWBReadError:
-            if self.source.document:
-                yield self._one_byte()
-            raise
+            try:
+                yield Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW)
+            except NWBReadError:
+                if self.source.document:  # of a store that was written anew, no object is damaged
+                    yield self._one_byte()
+                raise
 
     def _serve(self, requests: Sequence[Request], kept: bool = True) -> Sequence[Request]:
         """Give requests the bytes that came along, or that planning has `kept`; the others are returned."""
@@ -209,6 +187,10 @@ class Executor:
 
     def _keep(self, start: int, data: memoryview) -> None:
         self._came.append((start, bytes(data)))  # not a view, which would keep all that came with it
+
+
+def _one_byte(source: Source) -> Request:
+    return Request(0, 1, lambda _: None, source.document, exact=True)
 
 
 def _within(spans: Sequence[tuple[int, bytes]], start: int, stop: int) -> memoryview | None:

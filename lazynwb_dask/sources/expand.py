@@ -18,10 +18,11 @@ from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, ZARR_ARRAY, ZIPPED,
 from lazynwb_dask.model.source import Source, is_local, is_zip, local_path, local_url, local_version, shown
 from lazynwb_dask.sources.listing import (
     FILE,
+    FILES,
+    endings,
     inside_store,
     is_likely_name,
     is_pattern,
-    is_typed,
     is_web_folder,
     list_store,
     names_many,
@@ -37,15 +38,16 @@ __all__ = ["Source", "expand", "shown"]
 
 
 def expand(paths: object, access: FileAccess) -> list[Source]:
-    """The files that `paths` name: one or more local paths, ``file://`` URLs, other URLs that fsspec knows,
-    or sources. A folder, or a URL that ends with ``/`` or is only a bucket, means all ``*.nwb`` files and
-    Zarr stores below it. A glob means these in the folders that it matches, and the files that it matches:
-    ``*.nwb`` files, or those of any name if the pattern ends in an extension. Anything else is one file of
-    any name. A name that exists is no pattern. The order is that of `paths`, with duplicates; each folder or
-    glob is sorted by path, and a file that links to folders lead to as well is in it once. Sizes and versions
-    come from listings only: a file URL costs no request and isn't checked, but one request tells whether a web
-    address that ends with ``/``, or a name like a pattern, is a file. Raises NWBFileNotFoundError if a folder
-    or glob has no files, ValueError for no paths."""
+    """The files and Zarr stores that `paths` name: one or more local paths, ``file://`` URLs, other URLs that
+    fsspec knows, or sources. A folder, or a URL that ends with ``/`` or is only a bucket, means all ``*.nwb``
+    files and Zarr stores below it, also zipped ones (``*.zarr.zip``). A glob means these in the folders that it
+    matches, and the files and stores that it matches: these, LINDI files too if its last part has ``.nwb``, or
+    those of any name if it ends in an extension. Anything else is one file or store of any name. A name that
+    exists is no pattern. The order is that of `paths`, with duplicates; each folder or glob is sorted by path,
+    and a file that links to folders lead to as well is in it once. Sizes and versions come from listings only:
+    a file URL costs no request and isn't checked, but one request tells whether a web address that ends with
+    ``/``, or a name like a pattern, is a file. Raises NWBFileNotFoundError if a folder or glob has no files,
+    ValueError for no paths."""
     named = absolute(paths)
     find = partial(_find, access=access)
     slow = {one for one in named if isinstance(one, str) and not is_local(one) and names_many(one)}
@@ -208,7 +210,7 @@ def _find_local(path: str) -> list[Source]:
             matches[match] = _local(match)
         elif os.path.isdir(match):
             matches.update((source.url, source) for source in _below(match))
-        elif (is_typed(path) or match.endswith(FILE)) and not _is_hidden(match) and not path.endswith("/"):
+        elif match.endswith(endings(path)) and not _is_hidden(match) and not path.endswith("/"):
             matches[match] = _local(match)
     if stores and not matches:
         raise NWBFileNotFoundError(inside_store(path, _outermost(stores[0])))
@@ -262,7 +264,7 @@ def _below(top: str) -> Iterator[Source]:
             yield _local(folder, document)
             continue
         for entry in entries:
-            if entry.name.endswith(FILE) and not entry.name.startswith(".") and not _is_folder(entry):
+            if entry.name.endswith(FILES) and not entry.name.startswith(".") and not _is_folder(entry):
                 yield _local(f"{folder.rstrip('/')}/{entry.name}")
 
 

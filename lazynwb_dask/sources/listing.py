@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Entries = Mapping[str, Mapping[str, Any]]
 
 FILE = ".nwb"
+FILES = (FILE, f"{STORE}.zip")  # what names of files end in that are found in folders
 
 PAGES = 20  # of 1,000 keys: above this, globs in S3 list folders instead of all keys
 # A key as chunks have, and documents of version 3.
@@ -82,9 +83,15 @@ def is_web_folder(url: str) -> bool:
     return link.scheme in ("http", "https") and not link.before and link.path.count("/") > 1
 
 
-def is_typed(pattern: str) -> bool:
-    """Whether a pattern ends in a file extension: ``*.h5`` does, ``*`` does not."""
-    return re.search(r"\.\w+$", pattern) is not None
+def endings(pattern: str) -> tuple[str, ...]:
+    """What the names of files end in that match a glob: anything if it ends in a file extension itself.
+
+    >>> endings("*"), endings("*.nwb*"), endings("*.h5")
+    (('.nwb', '.zarr.zip'), ('.nwb', '.zarr.zip', '.lindi.json'), ('',))
+    """
+    if re.search(r"\.\w+$", pattern):
+        return ("",)
+    return (*FILES, ".lindi.json") if FILE in pattern.rpartition("/")[2] else FILES
 
 
 def _magic(link: _Link) -> int | None:
@@ -108,7 +115,7 @@ def list_store(url: str, filesystem: AbstractFileSystem, path: str) -> list[Sour
         store = next((parent for parent in _parents(begin) if parent.endswith(STORE)), None)
         if store is None:
             entries = _entries(filesystem, path)
-            found = _matching(entries, path, is_typed(link.path))
+            found = _matching(entries, path, endings(link.path))
             store = None if found else _entered(entries, path)
         if store is not None:
             raise NWBFileNotFoundError(inside_store(url, rename(store)))
@@ -164,7 +171,7 @@ def _entries(filesystem: Any, pattern: str) -> Entries:
     return _walked(filesystem, begin, parts)
 
 
-def _matching(entries: Entries, pattern: str, typed: bool) -> Entries:
+def _matching(entries: Entries, pattern: str, ends: tuple[str, ...]) -> Entries:
     """The files and stores that match a glob, or are below a folder that does."""
     if pattern in entries:
         return {pattern: entries[pattern]}
@@ -173,14 +180,12 @@ def _matching(entries: Entries, pattern: str, typed: bool) -> Entries:
     chosen = {
         name: info for name, info in found.items() if any(matches(part) for part in (name, *_parents(name)))
     }
-    if typed:
-        stores = _stores(entries).keys()
-        chosen.update(
-            (name, info)
-            for name, info in entries.items()
-            if matches(name) and stores.isdisjoint(_parents(name)) and not is_hidden(name)
-        )
-    return chosen
+    stores = _stores(entries).keys()
+    return chosen | {
+        name: info
+        for name, info in entries.items()
+        if name.endswith(ends) and matches(name) and stores.isdisjoint(_parents(name)) and not is_hidden(name)
+    }
 
 
 def _entered(entries: Entries, pattern: str) -> str | None:
@@ -230,8 +235,9 @@ def _sources(entries: Entries, root: str) -> dict[str, Mapping[str, Any]]:
     stores, begin = _stores(entries), len(root.rstrip("/"))
     found: dict[str, Mapping[str, Any]] = {}
     for name, info in entries.items():
-        store = next((parent for parent in _parents(name) if parent in stores and len(parent) >= begin), None)
-        if store is None and name.endswith(FILE) and not is_hidden(name):
+        parents = ("", *_parents(name))  # the first is the root of an archive
+        store = next((parent for parent in parents if parent in stores and len(parent) >= begin), None)
+        if store is None and name.endswith(FILES) and not is_hidden(name):
             found[name] = info
         elif store is not None and stores[store].get(_DOCUMENT) != ARRAY:
             found[store] = stores[store]

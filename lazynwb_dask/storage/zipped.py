@@ -137,6 +137,8 @@ def _listed(name: str, size: int, read: Read) -> dict[str, Member]:
 
 def _members(file: zipfile.ZipFile) -> dict[str, Member]:
     infos = sorted(file.infolist(), key=lambda info: info.header_offset)
+    if infos and infos[0].header_offset < 0:
+        raise OSError("damaged: its beginning is missing")
     ends = [*(info.header_offset for info in infos[1:]), file.start_dir]
     found = {}
     for info, end in zip(infos, ends, strict=True):

@@ -32,11 +32,13 @@ TREE = {
     "d/f": {**V3, **WITHIN_3},
     "d/g.nwb": {**CONSOLIDATED, **WITHIN},
     "image": {".zarray": b"{}", ".zattrs": b"{}", "0/0": b"", "0/a.nwb": b"an array's"},
+    "m/n.nwb.zarr.zip": {"": b"zipped"},
+    "m/o.nwb.lindi.json": {"": b"LINDI"},
     "z.nwb": {"": b"another"},
 }
 DOCUMENTS = {"b.nwb.zarr": ".zmetadata", "c.zarr": "zarr.json", "d/e.nwb": ".zgroup"}
 DOCUMENTS |= {"d/f": "zarr.json", "d/g.nwb": ".zmetadata"}
-FOUND = sorted(TREE.keys() - {"image"})
+FOUND = sorted(TREE.keys() - {"image", "m/o.nwb.lindi.json"})
 FILES = {f"{name}/{key}".rstrip("/"): data for name, held in TREE.items() for key, data in held.items()}
 
 Place = tuple[str, str, FileAccess]
@@ -87,7 +89,9 @@ def names(sources: list[Source], root: str) -> list[str]:
         ("*.zarr", ["b.nwb.zarr", "c.zarr"]),
         ("*.nwb.zarr", ["b.nwb.zarr"]),
         ("**/*.nwb", ["a.nwb", "d/e.nwb", "d/g.nwb", "z.nwb"]),
-        ("**/*.nwb*", ["a.nwb", "b.nwb.zarr", "d/e.nwb", "d/g.nwb", "z.nwb"]),
+        ("**/*.nwb*", [name for name in sorted(TREE) if ".nwb" in name]),
+        ("m/*", ["m/n.nwb.zarr.zip"]),
+        ("*/*.zarr.zip", ["m/n.nwb.zarr.zip"]),
         ("d/*", FOUND[3:6]),
         ("*/[ef]*", ["d/e.nwb", "d/f"]),
     ],
