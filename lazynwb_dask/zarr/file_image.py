@@ -141,7 +141,7 @@ class _Writer:
         if self.contents.attributes(path).get(SCALAR) is True and shape == (1,):
             shape = ()
         if values is not None:
-            data = values.reshape(shape)
+            data = _writable(values).reshape(shape)
             return h5py.Group(parent).create_dataset(name, data=data, dtype=dtype).id
         kind, space = h5t.py_create(dtype, logical=True), h5s.create_simple(shape)
         size = math.prod(shape) * kind.get_size()
@@ -226,6 +226,18 @@ def _attribute(value: Any) -> tuple[Any, np.dtype[Any]] | None:
     except (ValueError, OverflowError):
         return None
     return (made, made.dtype) if made.dtype.kind in "biuf" else None
+
+
+def _writable(values: np.ndarray) -> np.ndarray:
+    """Values whose texts HDF5 can hold."""
+    if not values.dtype.hasobject:
+        return values
+    made = values.copy()
+    if values.dtype.names is None:
+        made.reshape(-1)[...] = [_cleaned(text or "") for text in values.reshape(-1)]
+    for name in values.dtype.names or ():
+        made[name] = _writable(values[name])
+    return made
 
 
 def _cleaned(text: str) -> str:

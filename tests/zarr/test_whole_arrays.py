@@ -174,6 +174,11 @@ def objects(codecs: list[str], data: bytes, shape: tuple[int, ...], fields: Any 
 FIELDS = [("start", "int32"), ("label", "str"), ("target", "object")]
 
 
+def test_texts_that_are_none() -> None:
+    data = rb'["a\ud800b", "\ud83d\ude00", null, "", 0, "|O", [5]]'
+    assert objects(["json2"], data, (5,)).tolist() == ["a\ufffdb", "😀", None, "", ""]
+
+
 def test_compounds_of_references() -> None:
     rows = [[1, "a", {"path": "/x", "source": "."}], [2, "b", {"_REFERENCE": {"path": "/y"}}], 0]
     found = objects(["json2"], json.dumps([*rows, "|O", [3]]).encode(), (3,), FIELDS)
