@@ -86,5 +86,5 @@ def test_stores_of_any_name_are_read_by_workers(tmp_path: Path, scheduler: str) 
     made = units(tmp_path / "made.nwb", [1, 2])
     for name, options in {"a.nwb": {}, "b": {"version": 3}, "c": {"consolidated": False}}.items():
         write(store_of(made, **options), tmp_path / "in" / name)
-    frame = lazynwb_dask.read_nwb([tmp_path / "in" / name for name in "a.nwb b c".split()], "/units")
+    frame = lazynwb_dask.read_nwb([tmp_path / "in" / name for name in ["a.nwb", "b", "c"]], "/units")
     assert frame.x.compute(scheduler=scheduler).tolist() == [1, 2] * 3
