@@ -22,7 +22,6 @@ from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
 from lazynwb_dask.storage import record
 
-
 FORMAT = {"zarr_format": 2} if hasattr(zarr.storage, "FsspecStore") else {}
 
 
