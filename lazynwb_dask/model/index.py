@@ -76,6 +76,9 @@ class Layout:
     unlisted: str = ""  # dataset's path, if libhdf5 is to list its chunks when they are read
     objects: Objects | None = None  # None: chunks are byte ranges of the source
 
+    def __hash__(self) -> int:  # the rest is seldom another where these are the same
+        return hash((self.element, self.item, self.chunk, self.objects and self.objects.prefix))
+
     @property
     def computed(self) -> bool:
         """Whether values are computed from the layout alone, and none are stored."""
@@ -102,6 +105,13 @@ class Layout:
         count = 1 if self.view.channel is not None else math.prod(self.item)
         return count * (8 if self.view.factors else self.element_bytes)
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of one row as it is shown, in memory, estimated for variable-length elements."""
+        # a variable-length element is 16 bytes of descriptor; its text is taken to be 16 more
+        per = 32 if self.element[0] in ("string", "sequence") else 0
+        return self.shown_bytes + per * math.prod(self.item)
+
     def chunks(self, rows: int) -> int:
         """The number of chunks in a dataset of so many rows, those never written included."""
         if self.chunk is None:
@@ -127,8 +137,8 @@ class Extents:
         the heap, if it was seen."""
         if self.offsets.size == 1 and self.masks is None and (size := int(self.sizes[0])) < 2**32:
             count = 1 << 2 | len(self.heap) << _HEAP
-            heap = struct.pack(f"<{len(self.heap)}Q", *self.heap)
-            return struct.pack("<4QI", self.rows, count, self.root, int(self.offsets[0]), size) + heap
+            only = struct.pack("<4QI", self.rows, count, self.root, int(self.offsets[0]), size)
+            return only + struct.pack(f"<{len(self.heap)}Q", *self.heap) if self.heap else only
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
         count = self.offsets.size << 2 | flags | len(self.heap) << _HEAP
@@ -261,13 +271,7 @@ class ColumnIndex:
     @property
     def nbytes(self) -> int:
         """Decoded bytes in memory, estimated for variable-length elements."""
-        total = 0
-        for array in self.arrays:
-            # a variable-length element is 16 bytes of descriptor; its text is taken to be 16 more
-            per = 32 if array.layout.element[0] in ("string", "sequence") else 0
-            total += array.rows * array.layout.shown_bytes
-            total += per * array.rows * math.prod(array.layout.item)
-        return total
+        return sum(array.rows * array.layout.memory_bytes for array in self.arrays)
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,9 +94,10 @@ def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it")
     if extents.offsets.size != expected or extents.sizes.size != expected:
         raise NWBReadError(f"damaged: {extents.offsets.size} chunks of {name}, not {expected}")
     chunk = nbytes if layout.chunk is None else math.prod(layout.chunk) * layout.element_bytes
-    if expected == 1 and extents.masks is None:  # most columns; this is ten times faster
+    if expected == 1:  # most columns; this is ten times faster
         start, stored = int(extents.offsets[0]), int(extents.sizes[0])
-        if start + stored <= size and stored * expansion(layout) >= chunk >= nbytes:
+        mask = 0 if extents.masks is None else int(extents.masks[0])
+        if start + stored <= size and stored * expansion(layout, mask) >= chunk >= nbytes:
             return
     written = extents.offsets != UNDEFINED
     starts, sizes = extents.offsets[written], extents.sizes[written]
@@ -134,8 +135,11 @@ def check_missing(column: ColumnIndex) -> None:
         )
 
 
-def expansion(layout: Layout) -> int:
-    """The most decoded bytes for each stored one with the filters of a layout."""
+def expansion(layout: Layout, mask: int = 0) -> int:
+    """The most decoded bytes for each stored one with the filters of a layout, without those in the mask."""
+    every = (1 << len(layout.filters)) - 1
+    if skipped := mask & every:
+        return 1 if skipped == every else MAX_EXPANSION
     applied = {f.id for f in layout.filters} - _SAME_SIZE
     if not applied:
         return 1

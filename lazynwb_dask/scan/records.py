@@ -58,7 +58,7 @@ class Records:
 
     @staticmethod
     def of(columns: Sequence[ColumnIndex | None]) -> Records:
-        variants: dict[Variant, int] = {}
+        variants: dict[Variant, tuple[int, list[int]]] = {}  # their numbers, and bytes a row of each dataset
         which = np.full(len(columns), ABSENT, np.int32)
         weights = np.zeros(len(columns), np.float32)
         packed: list[bytes] = []
@@ -66,8 +66,13 @@ class Records:
             if column is None or column.problem:
                 packed.append(b"")
                 continue
-            which[i] = variants.setdefault(column.variant, len(variants))
-            weights[i] = column.nbytes / max(column.rows, 1)
+            variant = column.variant
+            known = variants.get(variant)
+            if known is None:
+                known = variants[variant] = len(variants), [layout.memory_bytes for layout in variant[0]]
+            which[i], widths = known
+            nbytes = sum(array.rows * width for array, width in zip(column.arrays, widths, strict=True))
+            weights[i] = nbytes / max(column.rows, 1)
             packed.append(b"".join([array.extents.pack() for array in column.arrays]))
         ends = np.cumsum(np.fromiter(map(len, packed), np.int64, len(packed)))
         return Records(tuple(variants), which, b"".join(packed), ends, weights)

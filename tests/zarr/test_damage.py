@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -277,15 +278,13 @@ def test_hostile_metadata_do_no_harm(plain: Path, tmp_path: Path, version: int, 
         for ask in (
             lambda: lazynwb_dask.read_nwb(store, "/units", columns=["id", "text"]).compute(scheduler="sync"),
             lambda: lazynwb_dask.read_nwb(store, "/units").head(3),
-            lambda: lazynwb_dask.read_nwb(store, "/units").x.compute(scheduler="sync"),
+            lambda: lazynwb_dask.read_nwb(store, "/units", columns=["x"]).compute(scheduler="sync"),
             lambda: lazynwb_dask.contents(store),
             lambda: lazynwb_dask.list_tables(store),
             lambda: lazynwb_dask.read_sessions(store).compute(scheduler="sync"),
         ):
-            try:
+            with contextlib.suppress(NWBError):
                 ask()
-            except (NWBError, AttributeError) as error:  # the frame has no column x
-                assert isinstance(error, NWBError) or "'x'" in str(error) or "attribute" in str(error)
     assert time.process_time() - begun < 10
 
 
@@ -314,6 +313,6 @@ def test_pickled_columns_are_left_out_with_the_reason(odd: Path, tmp_path: Path)
     assert not {"group", "groups"} & set(frame.columns)
     report = lazynwb_dask.schema_report(store, "/units")
     assert report.problem[["group", "groups"]].str.contains("pickle", case=False).all()
-    with pytest.raises(NWBError, match="(?i)group.*pickle"):
+    with pytest.raises(NWBError, match=r"(?i)group.*pickle"):
         lazynwb_dask.read_nwb(store, "/units", columns=["group"])
     assert len(frame.compute(scheduler="sync")) == 90
