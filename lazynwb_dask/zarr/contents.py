@@ -23,7 +23,9 @@ from lazynwb_dask.zarr.tree import LEFT_OUT, SCALAR, Tree
 HERE = frozenset({".", "./", ""})  # the source of links within a store
 MAX_FETCHED = 64  # chunks of a dataset that are fetched while indexing
 _LINKS = ("_LINKS", "zarr_link")
-_NOT_SHOWN = frozenset({*_LINKS, "_DTYPE", "_REFERENCE_FIELDS", "zarr_dtype", ".specloc", "object_id"})
+_NOT_SHOWN = frozenset(
+    {*_LINKS, "_DTYPE", "_REFERENCE_FIELDS", "zarr_dtype", "_ARRAY_DIMENSIONS", ".specloc", "object_id"}
+)
 _V2 = (".zgroup", ".zarray", ".zattrs")
 
 
@@ -46,6 +48,7 @@ class Contents(Tree):
         self.name, self.nodes = name, nodes
         self.stem = name.rstrip("/").rpartition("/")[2]
         self.known: dict[str, np.ndarray | NWBError] = {}
+        self._attributes: dict[str, dict[str, Any]] = {}
         self._arrays: dict[str, Array | UnsupportedColumnError] = {}
 
     @cached_property
@@ -80,6 +83,9 @@ class Contents(Tree):
         return source in HERE or source.rstrip("/").removeprefix("./") == self.stem
 
     def attributes(self, path: str) -> dict[str, Any]:
+        known = self._attributes.get(path)
+        if known is not None:
+            return known
         found: dict[str, Any] = {}
         node = self.nodes.get(path.strip("/"))
         for name, value in node.attributes.items() if node else ():
@@ -90,6 +96,7 @@ class Contents(Tree):
             found[name] = value
         if node and node.attributes.get("zarr_dtype") == "scalar":
             found[SCALAR] = True
+        self._attributes[path] = found
         return found
 
     def target(self, path: str) -> str:
