@@ -15,6 +15,7 @@ import zarr
 from files import nwb, ragged, table
 from series_files import series
 from servers import RangeServer
+from stores import store_of, write
 
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
@@ -193,3 +194,13 @@ def test_tables_are_told_without_opening_the_file(tmp_path: Path) -> None:
     with record() as counted:
         catalog.to_kerchunk(path, tables=["/units", "/intervals/trials"])
     assert path not in counted.files
+
+
+def test_a_zarr_store_has_no_references_to_export(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        table(file, "/units", 3, ["x"]).create_dataset("x", data=np.arange(3.0))
+    store = write(store_of(tmp_path / "a.nwb"), tmp_path / "a.nwb.zarr")
+    catalog = lazynwb_dask.build_catalog(store, tmp_path / "catalog")
+    assert lazynwb_dask.read_nwb(catalog, "units").x.compute().tolist() == [0, 1, 2]
+    with pytest.raises(UnsupportedColumnError, match=r"a\.nwb\.zarr: a Zarr store already"):
+        catalog.to_kerchunk(store)
