@@ -118,9 +118,9 @@ def is_long(array: ArrayIndex) -> bool:
 
 
 def page_rows(array: ArrayIndex) -> int:
-    """Rows to look at together: of compressed data whole chunks."""
+    """Rows to look at together: whole chunks, of compressed data or of objects of their own."""
     layout = array.layout
-    if layout.chunk is None or not layout.filters:
+    if layout.chunk is None or not (layout.filters or (layout.objects and layout.chunk[0] < PAGE)):
         return PAGE
     return -(-PAGE // layout.chunk[0]) * layout.chunk[0]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FILE = ".nwb"
 FILES = (FILE, f"{STORE}.zip")  # what names of files end in that are found in folders
 
+MAX_DEPTH = 64  # of folders; links may lead in circles
 PAGES = 20  # of 1,000 keys: above this, globs in S3 list folders instead of all keys
 # A key as chunks have, and documents of version 3.
 _CHUNK = re.compile(r"/(zarr\.json|c|(c\.)?\d+(\.\d+)*)$")
@@ -274,13 +275,14 @@ def _walked(filesystem: Any, top: str, parts: Sequence[str] = ()) -> Entries:
     """All files below a folder, level by level, but in Zarr stores only their documents. With the parts of a
     pattern, only those in folders that may match."""
     found: dict[str, Mapping[str, Any]] = {}
-    is_web = "http" in filesystem.protocol  # its index pages leave out names that begin with a dot
+    is_web = top.startswith(("http://", "https://"))  # index pages leave out names that begin with a dot
     level, depth = [top], 0
     while level:
+        if depth > MAX_DEPTH:
+            raise NWBReadError(f"{shown(top)}: folders in folders, more than {MAX_DEPTH} deep: {level[0]}")
         below: list[str] = []
-        for folder, listed in zip(
-            level, at_once([partial(_listed, filesystem, one) for one in level]), strict=True
-        ):
+        listings = at_once([partial(_listed, filesystem, one) for one in level])
+        for folder, listed in zip(level, listings, strict=True):
             names = {name.rpartition("/")[2]: info for name, info in listed.items()}
             if document := document_of(names):
                 found[f"{folder}/{document}"] = names[document]

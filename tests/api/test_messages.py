@@ -80,7 +80,9 @@ def test_documents_and_arrays_of_zarr_stores_are_called_that(tmp_path: Path, cal
     (tmp_path / "v3").mkdir()
     (tmp_path / "v3" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
     (tmp_path / "empty").mkdir()
+    (tmp_path / "zipped.nwb").write_bytes(b"PK\3\4" + bytes(100))
     for name, why in [
+        ("zipped.nwb", r"it is a zip file\. If it has a Zarr store, its name must end in \.zip"),
         ("a.nwb/.zattrs", "Of a Zarr store, name its folder"),
         ("a.nwb/units", "this is a Zarr array, not a store. Name the store that it is in"),
         ("v3", "Zarr array, not a store"),

@@ -15,6 +15,7 @@ import zarr
 from files import nwb, ragged, table
 from series_files import series
 from servers import RangeServer
+from stores import store_of, write
 
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
@@ -24,7 +25,7 @@ from lazynwb_dask.storage import record
 FORMAT = {"zarr_format": 2} if hasattr(zarr.storage, "FsspecStore") else {}
 
 
-def store_of(references: dict[str, Any], **options: Any) -> Any:
+def zarr_store(references: dict[str, Any], **options: Any) -> Any:
     """What zarr 2 and zarr 3 open."""
     if not hasattr(zarr.storage, "FsspecStore"):
         return fsspec.filesystem("reference", fo=references, **options).get_mapper("")
@@ -36,7 +37,7 @@ def store_of(references: dict[str, Any], **options: Any) -> Any:
 
 def opened(references: dict[str, Any]) -> Any:
     json.loads(json.dumps(references))
-    return zarr.open_group(store_of(references), mode="r", **FORMAT)
+    return zarr.open_group(zarr_store(references), mode="r", **FORMAT)
 
 
 def same(group: Any, file: h5py.File, path: str) -> int:
@@ -72,7 +73,7 @@ def test_xarray_opens_a_table_over_http(range_server: RangeServer, tmp_path: Pat
     url = range_server.put("a.nwb", Path(path).read_bytes())
     catalog = lazynwb_dask.build_catalog(url, tmp_path / "catalog")
     references = catalog.to_kerchunk(url, tables="units", columns=["snr", "spike_times"])
-    store = store_of(references, remote_protocol="http")
+    store = zarr_store(references, remote_protocol="http")
     units = xarray.open_zarr(store, group="units", consolidated=False, **FORMAT)
     assert set(units) == {"snr", "spike_times", "spike_times_index"}
     with h5py.File(path) as file:
@@ -193,3 +194,13 @@ def test_tables_are_told_without_opening_the_file(tmp_path: Path) -> None:
     with record() as counted:
         catalog.to_kerchunk(path, tables=["/units", "/intervals/trials"])
     assert path not in counted.files
+
+
+def test_a_zarr_store_has_no_references_to_export(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        table(file, "/units", 3, ["x"]).create_dataset("x", data=np.arange(3.0))
+    store = write(store_of(tmp_path / "a.nwb"), tmp_path / "a.nwb.zarr")
+    catalog = lazynwb_dask.build_catalog(store, tmp_path / "catalog")
+    assert lazynwb_dask.read_nwb(catalog, "units").x.compute().tolist() == [0, 1, 2]
+    with pytest.raises(UnsupportedColumnError, match=r"a\.nwb\.zarr: a Zarr store already"):
+        catalog.to_kerchunk(store)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import copy
+import functools
 import itertools
 import json
 import warnings
@@ -12,12 +15,16 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, ShardingCodec, VLenUTF8Codec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
+from lazynwb_dask.decode.filters import stored_bound
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
+from lazynwb_dask.model.limits import check_shape
 from lazynwb_dask.zarr import zarr2, zarr3
 from lazynwb_dask.zarr.array import fill_bytes, stored_layout
 from lazynwb_dask.zarr.fetched import _values  # what is done with the chunks once they are here
@@ -239,3 +246,90 @@ def test_a_damaged_shard_is_an_error() -> None:
         store._store_dict["c/0"] = default_buffer_prototype().buffer.from_bytes(damaged)
         with pytest.raises(NWBReadError, match="x/c/0"):
             values_of(store)
+
+
+V2 = {
+    "zarr_format": 2, "shape": [4, 3], "chunks": [2, 3], "dtype": "<f8", "order": "F", "fill_value": "NaN",
+    "filters": [{"id": "fixedscaleoffset", "offset": 1, "scale": 2, "dtype": "<f8", "astype": "<i4"},
+                {"id": "crc32"}],
+    "compressor": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}, "dimension_separator": "/",
+}  # fmt: skip
+V2_TEXTS = {**V2, "dtype": "|O", "filters": [{"id": "json2"}], "fill_value": 0}
+V3 = {
+    "zarr_format": 3, "node_type": "array", "shape": [4, 3], "data_type": "float64",
+    "fill_value": "0x7ff8000000000000",
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4, 4]}},
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+    "codecs": [{"name": "sharding_indexed", "configuration": {
+        "chunk_shape": [2, 2], "index_location": "end",
+        "codecs": [{"name": "transpose", "configuration": {"order": [1, 0]}},
+                   {"name": "numcodecs.delta", "configuration": {"dtype": "<f8"}},
+                   {"name": "bytes", "configuration": {"endian": "big"}}, {"name": "gzip"}],
+        "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]}}],
+    "attributes": {},
+}  # fmt: skip
+V3_STRUCT = {
+    **V3, "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd"}],
+    "data_type": {"name": "struct", "configuration": {
+        "fields": [{"name": "a", "data_type": "int8"}, ["b", "float16"]]}},
+    "fill_value": {"a": 1},
+}  # fmt: skip
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2,
+    1 << 62,
+    1.5,
+    "",
+    "x",
+    "|O",
+    "<f8",
+    "<U3",
+    "|V3",
+    [],
+    [0],
+    [2, 2],
+    ["a"],
+    {},
+    {"id": "lz4"},
+]
+ODD += [
+    "bytes",
+    "vlen-utf8",
+    "string",
+    [["a", "|O"]],
+    {"name": "bytes"},
+    [{"id": "pickle"}],
+    {"name": []},
+    "big",
+    float("nan"),
+]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of all values within JSON."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, part in inner for found in places(part, (*path, key)))]
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_other_metadata_and_chunks_are_values_or_errors(data: st.DataObject) -> None:
+    meta = copy.deepcopy(data.draw(st.sampled_from([V2, V2_TEXTS, V3, V3_STRUCT])))
+    array_of = zarr3.array_of if meta["zarr_format"] == 3 else zarr2.array_of
+    for _ in range(data.draw(st.integers(0, 2))):
+        *path, last = data.draw(st.sampled_from(places(meta)[1:]))
+        inside = functools.reduce(lambda part, key: part[key], path, meta)
+        inside[last] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
+    chunk = data.draw(st.binary(max_size=80))
+    with contextlib.suppress(NWBError):
+        array = array_of(meta)
+        layout = stored_layout(array, "x")
+        check_shape(layout, (array.shape or (1,))[0], 1 << 40)
+        stored_bound(layout)
+        if layout.row_bytes * (array.shape or (1,))[0] < 1 << 20:
+            keys = [f"x/{array.name(place)}" for place in itertools.islice(np.ndindex(*array.grid), 5)]
+            _values(array, layout, dict.fromkeys(keys, memoryview(chunk)))
