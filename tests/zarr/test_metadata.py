@@ -267,3 +267,20 @@ def test_a_table_of_petabytes_is_refused(small: Path, tmp_path: Path) -> None:
     store = write(changed(store_of(small, version=2), change), tmp_path / "a.zarr")
     with pytest.raises(NWBError, match=r"a\.zarr.*the limit is"):
         lazynwb_dask.read_nwb(store, "/units")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_what_is_said_of_schemas_or_of_one_array_leaves_the_rest_alone(
+    small: Path, tmp_path: Path, version: int
+) -> None:
+    def change(metadata: dict[str, Any]) -> None:
+        metadata["specifications/core/.zarray" if version == 2 else "specifications/core"] = 5
+        if version == 2:
+            metadata["units/x/.zarray"] = 5
+        else:
+            metadata["units/x"] |= {"shape": 5, "codecs": 5, "data_type": 5}
+
+    store = write(changed(store_of(small, version=version), change), tmp_path / "a.zarr")
+    with pytest.warns(UserWarning, match=r"damaged: its (\.zarray|zarr\.json) is incomplete"):
+        frame = lazynwb_dask.read_nwb(store, "/units").compute(scheduler="sync")
+    assert frame.code.tolist() == ["high", "low", "high"]
