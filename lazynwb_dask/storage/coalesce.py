@@ -75,8 +75,9 @@ def plan(requests: Sequence[Request], gap: int, split: int) -> Plan:
     the first are decoded while the rest is on its way. Only a longer request, or requests that overlap,
     make a longer piece.
     """
-    if not requests:
-        return Plan((), 0, 0)
+    if len(requests) < 2:
+        pieces = [Piece(int(start), int(stop), requests) for start, stop, _ in requests]
+        return Plan(pieces, sum(map(len, pieces)), 0)
     bounds = np.array([(r.start, r.stop) for r in requests], dtype=np.int64)
     order = np.lexsort((bounds[:, 1], bounds[:, 0]))
     starts = bounds[order, 0]
@@ -88,7 +89,7 @@ def plan(requests: Sequence[Request], gap: int, split: int) -> Plan:
     wanted = int(covered.sum())
     joined = _joined(gaps, gap, max(GAP_ALLOWANCE, wanted // 8))
 
-    pieces: list[Piece] = []
+    pieces = []
     members: list[Request] = []
     begin = int(starts[0])
     end = begin
