@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numcodecs.registry
 import numpy as np
 import pytest
 import zarr
@@ -48,6 +49,8 @@ BYTES = [
     {"id": "fletcher32"},
     *BLOSCS[:3],
 ]
+# CRC-32C is an extra of older ones
+BYTES = [codec for codec in BYTES if codec["id"] in numcodecs.registry.codec_registry]
 QUANTIZED = {"id": "quantize", "digits": 2, "dtype": "<f8", "astype": "<f4"}
 ARRAYS: list[dict[str, Any]] = [
     {"id": "delta", "dtype": "<i4"},
@@ -117,8 +120,6 @@ def written(
     later = [codec for codec in codecs if codec["id"] not in names]
     given: dict[str, Any] = {"filters": first, "compressors": later}
     if version == 2:
-        import numcodecs
-
         made = [numcodecs.get_codec(dict(codec)) for codec in codecs]
         given = {"filters": made[:-1] or None, "compressors": made[-1:] or None}
     else:
