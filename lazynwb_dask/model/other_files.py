@@ -19,8 +19,8 @@ _STARTS = {
     b"/annex/objects/": NOT_FETCHED,
     b"version https://git-lfs.": _NOT_PULLED,
     b"\x1f\x8b": "it is compressed by gzip. Decompress it first.",
-    b"pk\x03\x04": "it is a zip file. If it has a Zarr store, its name must end in .zip; else name what is in it, "
-    "as zip://NAME::PATH.",
+    b"pk\x03\x04": "it is a zip file. If it has a Zarr store, its name must end in .zip; else name what is in "
+    "it, as zip://NAME::PATH.",
     b"\x0e\x03\x13\x01": "it is an HDF4 file.",
     b"{": "it is JSON. Of a Zarr store, name its folder; the name of a LINDI file ends in .lindi.json.",
     b"<!doctype html": "it is a web page. Check the address, and whether it asks for a login.",

@@ -95,7 +95,7 @@ def zip_members(source: Source, access: FileAccess) -> Members:
         assert plain.size is not None
         found = Members(shown(plain.url), plain.size, partial(_read, plain, access))
         if plain.etag is not None:
-            _zips.put(plain.key, found, 500 * len(found.members))
+            _zips.put(plain.key, found, 300 * len(found.keys))
     return found
 
 

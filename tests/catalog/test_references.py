@@ -25,7 +25,7 @@ from lazynwb_dask.storage import record
 FORMAT = {"zarr_format": 2} if hasattr(zarr.storage, "FsspecStore") else {}
 
 
-def store_of(references: dict[str, Any], **options: Any) -> Any:
+def zarr_store(references: dict[str, Any], **options: Any) -> Any:
     """What zarr 2 and zarr 3 open."""
     if not hasattr(zarr.storage, "FsspecStore"):
         return fsspec.filesystem("reference", fo=references, **options).get_mapper("")
@@ -37,7 +37,7 @@ def store_of(references: dict[str, Any], **options: Any) -> Any:
 
 def opened(references: dict[str, Any]) -> Any:
     json.loads(json.dumps(references))
-    return zarr.open_group(store_of(references), mode="r", **FORMAT)
+    return zarr.open_group(zarr_store(references), mode="r", **FORMAT)
 
 
 def same(group: Any, file: h5py.File, path: str) -> int:
@@ -73,7 +73,7 @@ def test_xarray_opens_a_table_over_http(range_server: RangeServer, tmp_path: Pat
     url = range_server.put("a.nwb", Path(path).read_bytes())
     catalog = lazynwb_dask.build_catalog(url, tmp_path / "catalog")
     references = catalog.to_kerchunk(url, tables="units", columns=["snr", "spike_times"])
-    store = store_of(references, remote_protocol="http")
+    store = zarr_store(references, remote_protocol="http")
     units = xarray.open_zarr(store, group="units", consolidated=False, **FORMAT)
     assert set(units) == {"snr", "spike_times", "spike_times_index"}
     with h5py.File(path) as file:

@@ -79,28 +79,26 @@ def names(sources: list[Source], root: str) -> list[str]:
     return [source.url.removeprefix(f"{root.removeprefix('file://')}/") for source in sources]
 
 
-@pytest.mark.parametrize(
-    ("named", "expected"),
-    [
-        ("", FOUND),
-        ("d/", FOUND[3:6]),
-        ("*", FOUND),
-        ("*.nwb*", ["a.nwb", "b.nwb.zarr", "z.nwb"]),
-        ("*.zarr", ["b.nwb.zarr", "c.zarr"]),
-        ("*.nwb.zarr", ["b.nwb.zarr"]),
-        ("**/*.nwb", ["a.nwb", "d/e.nwb", "d/g.nwb", "z.nwb"]),
-        ("**/*.nwb*", [name for name in sorted(TREE) if ".nwb" in name]),
-        ("m/*", ["m/n.nwb.zarr.zip"]),
-        ("*/*.zarr.zip", ["m/n.nwb.zarr.zip"]),
-        ("d/*", FOUND[3:6]),
-        ("*/[ef]*", ["d/e.nwb", "d/f"]),
-    ],
-)
-def test_folders_and_globs_find_stores_beside_files_and_never_look_into_them(
-    place: Place, named: str, expected: list[str]
-) -> None:
+GLOBS = {
+    "": FOUND,
+    "d/": FOUND[3:6],
+    "*": FOUND,
+    "*.nwb*": ["a.nwb", "b.nwb.zarr", "z.nwb"],
+    "*.zarr": ["b.nwb.zarr", "c.zarr"],
+    "*.nwb.zarr": ["b.nwb.zarr"],
+    "**/*.nwb": ["a.nwb", "d/e.nwb", "d/g.nwb", "z.nwb"],
+    "**/*.nwb*": [name for name in sorted(TREE) if ".nwb" in name],
+    "m/*": ["m/n.nwb.zarr.zip"],
+    "*/*.zarr.zip": ["m/n.nwb.zarr.zip"],
+    "d/*": FOUND[3:6],
+    "*/[ef]*": ["d/e.nwb", "d/f"],
+}
+
+
+def test_folders_and_globs_find_stores_beside_files_and_never_look_into_them(place: Place) -> None:
     _, root, access = place
-    assert names(expand(f"{root}/{named}", access), root) == expected
+    for named, expected in GLOBS.items():
+        assert names(expand(f"{root}/{named}", access), root) == expected, named
 
 
 def test_a_listing_tells_a_stores_document_and_its_version(place: Place) -> None:
@@ -194,7 +192,7 @@ def test_stores_where_nobody_may_list(s3_server: S3Server) -> None:
 def test_a_large_store_is_not_listed(s3_server: S3Server) -> None:
     """Version 3's document comes after all chunks: it is asked for once a page ends in one."""
     for root in ("v2/s.nwb", "v3/s.nwb", "v3.nwb.zarr"):
-        for i in range(3500):
+        for i in range(1100 if root.endswith(".zarr") else 2100):
             key = f"acquisition/x/c/{i}" if "v3" in root else f"acquisition/x/{i}"
             s3_server.put("lab", f"{root}/{key}", b"")
         for folder in ("", "acquisition/"):
@@ -218,8 +216,8 @@ def test_a_glob_does_not_walk_into_the_stores_of_a_large_bucket(
     monkeypatch.setattr("lazynwb_dask.sources.listing.PAGES", 1)
     for i in range(1100):
         s3_server.put("lab", f"a/{i:04}.txt", b"")
-    for i in range(1500):
-        s3_server.put("lab", f"b/s.nwb/x/c/{i}", b"")
+    for i in range(30):
+        s3_server.put("lab", f"b/s.nwb/x/c/{i}/0", b"")
     s3_server.put("lab", "b/s.nwb/zarr.json", b"{}")
     s3_server.put("lab", "b/t.nwb", b"")
     access = FileAccess(Options({"s3": s3_server.storage_options}))

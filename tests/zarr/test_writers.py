@@ -41,6 +41,8 @@ def test_zarr_reads_what_h5py_reads(odd: Path, tmp_path: Path, way: str) -> None
     for name, values in wanted.items():
         if values is None or (ZARR_3 and how.texts in UNKNOWN and values.dtype.kind == "O"):
             continue
+        if how.version == 3 and values.dtype.names and zarr.__version__ < "3.2":
+            continue  # which spells compounds otherwise
         got = np.asarray(zarr.open_array(f"{folder}/{name}", mode="r")[...])
         if values.shape == ():
             got = got.reshape(())
