@@ -23,6 +23,7 @@ _MESSAGE = struct.Struct("<HHB").unpack_from  # type, bytes of the data, flags
 _CONTINUATION = struct.Struct("<QQ").unpack_from  # address, bytes
 _SHARED = 0x02  # message flag: the message is elsewhere
 _MAX_BYTES = 1 << 20  # of a block
+_MAX_BLOCKS = 32  # of a header
 _MAX_MESSAGES = 4096  # bytes of the messages that are remembered
 # an attribute that is one object reference: its datatype, and its dataspace in both versions
 _REFERENCE = b"\x17\0\0\0\x08\0\0\0"
@@ -79,10 +80,11 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
     attributes: dict[str, bytes] = {}
     layout = None
     expected, size = _PREFIX(prefix)
-    blocks, count = object_header.HeaderBlocks(sparse, address + 16, size), 0
-    if size > _MAX_BYTES:
-        raise object_header.FormatError("a long header")
-    for start, data in blocks:
+    blocks, count = [(address + 16, size)], 0
+    for start, length in blocks:
+        if length > _MAX_BYTES or len(blocks) > _MAX_BLOCKS:
+            raise object_header.FormatError("a long header")
+        data = sparse.peek(start, start + length) if length else b""
         at, end = 0, len(data)
         while at + 8 <= end:
             kind, n, flags = _MESSAGE(data, at)
@@ -95,10 +97,8 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
                 continue
             body = data[begin:at]
             if kind == object_header.CONTINUATION:
-                offset, more = _CONTINUATION(body)
-                if more > _MAX_BYTES:
-                    raise object_header.FormatError("a long header")
-                blocks.add(offset + base, more)
+                offset, length = _CONTINUATION(body)
+                blocks.append((offset + base, length))
                 continue
             if flags & _SHARED or kind in found:
                 return None

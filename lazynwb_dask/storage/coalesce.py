@@ -130,10 +130,7 @@ def _plan_objects(requests: Sequence[Request], gap: int, split: int) -> Plan:
     pieces: list[Piece] = []
     wanted = skipped = 0
     for some in groups.values():
-        if len(some) == 1:
-            found = Plan([Piece(*some[0][:2], some)], some[0].stop - some[0].start, 0)
-        else:
-            found = _plan_one(some, gap, split)
+        found = _plan_one(some, gap, split)
         pieces += found.pieces
         if not found.pieces[0].is_open:  # (of others it is known once they are here)
             wanted, skipped = wanted + found.wanted, skipped + found.gap
@@ -141,8 +138,9 @@ def _plan_objects(requests: Sequence[Request], gap: int, split: int) -> Plan:
 
 
 def _plan_one(requests: Sequence[Request], gap: int, split: int) -> Plan:
-    if not requests:
-        return Plan((), 0, 0)
+    if len(requests) < 2:
+        pieces = [Piece(int(start), int(stop), requests) for start, stop, *_ in requests]
+        return Plan(pieces, sum(map(len, pieces)), 0)
     bounds = np.array([(r.start, r.stop) for r in requests], dtype=np.int64)
     order = np.lexsort((bounds[:, 1], bounds[:, 0]))
     starts = bounds[order, 0]
@@ -154,7 +152,7 @@ def _plan_one(requests: Sequence[Request], gap: int, split: int) -> Plan:
     wanted = int(covered.sum())
     joined = _joined(gaps, gap, max(GAP_ALLOWANCE, wanted // 8))
 
-    pieces: list[Piece] = []
+    pieces = []
     members: list[Request] = []
     begin = int(starts[0])
     end = begin

@@ -84,7 +84,8 @@ def is_plain(headers: Mapping[str, str]) -> bool:
     >>> is_plain({"content-encoding": "aws-chunked, 7bit"}), is_plain({"content-encoding": "X-GZip"})
     (True, False)
     """
-    labels = re.split(r"[\s,;\"]+", headers.get("content-encoding", "").lower())
+    encoding = headers.get("content-encoding")
+    labels = re.split(r"[\s,;\"]+", encoding.lower()) if encoding else ()
     return _COMPRESSED.isdisjoint(label.removeprefix("x-") for label in labels)
 
 
