@@ -341,3 +341,17 @@ def test_symbolic_links_out_of_a_store_are_not_followed(plain: Path, tmp_path: P
             lazynwb_dask.read_nwb(store, "/units").compute()
         with dask.config.set({"lazynwb-dask.follow-links": True}):
             assert same()
+
+
+def test_shards_far_larger_than_their_array_are_refused(plain: Path, tmp_path: Path) -> None:
+    """Each would have an index of 16 MiB, also where the shard doesn't exist."""
+
+    def change(metadata: dict[str, Any]) -> None:
+        document = metadata["units/x"]
+        document["shape"] = [40, 1]
+        document["chunk_grid"]["configuration"]["chunk_shape"] = [1, 1 << 20]
+        document["codecs"][0]["configuration"]["chunk_shape"] = [1, 1]
+
+    store = write(changed(store_of(plain, WAYS["v3 shards"]), change), tmp_path / "a.zarr")
+    with pytest.raises(NWBError, match=r"'x'.*41943040 chunks in shards; the limit is 1048576"):
+        lazynwb_dask.read_nwb(store, "/units", columns=["x"])
