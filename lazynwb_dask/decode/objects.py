@@ -72,6 +72,13 @@ def _nothing(layout: Layout) -> str | None:
     return None if configuration(layout.filters[0]).get("references") else ""
 
 
+def text_bytes(values: np.ndarray) -> int:
+    """The characters of all texts in an array of objects, or of compounds with them."""
+    if values.dtype.names is not None:
+        return sum(text_bytes(values[name]) for name in values.dtype.names)
+    return sum(map(len, filter(None, values.flat))) if values.dtype == object else values.nbytes
+
+
 def arrow_objects(values: np.ndarray) -> pa.Array:
     """Such elements as an Arrow array."""
     kind = values.dtype

@@ -16,7 +16,7 @@ import numpy as np
 
 from lazynwb_dask.decode.codecs import unshuffle, unshuffle_part
 from lazynwb_dask.decode.filters import before_shuffle, stored_bound
-from lazynwb_dask.decode.objects import fill_of, object_values
+from lazynwb_dask.decode.objects import fill_of, object_values, text_bytes
 from lazynwb_dask.decode.runs import gather, merged, spread
 from lazynwb_dask.decode.shards import per_shard
 from lazynwb_dask.errors import NWBReadError
@@ -26,6 +26,7 @@ from lazynwb_dask.storage import Request
 
 NEAR = 4096  # rows closer than this many bytes are fetched as one range
 AT_ONCE = 1 << 15  # chunks that are fetched together: each takes some KB besides its bytes
+MAX_TEXTS = 1 << 30  # characters of one column's texts that are held at once
 RUN = 32 * 1024  # bytes that are unshuffled while one more run of rows is taken by itself
 
 Box = tuple[tuple[int, int], ...]
@@ -58,7 +59,7 @@ def block_requests(
     list after the other; an empty one is for chunks that are fetched for other blocks.
     """
     requests: list[Request] = []
-    shared = False
+    shared, texts = False, [0]
     for n, part in enumerate(_chunk_parts(layout, chunks, block), 1):
         copy = _CopyRows(out[part.target], part)
         if part.offset == UNDEFINED:
@@ -70,7 +71,7 @@ def block_requests(
             if name in decoders:
                 shared = True
             else:
-                decoders[name] = one = ChunkDecoder(layout, part, partial(decoders.pop, name))
+                decoders[name] = one = ChunkDecoder(layout, part, partial(decoders.pop, name), texts)
                 missing = one.missing if part.is_object else None
                 stop, inside = part.offset + part.size, not part.is_object
                 requests.append(Request(part.offset, stop, one, part.key, missing, exact=inside))
@@ -260,6 +261,7 @@ class ChunkDecoder:
     layout: Layout
     part: _ChunkPart
     done: Callable[[], object]
+    texts: list[int]  # the characters of a block's texts, so far
     copies: list[_CopyRows] = field(default_factory=list)
 
     def missing(self) -> None:
@@ -280,6 +282,11 @@ class ChunkDecoder:
             values = object_values(data, self.layout)
             for copy in self.copies:
                 copy(values)
+                self.texts[0] += text_bytes(copy.target)
+            if self.texts[0] > MAX_TEXTS:  # compressed, they may take next to nothing in the store
+                raise NWBReadError(
+                    f"more than {MAX_TEXTS} characters at once; with a smaller blocksize they are fewer"
+                )
             return
         nbytes = math.prod(self.layout.chunk) * self.layout.element_bytes
         held, width = before_shuffle(data, self.layout, self.part.mask, nbytes)

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from lazynwb_dask.decode.objects import text_bytes
 from lazynwb_dask.decode.shards import per_shard, shard_index, within_shard
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.model.index import UNDEFINED, Layout
@@ -50,15 +51,8 @@ def fetch_values(
     for path, array in arrays.items():
         found[path] = values = _values(array, layouts[path], chunks)
         if isinstance(values, np.ndarray):
-            add(_nbytes(values))
+            add(text_bytes(values))
     return found
-
-
-def _nbytes(values: np.ndarray) -> int:
-    """The bytes of values, or characters of texts."""
-    if values.dtype.names is not None:
-        return sum(_nbytes(values[name]) for name in values.dtype.names)
-    return sum(map(len, filter(None, values.flat))) if values.dtype == object else values.nbytes
 
 
 def _place(layout: Layout, place: tuple[int, ...]) -> tuple[str, int]:

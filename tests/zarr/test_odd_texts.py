@@ -15,6 +15,8 @@ from servers import RangeServer
 from stores import How, serve, store_of, write
 
 import lazynwb_dask
+from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.read import block
 
 VLEN = {
     b"a\0b": ("a", "a\0b"), b"a\xff": ("a\ufffd", "a\ufffd"), "é😀".encode(): ("é😀", "é😀"), b"": ("", ""),
@@ -70,3 +72,16 @@ def test_objects_that_are_no_texts_are_an_error_that_names_them(texts: Path, tmp
     store = write(keys, tmp_path / "a.nwb.zarr")
     with pytest.raises(lazynwb_dask.NWBError, match="column 'label': units/label/0: objects that are neither"):
         lazynwb_dask.read_nwb(store, "/units").label.compute()
+
+
+def test_more_text_than_the_limit_is_an_error_and_fewer_rows_are_read(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write(store_of(texts, version=2, rows=10), tmp_path / "a.zarr")
+    frame = lazynwb_dask.read_nwb(store, "/units")
+    wanted = frame.compute(scheduler="sync")
+    few = int(wanted.label.iloc[:12].str.len().sum())
+    monkeypatch.setattr(block, "MAX_TEXTS", few)
+    with pytest.raises(NWBReadError, match=rf"units/label/\d+: more than {few} characters.*blocksize"):
+        frame[["label"]].compute(scheduler="sync")
+    assert frame[["label"]].head(12).equals(wanted[["label"]].head(12))
