@@ -16,7 +16,7 @@ from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import Filter, Layout
 from lazynwb_dask.model.limits import MAX_CHUNK
 
-_OBJECTS, _EACH = 8 << 20, 256  # bytes of a chunk of texts, and more for each of them
+MAX_TEXTS, EACH_TEXT = 8 << 20, 256  # stored bytes of a chunk of texts, and more for each of them
 
 
 def chunk_bytes(data: memoryview, layout: Layout, mask: int, nbytes: int) -> memoryview:
@@ -62,7 +62,7 @@ def stored_bound(layout: Layout) -> int:
     assert layout.chunk is not None
     count = math.prod(layout.chunk)
     if layout.of_objects:
-        return min(_OBJECTS + _EACH * count, MAX_CHUNK)
+        return min(MAX_TEXTS + EACH_TEXT * count, MAX_CHUNK)
     return _output_size(layout.filters, layout, count * layout.element_bytes).size
 
 

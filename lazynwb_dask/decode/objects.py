@@ -125,10 +125,6 @@ def _paths(texts: np.ndarray) -> np.ndarray:
         raise UnsupportedColumnError("references that are neither paths nor JSON with paths") from None
 
 
-def _valid(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _texts(values: Sequence[Any]) -> np.ndarray:
     """Texts, or the paths of references."""
     values = _without_zeros(values, "")
@@ -136,9 +132,6 @@ def _texts(values: Sequence[Any]) -> np.ndarray:
         targets = pa.array([{"path": v} if isinstance(v, str) else v for v in values], _TARGET)
         texts = pc.coalesce(*[pc.struct_field(targets, place) for place in ([0, 0], [1], [2, 0])])
     else:
-        try:
-            texts = pa.array(values, pa.string())
-        except UnicodeEncodeError:  # halves of pairs that stand for one character
-            texts = pa.array([text and _valid(text) for text in values], pa.string())
+        texts = pa.array(values, pa.string())
     found: np.ndarray = texts.to_numpy(zero_copy_only=False)
     return found

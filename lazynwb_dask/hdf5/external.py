@@ -22,6 +22,8 @@ GROUP_REFUSED = (
     "allow_external_links=True links to datasets are. Read it from the file that it is in"
 )
 STORE_REFUSED = "a link of a Zarr store into another, which is not followed: read it from there"
+OTHER_STORE = b"another Zarr store\n"
+"""The file that external links lead to in the file image of a store."""
 _READABLE = ("number", "bool", "enum", "text", "complex", "string")
 
 

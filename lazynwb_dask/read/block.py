@@ -25,6 +25,7 @@ from lazynwb_dask.read.steps import named
 from lazynwb_dask.storage import Request
 
 NEAR = 4096  # rows closer than this many bytes are fetched as one range
+AT_ONCE = 1 << 15  # chunks that are fetched together: each takes some KB besides its bytes
 RUN = 32 * 1024  # bytes that are unshuffled while one more run of rows is taken by itself
 
 Box = tuple[tuple[int, int], ...]
@@ -49,16 +50,16 @@ class Block:
 
 def block_requests(
     layout: Layout, chunks: Chunks, block: Block, out: np.ndarray, decoders: Decoders
-) -> list[Request] | None:
+) -> Iterator[list[Request]]:
     """The requests that fill `out`, uint8 of the block's shape and, as last dimension, an element's bytes (1 of
     objects).
 
-    All blocks that are read at the same time share `decoders`. None if there is nothing to wait for; an empty
-    list if all chunks needed are fetched for other blocks.
+    All blocks that are read at the same time share `decoders`. Those of very many chunks are to be fetched one
+    list after the other; an empty one is for chunks that are fetched for other blocks.
     """
     requests: list[Request] = []
     shared = False
-    for part in _chunk_parts(layout, chunks, block):
+    for n, part in enumerate(_chunk_parts(layout, chunks, block), 1):
         copy = _CopyRows(out[part.target], part)
         if part.offset == UNDEFINED:
             copy.fill(layout)
@@ -74,7 +75,11 @@ def block_requests(
                 stop, inside = part.offset + part.size, not part.is_object
                 requests.append(Request(part.offset, stop, one, part.key, missing, exact=inside))
             decoders[name].copies.append(copy)
-    return requests if requests or shared else None
+        if n % AT_ONCE == 0 and requests:
+            yield requests
+            requests, shared = [], False
+    if requests or shared:
+        yield requests
 
 
 @dataclass(frozen=True)

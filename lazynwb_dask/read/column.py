@@ -327,11 +327,11 @@ class Reader:
             copy_runs(held[3], starts - held[1], stops - starts, out.reshape(rows, -1))
             return out
         target = out.reshape(*block.shape, width)
-        requests = block_requests(layout, chunks, block, target, self.decoders)
-        if requests and self._shards:
-            requests = [request for request in requests if not self._here(layout, request)]
-        if requests is not None:
-            yield Wave(requests, shared=not requests, ahead=heap_nearby(array, chunks.extents, self.size))
+        for requests in block_requests(layout, chunks, block, target, self.decoders):
+            left = requests
+            if self._shards:
+                left = [request for request in requests if not self._here(layout, request)]
+            yield Wave(left, shared=not left, ahead=heap_nearby(array, chunks.extents, self.size))
         return out
 
     def _in_shards(self, array: ArrayIndex, block: Block, most: int | None = None) -> Steps[dict[str, Extents]]:

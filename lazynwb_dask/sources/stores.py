@@ -97,8 +97,8 @@ def read_document(source: Source, access: FileAccess) -> tuple[Source, str, byte
     """
     if is_zip(source.url):
         source, head = opened_zip(source, access), b""
-        members = zip_members(source, access).members
-        name = document_of(members)
+        members = zip_members(source, access)
+        name = document_of(members.keys)
         size: int | None = members[name].size
     else:
         source, head = open_document(source, FIRST, access)

@@ -95,7 +95,7 @@ def zip_members(source: Source, access: FileAccess) -> Members:
         assert plain.size is not None
         found = Members(shown(plain.url), plain.size, partial(_read, plain, access))
         if plain.etag is not None:
-            _zips.put(plain.key, found, 500 * len(found.members))
+            _zips.put(plain.key, found, 300 * len(found.keys))
     return found
 
 
@@ -231,10 +231,10 @@ class _Reader:
         self.process.filesystems[id(self.filesystem)] = self.filesystem
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
-        self.process.run(lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled)
+        self.process.run(lambda: self._pieces(pieces), self.settings.is_cancelled)
 
     def start(self, pieces: Sequence[Piece]) -> Started[None]:
-        return self.process.start(lambda: _all([self._piece(piece) for piece in pieces]))
+        return self.process.start(lambda: self._pieces(pieces))
 
     def open_ends(self, ends: Ends) -> tuple[Source, bytes, bytes]:
         large, size = self.process.large, self.source.size
@@ -298,6 +298,16 @@ class _Reader:
             size, etag = self.source.size, self.source.etag
         count = partial(self.settings.count, self.name)
         return RangeRequest(*bounds, into, exact, size, etag, self.settings.timeout, count, key, sized)
+
+    async def _pieces(self, pieces: Sequence[Piece]) -> None:
+        """Fetch all, so many at a time that tasks of a million chunks don't fill the memory."""
+        todo = iter(pieces)
+
+        async def work() -> None:
+            for piece in todo:
+                await self._piece(piece)
+
+        await _all([work() for _ in range(min(len(pieces), 4 * self.settings.connections))])
 
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""

@@ -6,9 +6,11 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.other_files import DOCUMENTS
@@ -16,7 +18,7 @@ from lazynwb_dask.storage.coalesce import Piece, Request
 
 TAIL = 256 * 1024  # bytes of a file's end that are read at first
 MAX_INFLATED = 256 << 20  # bytes of an object that zip has compressed
-MAX_DIRECTORY = 128 << 20  # bytes of the directory of all members
+MAX_DIRECTORY = 32 << 20  # bytes of the directory of all members
 _HEADER = 30  # bytes before a member's name; after the name come others, whose number is only said there
 Read = Callable[[Sequence[tuple[int, int]]], list[bytes]]
 
@@ -26,7 +28,7 @@ class Member(NamedTuple):
 
     header: int  # position of its header
     name: int  # bytes of its name
-    begin: int | None  # position of its bytes; None if only its header tells it
+    begin: int  # position of its bytes; -1 if only its header tells it
     stored: int  # bytes
     size: int  # decompressed
     method: int
@@ -48,13 +50,21 @@ class Members:
             raise NWBReadError(f"{name}: a zip file with {what}. Name what is in it as zip://PATH::{name}")
         root = tops.pop()
         begin = len(root) + 1 if root else 0
-        within = {path: one for path, one in found.items() if not root or path.startswith(f"{root}/")}
-        self.members: Mapping[str, Member] = {path[begin:]: one for path, one in within.items()}
+        within = {path[begin:]: one for path, one in found.items() if path.startswith(root + "/" * bool(root))}
+        self._numbers = {key: number for number, key in enumerate(within)}
+        self._table = np.array(list(within.values()), np.int64)  # of Members, which would take more memory
+
+    @property
+    def keys(self) -> Collection[str]:
+        return self._numbers.keys()
+
+    def __getitem__(self, key: str) -> Member:
+        return Member(*self._table[self._numbers[key]].tolist())
 
     def requests(self, wanted: Sequence[Request]) -> list[Request]:
         """Requests of objects as requests of the zip file. Those of objects that there aren't are served."""
-        known = {request.key: self.members[request.key] for request in wanted if request.key in self.members}
-        known |= self._begins({key: member for key, member in known.items() if member.begin is None})
+        known = {request.key: self[request.key] for request in wanted if request.key in self._numbers}
+        known |= self._begins({key: member for key, member in known.items() if member.begin < 0})
         found = []
         for request in wanted:
             if request.key in known:
@@ -80,7 +90,6 @@ class Members:
 
     def _request(self, request: Request, member: Member) -> Request:
         begin, size = member.begin, member.size
-        assert begin is not None
         problem = Piece(request.start, request.stop, [request]).problem(size)
         start, stop = request.start, request.stop
         if request.is_open:
@@ -142,11 +151,13 @@ def _members(file: zipfile.ZipFile) -> dict[str, Member]:
     ends = [*(info.header_offset for info in infos[1:]), file.start_dir]
     found = {}
     for info, end in zip(infos, ends, strict=True):
+        if max(info.header_offset, info.compress_size, info.file_size) >> 62:
+            raise OSError("damaged: its members are too large")
         length = len(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
         begin = info.header_offset + _HEADER + length
         method = -1 if info.flag_bits & 1 else info.compress_type  # encrypted
         # with nothing between the name and the next member but its bytes, these must begin there
-        known = begin if begin + info.compress_size == end else None
+        known = begin if begin + info.compress_size == end else -1
         if not info.is_dir():
             found[info.filename] = Member(
                 info.header_offset, length, known, info.compress_size, info.file_size, method

@@ -21,7 +21,6 @@ from lazynwb_dask.model.limits import MAX_CHUNKS, MAX_ELEMENT
 from lazynwb_dask.zarr import codecs
 
 MAX_DIMENSIONS = 32
-MAX_CODECS = 16
 MAX_FIELDS = 256
 MAX_NESTING = 8  # compounds within compounds
 REFERENCE = "<REFERENCE>"
@@ -87,8 +86,8 @@ class Array:
         shape, chunks = self.shape, self.chunks
         if len(shape) != len(chunks) or len(shape) > MAX_DIMENSIONS or min(chunks, default=1) < 1:
             raise UnsupportedColumnError(f"damaged: chunks of {chunks} for a shape of {shape}")
-        if len(self.codecs) > MAX_CODECS or len(self.index) > MAX_CODECS:
-            raise UnsupportedColumnError(f"more than {MAX_CODECS} codecs")
+        if len(self.codecs) > codecs.MAX_CODECS or len(self.index) > codecs.MAX_CODECS:
+            raise UnsupportedColumnError(f"more than {codecs.MAX_CODECS} codecs")
         if not all(isinstance(c, dict) and isinstance(c.get("id"), str) for c in self.codecs + self.index):
             raise UnsupportedColumnError("damaged: its metadata name no codecs that there are")
         if self.separator not in (".", "/"):

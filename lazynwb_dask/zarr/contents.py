@@ -66,7 +66,7 @@ class Contents(Tree):
         """Of each link the source that it leads to, and the path there."""
         found: dict[str, tuple[str, str]] = {}
         for key, node in self.nodes.items():
-            if node.meta is not None or key.split("/")[0] == LEFT_OUT:
+            if node.meta is not None:
                 continue
             links: Any = next((node.attributes[name] for name in _LINKS if name in node.attributes), [])
             for link in links if isinstance(links, list) else [None]:
@@ -141,7 +141,9 @@ def nodes_of_v2(documents: Mapping[str, Any], name: str) -> dict[str, Node]:
     parts: dict[str, dict[str, Any]] = {}
     for key, document in documents.items():
         head, _, last = key.rpartition("/")
-        if last in _V2:
+        if last in _V2 and not _is_left_out(key):
+            if last == ".zarray" and not isinstance(document, dict):
+                document = {}  # raises when the array is looked at
             if not isinstance(document, dict):
                 raise NWBReadError(f"{name}: damaged: {key[:200]} is no JSON object")
             parts.setdefault(head, {})[last] = document
@@ -159,6 +161,8 @@ def nodes_of_v3(documents: Mapping[str, Any], name: str) -> dict[str, Node]:
     """The groups and arrays that documents of version 3 describe, by their keys."""
     found = {}
     for key, document in documents.items():
+        if _is_left_out(key):
+            continue
         attributes = document.get("attributes") or {} if isinstance(document, dict) else None
         if not isinstance(attributes, dict) or document.get("node_type") not in ("group", "array"):
             raise NWBReadError(f"{name}: damaged: /{key[:200]} is neither a Zarr group nor an array")
@@ -170,6 +174,10 @@ def nodes_of_v3(documents: Mapping[str, Any], name: str) -> dict[str, Node]:
     if "" not in found or found[""].meta is not None:
         raise NWBReadError(f"{name}: a Zarr store without a root group")
     return found
+
+
+def _is_left_out(key: str) -> bool:
+    return key.split("/")[0] == LEFT_OUT
 
 
 def parsed(data: bytes | bytearray, name: str) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def _names(source: Source, key: str, access: FileAccess) -> list[str]:
     """The names of the folders in a folder of a store."""
     if source.document == ZIPPED:
         begin = f"{key}/" if key else ""
-        keys = zip_members(source, access).members
+        keys = zip_members(source, access).keys
         found: Iterable[str] = {
             one[len(begin) :].partition("/")[0]
             for one in keys

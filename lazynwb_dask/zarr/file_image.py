@@ -19,6 +19,7 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5r, h5s, h5t
 
 from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.hdf5.external import OTHER_STORE
 from lazynwb_dask.zarr.array import Array, element_of, field_type, is_name
 from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SCALAR, SOFT_LINK, Tree
 
@@ -122,7 +123,7 @@ class _Writer:
             target = self.contents.target(path).encode("utf-8", "surrogateescape")
             parent.links.create_soft(name, target)
         elif kind == "external":
-            parent.links.create_external(name, b"another store", b"/")
+            parent.links.create_external(name, OTHER_STORE, b"/")
         elif kind == "group":
             self.made[path] = h5g.create(parent, name)
         else:

@@ -74,7 +74,7 @@ def test_xarray_opens_a_table_over_http(range_server: RangeServer, tmp_path: Pat
     catalog = lazynwb_dask.build_catalog(url, tmp_path / "catalog")
     references = catalog.to_kerchunk(url, tables="units", columns=["snr", "spike_times"])
     store = zarr_store(references, remote_protocol="http")
-    units = xarray.open_zarr(store, group="units", consolidated=False, **FORMAT)
+    units = xarray.open_zarr(store, group="units", **FORMAT)
     assert set(units) == {"snr", "spike_times", "spike_times_index"}
     with h5py.File(path) as file:
         np.testing.assert_array_equal(units.snr.values, file["units/snr"][()])

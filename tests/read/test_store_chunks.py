@@ -22,6 +22,7 @@ from lazynwb_dask.errors import NWBFileChangedError, NWBPermissionError, NWBRead
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.packing import layout_json, layout_of
 from lazynwb_dask.model.source import Source
+from lazynwb_dask.read import block
 from lazynwb_dask.read.arrays import read_block
 from lazynwb_dask.read.block import Block
 from lazynwb_dask.storage import record
@@ -83,8 +84,8 @@ def get(
     access: FileAccess | None = None,
 ) -> np.ndarray:
     a, b = np.array(rows if rows is not None else [(0, array.rows)], np.int64).reshape(-1, 2).T
-    block = Block(a, b, box or tuple((0, n) for n in array.layout.item))
-    return read_block(source, "/x", array, block, access or FileAccess(settings=QUICK))
+    wanted = Block(a, b, box or tuple((0, n) for n in array.layout.item))
+    return read_block(source, "/x", array, wanted, access or FileAccess(settings=QUICK))
 
 
 @pytest.fixture
@@ -362,3 +363,19 @@ def test_each_array_that_is_read_at_the_same_time_waits_for_the_same_objects(
             np.testing.assert_array_equal(np.array(one.to_pylist()), data[some])
         objects = [key for key, _ in asked(range_server)]
         assert len(objects) == (8 if how == "sharded" else 4)  # the shards' indexes, and what is wanted of each
+
+
+def test_very_many_chunks_are_fetched_in_turns(
+    tmp_path: Path, serve: Callable[[Path], str], range_server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes some memory besides its bytes, and a store may have a million of a few bytes."""
+    monkeypatch.setattr(block, "AT_ONCE", 5)
+    for how in ("v2", "v3 zstd", "sharded"):
+        range_server.reset()
+        data = values()
+        source, array = opened(serve(made(tmp_path / "a.zarr", WAYS[how], data)))
+        range_server.clear_log()
+        range_server.behaviour.latency = 0.02
+        np.testing.assert_array_equal(get(source, array), data)
+        assert range_server.max_running <= (6 if how != "sharded" else 11)  # with the document; 10 small shards
+        assert len(asked(range_server)) == {"v2": 18, "v3 zstd": 12, "sharded": 10}[how]

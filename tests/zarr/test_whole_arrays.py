@@ -182,8 +182,8 @@ FIELDS = [("start", "int32"), ("label", "str"), ("target", "object")]
 
 
 def test_texts_that_are_none() -> None:
-    data = rb'["a\ud800b", "\ud83d\ude00", null, "", 0, "|O", [5]]'
-    assert objects(["json2"], data, (5,)).tolist() == ["a\ufffdb", "😀", None, "", ""]
+    data = rb'["\ud83d\ude00", null, "", 0, "|O", [4]]'
+    assert objects(["json2"], data, (4,)).tolist() == ["😀", None, "", ""]
 
 
 def test_compounds_of_references() -> None:
