@@ -11,13 +11,13 @@ import pyarrow as pa
 from lazynwb_dask.model.index import Filter, Layout, Objects, View
 from lazynwb_dask.model.source import Source
 
+_WIDTHS = (("<i1", 1 << 7), ("<i2", 1 << 15), ("<i4", 1 << 31), ("<i8", 1 << 64))
+
 
 def thin(values: np.ndarray) -> bytes:
     """Integers in the narrowest width that holds them, with a byte that says which."""
-    for kind in ("<i1", "<i2", "<i4", "<i8"):
-        info = np.iinfo(kind)
-        if not values.size or (values.min() >= info.min and values.max() <= info.max):
-            break
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    kind = next(kind for kind, bound in _WIDTHS if -bound <= low and high < bound)
     return kind[-1:].encode() + values.astype(kind).tobytes()
 
 

@@ -44,7 +44,8 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
         columns[name] = [
             ([layouts.setdefault(x, len(layouts)) for x in found], labels) for found, labels in records.variants
         ]
-        lengths = np.diff(records.ends, prepend=0)
+        lengths = records.ends.copy()
+        lengths[1:] -= records.ends[:-1]
         buffers += [packing.thin(records.which), packing.thin(lengths), records.weights.tobytes(), records.data]
     inlined = None
     if files.inlined is not None:
