@@ -161,12 +161,14 @@ class _Asset:
         rows = parsed(body)
         rows = rows.get("results") if isinstance(rows, dict) else None
         found = [one for one in rows or [] if isinstance(one, dict) and one.get("path") == path]
-        held = found[0].get("blob") if found else None
-        if held != self.blob or not isinstance(found[0].get("asset_id"), str):
+        if not found and self.blob is None:
+            raise Fault("missing", "the dandiset has no such asset", advice="Check the path and the version.")
+        held, asset = (found[0].get("blob"), found[0].get("asset_id")) if found else (None, None)
+        if not isinstance(asset, str) or not is_id(asset) or (self.blob and held != self.blob):
             now = "holds other bytes" if found else "isn't there"
             draft = " of a draft, which may change" if version == DRAFT else ""
             raise Fault("changed", f"the asset{draft} {now} now")
-        return str(found[0]["asset_id"])
+        return asset
 
 
 _assets: WeakKeyDictionary[Any, dict[tuple[str, str | None], _Asset]] = WeakKeyDictionary()
