@@ -67,7 +67,7 @@ def expand(paths: object, access: FileAccess) -> list[Source]:
 def _many(paths: object) -> Iterable[object]:
     if isinstance(paths, (str, bytes, os.PathLike, Source)) or hasattr(paths, "__fspath__"):
         return [paths]
-    if "_nwb_path" in getattr(paths, "columns", ()) and isinstance(paths, Iterable):
+    if hasattr(paths, "columns"):
         return paths_of(paths)
     if isinstance(paths, Iterable):
         return paths

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import h5py
 import pandas as pd
 import pytest
 from dandi.archive import FakeArchive, about
@@ -260,3 +262,29 @@ def test_columns_of_assets_are_columns_of_rows_and_prune(archive: FakeArchive, s
         assert len({entry.path for entry in archive.bucket.requests()}) == 1
     with pytest.raises(lazynwb_dask.ColumnNotFoundError, match="dandi_subject"):
         lazynwb_dask.with_sessions(units, ["dandi_subjct"])
+
+
+def test_an_asset_is_opened_as_a_plain_file_and_referred_to_by_its_public_address(
+    three: FakeArchive, tmp_path: Path, sessions: list[str]
+) -> None:
+    name = "dandi:000409@draft/sub-1/sub-1_ses-1.nwb"
+    asset = three.versions["000409", "draft"]["sub-1/sub-1_ses-1.nwb"]
+    with lazynwb_dask.open_hdf5(name) as file, h5py.File(sessions[1]) as wanted:
+        assert file["units/id"][()].tolist() == wanted["units/id"][()].tolist()
+    catalog = lazynwb_dask.build_catalog(name, tmp_path / "catalog", tables="/units")
+    told = catalog.to_kerchunk(catalog.paths[0], tables="/units")["refs"]["units/id/0"]
+    assert told[0] == f"{three.bucket.endpoint}/blobs/{asset.blob[:3]}/{asset.blob[3:6]}/{asset.blob}"
+    three.bucket.behaviour.forbidden.add("*")
+    three.blobs.clear()
+    three.add("000409", asset.path, Path(sessions[1]).read_bytes())
+    with lazynwb_dask.open_hdf5(name) as file:  # by a signed address
+        assert len(file["units/id"]) == 120
+    assert three.minted == 1
+
+
+def test_a_table_of_sessions_goes_where_paths_go(three: FakeArchive) -> None:
+    sessions = lazynwb_dask.read_sessions("dandi:000409@draft").compute()
+    some = sessions[sessions["_nwb_path"].str.contains("sub-2")]
+    for paths in (some, some.set_index("_nwb_path")):
+        units = lazynwb_dask.read_nwb(paths, "/units")
+        assert units["_nwb_path"].unique().compute().tolist() == some["_nwb_path"].tolist()
