@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lazynwb_dask.dandi.names import Name
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.source import Source, links
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.archives import DRAFT, SCHEME, AssetURL, is_id
 from lazynwb_dask.storage.dandi_api import get_json
@@ -105,6 +105,8 @@ def _asset(row: Any, name: Name, url: str) -> Asset:
     if not isinstance(asset, str) or not is_id(asset) or is_id(blob) == is_id(zarr):
         raise _odd(url)
     where = AssetURL(name.archive, name.dandiset, name.version, path, name.asset)
+    if len(links(str(where))) > 1:  # a path that names other files
+        raise _odd(url)
     return Asset(where, path, size, asset, blob, zarr, row)
 
 

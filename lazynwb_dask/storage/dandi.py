@@ -161,7 +161,7 @@ class _Asset:
         """The asset's id, as long as it is the blob that was planned with."""
         archive, dandiset, version, path, _ = self.url
         request.count(Tally(requests=1))
-        query = {"path": path, "page_size": "100"}
+        query = {"path": path, "page_size": "100", "order": "path"}
         where = f"dandisets/{dandiset}/versions/{version}/assets/"
         body, _ = await asked(self.filesystem, archive, where, query, request.timeout)
         rows = parsed(body)

@@ -288,3 +288,18 @@ def test_a_table_of_sessions_goes_where_paths_go(three: FakeArchive) -> None:
     for paths in (some, some.set_index("_nwb_path")):
         units = lazynwb_dask.read_nwb(paths, "/units")
         assert units["_nwb_path"].unique().compute().tolist() == some["_nwb_path"].tolist()
+
+
+def test_odd_paths_are_names_of_their_assets(archive: FakeArchive, sessions: list[str]) -> None:
+    paths = ["rec[1].nwb", "rec1.nwb", "a b#1?x=2%20.nwb", "Exp::1.nwb", "sub*/ü.nwb"]
+    for i, path in enumerate(paths):
+        archive.add("000409", path, Path(sessions[0]).read_bytes() + b"%d" % i)
+    found = expand("dandi:000409@draft")
+    assert sorted(source.url.partition("@draft/")[2] for source in found) == sorted(paths)
+    assert expand([source.url for source in found]) == found
+    archive.bucket.behaviour.forbidden.add("*")  # so that the archive is asked for each by its path
+    units = lazynwb_dask.read_nwb([source.url for source in found], "/units")
+    assert {*units["_nwb_path"].compute()} == {source.url for source in found}
+    archive.add("000409", "x::s3://elsewhere/k.nwb", b"x")
+    with pytest.raises(NWBReadError, match="isn't what DANDI's interface promises"):
+        expand("dandi:000409@draft")
