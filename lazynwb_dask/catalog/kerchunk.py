@@ -33,6 +33,9 @@ def to_kerchunk(
             f"{shown(source.url)}: a LINDI file consists of references already; use it as it is"
         )
 
+    if source.document:
+        raise UnsupportedColumnError(f"{shown(source.url)}: a Zarr store already; use it as it is")
+
     def located(array: ArrayIndex) -> ArrayIndex:
         """With its chunk map: a catalog leaves out large ones."""
         if array.layout.chunk is None or array.extents.offsets.size or not array.rows:

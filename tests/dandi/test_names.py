@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import pandas as pd
 import pytest
+import stores
 from dandi.archive import FakeArchive, about
 
 import lazynwb_dask
@@ -189,11 +190,20 @@ def test_459_assets_cost_one_request_and_more_one_per_thousand(archive: FakeArch
     assert not archive.bucket.log
 
 
-def test_a_zarr_asset_is_its_store(archive: FakeArchive) -> None:
+def test_a_zarr_asset_is_its_store(archive: FakeArchive, sessions: list[str], tmp_path: Path) -> None:
     asset = archive.add_zarr("000409", "sub-1/a.nwb.zarr")
     archive.add_zarr("000409", "sub-1/image.ome.zarr")
-    (source,) = expand("dandi:000409@draft")
-    assert source.url == f"{archive.bucket.endpoint}/zarr/{asset.zarr}"
+    archive.add("000409", "sub-0/a.nwb", Path(sessions[0]).read_bytes())
+    stores.serve(stores.store_of(sessions[1]), archive.bucket, f"zarr/{asset.zarr}")
+    for paths in ("dandi:000409@draft", lazynwb_dask.dandi_assets("dandi:000409@draft")):
+        rates = lazynwb_dask.read_nwb(paths, "/units")[["firing_rate", "_nwb_path"]].compute()
+        assert rates["_nwb_path"].unique()[1] == f"{archive.bucket.endpoint}/zarr/{asset.zarr}"
+        wanted = lazynwb_dask.read_nwb(sessions[:2], "/units")["firing_rate"].compute()
+        assert rates["firing_rate"].tolist() == wanted.tolist()
+    catalog = lazynwb_dask.build_catalog("dandi:000409@draft", tmp_path / "catalog", tables="/units")
+    archive.clear()
+    assert len(lazynwb_dask.read_nwb(catalog.refresh(), "/units")) == len(wanted)
+    assert len(archive.log) == 1
     assert parse("dandi:000409").archive._replace(bucket="dandiarchive").zarr("x") == "s3://dandiarchive/zarr/x"
 
 
