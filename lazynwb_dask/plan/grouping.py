@@ -9,10 +9,11 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.errors import ColumnNotFoundError
-from lazynwb_dask.model.source import shown
+from lazynwb_dask.model.source import Source, local_url, shown
 from lazynwb_dask.plan.sessions import session_table
 from lazynwb_dask.scan.fields import Field
 from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.sources.expand import absolute
 from lazynwb_dask.util.suggest import near_or_all
 
 SESSION = "session_id"
@@ -37,13 +38,19 @@ def session_of(scans: Sequence[Scan], by: Any, table: pd.DataFrame | None = None
             table = session_table(scans)
         found = _told(table, name, urls)
     else:
-        found = {url: value for url, value in by.items() if not pd.isna(value)}
+        found = {_path(path): value for path, value in by.items() if not pd.isna(value)}
         if urls and not any(url in found for url in urls):
             raise ValueError(
                 "by=: it says of no file which session it is of. Files are named as in the column _nwb_path: "
                 f"{shown(urls[0])}"
             )
     return {url: str(found.get(url, url)) for url in urls}
+
+
+def _path(path: Any) -> str:
+    """A file as it is named in `_nwb_path`, of a user's mapping."""
+    (named,) = absolute([path])
+    return named.url if isinstance(named, Source) else local_url(named)
 
 
 def _told(table: pd.DataFrame, name: str, urls: Sequence[str]) -> dict[str, str]:
@@ -80,7 +87,7 @@ def by_session(table: pd.DataFrame, scans: Sequence[Scan], by: Any) -> pd.DataFr
     sessions = session_of(scans, by, table)
     if not isinstance(by, str) and "_nwb_path" in table.columns:
         own = table[name] if name in table.columns else None
-        mapped = table["_nwb_path"].map(dict(by.items()))
+        mapped = table["_nwb_path"].map({_path(path): value for path, value in by.items()})
         table = table.assign(**{name: mapped if own is None else mapped.fillna(own)})
     if name not in table.columns:
         raise ColumnNotFoundError(f"by=: sessions= has no column {name!r}")

@@ -37,7 +37,7 @@ _SERVED = frozenset({200, 206, 412, 416})  # of a file: its bytes, or what is wr
 def parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Fault("other", "the archive's answer isn't JSON") from None
 
 
@@ -106,7 +106,7 @@ def _refused(archive: Archive, status: int, headers: Mapping[str, str], body: by
     """What an archive says of an error: a JSON object with ``detail``, or just a text."""
     try:
         said = json.loads(body[:10_000])
-    except ValueError:
+    except (ValueError, RecursionError):
         said = ""  # a web page
     said = said.get("detail", "") if isinstance(said, dict) else said
     text = " ".join(str(said).split())[:SHOWN] if isinstance(said, str) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,7 +116,9 @@ def test_a_mapping_says_the_same(split: dict[str, list[str]]) -> None:
     units, trials = read_nwb(split["units"], "/units"), read_nwb(split["trials"], "trials")
     wanted = merge_by_file(units, trials, on="block", by="session_id").compute()
     sessions = read_sessions([*split["units"], *split["trials"]]).compute().set_index("_nwb_path")["session_id"]
-    for by in (sessions, sessions.dropna().to_dict()):
+    known = sessions.dropna().to_dict()
+    paths = {Path(os.path.relpath(path)): session for path, session in known.items()}
+    for by in (sessions, known, paths):
         pd.testing.assert_frame_equal(merge_by_file(units, trials, on="block", by=by).compute(), wanted)
     assert wanted.session_id.nunique() == 2
 

@@ -24,6 +24,7 @@ def expand(paths: Any) -> list[Source]:
     return sources_expand.expand(paths, config.file_access(Options()))
 
 
+ONE = b"01a2b3c4-0000-4000-8000-0123456789ab"
 ID = "01a2b3c4-0000-4000-8000-0123456789ab"
 
 
@@ -221,6 +222,11 @@ def test_a_dandiset_that_does_not_exist_is_named(archive: FakeArchive) -> None:
         b"[]", b"null", b'"maintenance"', b"<html>", b'{"results": {}}', b'{"count": 1, "results": []}',
         b'{"count": 1e9, "results": [1]}', b'{"count": 1, "results": [{"path": "a.nwb"}]}',
         b'{"count": 1, "results": [{"path": "a.nwb", "size": -1, "asset_id": "x", "blob": "y", "zarr": null}]}',
+        b'{"count": 1, "results": [{"path": "\\ud800.nwb", "size": 1, "asset_id": "%s", "blob": "%s"}]}'
+        % (ONE, ONE),
+        b'{"count": 1, "results": [{"path": "a.nwb", "size": %d, "asset_id": "%s", "blob": "%s"}]}'
+        % (1 << 70, ONE, ONE),
+        b"[" * 1_000_000,
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_an_error(archive: FakeArchive, body: bytes) -> None:
@@ -313,3 +319,15 @@ def test_odd_paths_are_names_of_their_assets(archive: FakeArchive, sessions: lis
     archive.add("000409", "x::s3://elsewhere/k.nwb", b"x")
     with pytest.raises(NWBReadError, match="isn't what DANDI's interface promises"):
         expand("dandi:000409@draft")
+
+
+def test_odd_metadata_are_texts_or_missing(archive: FakeArchive) -> None:
+    odd = {"wasAttributedTo": [{"identifier": "\ud800", "age": 3, "sex": [], "species": {"name": {"a": 1}}}, 7]}
+    archive.add(
+        "000409", "a.nwb", b"1", **odd, wasGeneratedBy="x", variableMeasured=[{"value": "\udfff"}, "b", None]
+    )
+    archive.add("000409", "b.nwb", b"2", wasGeneratedBy=[{"schemaKey": "Session", "startDate": "soon"}])
+    first, second = lazynwb_dask.dandi_assets("dandi:000409@draft").to_dict("records")
+    assert (first["subject"], first["age"], list(first["variables"])) == ("?", "3", ["?", "b"])
+    assert pd.isna(first["session"])
+    assert pd.isna(second["start_time"])
