@@ -7,7 +7,7 @@ from pathlib import Path
 
 import dask.config
 import pytest
-from dandi.archive import FakeArchive
+from dandi.archive import TOKEN, FakeArchive
 
 from lazynwb_dask.datasets import make_sessions
 
@@ -32,4 +32,15 @@ def three(archive: FakeArchive, sessions: list[str]) -> FakeArchive:
     for i, path in enumerate(sessions):
         archive.add("000409", f"sub-{i}/sub-{i}_ses-1.nwb", Path(path).read_bytes())
     archive.add("000409", "sub-0/movie.mp4", b"no NWB file")
+    return archive
+
+
+@pytest.fixture
+def embargoed(archive: FakeArchive, sessions: list[str], monkeypatch: pytest.MonkeyPatch) -> FakeArchive:
+    """Dandiset 000409 with three files for members alone, and the token of one in the environment."""
+    archive.embargoed.add("000409")
+    for i, path in enumerate(sessions):
+        archive.add("000409", f"sub-{i}/a.nwb", Path(path).read_bytes())
+    archive.bucket.behaviour.forbidden.add("*")
+    monkeypatch.setenv("DANDI_API_KEY", TOKEN)
     return archive

@@ -7,7 +7,7 @@ from pathlib import Path
 import dask.config
 import pandas as pd
 import pytest
-from dandi.archive import FakeArchive
+from dandi.archive import TOKEN, FakeArchive
 
 import lazynwb_dask
 from lazynwb_dask.errors import NWBFileNotFoundError
@@ -118,3 +118,15 @@ def test_a_file_named_in_full_that_is_gone_is_one_failure(three: FakeArchive) ->
         units = lazynwb_dask.read_nwb(paths, "/units", on_error="skip")
     assert lazynwb_dask.read_report(units)["path"].tolist() == [paths[1]]
     assert units["_nwb_path"].unique().compute().tolist() == [paths[0], paths[2]]
+
+
+def test_no_token_and_no_signed_address_is_written(embargoed: FakeArchive, tmp_path: Path) -> None:
+    with dask.config.set({"lazynwb-dask.cache": True, "lazynwb-dask.cache-directory": str(tmp_path / "cache")}):
+        catalog = lazynwb_dask.build_catalog(NAME, tmp_path / "catalog")
+        lazynwb_dask.read_nwb(NAME, "/units").compute()
+    assert len(catalog) == 3
+    assert embargoed.minted
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert TOKEN.encode() not in written
+    assert b"signed/" not in written
+    assert b"signature" not in written

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import time
-from pathlib import Path
 from typing import Any
 
 import dask
@@ -23,17 +22,6 @@ NAME = "dandi:000409@draft"
 
 def listed(name: str = NAME) -> list[str]:
     return [source.url for source in expand(name, config.file_access(Options()))]
-
-
-@pytest.fixture
-def embargoed(archive: FakeArchive, sessions: list[str], monkeypatch: pytest.MonkeyPatch) -> FakeArchive:
-    """Dandiset 000409 with three files for members alone, and the token of one in the environment."""
-    archive.embargoed.add("000409")
-    for i, path in enumerate(sessions):
-        archive.add("000409", f"sub-{i}/a.nwb", Path(path).read_bytes())
-    archive.bucket.behaviour.forbidden.add("*")
-    monkeypatch.setenv("DANDI_API_KEY", TOKEN)
-    return archive
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
