@@ -82,6 +82,11 @@ def is_id(text: object) -> TypeGuard[str]:
     return isinstance(text, str) and re.fullmatch(UUID, text) is not None
 
 
+def is_zarr_asset(url: str) -> bool:
+    """Whether a URL is, by its name, a Zarr store in the bucket of an archive."""
+    return re.search(rf"/zarr/{UUID}$", url) is not None
+
+
 def archives() -> Mapping[str, Archive]:
     return _archives
 

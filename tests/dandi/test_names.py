@@ -201,6 +201,7 @@ def test_a_zarr_asset_is_its_store(archive: FakeArchive, sessions: list[str], tm
         assert rates["_nwb_path"].unique()[1] == f"{archive.bucket.endpoint}/zarr/{asset.zarr}"
         wanted = lazynwb_dask.read_nwb(sessions[:2], "/units")["firing_rate"].compute()
         assert rates["firing_rate"].tolist() == wanted.tolist()
+    assert not [one for one in archive.bucket.requests() if one.path.endswith(str(asset.zarr))]  # as a file
     catalog = lazynwb_dask.build_catalog("dandi:000409@draft", tmp_path / "catalog", tables="/units")
     archive.clear()
     assert len(lazynwb_dask.read_nwb(catalog.refresh(), "/units")) == len(wanted)
