@@ -270,7 +270,7 @@ def _by_tasks(frame: dd.DataFrame, folder: Folder) -> int:
     with _bar(frame.npartitions) as bar:
         written = pd.concat([meta, *_computed(made, bar)])
     if not len(written):
-        _write(frame._meta, "__HIVE_DEFAULT_PARTITION__", folder, schema)
+        _write(frame._meta, "none", folder, schema)  # so that there is something to read
     elif is_local(folder.url):
         there = sum(name.endswith(".parquet") for _, _, names in os.walk(folder.url) for name in names)
         if there < written["files"].sum():

@@ -79,6 +79,8 @@ class Group(click.Group):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         interrupts.end_at_signals()
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         return self.main(*args, **kwargs)
 
 
