@@ -15,6 +15,7 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.archives import set_archives
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
 from lazynwb_dask.util import lru
@@ -47,8 +48,9 @@ def _open_files() -> int:
 
 
 def settings() -> Settings:
-    """The settings for reading. Also applies the `memory-cache` setting to this process."""
+    """The settings for reading. Also applies `memory-cache` and `dandi-instances` to this process."""
     lru.set_limit(parse_bytes(get("memory-cache")))
+    set_archives(get("dandi-instances") or {})
     plain = Settings(
         connections=min(int(get("connections")), _open_files() // 4),
         gap=parse_bytes(get("gap")),

@@ -347,6 +347,9 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
     """The one error that a caller sees."""
     cause = fault.cause
     match fault.kind:
+        case "missing" | "forbidden" if fault.advice:
+            kind = NWBFileNotFoundError if fault.kind == "missing" else NWBPermissionError
+            return kind(f"{name}: {cause}. {fault.advice}")
         case "missing" if is_zarr(name):
             return NWBReadError(f"{name}: {NO_ZARR}")
         case "missing":
