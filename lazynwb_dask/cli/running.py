@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 STARTING = 300  # seconds that worker processes may take to start
+CONNECTING = 10  # seconds that a cluster may take to answer
 
 _TAKES: dict[str, Any] = {"files": True, "cluster": False, "rows": False, "where": True, "formats": FORMATS}
 
@@ -147,7 +148,7 @@ def cluster(call: Call) -> Iterator[None]:
             from distributed import Client
 
             logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            stack.enter_context(Client(call.scheduler))
+            stack.enter_context(Client(call.scheduler, timeout=CONNECTING))
         elif call.workers is not None:
             scratch = stack.enter_context(scratch_folder())
             stack.enter_context(local_cluster(call.workers, scratch))

@@ -85,15 +85,18 @@ def opened(name: str, storage_options: Any) -> Any:
     """The catalog in a folder; None if there is none."""
     from lazynwb_dask.api.catalogs import open_catalog
     from lazynwb_dask.catalog.tables_schema import MANIFEST
+    from lazynwb_dask.dandi.names import is_name
     from lazynwb_dask.model.source import is_local, local_path
 
+    if is_name(name):
+        return None
     if is_local(name):
         found = os.path.join(os.path.expanduser(local_path(name)), MANIFEST)
         can_be = os.path.isfile(found)
     elif name.startswith(("http:", "https:")):
         can_be = name.endswith("/")
     else:
-        can_be = not (name.startswith("dandi:") or name.endswith(_IS_FILE) or _MAGIC & {*name} or "::" in name)
+        can_be = not (name.endswith(_IS_FILE) or _MAGIC & {*name} or "::" in name)
     if not can_be:
         return None
     try:
@@ -126,9 +129,10 @@ def _parsed(path: Path) -> tuple[str, ...]:
 
 
 def _beside(path: Path, name: str) -> str:
+    from lazynwb_dask.dandi.names import is_name
     from lazynwb_dask.model.source import is_local, local_path
 
-    if not is_local(name) or name.startswith("dandi:"):
+    if is_name(name) or not is_local(name):
         return name
     return os.path.join(path.parent, os.path.expanduser(local_path(name)))
 

@@ -136,6 +136,6 @@ def sessions(call: Call) -> None:
 @click.argument("dandiset")
 def assets(dandiset: str, call: Call) -> None:
     """The NWB files of DANDISET in the archive: path, size, subject, session, what was measured."""
-    import lazynwb_dask
+    from lazynwb_dask.api.dandi import dandi_assets
 
-    print_rows(lazynwb_dask.dandi_assets(dandiset), call, "assets")
+    print_rows(dandi_assets(dandiset), call, "assets")

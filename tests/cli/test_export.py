@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow.dataset as ds
 import pyarrow.feather
 import pytest
-from commands import here, told
+from cli.commands import here, told
 from files import nwb, ragged, table
 from servers import S3Server
 
@@ -29,7 +29,7 @@ def session(path: Path, first: int, session_id: str | None = None, rows: int = 4
     with nwb(path) as file:
         numbers = np.arange(first, first + rows)
         group = table(file, "/units", rows, ["n", "x", "t", "b", "times"])
-        group.create_dataset("n", data=numbers)
+        group.create_dataset("n", data=numbers, compression="gzip", chunks=(rows,))
         group.create_dataset("x", data=np.where(numbers % 3 == 0, np.nan, numbers / 7))
         group.create_dataset("t", data=[f"unit, {n}" for n in numbers])
         group.create_dataset("b", data=numbers % 2 == 0)
@@ -37,6 +37,15 @@ def session(path: Path, first: int, session_id: str | None = None, rows: int = 4
         if session_id is not None:
             file["general/session_id"] = session_id
         file["identifier"] = f"id of {path.name}"
+
+
+def damage(path: Path) -> None:
+    """Damage the values of a column, which shows when they are read."""
+    with h5py.File(path) as file:
+        place = file["units/n"].id.get_chunk_info(0)
+    with open(path, "r+b") as raw:
+        raw.seek(place.byte_offset)
+        raw.write(b"\xff" * place.size)
 
 
 @pytest.fixture
@@ -136,17 +145,16 @@ def test_what_is_there_is_replaced_only_if_asked_and_only_when_complete(tmp_path
         here("export", "units", "--where", "n < 2", "--to", target, "--overwrite", folder)
         read: Any = pd.read_parquet if name.endswith("parquet") else pd.read_csv
         assert read(target).n.tolist() == [0, 1]
-        with h5py.File(folder / "2.nwb", "r+") as file:  # damaged from here on
-            place = file["units/n"].id.get_offset()
-            del file["units/n"]
-            file["units/n"] = h5py.ExternalLink("gone.h5", "/x")
-        assert place
-        told("export", "units", "--columns", "n", "--to", target, "--overwrite", folder)
-        assert read(target).n.tolist() == [0, 1], "what was there stays"
-        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-        session_file = folder / "2.nwb"
-        session_file.unlink()
-        session(session_file, 8, "s2")
+    damage(folder / "2.nwb")
+    for name in ("out.parquet", "out.csv"):
+        words = ["export", "units", "--columns", "n", "--to", tmp_path / name, "--overwrite", folder]
+        assert "2.nwb" in told(*words)
+        read = pd.read_parquet if name.endswith("parquet") else pd.read_csv
+        assert read(tmp_path / name).n.tolist() == [0, 1], "what was there stays"
+        done = here(*words, "--skip-errors")
+        assert "2.nwb" in done.stderr
+        assert read(tmp_path / name).n.tolist() == list(range(8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv", "out.parquet"]
     for name in ("out.xyz", "out", "out.parquet.gz"):
         here("export", "units", "--to", tmp_path / name, folder, code=2)
     assert "no such folder" in told("export", "units", "--to", tmp_path / "no" / "out.csv", folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from commands import COMMAND
+from cli.commands import COMMAND
 from servers import RangeServer
 
 import lazynwb_dask
