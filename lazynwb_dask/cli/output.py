@@ -40,7 +40,7 @@ def default_format() -> str:
 
 
 def printable(text: str) -> str:
-    r"""Text without control characters, which files may bring along, but for line ends.
+    r"""Text without control characters, but for line ends.
 
     >>> printable("a\x1b[2Jb")
     'a\\x1b[2Jb'
@@ -49,7 +49,9 @@ def printable(text: str) -> str:
 
 
 def echo(text: str, end: str = "\n") -> None:
-    """Print to stdout."""
+    """Print to stdout; on a terminal without control characters, which files may bring along."""
+    if sys.stdout.isatty():
+        text = printable(text)
     try:
         click.echo(text + end, nl=False)
     except BrokenPipeError:

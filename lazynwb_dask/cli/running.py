@@ -107,7 +107,7 @@ def readable_errors(debug: bool) -> Iterator[None]:
         raise click.exceptions.Exit(130) from None
     except Exception as exc:
         if debug:
-            traceback.print_exc()
+            click.echo(printable(traceback.format_exc()), err=True, nl=False)
         raise click.ClickException(one_line(_said(exc))) from None
 
 

@@ -86,24 +86,17 @@ def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> st
     return errors
 
 
-@pytest.mark.parametrize(
-    "words", [["query", "units"], ["sessions"], ["export", "units", "--to", "{out}/a.csv"]], ids=lambda w: w[0]
-)
-def test_while_planning_against_a_slow_server(
-    tmp_path: Path, folder: Path, range_server: RangeServer, words: list[str]
-) -> None:
+def test_while_planning_against_a_slow_server(tmp_path: Path, folder: Path, range_server: RangeServer) -> None:
     range_server.folder = str(folder)
     range_server.behaviour.latency = SLOW
     urls = [range_server.url(path.name) for path in folder.iterdir()]
-    with started(tmp_path / "t", *[word.format(out=tmp_path) for word in words], *urls) as process:
+    with started(tmp_path / "t", "export", "units", "--to", tmp_path / "a.csv", *urls) as process:
         wait_for(lambda: range_server.running, process)
         interrupt(process)
     assert not [path for path in tmp_path.iterdir() if path.name != "t"]
 
 
-@pytest.mark.parametrize(
-    ("name", "workers"), [("a.csv", []), ("a.parquet", []), ("a.parquet", ["--workers", "2"])], ids=str
-)
+@pytest.mark.parametrize(("name", "workers"), [("a.csv", []), ("a.parquet", ["--workers", "2"])], ids=str)
 def test_while_rows_are_read(tmp_path: Path, range_server: RangeServer, name: str, workers: list[str]) -> None:
     made = make_sessions(tmp_path / "in", n=2, units=50, mean_spikes=5000, trials=5, samples=20)
     range_server.folder = str(tmp_path / "in")
@@ -127,7 +120,7 @@ def test_while_rows_are_read(tmp_path: Path, range_server: RangeServer, name: st
     assert not list((tmp_path / "t").iterdir())
 
 
-@pytest.mark.parametrize("after", [0.3, 0.8, 1.6, 2.4])
+@pytest.mark.parametrize("after", [0.3, 1.2, 2.4])
 def test_while_workers_start(tmp_path: Path, folder: Path, after: float) -> None:
     with started(tmp_path / "t", "query", "units", "--workers", "2", *[folder] * 200) as process:
         time.sleep(after)
@@ -161,18 +154,3 @@ def test_a_termination_ends_it_as_well(tmp_path: Path, folder: Path, range_serve
     with started(tmp_path / "t", "tables", *urls) as process:
         wait_for(lambda: range_server.running, process)
         interrupt(process, signal.SIGTERM)
-
-
-def test_where_ctrl_c_is_ignored_it_stays_so(
-    tmp_path: Path, folder: Path, range_server: RangeServer, interruptible: Callable[[bool], None]
-) -> None:
-    interruptible(False)  # as in the background of a shell script
-    range_server.folder = str(folder)
-    range_server.behaviour.latency = 0.2
-    urls = [range_server.url(path.name) for path in folder.iterdir()]
-    with started(tmp_path / "t", "tables", *urls) as process:
-        wait_for(lambda: range_server.running, process)
-        os.killpg(process.pid, signal.SIGINT)
-        output, errors = process.communicate(timeout=100)
-    assert process.returncode == 0, errors
-    assert "/units" in output
