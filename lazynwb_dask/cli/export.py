@@ -9,11 +9,12 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -115,7 +116,7 @@ class _Target:
         """A temporary name, which takes the place of the target at the end, and is removed at an error."""
         folder = os.path.dirname(self.name) if self.is_local else None
         scratch = tempfile.mkdtemp(prefix=".lazynwb-dask-", dir=folder)
-        remove = partial(shutil.rmtree, scratch, ignore_errors=True)
+        remove = partial(_remove, scratch)
         try:
             with interrupts.undone(remove):
                 made = os.path.join(scratch, "data")
@@ -129,6 +130,15 @@ class _Target:
                 os.replace(made, self.name)
         finally:
             remove()
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder, into which tasks may still be writing: under another name, where they can't."""
+    gone = f"{folder}-"
+    with suppress(OSError):
+        os.rename(folder, gone)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _kind(target: str) -> str:
@@ -250,6 +260,7 @@ def _parquet(frame: dd.DataFrame, target: _Target) -> int:
     share(target.options)
     if target.is_local:
         with target.beside() as folder:
+            os.mkdir(folder)
             return _by_tasks(frame, Folder.of(folder, target.access))
     try:
         return _by_tasks(frame, Folder.of(target.name, target.access))
@@ -261,23 +272,14 @@ def _parquet(frame: dd.DataFrame, target: _Target) -> int:
 def _by_tasks(frame: dd.DataFrame, folder: Folder) -> int:
     import pandas as pd
 
-    from lazynwb_dask.model.source import is_local
-
     schema = _schema(frame._meta.iloc[:, :-1])
-    meta = pd.DataFrame({"rows": pd.Series(dtype="int64"), "files": pd.Series(dtype="int64")})
+    meta = pd.DataFrame({"rows": pd.Series(dtype="int64")})
     # what travels are the URL and the options, whose secrets workers are given apart
     made = frame.map_partitions(_write_partition, folder.url, folder.access.options, schema, meta=meta)
     with _bar(frame.npartitions) as bar:
         written = pd.concat([meta, *_computed(made, bar)])
     if not len(written):
         _write(frame._meta, "none", folder, schema)  # so that there is something to read
-    elif is_local(folder.url):
-        there = sum(name.endswith(".parquet") for _, _, names in os.walk(folder.url) for name in names)
-        if there < written["files"].sum():
-            raise OSError(
-                f"{os.path.dirname(os.path.dirname(folder.url))}: the cluster's workers write on their own "
-                "disks; name a folder that they share with this machine, or a URL such as s3://..."
-            )
     return int(written["rows"].sum())
 
 
@@ -293,22 +295,32 @@ def _write_partition(rows: pd.DataFrame, url: str, options: Options, schema: pa.
     for session, part in rows.groupby(rows.columns[-1], sort=False, observed=True):
         _write(part, folder_name(str(session)), folder, schema)
         counts.append(len(part))
-    return pd.DataFrame({"rows": counts, "files": [1] * len(counts)}, dtype="int64")
+    return pd.DataFrame({"rows": counts}, dtype="int64")
 
 
 def _write(rows: pd.DataFrame, session: str, folder: Folder, schema: pa.Schema) -> None:
     import pyarrow.parquet as pq
 
+    from lazynwb_dask.model.source import is_local
+
     sink = BytesIO()
     pq.write_table(_table(rows.iloc[:, :-1], schema), sink, compression="zstd")
-    # a name of its own for each part: a table may be split by rows, and a session by files
-    part = f"{rows.columns[-1]}={session}/{first_row(rows)}-{uuid.uuid4().hex[:8]}.parquet"
-    folder.write(part, sink.getvalue())
-
-
-def first_row(rows: pd.DataFrame) -> str:
-    """The number of the first row over all files, so that names sort as the rows do."""
-    return f"{int(rows.index[0]) if len(rows) else 0:012d}"
+    # by the number of its first row over all files: a task that is repeated writes the same file again
+    first = int(rows.index[0]) if len(rows) else 0
+    part = f"{rows.columns[-1]}={session}/{first:012d}.parquet"
+    if not is_local(folder.url):
+        folder.write(part, sink.getvalue())
+        return
+    path = Path(folder.url_of(part))
+    if not path.parents[1].is_dir():  # after an error elsewhere it's gone, and not to be made again
+        raise FileNotFoundError(
+            f"{path.parents[3]}: a worker of the cluster can't write there; name a folder that workers share "
+            "with this machine, or a URL such as s3://..."
+        )
+    path.parent.mkdir(exist_ok=True)
+    whole = path.with_name(f".{uuid.uuid4().hex}")
+    whole.write_bytes(sink.getvalue())
+    whole.replace(path)
 
 
 def _computed(frame: dd.DataFrame, bar: Any) -> list[pd.DataFrame]:
@@ -323,18 +335,22 @@ def _computed(frame: dd.DataFrame, bar: Any) -> list[pd.DataFrame]:
         from distributed import as_completed
 
         futures = client.compute(parts)
-        for future in as_completed(futures):
-            future.result()  # the first error ends it
-            bar.update(bar.total / len(parts))
-        return list(client.gather(futures))
+        try:
+            for future in as_completed(futures):
+                future.result()  # the first error ends it
+                bar.update(bar.total / len(parts))
+            return list(client.gather(futures))
+        finally:
+            client.cancel(futures)
     from dask.callbacks import Callback
 
     def told(key: Any, *args: Any) -> None:
         if "write" in str(key):
             bar.update(bar.total / len(parts))
 
-    with Callback(posttask=told):
-        return list(dask.compute(*parts))
+    # once this pool is closed, no task runs any more after an error of another
+    with Callback(posttask=told), ThreadPoolExecutor(dask.system.CPU_COUNT) as pool:
+        return list(dask.compute(*parts, scheduler="threads", pool=pool))
 
 
 @contextmanager
