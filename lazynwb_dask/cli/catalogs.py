@@ -45,6 +45,7 @@ def build(url: str, tables: tuple[str, ...], call: Call) -> None:
 @catalog.command(
     cls=Command,
     files=False,
+    stores=True,
     cluster=True,
     example="lazynwb-dask catalog refresh s3://lab/catalog --skip-errors",
 )
@@ -56,18 +57,20 @@ def refresh(url: str, anew: bool, skip_errors: bool, call: Call) -> None:
     from lazynwb_dask.api.catalogs import open_catalog
 
     with _indexing(call):
-        made = open_catalog(url).refresh(on_error="skip" if skip_errors else "raise", anew=anew)
+        made = open_catalog(url, storage_options=call.storage_options).refresh(
+            on_error="skip" if skip_errors else "raise", anew=anew
+        )
     _show(made, call)
 
 
-@catalog.command(cls=Command, files=False, example="lazynwb-dask catalog show s3://lab/catalog")
+@catalog.command(cls=Command, files=False, stores=True, example="lazynwb-dask catalog show s3://lab/catalog")
 @click.argument("url")
 @click.option("--sessions", is_flag=True, help="The table of sessions.")
 def show(url: str, sessions: bool, call: Call) -> None:
     """Say what the catalog at URL holds: its tables, in how many files, and files that can't be read."""
     from lazynwb_dask.api.catalogs import open_catalog
 
-    opened = open_catalog(url)
+    opened = open_catalog(url, storage_options=call.storage_options)
     if sessions:
         print_rows(opened.sessions, call, "sessions")
     else:

@@ -48,7 +48,9 @@ NAME = 150  # letters of a session in the name of a folder
             'lazynwb-dask export trials --where "is_hit" --to trials.csv.gz dandi:000409',
 )  # fmt: skip
 @click.argument("table")
-@click.option("--to", "target", required=True, metavar="PATH", help="A file, for Parquet a folder; or its URL.")
+@click.option(
+    "--to", "target", required=True, type=click.Path(), help="A file, for Parquet a folder; or its URL."
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 def export(table: str, target: str, overwrite: bool, call: Call) -> None:
     """Write TABLE of all files at PATHS, or some of it, to a file.

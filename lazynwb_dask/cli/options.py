@@ -78,12 +78,16 @@ def debug_option() -> click.Option:
 
 def of_files() -> list[click.Parameter]:
     return [
-        click.Argument(["paths"], nargs=-1),
+        click.Argument(["paths"], nargs=-1, type=click.Path()),
         click.Option(["--skip-errors"], is_flag=True, help="Leave out files that can't be read, and say so."),
-        click.Option(
-            ["--storage-options"], metavar="JSON", callback=_json_object, help="Of fsspec, for the files."
-        ),
+        of_stores(),
     ]
+
+
+def of_stores() -> click.Option:
+    return click.Option(
+        ["--storage-options"], metavar="JSON", callback=_json_object, help="Of fsspec, for files and catalogs."
+    )
 
 
 def of_tables(where: bool) -> list[click.Parameter]:

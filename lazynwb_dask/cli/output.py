@@ -226,7 +226,7 @@ def _joined(frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def table_text(frame: pd.DataFrame, width: int | None, header: bool = True) -> str:
-    """A frame for people; `width` of the terminal, None if there is none: then nothing is cut or wrapped."""
+    """A frame for people; `width` of the terminal, None if there is none: then no text is cut or wrapped."""
     import pandas as pd
 
     if not len(frame.columns):

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 STARTING = 300  # seconds that worker processes may take to start
 CONNECTING = 10  # seconds that a cluster may take to answer
 
-_TAKES: dict[str, Any] = {"files": True, "cluster": False, "rows": False, "where": True, "formats": FORMATS}
+_TAKES: dict[str, Any] = {
+    "files": True,
+    "stores": False,
+    "cluster": False,
+    "rows": False,
+    "where": True,
+    "formats": FORMATS,
+}
 
 
 class Command(click.Command):
@@ -37,8 +44,8 @@ class Command(click.Command):
     ----------
     example : str
         For its help.
-    files, cluster, rows, where : bool
-        Whether it takes files, a cluster, what `read_nwb` takes, and a condition on rows.
+    files, stores, cluster, rows, where : bool
+        Whether it takes files, options of stores alone, a cluster, what `read_nwb` takes, a condition on rows.
     formats : sequence of str
         In which it can print; empty if it prints no data.
     """
@@ -47,7 +54,7 @@ class Command(click.Command):
         takes = {key: kwargs.pop(key, default) for key, default in _TAKES.items()}
         super().__init__(name, **kwargs)
         self.epilog = "\n".join(["\b", "Example:", *[f"  {line}" for line in example.splitlines()]])
-        files = options.of_files() if takes["files"] else []
+        files = options.of_files() if takes["files"] else [options.of_stores()] * takes["stores"]
         table = options.of_tables(takes["where"]) if takes["rows"] else []
         common = [*files, *(options.of_clusters() if takes["cluster"] else [])]
         if takes["formats"]:

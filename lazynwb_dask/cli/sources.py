@@ -101,7 +101,7 @@ def opened(name: str, storage_options: Any) -> Any:
         return None
     try:
         return open_catalog(name, storage_options=storage_options)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # stores refuse what isn't there to those who may not list
         return None
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from cli.commands import COMMAND, here, home_of_nobody, printed, run, told
 from files import nwb, one, ragged, table
+from servers import RangeServer, S3Server
 
 import lazynwb_dask
 from lazynwb_dask.cli import batches, sources
@@ -215,6 +216,25 @@ def test_time_series_and_files_that_differ(tmp_path: Path, folder: Path) -> None
     held = printed("query", "units", "--schema", '{"x": "string"}', tmp_path)
     assert [row["x"] for row in held["rows"]] == ["1", "2", "3", "4"]
     assert held["columns"][0] == "id"
+
+
+def test_a_url_that_is_no_catalog_is_files_whatever_the_store_says(
+    folder: Path, range_server: RangeServer, s3_server: S3Server
+) -> None:
+    data = next(folder.glob("*.nwb")).read_bytes()
+    range_server.behaviour.forbidden = {"a/_catalog.json", "a/manifest.json"}
+    url = range_server.put("a/0123", data)
+    assert len(printed("query", "units", "--columns", "id", url)["rows"]) == 5
+    options = json.dumps(s3_server.storage_options)
+    for key, name in (("blobs/0123", "blobs/0123"), ("in/a.nwb", "in/"), ("in/a.nwb", "in/*.nwb")):
+        s3_server.put("lab", key, data)
+        words = ["query", "units", "--columns", "id", f"s3://lab/{name}", "--storage-options", options]
+        assert len(printed(*words)["rows"]) == 5
+    words = ["catalog", "build", "s3://lab/catalog", "s3://lab/in/", "--storage-options", options]
+    assert printed(*words)["files"] == 1
+    assert len(printed("query", "units", "s3://lab/catalog", *words[-2:])["rows"]) == 5
+    for name in ("show", "refresh"):
+        assert printed("catalog", name, "s3://lab/catalog", *words[-2:])["files"] == 1
 
 
 # errors
