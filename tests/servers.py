@@ -469,6 +469,8 @@ class S3Server(_Log):
         Whether unsigned requests are answered 403.
     keys : set, optional
         Access keys; requests that aren't signed with one of them are answered 403.
+    refused : callable, optional
+        Whether a request of this path, with its query, is answered 403.
     """
 
     def __init__(self) -> None:
@@ -478,6 +480,7 @@ class S3Server(_Log):
         super().__init__()
         self.signed_only = False
         self.keys: set[str] | None = None
+        self.refused: Callable[[str], bool] | None = None
         self._app = DomainDispatcherApplication(create_backend_app)
 
         class Handler(WSGIRequestHandler):
@@ -533,7 +536,7 @@ class S3Server(_Log):
         """Forget all buckets and the log."""
         self._backend().reset()
         self.signed_only = False
-        self.keys = None
+        self.keys = self.refused = None
         self.clear_log()
 
     @staticmethod
@@ -564,6 +567,7 @@ class S3Server(_Log):
             key = re.search(r"Credential=([^/%&]+)", said)
             refused = self.signed_only and "Signature" not in said
             refused |= self.keys is not None and (key is None or key[1] not in self.keys)
+            refused |= self.refused is not None and self.refused(entry.path)
             if refused:
                 start("403 Forbidden", [("Content-Length", "0")])
                 return [b""]

@@ -20,7 +20,7 @@ ALLOWED = {
     "dask._": {"expr"},
     "dask.dataframe.dask_expr": {"expr"},
     "distributed": {"cluster", "catalog.build", "cli"},
-    "h5py": {"hdf5", "nwb", "lindi", "metadata", "decode", "api", "datasets"},
+    "h5py": {"hdf5", "nwb", "lindi", "zarr", "metadata", "decode", "api", "datasets"},
     "aiohttp": CLIENTS,
     "aiobotocore": CLIENTS,
     "botocore": CLIENTS,
@@ -29,7 +29,7 @@ MOST_PARAMETERS = 6
 # Functions that have more, and are to have fewer. Add none.
 TOO_MANY: set[str] = set()
 MOST_LINES = 600  # of a module
-ALL_LINES = 26_500  # of the package
+ALL_LINES = 29_500  # of the package
 
 
 def within(name: str, prefix: str) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+
+import pandas as pd
 
 from lazynwb_dask.api.arguments import file_access
 from lazynwb_dask.dandi.assets import find
 from lazynwb_dask.plan import assets as assets_plan
 
-if TYPE_CHECKING:
-    import pandas as pd
+_ENTITIES = re.compile(r"(?:.*/)?sub-([^/_]+)_ses-([^/_.]+)(?:[_.][^/]*)?")  # in names as DANDI wants them
 
 
 def dandi_assets(name: str) -> pd.DataFrame:
@@ -45,3 +46,38 @@ def dandi_assets(name: str) -> pd.DataFrame:
     """
     access = file_access(name, None)
     return assets_plan.table(find([name], access, metadata=True)[name])
+
+
+def group_assets_by_session(assets: str | pd.DataFrame) -> pd.Series[str]:
+    """Which session each file of a dandiset is of: the `by=` of `merge_by_file`, `map_files`, `with_sessions`.
+
+    Parameters
+    ----------
+    assets : str or pandas.DataFrame
+        What `dandi_assets` takes, or what it has given, or some of its rows.
+
+    Returns
+    -------
+    pandas.Series
+        ``subject/session`` for each ``_nwb_path``: as the archive has them; where it has no session, as the
+        file's name has them (``sub-X_ses-Y_ecephys.nwb``); else the file is alone, under its own path.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> assets = pd.DataFrame({"path": ["sub-a/sub-a_ses-1_ecephys.nwb", "sub-a/sub-a_ses-1_behavior.nwb"]})
+    >>> assets = assets.assign(subject="a", session=None, _nwb_path=["dandi:1", "dandi:2"])
+    >>> group_assets_by_session(assets).to_dict()
+    {'dandi:1': 'a/1', 'dandi:2': 'a/1'}
+    """
+    table = dandi_assets(assets) if isinstance(assets, str) else assets
+    if missing := {"path", "subject", "session", "_nwb_path"} - {*table.columns}:
+        raise ValueError(f"group_assets_by_session: no table of dandi_assets: no {', '.join(sorted(missing))}")
+    found = {}
+    columns = (table[name] for name in ("path", "subject", "session", "_nwb_path"))
+    for path, subject, session, url in zip(*columns, strict=True):
+        match = _ENTITIES.fullmatch(path)
+        of, named = match.groups() if match else ("", "")
+        session = named if pd.isna(session) else session
+        found[url] = f"{of if pd.isna(subject) else subject}/{session}" if session else url
+    return pd.Series(found, dtype="str", name="session_id")

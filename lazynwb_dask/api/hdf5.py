@@ -13,8 +13,9 @@ from lazynwb_dask.api.arguments import file_access, one_source
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
-from lazynwb_dask.storage import open_source
+from lazynwb_dask.sources.stat import opened
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.dandi import last_address
 
 
 def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> h5py.File:
@@ -47,19 +48,32 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
     except Exception as exc:
         text = (str(exc).splitlines() or [type(exc).__name__])[0]
         text = re.sub(r"\?[^\s'\"]+|(?<=//)[^/\s@]*@", "", text)  # signatures and passwords
-    list_tables(source, access)  # says it if there is no such file, or another one
+    _check_hdf5(opened(source, access))
+    list_tables(source, access)  # says it if it is another file
     raise NWBReadError(f"{shown(source.url)}: h5py can't open it: {text}")
 
 
+def _check_hdf5(source: Source) -> None:
+    if source.document:
+        raise NWBReadError(
+            f"{shown(source.url)}: a Zarr store, not an HDF5 file: zarr.open_group(path) opens it"
+        )
+
+
 def _opened(source: Source, access: FileAccess) -> Any:
-    """A local file's path; over http and S3 a file of remfile, else one of fsspec."""
+    """A local file's path; over http, S3 and of DANDI a file of remfile, else one of fsspec."""
     if is_local(source.url):
-        open_source(source, 1, access)  # h5py would wait for a pipe
+        _check_hdf5(opened(source, access))  # h5py would wait for a pipe
         return local_path(source.url)
     protocol = source.url.split("://", 1)[0]
     filesystem, path = access.options.filesystem(source.url)
+    if protocol == "dandi":
+        known = opened(source, access)
+        return _remfile(last_address(filesystem, path, source.etag), _size=known.size)
     if protocol in ("http", "https"):
-        size = open_source(source, 1, access)[0].size if source.size is None else source.size
+        source = opened(source, access) if source.size is None else source
+        _check_hdf5(source)
+        size = source.size
         if filesystem.kwargs or filesystem.client_kwargs:  # remfile takes no headers
             return filesystem.open(path, "rb", size=size)
         return _remfile(source.url, _size=size)

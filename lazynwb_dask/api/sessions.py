@@ -16,6 +16,7 @@ from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.plan import assets as assets_plan
 from lazynwb_dask.plan import sessions as sessions_plan
 from lazynwb_dask.plan.each_file import none_readable
+from lazynwb_dask.plan.grouping import by_session
 from lazynwb_dask.plan.table_scan import warn_skipped
 from lazynwb_dask.scan.request import check_policy
 from lazynwb_dask.scan.to_pandas import series
@@ -102,6 +103,7 @@ def with_sessions(
     columns: str | Sequence[str] | None = None,
     *,
     sessions: dd.DataFrame | pd.DataFrame | None = None,
+    by: str | Mapping[str, str] | pd.Series | None = None,
 ) -> dd.DataFrame:
     """A frame with session and subject metadata on each row: those of the file that the row is from.
 
@@ -120,6 +122,9 @@ def with_sessions(
     sessions : DataFrame, optional
         The session table, if it has been read already, with `_nwb_path` as a column or as its index; may
         have further columns of your own. Or the table that `dandi_assets` has made.
+    by : "session_id", or a mapping from file to session, optional
+        `sessions` has rows for sessions, by its column `session_id`, or for other files of the same sessions.
+        As in `merge_by_file`. Of several rows of a session that counts which says most.
 
     Returns
     -------
@@ -148,14 +153,18 @@ def with_sessions(
     from lazynwb_dask.expr import extend as expr_extend
 
     scans = expr_extend.scans(frame)
+    if by is not None and (sessions is None or not scans):
+        raise ValueError("with_sessions: by= needs sessions=, and a frame that was made by read_nwb")
     if sessions is not None:
         table = sessions if isinstance(sessions, pd.DataFrame) else sessions.compute()
         if table.index.name == "_nwb_path":
             table = table.reset_index()
-        if "_nwb_path" not in table.columns:
-            raise ValueError("with_sessions: sessions= needs the column _nwb_path of read_sessions")
         if "asset_id" in table.columns:
             table = assets_plan.on_rows(table)
+        if by is not None:
+            table = by_session(table, scans, by)
+        if "_nwb_path" not in table.columns:
+            raise ValueError("with_sessions: sessions= needs the column _nwb_path of read_sessions")
     elif scans:
         table = _table(scans, [columns] if isinstance(columns, str) else columns)
     else:

@@ -73,7 +73,7 @@ def batch_of(files: Sequence[Surveyed]) -> tuple[Batch, dict[str, bytes]]:
 def _file_row(file: Surveyed) -> dict[str, Any]:
     return {
         "url": file.source.url, "size": file.source.size, "etag": file.source.etag,
-        "parts": _json(parts_json(file.source.parts)),
+        "parts": _json(parts_json(file.source.parts)), "document": file.source.document or None,
         "session": None if file.problem else json.dumps(file.session),
         "problem": file.problem or None, "rising": _json(file.rising),
     }  # fmt: skip

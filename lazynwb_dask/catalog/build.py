@@ -32,8 +32,7 @@ from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.index_cache import identity, is_identified
 from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.sources.stat import versions
-from lazynwb_dask.storage import open_source
+from lazynwb_dask.sources.stat import opened, versions
 from lazynwb_dask.storage.archives import SCHEME
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.runtime import ReadCancelled
@@ -195,7 +194,7 @@ def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[
 
     def is_gone(source: Source) -> bool:
         try:
-            open_source(source, 1, folder.access)
+            opened(source, folder.access)
         except NWBFileNotFoundError:
             return True
         except NWBError:

@@ -71,7 +71,7 @@ class Catalog:
 
     @cached_property
     def files(self) -> pa.Table:
-        """``url``, ``size``, ``etag`` and ``parts`` of its files."""
+        """``url``, ``size``, ``etag``, ``parts`` and ``document`` of its files."""
         return self.index.files.take(pa.array(self.numbers)).drop_columns("problem")
 
     @property

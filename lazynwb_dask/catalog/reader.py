@@ -57,7 +57,7 @@ class IndexReader:
 
     @cached_property
     def files(self) -> pa.Table:
-        return self.rows("files", ["url", "size", "etag", "parts", "problem"])
+        return self.rows("files", ["url", "size", "etag", "parts", "document", "problem"])
 
     @cached_property
     def variants(self) -> list[str]:
@@ -123,7 +123,8 @@ def _of_files(rows: pa.Table, numbers: Sequence[int]) -> pa.Table:
 
 def source_of(row: dict[str, Any]) -> Source:
     """The file of a row of `files`."""
-    return Source(row["url"], row["size"], row["etag"], parts_of(json.loads(row["parts"] or "[]")))
+    parts = parts_of(json.loads(row["parts"] or "[]"))
+    return Source(row["url"], row["size"], row["etag"], parts, row["document"] or "")
 
 
 def variant_of(text: str) -> Variant:

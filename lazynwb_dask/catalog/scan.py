@@ -167,6 +167,7 @@ def _scan_of(catalog: Catalog, found: _Known, unified: Schema, request: TableReq
         records,
         inlined,
         parts=_parts(mine["parts"]),
+        documents=_documents(mine["document"]),
     )
     built = assemble(files, tables.rows, unified, request, folder.access.options, columns)
     failures = tuple((f.path, f.stage, f.error) for f in (*tables.failures, *unified.unread))
@@ -179,6 +180,10 @@ def _parts(column: pa.ChunkedArray) -> tuple[tuple[Source, ...], ...]:
     if column.null_count == len(column):
         return ()
     return tuple(parts_of(json.loads(text or "[]")) for text in column.to_pylist())
+
+
+def _documents(column: pa.ChunkedArray) -> tuple[str, ...]:
+    return () if column.null_count == len(column) else tuple(column.fill_null("").to_pylist())
 
 
 def _records(

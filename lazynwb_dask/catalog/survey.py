@@ -145,12 +145,14 @@ def has_index(column: ColumnIndex) -> bool:
 
 def _is_unread(array: ArrayIndex) -> bool:
     layout = array.layout
-    if layout.chunk is None or layout.external or array.extents.offsets.size or not array.rows:
+    if layout.chunk is None or layout.external or layout.objects is not None:
+        return False
+    if array.extents.offsets.size or not array.rows:
         return False
     return layout.chunks(array.rows) <= MAX_CHUNKS
 
 
-def _simplified(table: TableIndex, maps: dict[int, Extents]) -> TableIndex:
+def _simplified(table: TableIndex, maps: dict[int | str, Extents]) -> TableIndex:
     columns = {
         name: replace(column, arrays=tuple(simplest(_mapped(a, maps)) for a in column.arrays))
         for name, column in table.columns.items()
@@ -158,7 +160,7 @@ def _simplified(table: TableIndex, maps: dict[int, Extents]) -> TableIndex:
     return replace(table, columns=columns)
 
 
-def _mapped(array: ArrayIndex, maps: dict[int, Extents]) -> ArrayIndex:
+def _mapped(array: ArrayIndex, maps: dict[int | str, Extents]) -> ArrayIndex:
     found = maps.get(array.extents.root) if _is_unread(array) else None
     return array if found is None else ArrayIndex(array.layout, found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-FORMAT = 6
+FORMAT = 7
 MANIFEST = "_manifest.json"
 BATCHES = "batches"  # the folder of batches that a build has indexed so far
 
@@ -18,6 +18,7 @@ FILES = pa.schema(
         ("size", pa.int64()),
         ("etag", _text),  # null: the store tells no version
         ("parts", _text),  # JSON: URL, size and etag of the files that a LINDI file refers to
+        ("document", _text),  # the name of a Zarr store's metadata document; null: a file
         ("session", _text),  # JSON: session and subject fields, by group; null if it can't be read
         ("rising", _text),  # JSON: which timestamps of TimeSeries rise, see `read.time_order.place`
         ("problem", _text),  # why the file can't be read; null if it can

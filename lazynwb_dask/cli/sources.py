@@ -37,7 +37,7 @@ _KEYS = {
     "source.local": {"root", "glob"},
     "source.dandi": {"dandiset_id", "version", "path_pattern", "anonymous_s3"},
 }
-_IS_FILE = (".nwb", ".json", ".h5", ".hdf5")
+_IS_FILE = (".nwb", ".json", ".h5", ".hdf5", ".zarr")
 _MAGIC = frozenset("*?[")
 
 
@@ -96,7 +96,7 @@ def opened(name: str, storage_options: Any) -> Any:
     elif name.startswith(("http:", "https:")):
         can_be = name.endswith("/")
     else:
-        can_be = not (name.endswith(_IS_FILE) or _MAGIC & {*name} or "::" in name)
+        can_be = not (name.rstrip("/").endswith(_IS_FILE) or _MAGIC & {*name} or "::" in name)
     if not can_be:
         return None
     try:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lazynwb_dask.dandi.names import Name
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.source import Source, links
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.archives import DRAFT, SCHEME, AssetURL, is_id
 from lazynwb_dask.storage.dandi_api import get_json
@@ -100,12 +100,19 @@ def _asset(row: Any, name: Name, url: str) -> Asset:
         raise _odd(url)
     path, size, asset = row.get("path"), row.get("size"), row.get("asset_id")
     blob, zarr = row.get("blob"), row.get("zarr")
-    if not (isinstance(path, str) and path and isinstance(size, int) and size >= 0):
+    if not (isinstance(path, str) and path and isinstance(size, int) and 0 <= size < 1 << 63):
         raise _odd(url)
     if not isinstance(asset, str) or not is_id(asset) or is_id(blob) == is_id(zarr):
         raise _odd(url)
     where = AssetURL(name.archive, name.dandiset, name.version, path, name.asset)
+    if len(links(str(where))) > 1 or path != as_text(path):  # a path that names other files, or is none
+        raise _odd(url)
     return Asset(where, path, size, asset, blob, zarr, row)
+
+
+def as_text(text: str) -> str:
+    """A text of JSON, which may have halves of characters."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _odd(url: str) -> NWBReadError:

@@ -98,7 +98,11 @@ def _beginnings(path: str) -> list[str]:
 
 
 def paths_of(frame: Any) -> list[str | Source]:
-    """The files of a table that has a row for each: of assets, or of sessions."""
+    """The files of a table that has a row for each: of assets, or of sessions. Raises TypeError for others."""
+    if "_nwb_path" not in frame.columns and frame.index.name == "_nwb_path":
+        frame = frame.reset_index()
+    if "_nwb_path" not in frame.columns:
+        raise TypeError("paths: a table of files needs their column _nwb_path")
     columns = [frame[name] if name in frame.columns else [None] * len(frame) for name in ("size", "blob_id")]
     return [
         Source(url, int(size), blob) if is_id(blob) else url

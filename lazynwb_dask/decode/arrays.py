@@ -87,12 +87,15 @@ def _with_replacements(binary: pa.Array) -> pa.Array:
 
 
 def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
-    """Strings of `size` bytes without their padding: null terminated ("term"), "null" or "space" padded.
+    """Strings of `size` bytes without their padding: null terminated ("term"), "null" or "space" padded; code
+    points, null padded ("utf-32-le", "utf-32-be").
 
-    Of the last, what was never written is null: libhdf5 leaves that out where it converts them for h5py.
+    Of "space", what was never written is null: libhdf5 leaves that out where it converts them for h5py.
     """
     if size == 0:
         return pa.array([""] * len(raw), pa.large_string())
+    if padding.startswith("utf-32"):
+        return _utf32_text(raw.view("<u4" if padding == "utf-32-le" else ">u4"), size // 4)
     table = raw.reshape(-1, size)
     if padding == "term":
         ends = table == 0
@@ -104,6 +107,32 @@ def fixed_text(raw: np.ndarray, size: int, padding: str) -> pa.Array:
             counts = np.where(filled.any(axis=1), size - filled[:, ::-1].argmax(axis=1), 0)
     starts = np.arange(len(table), dtype=np.int64) * size
     return utf8(slices(table.reshape(-1), starts, counts.astype(np.int64)))
+
+
+def _utf32_text(points: np.ndarray, size: int) -> pa.Array:
+    """Strings of `size` code points; those that there are not become replacement characters."""
+    if not points.size or points.max() < 0x80:
+        return fixed_text(points.astype(np.uint8), size, "null")
+    step = max(TEXTS // size, 1) * size
+    return pa.concat_arrays([_encoded(points[at : at + step], size) for at in range(0, len(points), step)])
+
+
+def _encoded(points: np.ndarray, size: int) -> pa.Array:
+    table = points.astype(np.uint32).reshape(-1, size)
+    table[(table > 0x10FFFF) | (table >> 11 == 0x1B)] = 0xFFFD  # beyond Unicode, or surrogates
+    inside = np.logical_or.accumulate(table[:, ::-1] != 0, axis=1)[:, ::-1]
+    flat = table[inside]
+    lengths = np.searchsorted([0x80, 0x800, 0x10000], flat, "right") + 1
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    starts, later = ends[:-1], lengths - 1
+    data = np.empty(int(ends[-1]), np.uint8)
+    data[starts] = (flat >> (6 * later).astype(np.uint32)) | np.array([0, 0xC0, 0xE0, 0xF0])[later]
+    for i in range(1, 4):
+        more = later >= i
+        shift = (6 * (later[more] - i)).astype(np.uint32)
+        data[starts[more] + i] = 0x80 | (flat[more] >> shift & 0x3F)
+    offsets = ends[np.concatenate([[0], np.cumsum(inside.sum(axis=1))])]
+    return pa.LargeStringArray.from_buffers(len(table), pa.py_buffer(offsets), pa.py_buffer(data))
 
 
 def labelled(values: np.ndarray, labels: Sequence[str], codes: Sequence[int] | None) -> pa.Array:

@@ -14,14 +14,17 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import Filter
-from lazynwb_dask.model.limits import DEFLATE_EXPANSION
+from lazynwb_dask.model.limits import DEFLATE_EXPANSION, MAX_EXPANSION
 from lazynwb_dask.util.buffers import blank, passing
 
 DEFLATE, SHUFFLE, FLETCHER32, SZIP, NBIT, SCALEOFFSET = 1, 2, 3, 4, 5, 6
 LZF, BLOSC, ZSTD = 32000, 32001, 32015
+ZARR_CODEC = 1 << 16
+"""A codec of Zarr that is none of these: the name is its configuration, in JSON. HDF5 has no such number."""
 NATIVE = frozenset({DEFLATE, SHUFFLE, FLETCHER32, ZSTD, BLOSC})
 """The filters that `undo` knows."""
 
@@ -58,13 +61,15 @@ def undo(step: Filter, data: memoryview, output: OutputSize) -> memoryview:
 
     # these codecs leave the end of a buffer that is too large as it was
     size = _zstd_size(data) if step.id == ZSTD else _blosc_size(data)
+    if step.id == ZSTD and (size < 0 or (output.exact and size < output.size)):
+        return streamed(data, "zstd", output)  # it declares no size, or there are several frames
     output.check(size, "a compressed chunk says that it holds")
-    out = bytearray(size)
+    out = passing(size)
     try:
         (zstd if step.id == ZSTD else blosc).decompress(data, out)
     except Exception as exc:
         raise NWBReadError(f"a chunk that can't be decompressed ({step.name}): {exc}") from None
-    return memoryview(out)
+    return out.data
 
 
 def inflate(data: memoryview, output: OutputSize) -> memoryview:
@@ -93,9 +98,32 @@ def inflate(data: memoryview, output: OutputSize) -> memoryview:
     return memoryview(content)
 
 
+def gunzip(data: memoryview, output: OutputSize) -> memoryview:
+    """The content of a gzip stream (RFC 1952): of all its members, which must be complete."""
+    whole = libdeflate("gzip")
+    # the last four bytes are the size of the last member
+    single = len(data) >= 18 and int.from_bytes(data[-4:], "little") == output.size & 0xFFFFFFFF
+    if whole is not None and output.exact and 0 < output.size <= DEFLATE_EXPANSION * len(data) and single:
+        with suppress(Exception):
+            return whole(data, output.size)
+    return streamed(data, "gzip", output)
+
+
+def streamed(data: memoryview, kind: str, output: OutputSize) -> memoryview:
+    """The content of compressed streams, whose sizes aren't known, one after the other."""
+    most = min(output.size, MAX_EXPANSION * len(data)) + 1
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(data), kind) as stream:
+            content = stream.read(most)
+    except OSError as exc:
+        raise NWBReadError(f"a compressed chunk is damaged ({kind}): {exc}") from None
+    output.check(len(content), "a compressed chunk holds")
+    return memoryview(content)
+
+
 @cache
-def libdeflate() -> Callable[[memoryview, int], memoryview] | None:
-    """The zlib decoder of libdeflate.
+def libdeflate(kind: str = "zlib") -> Callable[[memoryview, int], memoryview] | None:
+    """The zlib or gzip decoder of libdeflate.
 
     It is the fastest for chunks of any size, but has to know the size, and names no reason when it fails. None
     where the package `deflate` was left out, as where there is no build of it.
@@ -105,16 +133,17 @@ def libdeflate() -> Callable[[memoryview, int], memoryview] | None:
     except ImportError:
         return None
     try:
-        return _in_place(ctypes.CDLL(_deflate.__file__))
+        return _in_place(ctypes.CDLL(_deflate.__file__), kind)
     except (AttributeError, OSError, TypeError):  # where the package keeps libdeflate's functions to itself
-        return lambda data, size: memoryview(_deflate.zlib_decompress(data, size))
+        decompress = getattr(_deflate, f"{kind}_decompress")
+        return lambda data, size: memoryview(decompress(data, size))
 
 
-def _in_place(library: Any) -> Callable[[memoryview, int], memoryview]:
+def _in_place(library: Any, kind: str) -> Callable[[memoryview, int], memoryview]:
     """The same by libdeflate's own functions. The package puts each chunk into fresh memory."""
     make, free, undo = (
         getattr(library, f"libdeflate_{name}")
-        for name in ("alloc_decompressor", "free_decompressor", "zlib_decompress")
+        for name in ("alloc_decompressor", "free_decompressor", f"{kind}_decompress")
     )
     pointer, size_t = ctypes.c_void_p, ctypes.c_size_t
     make.restype, free.argtypes = pointer, (pointer,)

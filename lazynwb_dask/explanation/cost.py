@@ -141,7 +141,8 @@ class _DryRun(Executor):
     def count(self, requests: Iterable[Request]) -> None:
         """Count what is requested, as the read plans it."""
         wanted = [r for r in requests if r.start < r.stop]
-        self.kept |= bool(wanted) and all(block_cache.has(self.source, r.start, r.stop) for r in wanted)
+        if not self.source.document:
+            self.kept |= bool(wanted) and all(block_cache.has(self.source, r.start, r.stop) for r in wanted)
         for source, some in by_part(self.source, wanted):
             gap, split = gap_and_split(source, self.access.settings)
             pieces = plan(some, gap, split).pieces
@@ -172,10 +173,14 @@ class _DryRun(Executor):
         """All in all."""
         calls = self.waves * max(len(self.source.parts), 1)
         most = bytes_bound(calls, self.ranges, self.wanted, self.gap)
-        most = min(most, self.waves * self.source.reach)
+        if not self.source.document:
+            most = min(most, self.waves * self.source.reach)
         # of a LINDI file each process fetches all once at most: its beginning, then the rest
         size = (self.source.size or 0) * self.text
         requests = self.requests + self.ranges + most // self.split
         requests += self.text + -(-size // self.split)
+        nbytes = self.bytes + most + size
+        if self.source.document and requests:  # whose objects may be missing, and one tells of a change
+            requests, nbytes, exact = requests + 1, nbytes + 1, False
         exact = exact and not (self.waves or self.text or self.elsewhere or self.kept)
-        return Cost(requests, self.bytes + most + size, exact, rows, not self.elsewhere, kept=self.kept)
+        return Cost(requests, nbytes, exact, rows, not self.elsewhere, kept=self.kept)

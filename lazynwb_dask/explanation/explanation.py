@@ -255,6 +255,8 @@ def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
         found.append(f"as if all rows passed: {_names(unknown)} must be read to know")
     if scan.files.parts:
         found.append("what lies within LINDI files is read once by each process")
+    if scan.files.documents:
+        found.append("objects of Zarr stores tell only when they are read how long they are")
     texts = [name for name in used if name not in held and _is_scattered(scan, name)]
     if texts:
         found.append(f"as if {_names(texts)} lay all over the files: where shows only in these")
@@ -264,7 +266,9 @@ def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
 def _is_scattered(scan: Scan, name: str) -> bool:
     """Whether elements of a column refer to values that may lie anywhere in their file."""
     records = scan.files.records.get(name)
-    layouts = [] if records is None else [layouts[0] for layouts, _ in records.variants]
+    layouts = (
+        [] if records is None else [layouts[0] for layouts, _ in records.variants if not layouts[0].objects]
+    )
     kinds = {element[0] for layout in layouts for element in walk(layout.element)}
     return bool(kinds & {"string", "sequence", "reference"})
 

@@ -34,8 +34,10 @@ class DatasetInfo:
     filters: tuple[Filter, ...]
     fill: bytes  # as stored; empty for zeros; not empty where it holds addresses
     storage: int  # the layout class, one of h5py's constants
-    # of valid ones of one chunk: by base address, the layout and the bytes that are stored at least
-    one_chunk: dict[int, tuple[Layout, int]] = field(default_factory=dict, compare=False, repr=False)
+    # of valid ones of one chunk: by base address and filter mask, the layout and the least bytes stored
+    one_chunk: dict[tuple[int, int], tuple[Layout, int]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @staticmethod
     def of(dataset: h5d.DatasetID) -> DatasetInfo:

@@ -8,7 +8,7 @@ libhdf5. See the HDF5 File Format Specification, version 3.0, section IV.A.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lazynwb_dask.hdf5 import object_header
 from lazynwb_dask.hdf5.sparse_file import SparseFile
@@ -23,14 +23,14 @@ _MESSAGE = struct.Struct("<HHB").unpack_from  # type, bytes of the data, flags
 _CONTINUATION = struct.Struct("<QQ").unpack_from  # address, bytes
 _SHARED = 0x02  # message flag: the message is elsewhere
 _MAX_BYTES = 1 << 20  # of a block
+_MAX_BLOCKS = 32  # of a header
 _MAX_MESSAGES = 4096  # bytes of the messages that are remembered
 # an attribute that is one object reference: its datatype, and its dataspace in both versions
 _REFERENCE = b"\x17\0\0\0\x08\0\0\0"
 _SCALARS = (b"\x01" + bytes(7), b"\x02" + bytes(3))
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetHeader:
+class DatasetHeader(NamedTuple):
     """The messages of a dataset's object header."""
 
     messages: tuple[bytes, ...]  # those that describe the dataset, without the address of its data
@@ -80,28 +80,28 @@ def _header(sparse: SparseFile, address: int, base: int) -> DatasetHeader | None
     attributes: dict[str, bytes] = {}
     layout = None
     expected, size = _PREFIX(prefix)
-    blocks, count = object_header.HeaderBlocks(sparse, address + 16, size), 0
-    if size > _MAX_BYTES:
-        raise object_header.FormatError("a long header")
-    for start, data in blocks:
+    blocks, count = [(address + 16, size)], 0
+    for start, length in blocks:
+        if length > _MAX_BYTES or len(blocks) > _MAX_BLOCKS:
+            raise object_header.FormatError("a long header")
+        data = sparse.peek(start, start + length) if length else b""
         at, end = 0, len(data)
         while at + 8 <= end:
             kind, n, flags = _MESSAGE(data, at)
-            begin, at = at + 8, at + 8 + n
+            begin = at + 8
+            at = begin + n
             if at > end:
                 raise object_header.FormatError("a message that leaves its block")
             count += 1
             if kind in _IGNORED:
                 continue
+            body = data[begin:at]
             if kind == object_header.CONTINUATION:
-                offset, more = _CONTINUATION(data, begin)
-                if more > _MAX_BYTES:
-                    raise object_header.FormatError("a long header")
-                blocks.add(offset + base, more)
+                offset, length = _CONTINUATION(body)
+                blocks.append((offset + base, length))
                 continue
             if flags & _SHARED or kind in found:
                 return None
-            body = data[begin:at]
             if kind == ATTRIBUTE:
                 attributes[_name(body)] = body
                 continue

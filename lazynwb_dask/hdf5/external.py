@@ -6,6 +6,8 @@ libhdf5 finds and opens the other files. Nothing else in this package lets it op
 
 from __future__ import annotations
 
+import os
+
 import h5py
 import numpy as np
 
@@ -19,6 +21,9 @@ GROUP_REFUSED = (
     "an external link to a table or TimeSeries, or to a group that holds it, which is not followed: with "
     "allow_external_links=True links to datasets are. Read it from the file that it is in"
 )
+STORE_REFUSED = "a link of a Zarr store into another, which is not followed: read it from there"
+OTHER_STORE = b"another Zarr store\n"
+"""The file that external links lead to in the file image of a store."""
 _READABLE = ("number", "bool", "enum", "text", "complex", "string")
 
 
@@ -37,6 +42,8 @@ def external_array(source: Source, path: str) -> ArrayIndex:
             element = element_of(dataset.id.get_type())
             shape = dataset.shape or (1,)
     except (OSError, KeyError) as exc:
+        if os.path.isdir(local_path(source.url)):
+            raise UnsupportedColumnError(STORE_REFUSED) from None
         raise UnsupportedColumnError(f"the other file can't be read: {exc}") from None
     if element[0] not in _READABLE:
         raise UnsupportedColumnError(f"{element[0]} values in another file")

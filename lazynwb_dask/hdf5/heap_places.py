@@ -47,14 +47,19 @@ def with_heap(array: ArrayIndex, sparse: SparseFile) -> ArrayIndex:
 def _places(found: np.ndarray, base: int, sparse: SparseFile) -> tuple[int, ...]:
     """The starts and ends of the collections that descriptors refer to; none if these are many."""
     found = found[found["length"] > 0]
-    begins, which = np.unique(found["address"], return_inverse=True)
-    if begins.size > PLACES:
+    if not found.size:
         return ()
     # objects are numbered as they come: before the last one wanted lie others, of the same length or so
-    most = np.zeros(begins.size, np.int64)
-    np.maximum.at(most, which, found["index"])
+    most: dict[int, int] = {}
+    address = found["address"]
+    runs = np.append(0, np.flatnonzero(address[1:] != address[:-1]) + 1)
+    last = np.maximum.reduceat(found["index"], runs)
+    for begin, number in zip(address[runs].tolist(), last.tolist(), strict=True):
+        most[begin + base] = max(most.get(begin + base, 0), number)
+    if len(most) > PLACES:
+        return ()
     places: list[int] = []
-    for begin, number in zip((begins.astype(np.int64) + base).tolist(), most.tolist(), strict=True):
+    for begin, number in sorted(most.items()):
         size = min(-(-number * OBJECT_GUESS // FIRST) * FIRST, MOST)
         if sparse.has(begin, begin + HEADER):
             size = collection_size(sparse.peek(begin, begin + HEADER))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import h5py
@@ -15,7 +16,7 @@ import numpy as np
 from h5py import h5, h5a, h5d, h5g, h5i, h5l, h5o, h5t
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.hdf5.external import REFUSED
+from lazynwb_dask.hdf5.external import GROUP_REFUSED, OTHER_STORE, REFUSED, STORE_REFUSED
 from lazynwb_dask.hdf5.object_header import is_object
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 
@@ -37,6 +38,11 @@ class Refused(Exception):
     def __init__(self, reason: str, external: bool = False) -> None:
         super().__init__(reason)
         self.external = external
+
+    @property
+    def of_group(self) -> str:
+        """The reason why a table or TimeSeries isn't read."""
+        return GROUP_REFUSED if self.external and str(self) != STORE_REFUSED else str(self)
 
 
 def components(path: str) -> list[str]:
@@ -110,8 +116,16 @@ def find(root: h5g.GroupID, path: str) -> tuple[h5g.GroupID | h5d.DatasetID, str
             node = h5o.open(node, key)
             walked.append(name)
         else:
-            raise Refused(f"an external link; {REFUSED}", external=True)
+            raise Refused(_out_of_file(node, key), external=True)
     return node, "/" + "/".join(walked)
+
+
+def _out_of_file(group: h5g.GroupID, key: bytes) -> str:
+    """Why a link out of the file isn't followed."""
+    with suppress(Exception):  # damaged, or of a kind that HDF5 doesn't know
+        if group.links.get_val(key)[0] == OTHER_STORE:
+            return STORE_REFUSED
+    return f"an external link; {REFUSED}"
 
 
 def has_attribute(obj: h5g.GroupID | h5d.DatasetID, name: str) -> bool:

@@ -21,6 +21,7 @@ from lazynwb_dask.model.limits import check_extents, check_shape, expansion
 
 _U8 = np.dtype("<u8")
 EAGER_CHUNKS = 16  # the chunks of a column of up to so many are always listed while indexing
+MAX_ALIKE = 64  # layouts of datasets of one chunk whose headers have the same messages
 NEARBY_CHUNKS = 4096  # those of a column of up to so many, if the B-tree needs no further request
 
 
@@ -81,19 +82,20 @@ class Locator:
         check_extents(layout, extents, self.sparse.size, dataset.path)
         if layout.chunk is not None and extents.offsets.size == 1 and message.btree and fill is info.fill:
             chunk = math.prod(layout.chunk) * layout.element_bytes
-            info.one_chunk[self.base] = layout, -(-chunk // expansion(layout))
+            mask = 0 if extents.masks is None else int(extents.masks[0])
+            if len(info.one_chunk) < MAX_ALIKE:
+                info.one_chunk[self.base, mask] = layout, -(-chunk // expansion(layout, mask))
         return ArrayIndex(layout, extents)
 
     def _like_another(self, dataset: Dataset, info: DatasetInfo) -> ArrayIndex | None:
         """The index of a dataset of one chunk, if one with the same messages in its header was found valid."""
-        if dataset.header is None or self.base not in info.one_chunk:
+        if dataset.header is None or not info.one_chunk:
             return None
-        layout, least = info.one_chunk[self.base]
         only = one_chunk(self.sparse, dataset.header.layout.address, len(info.shape), self.base)
-        if only is None or only[2] or only[1] < least or only[0] + only[1] > self.sparse.size:
+        known = None if only is None else info.one_chunk.get((self.base, only[2]))
+        if only is None or known is None or only[1] < known[1] or only[0] + only[1] > self.sparse.size:
             return None
-        extents = Extents(info.shape[0], np.array(only[:1], _U8), np.array(only[1:2], _U8))
-        return ArrayIndex(layout, extents)
+        return ArrayIndex(known[0], _one_extent(info.shape[0], *only))
 
     def _data_layout(self, dataset: Dataset, info: DatasetInfo) -> DataLayout:
         if dataset.header is not None:
@@ -138,8 +140,7 @@ class Locator:
             return unlisted
         only = one_chunk(self.sparse, message.address, len(shape), self.base) if count == 1 else None
         if only is not None:
-            masks = np.array(only[2:], "<u4") if only[2] else None
-            return Extents(rows, np.array(only[:1], _U8), np.array(only[1:2], _U8), masks)
+            return _one_extent(rows, *only)
         tree = ChunkBTree(message.address, shape, layout.chunk, self.base, self.sparse.size)
         if not tree.read(self.sparse, opportunistic=count > EAGER_CHUNKS and not self.list_all):
             return unlisted
@@ -183,3 +184,8 @@ class Locator:
                 "addresses are not of 8 bytes"
             )
         return False  # version 1 object headers have B-trees only
+
+
+def _one_extent(rows: int, offset: int, size: int, mask: int) -> Extents:
+    masks = np.array([mask], "<u4") if mask else None
+    return Extents(rows, np.array([offset], _U8), np.array([size], _U8), masks)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lazynwb_dask.hdf5.sparse_file import Miss, SparseFile
 from lazynwb_dask.model.index import UNDEFINED
@@ -23,8 +23,7 @@ class FormatError(ValueError):
     """A violation of the specification."""
 
 
-@dataclass(frozen=True, slots=True)
-class DataLayout:
+class DataLayout(NamedTuple):
     """What h5py does not say of a data layout message."""
 
     kind: str  # "compact", "contiguous", "chunked" or "virtual"

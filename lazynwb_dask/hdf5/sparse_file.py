@@ -2,8 +2,8 @@
 
 h5py holds one lock per process, also while a Python file object waits for the network. So this one never
 waits: it records absent blocks and raises `Miss`. They are fetched at once, outside the lock, and the pass
-is repeated on a new `h5py.File`. Its result is valid only if nothing was missing, since libhdf5 ignores
-some errors of file objects.
+is repeated, on a new `h5py.File` if libhdf5 has missed any. Its result is valid only if nothing was missing,
+since libhdf5 ignores some errors of file objects.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class SparseFile(io.RawIOBase):
         self._blocks: dict[int, bytes] = {}
         self._missing: set[int] = set()
         self.parsed: dict[Any, Any] = {}
+        self.file: h5py.File | None = None  # while it is open
+        self.failed = False  # whether libhdf5 has missed a block since
         self._at = 0
 
     def need(self, start: int, stop: int) -> bool:
@@ -141,11 +143,11 @@ class SparseFile(io.RawIOBase):
 
     def peek(self, start: int, stop: int) -> bytes:
         """A byte range, cut at the file's end. Raises `Miss` where it is not present."""
+        number, begin = divmod(start, self.block)
+        found, end = self._blocks.get(number, b""), begin + stop - start
+        if begin < end <= len(found):
+            return found[begin:end]
         stop = min(stop, self.size)
-        if 0 <= start < stop and start // self.block == (stop - 1) // self.block:
-            found = self._blocks.get(start // self.block)
-            if found is not None:
-                return found[start % self.block : (stop - 1) % self.block + 1]
         if start < 0 or start >= stop:
             raise ValueError(f"address {start} lies outside the file of {self.size} bytes")
         if self.need(start, stop):
@@ -153,6 +155,12 @@ class SparseFile(io.RawIOBase):
         first = start // self.block
         data = b"".join(self._blocks[i] for i in range(first, (stop - 1) // self.block + 1))
         return data[start - first * self.block : stop - first * self.block]
+
+    def leave(self) -> None:
+        """Close the `h5py.File`, if it is open."""
+        file, self.file, self.failed = self.file, None, False
+        if file is not None:
+            file.close()
 
     def array(self, path: str) -> ArrayIndex | None:
         """Where the values of a dataset lie, if this file doesn't tell."""
@@ -179,6 +187,7 @@ class SparseFile(io.RawIOBase):
         if stop <= start:
             return 0
         if self.need(start, stop):
+            self.failed = True
             raise Miss(start)
         view, at, block = memoryview(buffer), start, self.block
         while at < stop:
@@ -212,14 +221,20 @@ class Job(Protocol[R_co]):
 _lock = Lock()
 
 
-def attempt(sparse: SparseFile, name: str, job: Job[R]) -> R | None:
-    """One pass. Its result is valid only if nothing is missing afterwards.
+def attempt(sparse: SparseFile, name: str, job: Job[R], stay: bool = False) -> R | None:
+    """One pass. Its result is valid only if nothing is missing afterwards. With `stay`, the file stays open
+    for the next pass if it misses only what is read without libhdf5; `SparseFile.leave` closes it.
 
     Raises NWBReadError if nothing is missing, and the file can't be read, isn't HDF5, or is damaged.
     """
     try:
-        with _lock, h5py.File(sparse, "r") as file:
-            return job.visit(file, sparse, name)
+        with _lock:
+            try:
+                sparse.file = sparse.file or h5py.File(sparse, "r")
+                return job.visit(sparse.file, sparse, name)
+            finally:
+                if sparse.failed or not (stay and sparse.missing):
+                    sparse.leave()
     except NWBReadError as exc:
         if not sparse.missing:
             raise exc if name in str(exc) else type(exc)(f"{name}: {exc}") from None

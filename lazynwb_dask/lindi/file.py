@@ -20,8 +20,6 @@ import numpy as np
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.external import REFUSED
 from lazynwb_dask.hdf5.sparse_file import Job, Miss, SparseFile, attempt
-from lazynwb_dask.lindi import zarr2
-from lazynwb_dask.lindi.file_image import file_image
 from lazynwb_dask.lindi.references import Contents, parse
 from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout
@@ -31,6 +29,8 @@ from lazynwb_dask.nwb.jobs import ListChunks
 from lazynwb_dask.storage import Request, fetch, open_source
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
+from lazynwb_dask.zarr.array import Array, element_of, element_of_objects, filters_of, layout_of
+from lazynwb_dask.zarr.file_image import file_image
 
 R = TypeVar("R")
 
@@ -50,7 +50,7 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
 
     Raises NWBReadError if it can't be read, or is no LINDI file.
     """
-    cached = _contents.get(_key(source)) if source.etag is not None else None
+    cached = _contents.get(source.key) if source.etag is not None else None
     if cached is not None:
         return source, cached
     source = replace(source, parts=())
@@ -67,12 +67,8 @@ def load(source: Source, access: FileAccess) -> tuple[Source, Contents]:
         fetch(source, [Request(len(head), source.size, sink)], access)
     found = parse(bytes(text), shown(source.url))
     if source.etag is not None:
-        _contents.put(_key(source), found, MEMORY * source.size)
+        _contents.put(source.key, found, MEMORY * source.size)
     return source, found
-
-
-def _key(source: Source) -> tuple[str, int | None, str | None]:
-    return source.url, source.size, source.etag
 
 
 class Lindi:
@@ -120,7 +116,7 @@ class Lindi:
         paths: tuple[str, ...] | None = getattr(job, "paths", None)
         data = self._whole
         if data is None:
-            data = file_image(self.contents, paths)
+            data = file_image(self.contents, paths).data
             if paths is None:
                 self._whole = data
         while True:
@@ -172,24 +168,26 @@ class Lindi:
             return self._inlined(path, array)
         return self._chunked(path, array)
 
-    def _inlined(self, path: str, array: zarr2.Array) -> ArrayIndex:
+    def _inlined(self, path: str, array: Array) -> ArrayIndex:
         """The index of values in the JSON. They are read by their path."""
-        zarr2.filters_of(array)  # raises for an unknown codec
+        filters_of(array)  # raises for an unknown codec
         if array.fields is not None:
-            element = zarr2.element_of_values(values(self.source, self.contents, path))
+            element = element_of_objects(array.fields)
         elif array.is_object or array.dtype[1] == "U":
             element = ("string",)
         else:
-            element = zarr2.element_of(array.dtype)
+            element = element_of(array.numpy)
         shape = array.shape or (1,)
         layout = Layout(element, shape[1:], external=path)
         check_shape(layout, shape[0], self.source.size or 0)
         return ArrayIndex.without_chunks(layout, shape[0])
 
-    def _chunked(self, path: str, array: zarr2.Array) -> ArrayIndex:
+    def _chunked(self, path: str, array: Array) -> ArrayIndex:
         """The index of chunks that are byte ranges of other files."""
-        layout = zarr2.layout_of(array)
-        rows = array.shape[0]
+        if not array.shape or array.is_object:
+            what = "objects in another file" if array.is_object else "a Zarr array without dimensions"
+            raise UnsupportedColumnError(what)
+        layout, rows = layout_of(array), array.shape[0]
         check_shape(layout, rows, self.source.reach)
         if not math.prod(array.grid):
             absent = Extents(rows, np.full(1, UNDEFINED, "<u8"), np.zeros(1, "<u8"))
@@ -288,7 +286,7 @@ Rows = tuple[Layout, np.ndarray, np.ndarray]
 def inlined_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> list[np.ndarray]:
     """The row ranges (starts, stops) of datasets with values in the JSON, an array for each dataset.
 
-    Each holds the ranges one after the other: stored bytes as uint8, or texts as objects.
+    Each holds the ranges one after the other: stored bytes as uint8, or elements with texts as objects.
     """
     source, contents = load(source, access)
     found = []
@@ -303,7 +301,7 @@ def inlined_rows(source: Source, wanted: Sequence[Rows], access: FileAccess) -> 
 def _rows(whole: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     pairs = zip(starts.tolist(), stops.tolist(), strict=True)
     flat = np.concatenate([whole[a:b].reshape(-1) for a, b in pairs])
-    if flat.dtype == object:
+    if flat.dtype.hasobject:
         return flat
     raw = np.ascontiguousarray(flat).view(np.uint8)
     if raw.size != int((stops - starts).sum()) * layout.row_bytes:
@@ -313,10 +311,10 @@ def _rows(whole: np.ndarray, layout: Layout, starts: np.ndarray, stops: np.ndarr
 
 def values(source: Source, contents: Contents, path: str) -> np.ndarray:
     """All values of a dataset whose values are in the JSON."""
-    key = (_key(source), path)
+    key = (source.key, path)
     found = _values.get(key) if source.etag is not None else None
     if found is None:
         found = contents.values(path)
         if source.etag is not None:
-            _values.put(key, found, found.nbytes * (8 if found.dtype == object else 1) + 100)
+            _values.put(key, found, found.nbytes * (8 if found.dtype.hasobject else 1) + 100)
     return found

@@ -19,22 +19,17 @@ from typing import Any
 import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
-from lazynwb_dask.hdf5.links import components
-from lazynwb_dask.lindi import zarr2
+from lazynwb_dask.zarr.array import Array
+from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SOFT_LINK, Tree
+from lazynwb_dask.zarr.values import values_of
+from lazynwb_dask.zarr.zarr2 import array_of
 
-MAX_OBJECTS = 100_000
-MAX_DEPTH = 32
-MAX_LINKS = 32
-SOFT_LINK, EXTERNAL, FIELDS, SCALAR = (
-    "_SOFT_LINK", "_EXTERNAL_ARRAY_LINK", "_COMPOUND_DTYPE", "_SCALAR",
-)  # fmt: skip
 _TEMPLATE = re.compile(r"\{\{ *(\w+) *\}\}")
 _BASE64 = "base64:"
-_LEFT_OUT = "specifications"  # schemas, which no table needs
 
 
 @dataclass(frozen=True, eq=False)
-class Contents:
+class Contents(Tree):
     """A LINDI file's content. `name` is the file, for messages."""
 
     name: str
@@ -43,65 +38,27 @@ class Contents:
 
     @cached_property
     def objects(self) -> dict[str, str]:
-        """By path, in the paths' order, whether it is a ``group``, a ``dataset`` or a ``link``."""
         found: dict[str, str] = {"/": "group"}
         for key in self.refs:
             head, _, last = key.rpartition("/")
             if last not in (".zgroup", ".zarray") or not head:
                 continue
-            names = head.split("/")
-            if len(names) > MAX_DEPTH or not {"", ".", ".."}.isdisjoint(names):
-                raise NWBReadError(f"{self.name}: damaged: an object called {head[:200]!r}")
-            if names[0] == _LEFT_OUT:
+            if not self.is_shown(head):
                 continue
             path = f"/{head}"
             is_link = SOFT_LINK in self.attributes(path)
             found[path] = "link" if is_link else "group" if last == ".zgroup" else "dataset"
-        if len(found) > MAX_OBJECTS:
-            raise NWBReadError(f"{self.name}: {len(found)} objects; the limit is {MAX_OBJECTS}")
-        return dict(sorted(found.items()))
-
-    @cached_property
-    def children(self) -> dict[str, list[str]]:
-        """The paths in each group."""
-        found: dict[str, list[str]] = {}
-        for path in self.objects:
-            if path != "/":
-                found.setdefault(path.rpartition("/")[0] or "/", []).append(path)
-        return found
+        return self.checked(found)
 
     def attributes(self, path: str) -> dict[str, Any]:
-        """The attributes of an object."""
         return self._json(path, ".zattrs")
 
     def target(self, path: str) -> str:
-        """The target of a soft link, as a path from the root."""
         link = self.attributes(path).get(SOFT_LINK)
         text = link.get("path") if isinstance(link, dict) else None
         if not isinstance(text, str):
             return "/"
         return text if text.startswith("/") else f"{path.rpartition('/')[0]}/{text}"
-
-    def resolved(self, path: str) -> str:
-        """A path with its links resolved."""
-        todo = components(path)
-        done: list[str] = []
-        followed = 0
-        while todo:
-            name = todo.pop(0)
-            if name == "..":
-                done = done[:-1]
-                continue
-            here = "/" + "/".join([*done, name])
-            if self.objects.get(here) == "link":
-                followed += 1
-                if followed > MAX_LINKS:
-                    raise UnsupportedColumnError(f"more than {MAX_LINKS} links one after another")
-                todo = components(self.target(here)) + todo
-                done = []
-            else:
-                done.append(name)
-        return "/" + "/".join(done)
 
     def _json(self, path: str, name: str) -> dict[str, Any]:
         held = self.refs.get(f"{path.strip('/')}/{name}".lstrip("/"))
@@ -114,11 +71,10 @@ class Contents:
             raise NWBReadError(f"{self.name}: damaged: {path}/{name} is no JSON object")
         return held or {}
 
-    def array(self, path: str) -> zarr2.Array:
-        """The description of a dataset."""
+    def array(self, path: str) -> Array:
         if self.objects.get(path) != "dataset":
             raise UnsupportedColumnError("a link that leads nowhere")
-        return zarr2.array_of(self._json(path, ".zarray"), self.attributes(path).get(FIELDS))
+        return array_of(self._json(path, ".zarray"), self.attributes(path).get(FIELDS))
 
     def link(self, path: str) -> tuple[str, str] | None:
         """The file and the path in it of an external array link; None if the dataset is none."""
@@ -132,14 +88,19 @@ class Contents:
             raise UnsupportedColumnError(f"a link of the type {str(link.get('link_type'))[:40]!r}")
         return self._expanded(url), name
 
-    def is_inlined(self, path: str, array: zarr2.Array) -> bool:
+    def is_inlined(self, path: str, array: Array) -> bool:
         """Whether a dataset's values are in the JSON."""
         kinds = {type(held) for _, held in self._chunks(path, array)}
         if list in kinds and len(kinds) > 1:
             raise UnsupportedColumnError("some of its chunks are within the LINDI file, some not")
         return list not in kinds and (bool(kinds) or array.dtype[1] in "OUS")
 
-    def ranges(self, path: str, array: zarr2.Array) -> Iterator[tuple[int, tuple[str, int, int]]]:
+    def held(self, path: str, array: Array) -> np.ndarray | None:
+        if self.link(path) is not None or not self.is_inlined(path, array):
+            return None
+        return self.values(path)
+
+    def ranges(self, path: str, array: Array) -> Iterator[tuple[int, tuple[str, int, int]]]:
         """Of each chunk in another file its position in the grid, and its URL, offset and size."""
         for i, held in self._chunks(path, array):
             if not isinstance(held, list) or len(held) != 3 or not isinstance(held[0], str):
@@ -163,11 +124,11 @@ class Contents:
             return _bytes(held)
 
         try:
-            return zarr2.values_of(array, chunk)
+            return values_of(array, chunk)
         except (ValueError, TypeError, OverflowError, binascii.Error) as exc:
             raise NWBReadError(f"damaged: {exc}") from None
 
-    def _chunks(self, path: str, array: zarr2.Array) -> Iterator[tuple[int, Any]]:
+    def _chunks(self, path: str, array: Array) -> Iterator[tuple[int, Any]]:
         stem = path.lstrip("/")
         for i, place in enumerate(np.ndindex(*array.grid)):
             held = self.refs.get(f"{stem}/{array.name(place)}")

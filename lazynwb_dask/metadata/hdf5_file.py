@@ -4,6 +4,7 @@ blocks that were fetched. If it needs others, these are fetched together, and it
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from lazynwb_dask.errors import NWBReadError
@@ -27,7 +28,7 @@ class HDF5File:
     def __init__(self, source: Source, access: FileAccess, blocks: block_cache.Blocks | None = None) -> None:
         self.access = access
         self.name = shown(source.url)
-        self._attempt: Callable[[SparseFile, str, Job[Any]], Any] = attempt
+        self._attempt: Callable[[SparseFile, str, Job[Any]], Any] = partial(attempt, stay=True)
         if isinstance(access.settings, IsolatedSettings):
             self._attempt = Attempts(access.settings)
         self._tail: int | None = None
@@ -61,6 +62,12 @@ class HDF5File:
 
     def run(self, job: Job[R]) -> R:
         """Run a job. See `OpenedFile.run`."""
+        try:
+            return self._run(job)
+        finally:
+            self.sparse.leave()
+
+    def _run(self, job: Job[R]) -> R:
         sparse = self.sparse
         for wave in range(MAX_WAVES):
             result: R = self._attempt(sparse, self.name, job)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lazynwb_dask.hdf5.links import NameObjects
+from lazynwb_dask.metadata import formats
 from lazynwb_dask.metadata.formats import OpenedFile, Rows, format_of
 from lazynwb_dask.metadata.hdf5_file import HDF5File
 from lazynwb_dask.model.index import Extents, FileIndex
@@ -23,7 +24,7 @@ from lazynwb_dask.storage.block_cache import Blocks, kept
 
 def open_file(source: Source, access: FileAccess, allow_external_links: bool = False) -> OpenedFile:
     """The opened file, for several queries. Raises NWBReadError if it can't be read."""
-    return format_of(source).open(source, access, allow_external_links)
+    return formats.open_file(source, access, allow_external_links)
 
 
 def is_index(source: Source) -> bool:

@@ -6,7 +6,8 @@ An element type is a nested tuple, so that it is hashable and can be written as 
 ``("number", "<f8")``                     a number, with NumPy's name of the stored type
 ``("bool",)``                             an HDF5 enumeration of FALSE and TRUE, one byte
 ``("enum", "<i1", labels, values)``       any other enumeration
-``("text", size, padding)``               a fixed-length string; padding ``null``, ``term`` or ``space``
+``("text", size, padding)``               a fixed-length string; padding ``null``, ``term`` or ``space``, or
+                                          ``utf-32-le`` or ``utf-32-be`` for code points padded with zeros
 ``("string",)``                           a variable-length string: a global heap ID
 ``("sequence", element)``                 a variable-length sequence: a global heap ID
 ``("reference",)``                        an object reference: the address of an object header

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from lazynwb_dask.model.elements import ElementType, element_bytes, element_type
+from lazynwb_dask.model.elements import ElementType, element_bytes, element_type, walk
 from lazynwb_dask.model.source import Source
 
 UNDEFINED = 2**64 - 1
@@ -30,6 +30,24 @@ class Filter:
     id: int  # the filter identification value
     values: tuple[int, ...] = ()  # the client data
     name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Chunks that are objects of their own, with keys below the source's URL, as in a Zarr store."""
+
+    prefix: str  # what stands before a chunk's numbers: ``units/x/``; the whole key if there is one chunk
+    separator: str = "."  # between the numbers; "" where `prefix` is the key of the only chunk
+    # where one object holds several chunks (a shard): its shape; `Layout.chunk` is the one of a chunk within
+    shard: tuple[int, ...] | None = None
+    index: tuple[Filter, ...] = ()  # codecs of a shard's index, in writing order
+    index_first: bool = False  # whether the index stands at a shard's beginning, not at its end
+    suffix: str = ""  # what stands after the numbers
+
+    def key(self, place: tuple[int, ...]) -> str:
+        """The key of the object at a place of the grid."""
+        numbers = self.separator.join(map(str, place)) if self.separator else ""
+        return f"{self.prefix}{numbers}{self.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +74,20 @@ class Layout:
     rising: bool | None = None  # of timestamps, whether they are known to rise; None: others
     view: View | None = None  # None: values are shown as they are stored
     unlisted: str = ""  # dataset's path, if libhdf5 is to list its chunks when they are read
+    objects: Objects | None = None  # None: chunks are byte ranges of the source
+
+    def __hash__(self) -> int:  # the rest is seldom another where these are the same
+        return hash((self.element, self.item, self.chunk, self.objects and self.objects.prefix))
 
     @property
     def computed(self) -> bool:
         """Whether values are computed from the layout alone, and none are stored."""
         return bool(self.element[0] == "ramp")
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether a store's chunks hold texts of any length, or compounds with them."""
+        return self.objects is not None and any(inner[0] == "string" for inner in walk(self.element))
 
     @property
     def element_bytes(self) -> int:
@@ -77,6 +104,13 @@ class Layout:
             return self.row_bytes
         count = 1 if self.view.channel is not None else math.prod(self.item)
         return count * (8 if self.view.factors else self.element_bytes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of one row as it is shown, in memory, estimated for variable-length elements."""
+        # a variable-length element is 16 bytes of descriptor; its text is taken to be 16 more
+        per = 32 if self.element[0] in ("string", "sequence") else 0
+        return self.shown_bytes + per * math.prod(self.item)
 
     def chunks(self, rows: int) -> int:
         """The number of chunks in a dataset of so many rows, those never written included."""
@@ -103,8 +137,8 @@ class Extents:
         the heap, if it was seen."""
         if self.offsets.size == 1 and self.masks is None and (size := int(self.sizes[0])) < 2**32:
             count = 1 << 2 | len(self.heap) << _HEAP
-            heap = struct.pack(f"<{len(self.heap)}Q", *self.heap)
-            return struct.pack("<4QI", self.rows, count, self.root, int(self.offsets[0]), size) + heap
+            only = struct.pack("<4QI", self.rows, count, self.root, int(self.offsets[0]), size)
+            return only + struct.pack(f"<{len(self.heap)}Q", *self.heap) if self.heap else only
         wide = self.sizes.size > 0 and int(self.sizes.max()) >= 2**32
         flags = (self.masks is not None) | wide << 1
         count = self.offsets.size << 2 | flags | len(self.heap) << _HEAP
@@ -164,15 +198,28 @@ class ArrayIndex:
 
     def flattened(self) -> ArrayIndex | None:
         """The same values as one dimension, if they lie so; None if they don't."""
-        layout, rows = self.layout, flat_length(self.shape)
+        layout, rows, objects = self.layout, flat_length(self.shape), self.layout.objects
         if not layout.item:
             return self
-        chunk = [c for c, n in zip(layout.chunk or (), self.shape, strict=False) if n != 1] or [1]
-        if rows is None or (layout.external and rows != self.rows) or (rows and not self.located):
+        axis = next((i for i, n in enumerate(self.shape) if n != 1), 0)
+        if rows is None or (layout.external and rows != self.rows):
             return None
-        if layout.chunk is not None and math.prod(layout.chunk) != chunk[0]:
-            return None  # chunks reach beyond the dataset in its other dimensions
-        flat = replace(layout, item=(), chunk=None if layout.chunk is None else (chunk[0],))
+        if rows and not (self.located or objects):
+            return None
+        flat = replace(layout, item=())
+        if layout.chunk is not None:
+            flat = replace(flat, chunk=layout.chunk[axis : axis + 1])
+            if math.prod(layout.chunk) != layout.chunk[axis]:
+                return None  # chunks reach beyond the dataset in its other dimensions
+        if objects is not None:
+            shard, before, after = objects.shard, "0" + objects.separator, objects.separator + "0"
+            if shard is not None:
+                if math.prod(shard) != shard[axis]:
+                    return None
+                shard = shard[axis : axis + 1]
+            prefix = objects.prefix + before * axis
+            suffix = after * (len(layout.item) - axis) + objects.suffix
+            flat = replace(flat, objects=replace(objects, prefix=prefix, suffix=suffix, shard=shard))
         return ArrayIndex(flat, replace(self.extents, rows=rows))
 
     @property
@@ -182,8 +229,10 @@ class ArrayIndex:
 
     @property
     def located(self) -> bool:
-        """Whether it is known where its chunks lie, if it has any."""
-        return self.layout.chunk is None or not self.rows or self.extents.offsets.size > 0
+        """Whether it is known where its chunks lie, if it has any; of those in shards, their index tells it."""
+        objects = self.layout.objects
+        known = self.layout.chunk is None or (objects is not None and objects.shard is None)
+        return known or not self.rows or self.extents.offsets.size > 0
 
     @property
     def stored_bytes(self) -> int:
@@ -222,13 +271,7 @@ class ColumnIndex:
     @property
     def nbytes(self) -> int:
         """Decoded bytes in memory, estimated for variable-length elements."""
-        total = 0
-        for array in self.arrays:
-            # a variable-length element is 16 bytes of descriptor; its text is taken to be 16 more
-            per = 32 if array.layout.element[0] in ("string", "sequence") else 0
-            total += array.rows * array.layout.shown_bytes
-            total += per * array.rows * math.prod(array.layout.item)
-        return total
+        return sum(array.rows * array.layout.memory_bytes for array in self.arrays)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lazynwb_dask.model.index import Filter, Layout, View
+from lazynwb_dask.model.index import Filter, Layout, Objects, View
 from lazynwb_dask.model.source import Source
+
+_WIDTHS = (("<i1", 1 << 7), ("<i2", 1 << 15), ("<i4", 1 << 31), ("<i8", 1 << 64))
 
 
 def thin(values: np.ndarray) -> bytes:
     """Integers in the narrowest width that holds them, with a byte that says which."""
-    for kind in ("<i1", "<i2", "<i4", "<i8"):
-        info = np.iinfo(kind)
-        if not values.size or (values.min() >= info.min and values.max() <= info.max):
-            break
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    kind = next(kind for kind, bound in _WIDTHS if -bound <= low and high < bound)
     return kind[-1:].encode() + values.astype(kind).tobytes()
 
 
@@ -49,22 +49,27 @@ def parts_of(data: Sequence[Any]) -> tuple[Source, ...]:
 
 
 def layout_json(layout: Layout) -> list[Any]:
-    view = layout.view
+    view, own = layout.view, layout.objects
+    objects = own and [
+        own.prefix, own.separator, own.shard, _filters_json(own.index), own.index_first, own.suffix
+    ]  # fmt: skip
     return [
-        layout.element, layout.item, layout.chunk,
-        [(f.id, f.values, f.name) for f in layout.filters], layout.fill.hex(), layout.raw_edges,
-        layout.user_block, layout.external, layout.rising,
-        None if view is None else [view.channel, view.factors, view.offset], layout.unlisted,
+        layout.element, layout.item, layout.chunk, _filters_json(layout.filters), layout.fill.hex(),
+        layout.raw_edges, layout.user_block, layout.external, layout.rising,
+        None if view is None else [view.channel, view.factors, view.offset], layout.unlisted, objects,
     ]  # fmt: skip
 
 
 def layout_of(data: list[Any]) -> Layout:
-    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted = data
+    element, item, chunk, filters, fill, raw_edges, user_block, external, rising, view, unlisted, own = data
+    if own is not None:
+        prefix, separator, shard, index, index_first, suffix = own
+        own = Objects(prefix, separator, tuples(shard), _filters_of(index), index_first, suffix)
     return Layout(
         tuples(element),
         tuple(item),
-        None if chunk is None else tuple(chunk),
-        tuple(Filter(number, tuple(values), name) for number, values, name in filters),
+        tuples(chunk),
+        _filters_of(filters),
         bytes.fromhex(fill),
         raw_edges,
         user_block,
@@ -72,7 +77,16 @@ def layout_of(data: list[Any]) -> Layout:
         rising,
         None if view is None else View(view[0], tuple(view[1]), view[2]),
         unlisted,
+        own,
     )
+
+
+def _filters_json(filters: Sequence[Filter]) -> list[Any]:
+    return [(f.id, f.values, f.name) for f in filters]
+
+
+def _filters_of(data: Sequence[Any]) -> tuple[Filter, ...]:
+    return tuple(Filter(number, tuple(values), name) for number, values, name in data)
 
 
 def pack_arrays(arrays: Mapping[str, pa.Array]) -> bytes:

@@ -38,5 +38,5 @@ def task_label(kind: str, about: Sequence[str], urls: Sequence[str]) -> str:
     if len(urls) != 1:
         return label
     name = shown(urls[0]).rstrip("/").rpartition("/")[2]
-    stem = re.sub(r"(\.nwb|\.zarr|\.lindi|\.json|\.h5|\.hdf5)+$", "", name)
+    stem = re.sub(r"(\.nwb|\.zarr|\.lindi|\.json|\.h5|\.hdf5|\.zip)+$", "", name)
     return f"{label}-@{re.sub('[^A-Za-z0-9_.+-]+', '_', stem)[:LONGEST]}"

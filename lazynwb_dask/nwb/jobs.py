@@ -9,7 +9,6 @@ import h5py
 from h5py import h5d, h5g
 
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.external import GROUP_REFUSED
 from lazynwb_dask.hdf5.json_values import JSONValue
 from lazynwb_dask.hdf5.links import Refused, find, unfollowed, walk_groups
 from lazynwb_dask.hdf5.sparse_file import SparseFile
@@ -125,8 +124,7 @@ def choose(root: h5g.GroupID, paths: Sequence[str], name: str) -> tuple[h5g.Grou
         try:
             found = find(root, path)
         except Refused as exc:
-            reason = GROUP_REFUSED if exc.external else exc
-            raise NWBReadError(f"{name}: {path}: {reason}") from None
+            raise NWBReadError(f"{name}: {path}: {exc.of_group}") from None
         if found is None or not isinstance(found[0], h5g.GroupID):
             continue
         if is_table(found[0]) or is_series(root, *found):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from h5py import h5g
 
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.hdf5.external import GROUP_REFUSED
 from lazynwb_dask.hdf5.links import Refused, attribute, find, has_attribute, texts
 from lazynwb_dask.hdf5.sparse_file import Miss
 from lazynwb_dask.model.index import ColumnIndex, TableIndex, flat_length
@@ -126,7 +125,7 @@ class TableIndexer(ColumnIndexer):
                 notes += [f"{name}: {note}" for note in table.notes]
                 return table.columns
         except Refused as exc:
-            reason = GROUP_REFUSED if exc.external else str(exc)
+            reason = exc.of_group
         except Exception as exc:  # also for missing blocks: then there is another pass
             reason = self.reason(name, exc)
         problem = f"a category that can't be read: {reason}"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from lazynwb_dask.dandi.archive import Asset
+from lazynwb_dask.dandi.archive import Asset, as_text
 from lazynwb_dask.dandi.assets import find
 from lazynwb_dask.dandi.names import is_name
 from lazynwb_dask.plan.sessions import TIME, parse_time
@@ -80,12 +80,13 @@ def _in(value: Any, name: str) -> Any:
 
 def _joined(values: Iterable[Any]) -> str | None:
     """One text; several of them with commas."""
-    return ", ".join(dict.fromkeys(str(value) for value in values if value not in (None, ""))) or None
+    texts = dict.fromkeys(as_text(str(value)) for value in values if value not in (None, ""))
+    return ", ".join(texts) or None
 
 
 def _variables(held: Any) -> list[str] | None:
     rows = held if isinstance(held, list) else []
-    return [str(name) for row in rows if (name := _in(row, "value"))] or None
+    return [as_text(str(name)) for row in rows if (name := _in(row, "value"))] or None
 
 
 def _time(text: Any) -> Any:

@@ -13,7 +13,7 @@ from lazynwb_dask.model.table_json import pack_table, unpack_table
 from lazynwb_dask.storage.settings import Run
 
 MAGIC = b"nwb-index"
-FORMAT = 6
+FORMAT = 7
 MAX_BODY = 1 << 30  # decoded bytes: whatever is larger was not written here
 _CHECKSUM = 16
 

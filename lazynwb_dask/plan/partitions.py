@@ -35,6 +35,7 @@ def build(
         np.array([number[t.path] for _, t in tables], np.int32),
         records,
         parts=tuple(s.parts for s, _ in tables) if any(s.parts for s, _ in tables) else (),
+        documents=_documents([s for s, _ in tables]),
     )
     rows = np.array([t.rows for _, t in tables], np.int64)
     return assemble(files, rows, schema, request, options)
@@ -105,6 +106,10 @@ def _chunk_rows(layouts: tuple[Layout, ...]) -> int:
     return 1 if chunk is None or len(layouts) > 1 else chunk[0]
 
 
+def _documents(sources: Sequence[Source]) -> tuple[str, ...]:
+    return tuple(s.document for s in sources) if any(s.document for s in sources) else ()
+
+
 def unindexed(sources: Sequence[Source], schema: Schema, request: TableRequest, options: Options) -> Scan:
     """The scan of files that workers will index: one partition for each, of unknown length."""
     if callable(request.table):
@@ -118,6 +123,7 @@ def unindexed(sources: Sequence[Source], schema: Schema, request: TableRequest, 
         (),
         np.zeros(count, np.int32),
         {},
+        documents=_documents(sources),
     )
     return Scan(
         files,

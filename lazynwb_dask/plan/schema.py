@@ -92,12 +92,11 @@ def unify(
     """One schema for tables, given as (url, TableIndex). `overrides` are types by column that replace the
     files' own. `nulls` holds, by column, the positions of the tables whose values were read and are all
     null."""
-    found: dict[str, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[Any, tuple[pa.DataType, list[int]]]] = defaultdict(dict)
     problems: dict[str, dict[int, str]] = defaultdict(dict)
     empty: dict[str, set[int]] = defaultdict(set)
     short: set[str] = set()
     count: Counter[str] = Counter()
-    types: dict[Any, pa.DataType] = {}
     for i, (_, table) in enumerate(tables):
         for name, column in table.columns.items():
             count[name] += 1
@@ -105,9 +104,10 @@ def unify(
                 problems[name][i] = column.problem
                 continue
             variant = (column.variant, column.region)
-            found[name][variant].append(i)
-            if variant not in types:
-                types[variant] = column.type
+            known = found[name].get(variant)
+            if known is None:
+                known = found[name][variant] = column.type, []
+            known[1].append(i)
             if column.short:
                 short.add(name)
                 if not column.arrays[-1].rows:
@@ -115,8 +115,8 @@ def unify(
     columns = {}
     for name in count:
         by_type: dict[pa.DataType, list[int]] = defaultdict(list)
-        for variant, where in found[name].items():
-            by_type[types[variant]] += where
+        for kind, where in found[name].values():
+            by_type[kind] += where
         columns[name] = Found(count[name], by_type, name in short, problems[name], empty[name])
     rows = [table.rows for _, table in tables]
     return settle(columns, rows, lambda i: tables[i][0], overrides, nulls, on_error)

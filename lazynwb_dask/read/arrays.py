@@ -56,7 +56,7 @@ class Wanted:
 
 def read_arrays(
     source: Source, wanted: Sequence[Wanted], unread: Sequence[ArrayIndex], access: FileAccess
-) -> tuple[list[Values | None], dict[int, Extents]]:
+) -> tuple[list[Values | None], dict[int | str, Extents]]:
     """Whole columns of one file, and chunk maps that were left unread, in a few round trips.
 
     None for a column that can't be read; the others are read. The maps are by the address of their B-tree.

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from lazynwb_dask.decode.codecs import unshuffle, unshuffle_part
-from lazynwb_dask.decode.filters import before_shuffle
+from lazynwb_dask.decode.filters import before_shuffle, stored_bound
+from lazynwb_dask.decode.objects import fill_of, object_values
 from lazynwb_dask.decode.runs import gather, merged, spread
+from lazynwb_dask.decode.shards import per_shard
 from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.model.index import UNDEFINED, Extents, Layout
+from lazynwb_dask.read.steps import named
 from lazynwb_dask.storage import Request
 
 NEAR = 4096  # rows closer than this many bytes are fetched as one range
+AT_ONCE = 1 << 15  # chunks that are fetched together: each takes some KB besides its bytes
 RUN = 32 * 1024  # bytes that are unshuffled while one more run of rows is taken by itself
 
 Box = tuple[tuple[int, int], ...]
 """A range of each dimension but the first."""
 
-Decoders = MutableMapping[tuple[int, int], "ChunkDecoder"]
-"""The decoders of chunks that are being fetched, by offset and size."""
+Decoders = MutableMapping[tuple[str, int, int], "ChunkDecoder"]
+"""The decoders of chunks that are being fetched, by the key of their object, offset and size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,36 +49,65 @@ class Block:
 
 
 def block_requests(
-    layout: Layout, extents: Extents, block: Block, out: np.ndarray, decoders: Decoders
-) -> list[Request] | None:
-    """The requests that fill `out`, uint8 of the block's shape and, as last dimension, an element's bytes.
+    layout: Layout, chunks: Chunks, block: Block, out: np.ndarray, decoders: Decoders
+) -> Iterator[list[Request]]:
+    """The requests that fill `out`, uint8 of the block's shape and, as last dimension, an element's bytes (1 of
+    objects).
 
-    `extents` list the chunks. All blocks that are read at the same time share `decoders`. None if there is
-    nothing to wait for; an empty list if all chunks needed are fetched for other blocks.
+    All blocks that are read at the same time share `decoders`. Those of very many chunks are to be fetched one
+    list after the other; an empty one is for chunks that are fetched for other blocks.
     """
     requests: list[Request] = []
     shared = False
-    for part in _chunk_parts(layout, extents, block):
+    for n, part in enumerate(_chunk_parts(layout, chunks, block), 1):
         copy = _CopyRows(out[part.target], part)
         if part.offset == UNDEFINED:
-            out[part.target] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
+            copy.fill(layout)
         elif part.is_plain:
             requests += _plain_requests(layout, part, copy)
         else:
-            key = part.offset, part.size
-            if key in decoders:
+            name = part.key, part.offset, part.size
+            if name in decoders:
                 shared = True
             else:
-                decoders[key] = ChunkDecoder(layout, part.mask, partial(decoders.pop, key))
-                requests.append(Request(part.offset, part.offset + part.size, decoders[key]))
-            decoders[key].copies.append(copy)
-    return requests if requests or shared else None
+                decoders[name] = one = ChunkDecoder(layout, part, partial(decoders.pop, name))
+                missing = one.missing if part.is_object else None
+                stop, inside = part.offset + part.size, not part.is_object
+                requests.append(Request(part.offset, stop, one, part.key, missing, exact=inside))
+            decoders[name].copies.append(copy)
+        if n % AT_ONCE == 0 and requests:
+            yield requests
+            requests, shared = [], False
+    if requests or shared:
+        yield requests
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Where a dataset's chunks lie: `extents` list them, or those of each shard, by its key."""
+
+    extents: Extents
+    shards: Mapping[str, Extents] = field(default_factory=dict)
+
+    def at(self, layout: Layout, place: tuple[int, ...], n: int) -> tuple[str, int, int]:
+        """The key of the object that a chunk is in, its offset, and its stored bytes, or the most that these
+        can be. `n` is its number in the grid, of which it is at `place`."""
+        objects = layout.objects
+        if objects is None:
+            return "", int(self.extents.offsets[n]), int(self.extents.sizes[n])
+        if objects.shard is None:
+            return objects.key(place), 0, stored_bound(layout)
+        per = per_shard(layout)
+        key = objects.key(tuple(p // many for p, many in zip(place, per, strict=True)))
+        n = int(np.ravel_multi_index([p % many for p, many in zip(place, per, strict=True)], per))
+        return key, int(self.shards[key].offsets[n]), int(self.shards[key].sizes[n])
 
 
 @dataclass(frozen=True)
 class _ChunkPart:
     """What a block takes of one chunk. Contiguous data are one chunk without filters."""
 
+    key: str  # of the object that it is in
     offset: int
     size: int
     mask: int
@@ -85,13 +118,16 @@ class _ChunkPart:
     inside: tuple[slice, ...]  # of each row, within the chunk
     target: tuple[slice, ...]  # within the block
 
+    is_object: bool  # it is the whole object
+
     @property
     def whole_rows(self) -> bool:
         """Whether all of each of the chunk's rows is taken."""
         return all(s.start == 0 and s.stop == n for s, n in zip(self.inside, self.shape[1:], strict=True))
 
 
-def _chunk_parts(layout: Layout, extents: Extents, block: Block) -> Iterator[_ChunkPart]:
+def _chunk_parts(layout: Layout, chunks: Chunks, block: Block) -> Iterator[_ChunkPart]:
+    extents, is_object = chunks.extents, layout.objects is not None and layout.objects.shard is None
     chunk = layout.chunk or (max(extents.rows, 1), *layout.item)
     step = chunk[0]
     starts, stops, box = block.starts, block.stops, block.box
@@ -120,10 +156,11 @@ def _chunk_parts(layout: Layout, extents: Extents, block: Block) -> Iterator[_Ch
             plain = not layout.filters or (layout.raw_edges and edge)
             plain = plain or all(mask >> f & 1 for f in range(len(layout.filters)))
             yield _ChunkPart(
-                int(extents.offsets[n]), int(extents.sizes[n]), mask, plain, chunk,
+                *chunks.at(layout, (k, *place), n), mask, plain, chunk,
                 begin - low, end - begin,
                 tuple(slice(a - o, b - o) for (a, b), o in zip(inside, corner, strict=True)),
                 (rows, *[slice(a - o, b - o) for (a, b), (o, _) in zip(inside, box, strict=True)]),
+                is_object,
             )  # fmt: skip
 
 
@@ -137,7 +174,11 @@ def _plain_requests(layout: Layout, part: _ChunkPart, copy: _CopyRows) -> Iterat
     group = np.append(np.searchsorted(part.starts, a), len(part.starts)).tolist()
     for n, (begin, end) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
         sink = copy if len(a) == 1 and not begin else copy.of_runs(group[n], group[n + 1], begin)
-        yield Request(part.offset + begin * width, part.offset + end * width, sink)
+        first, last = part.offset + begin * width, part.offset + end * width
+        if part.is_object:
+            yield Request(first, last, sink, part.key, partial(sink.fill, layout), part.size)
+        else:
+            yield Request(first, last, sink, part.key, exact=True)
 
 
 class _CopyRows:
@@ -165,10 +206,17 @@ class _CopyRows:
         target = self.target[skipped : skipped + int(counts.sum())]
         return _CopyRows(target, self.part, self.starts[first:last] - begin, counts)
 
-    def __call__(self, data: memoryview) -> None:
+    def fill(self, layout: Layout) -> None:
+        """What was never written is the fill value."""
+        if layout.of_objects:
+            self.target[...] = fill_of(layout)
+        else:
+            self.target[...] = np.frombuffer(layout.fill, np.uint8) if layout.fill else 0
+
+    def __call__(self, data: memoryview | np.ndarray) -> None:
         row = (*self.part.shape[1:], self.target.shape[-1])
         size = math.prod(row)
-        source = np.frombuffer(data, np.uint8)
+        source = data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
         if self.part.whole_rows and self.target.flags.c_contiguous:
             copy_runs(source, self.starts, self.counts, self.target.reshape(-1, size))
             return
@@ -210,15 +258,31 @@ class ChunkDecoder:
     """Undoes a chunk's filters once for all that take something of it."""
 
     layout: Layout
-    mask: int
+    part: _ChunkPart
     done: Callable[[], object]
     copies: list[_CopyRows] = field(default_factory=list)
 
+    def missing(self) -> None:
+        self.done()
+        for copy in self.copies:
+            copy.fill(self.layout)
+
     def __call__(self, data: memoryview) -> None:
         self.done()
+        try:
+            self._decode(data)
+        except Exception as exc:
+            raise (named(exc, f"{self.part.key}: ") if self.part.key else exc) from None
+
+    def _decode(self, data: memoryview) -> None:
         assert self.layout.chunk is not None
+        if self.layout.of_objects:
+            values = object_values(data, self.layout)
+            for copy in self.copies:
+                copy(values)
+            return
         nbytes = math.prod(self.layout.chunk) * self.layout.element_bytes
-        held, width = before_shuffle(data, self.layout, self.mask, nbytes)
+        held, width = before_shuffle(data, self.layout, self.part.mask, nbytes)
         if width > 1 and len(self.copies) == 1 and self.copies[0].from_shuffled(held, width):
             return
         decoded = unshuffle(held, width)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
+from lazynwb_dask.decode.filters import stored_bound
 from lazynwb_dask.hdf5.chunk_btree import tree_bound
 from lazynwb_dask.hdf5.global_heap import FIRST
 from lazynwb_dask.hdf5.sparse_file import BLOCK, MAX_METADATA
@@ -17,6 +18,7 @@ from lazynwb_dask.model.elements import walk
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Layout
 from lazynwb_dask.read.block import NEAR
 from lazynwb_dask.read.part_columns import file_arrays
+from lazynwb_dask.read.shards import asked_bytes
 from lazynwb_dask.scan.records import Part
 
 Bound = tuple[int, int, int]
@@ -64,9 +66,13 @@ def column_bounds(
 
 
 def _map(layout: Layout, rows: int, reach: int) -> Bound:
-    """A chunk map that was left unread."""
+    """A chunk map that was left unread, or the indexes of shards."""
     if layout.unlisted:
         return _metadata(reach)
+    if layout.objects is not None and layout.objects.shard is not None:
+        shape = zip((rows, *layout.item), layout.objects.shard, strict=True)
+        count = math.prod(-(-n // s) for n, s in shape)
+        return 1, count, count * asked_bytes(layout)
     return tree_bound(layout.chunks(rows), 1 + len(layout.item))
 
 
@@ -76,7 +82,10 @@ def _dataset(array: ArrayIndex, start: int, stop: int, runs: int, split: int) ->
     chunk = layout.chunk or (max(array.rows, 1), *layout.item)
     row_bytes, across = math.prod(chunk[1:]) * layout.element_bytes, layout.chunks(chunk[0])
     at = slice(start // chunk[0] * across, -(-stop // chunk[0]) * across)
-    if array.located:
+    if layout.objects is not None:
+        sizes = np.full(at.stop - at.start, stored_bound(layout))
+        offsets = np.zeros_like(sizes)
+    elif array.located:
         offsets, sizes = (v[at].astype(np.int64) for v in (extents.offsets, extents.sizes))
         sizes[extents.offsets[at] == UNDEFINED] = 0
     else:  # what doesn't get smaller is stored as it is, or with a few bytes more
@@ -87,7 +96,9 @@ def _dataset(array: ArrayIndex, start: int, stop: int, runs: int, split: int) ->
     whole = layout.filters and extents.masks is None and not layout.raw_edges
     ranges = int((np.minimum(1 if whole else runs, sizes // NEAR + 1) * (sizes > 0)).sum())
     wanted = int(sizes.sum())
-    if across == 1:  # chunks of a run that follow one another are one range, cut where it gets long
+    if (
+        across == 1 and layout.objects is None
+    ):  # chunks of a run that follow one another are one range, cut where it gets long
         breaks = int(np.count_nonzero(np.diff(offsets) != sizes[:-1]))
         ranges = min(ranges, 2 * (runs + breaks + wanted // split))
     if ranges:
@@ -96,6 +107,8 @@ def _dataset(array: ArrayIndex, start: int, stop: int, runs: int, split: int) ->
 
 def _elements(values: ArrayIndex, rows: int, reach: int) -> Iterator[Bound]:
     """What elements refer to: texts and sequences in the heap, objects by their names."""
+    if values.layout.objects is not None:
+        return
     kinds = [element[0] for element in walk(values.layout.element)]
     heaps = kinds.count("string") + kinds.count("sequence")
     if heaps and rows and not values.layout.external:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -25,15 +26,18 @@ from lazynwb_dask.decode.arrays import (
     slices,
     utf8,
 )
+from lazynwb_dask.decode.objects import arrow_objects, objects_dtype
 from lazynwb_dask.decode.runs import gather, merged, spread
+from lazynwb_dask.decode.shards import within_shard
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.hdf5.chunk_btree import ChunkBTree
 from lazynwb_dask.hdf5.links import LOST
 from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
-from lazynwb_dask.read.block import Block, Box, Decoders, block_requests, copy_runs
-from lazynwb_dask.read.nearby import SMALL, heap_nearby, nearby
+from lazynwb_dask.read.block import Block, Box, Chunks, Decoders, block_requests, copy_runs
+from lazynwb_dask.read.nearby import RANGES, SMALL, heap_nearby, nearby
+from lazynwb_dask.read.shards import shard_request, touched
 from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from lazynwb_dask.read.vlen import SLACK, heap_bytes
 from lazynwb_dask.storage import Request
@@ -49,6 +53,7 @@ class Reader:
     def __init__(self, size: int, cache: ChunkMaps) -> None:
         self.size, self.cache = size, cache
         self._held: dict[int, tuple[ArrayIndex, int, int, np.ndarray]] = {}
+        self._shards: dict[str, memoryview] = {}  # that came whole
         self.decoders: Decoders = {}
 
     def keep(self, array: ArrayIndex, start: int, stop: int, raw: np.ndarray) -> None:
@@ -57,6 +62,12 @@ class Reader:
 
     def near(self, array: ArrayIndex, start: int, stop: int, most: int = 2 * SMALL) -> Steps[None]:
         """Let a range of a dataset's rows come along, if that is few bytes. Its chunk map is read now."""
+        if array.layout.objects is not None:
+            if array.layout.objects.shard is not None and start < stop <= array.rows:
+                whole = tuple((0, n) for n in array.layout.item)
+                block = Block(np.array([start]), np.array([stop]), whole)
+                yield from self._in_shards(array, block, RANGES)
+            return
         extents = yield from self.extents(array)
         ranges = nearby(array, extents, start, stop, self.size)
         if ranges and sum(b - a for a, b in ranges) <= most:
@@ -68,7 +79,7 @@ class Reader:
 
     def extents(self, array: ArrayIndex) -> Steps[Extents]:
         """Where a dataset's chunks lie."""
-        if array.located:
+        if array.located or array.layout.objects is not None:
             return array.extents
         if not array.layout.unlisted:
             return (yield from self._tree(array))
@@ -217,6 +228,8 @@ class Reader:
     def elements(self, raw: np.ndarray, element: ElementType, count: int, base: int) -> Steps[Values]:
         """The values of so many elements, stored one after the other."""
         kind = element[0]
+        if raw.dtype.hasobject:  # texts already: read by libhdf5, or of a store
+            return arrow_objects(raw)
         if kind in ("number", "bool", "odd"):
             return numbers(raw, element)
         if kind == "enum":
@@ -250,8 +263,6 @@ class Reader:
         if kind == "reference":
             return (yield from self._references(raw, base))
         if kind == "string":
-            if raw.dtype == object:  # texts already: read by libhdf5
-                return pa.array(raw, pa.large_string())
             buffer, starts, sizes = yield from heap_bytes(raw.view(DESCRIPTOR), 1, base, self.size)
             return utf8(slices(buffer, starts, _before_nul(buffer, starts, sizes)))
         if kind == "sequence":
@@ -281,7 +292,8 @@ class Reader:
     def raw(
         self, array: ArrayIndex, starts: np.ndarray, stops: np.ndarray, box: Box | None = None
     ) -> Steps[np.ndarray]:
-        """A block's stored bytes, filters undone, element after element; or texts that libhdf5 has read.
+        """A block's stored bytes, filters undone, element after element; or objects, those of a store or texts
+        that libhdf5 has read.
 
         The row ranges are sorted and disjoint. `box` is a range of each further dimension; None: all of
         each row.
@@ -301,20 +313,57 @@ class Reader:
                 yield Wave(elsewhere=[asked])
             found = np.zeros(0, np.uint8) if asked.found is None else asked.found
             return found if block.box == whole else _boxed(found, layout, block)
-        extents = array.extents
-        if rows and held is None:
-            extents = yield from self.extents(array)  # before memory is taken for its values
-        out = blank(math.prod(block.shape) * layout.element_bytes)
+        chunks = Chunks(array.extents)
+        if rows and held is None:  # before memory is taken for its values
+            extents = yield from self.extents(array)
+            chunks = Chunks(extents, (yield from self._in_shards(array, block)))
+        if layout.of_objects:
+            out, width = np.empty(math.prod(block.shape), objects_dtype(layout.element)), 1
+        else:
+            out, width = blank(math.prod(block.shape) * layout.element_bytes), layout.element_bytes
         if not out.size:
             return out
         if held is not None:
             copy_runs(held[3], starts - held[1], stops - starts, out.reshape(rows, -1))
             return out
-        target = out.reshape(*block.shape, layout.element_bytes)
-        requests = block_requests(layout, extents, block, target, self.decoders)
-        if requests is not None:
-            yield Wave(requests, shared=not requests, ahead=heap_nearby(array, extents, self.size))
+        target = out.reshape(*block.shape, width)
+        for requests in block_requests(layout, chunks, block, target, self.decoders):
+            left = requests
+            if self._shards:
+                left = [request for request in requests if not self._here(layout, request)]
+            yield Wave(left, shared=not left, ahead=heap_nearby(array, chunks.extents, self.size))
         return out
+
+    def _in_shards(self, array: ArrayIndex, block: Block, most: int | None = None) -> Steps[dict[str, Extents]]:
+        """Where chunks lie in the shards that a block touches, of which there are none where chunks are objects
+        of their own or lie in a file. Nothing is read where more than `most` are touched."""
+        layout, objects = array.layout, array.layout.objects
+        if objects is None or objects.shard is None or not math.prod(block.shape):
+            return {}
+        check_shape(layout, array.rows, self.size)
+        keys = touched(objects, block.starts, block.stops, block.box)
+        if most is not None and len(keys) > most:
+            return {}
+        found = {key: index for key in keys if (index := self.cache.get(key)) is not None}
+
+        def keep(key: str, index: Extents, whole: memoryview | None) -> None:
+            found[key] = index
+            self.cache.put(key, index)
+            if whole is not None:
+                self._shards[key] = whole
+
+        todo, whole = [key for key in keys if key not in found], most is None and block.shape == array.shape
+        if todo:
+            yield Wave([shard_request(layout, key, whole, partial(keep, key)) for key in todo])
+        return found
+
+    def _here(self, layout: Layout, request: Request) -> bool:
+        """Serve a request for a chunk of a shard that has come whole."""
+        shard = self._shards.get(request.key)
+        if shard is None:
+            return False
+        request.sink(within_shard(layout, request.key, shard, request.start, request.stop))
+        return True
 
     def _tree(self, array: ArrayIndex) -> Steps[Extents]:
         """The chunks of a dataset whose B-tree was left unread when the file was indexed."""

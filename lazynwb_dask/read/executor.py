@@ -8,12 +8,13 @@ from dataclasses import replace
 from functools import partial
 
 from lazynwb_dask.decode.arrays import Values
-from lazynwb_dask.errors import NWBError, NWBReadError
+from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
+from lazynwb_dask.model.other_files import ZIPPED
 from lazynwb_dask.model.source import Source, is_local
 from lazynwb_dask.read.side_by_side import Await, Begin, Blocking, Fetch, Read, alone
-from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave
+from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave, named
 from lazynwb_dask.storage import Request, block_cache, parquet
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.runtime import Started
@@ -40,7 +41,7 @@ def guarded(steps: Steps[Values], where: str) -> Steps[Values]:
             except Exception as exc:
                 raise named(exc, where) from None
 
-        return Request(request.start, request.stop, sink)
+        return request._replace(sink=sink)
 
     try:
         wave = next(steps)
@@ -53,15 +54,6 @@ def guarded(steps: Steps[Values], where: str) -> Steps[Values]:
         return stop.value
     except Exception as exc:
         raise named(exc, where) from None
-
-
-def named(exc: Exception, where: str) -> Exception:
-    text = str(exc)
-    if text.startswith(where) or isinstance(exc, MemoryError):
-        return exc
-    if isinstance(exc, NWBError):
-        return type(exc)(where + text)
-    return NWBReadError(f"{where}damaged or not understood: {type(exc).__name__}: {text}")
 
 
 class Executor:
@@ -114,7 +106,7 @@ class Executor:
             yield self._one_byte()
 
     def _one_byte(self) -> Fetch:
-        return Fetch(self.source, [Request(0, 1, lambda _: None)], self.access, quick=True)
+        return Fetch(self.source, [_one_byte(self.source)], self.access, quick=True)
 
     def _fill(self, wave: Wave) -> None:
         """What a wave needs but byte ranges."""
@@ -133,7 +125,7 @@ class Executor:
     def _fetch(self, wave: Wave, some: bool) -> Read[None]:
         self._wanted += sum(request.stop - request.start for request in wave.requests)
         left: Sequence[Request] = wave.requests
-        whole = all(self._has(start, stop) for start, stop, _ in left)
+        whole = not self.source.document and all(self._has(start, stop) for start, stop, *_ in left)
         if whole and not some and not self._asked:  # what is to be read comes last: check meanwhile
             self._check = yield Begin(self._one_byte())
             self._asked = self._check is not None
@@ -142,14 +134,25 @@ class Executor:
         else:
             left = self._serve(left, kept=False)
         if left:
-            self._asked = True
             wanted = [*left, *self.along(left, wave.ahead)]
-            yield Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW)
+            if (
+                self.source.document not in ("", ZIPPED) and not self._asked
+            ):  # its objects don't tell its version
+                wanted.append(_one_byte(self.source))
+            self._asked = True
+            try:
+                yield Fetch(self.source, wanted, self.access, heavy=self._wanted > FEW)
+            except NWBReadError:
+                if self.source.document:  # of a store that was written anew, no object is damaged
+                    yield self._one_byte()
+                raise
 
     def _serve(self, requests: Sequence[Request], kept: bool = True) -> Sequence[Request]:
         """Give requests the bytes that came along, or that planning has `kept`; the others are returned."""
+        if self.source.document:
+            return requests
         if self._came:
-            here = [_within(self._came, start, stop) for start, stop, _ in requests]
+            here = [_within(self._came, start, stop) for start, stop, *_ in requests]
             for request, data in zip(requests, here, strict=True):
                 if data is not None:
                     request.sink(data)
@@ -162,8 +165,10 @@ class Executor:
     def along(self, requests: Sequence[Request], ahead: Iterable[tuple[int, int]]) -> list[Request]:
         """The requests for bytes that come along, as long as they are few in all."""
         found: list[Request] = []
-        asked = [(start, stop) for start, stop, _ in requests]
-        none = self.source.parts or is_local(self.source.url)  # (a disk answers at once)
+        asked = [(start, stop) for start, stop, *_ in requests]
+        none = (
+            self.source.parts or self.source.document or is_local(self.source.url)
+        )  # (a disk answers at once)
         for start, stop in () if none else dict.fromkeys(ahead):
             more = _union([*asked, (start, stop)]) - _union(asked)
             if not 0 < more <= self.ahead or stop > self.source.reach or self._has(start, stop):
@@ -182,6 +187,10 @@ class Executor:
 
     def _keep(self, start: int, data: memoryview) -> None:
         self._came.append((start, bytes(data)))  # not a view, which would keep all that came with it
+
+
+def _one_byte(source: Source) -> Request:
+    return Request(0, 1, lambda _: None, source.document, exact=True)
 
 
 def _within(spans: Sequence[tuple[int, bytes]], start: int, stop: int) -> memoryview | None:
@@ -220,7 +229,7 @@ def look_elsewhere(source: Source, wanted: Sequence[Elsewhere], access: FileAcce
 
 
 def _listed(source: Source, path: str, access: FileAccess) -> Extents:
-    key = (file_key(source), path)
+    key = (source.key, path)
     found = _chunks.get(key) if source.etag is not None else None
     if found is None:
         found = queries.list_chunks(source, path, access)
@@ -241,20 +250,16 @@ def fill_stored(stored: Sequence[Stored], access: FileAccess) -> None:
             asked.found = found[asked.name]
 
 
-def file_key(source: Source) -> tuple[str, int | None, str | None]:
-    return source.url, source.size, source.etag
-
-
 class OwnMaps:
     """Chunk maps that were just read."""
 
     def __init__(self) -> None:
-        self.held: dict[int, Extents] = {}
+        self.held: dict[int | str, Extents] = {}
 
-    def get(self, root: int) -> Extents | None:
+    def get(self, root: int | str) -> Extents | None:
         return self.held.get(root)
 
-    def put(self, root: int, extents: Extents) -> None:
+    def put(self, root: int | str, extents: Extents) -> None:
         self.held[root] = extents
 
 
@@ -262,15 +267,15 @@ class ChunkMaps:
     """The process's chunk maps of one file; not kept for a file that nothing identifies."""
 
     def __init__(self, source: Source) -> None:
-        self._source = file_key(source)
-        self._own: dict[int, Extents] = {}
+        self._source = source.key
+        self._own: dict[int | str, Extents] = {}
 
-    def get(self, root: int) -> Extents | None:
+    def get(self, root: int | str) -> Extents | None:
         if self._source[2] is None:
             return self._own.get(root)
         return _chunks.get((self._source, root))
 
-    def put(self, root: int, extents: Extents) -> None:
+    def put(self, root: int | str, extents: Extents) -> None:
         if self._source[2] is None:
             self._own[root] = extents
         else:
@@ -279,7 +284,7 @@ class ChunkMaps:
 
 def _names(source: Source, addresses: set[int], access: FileAccess) -> tuple[Mapping[int, str], bool]:
     """The paths of objects by the addresses of their headers, and whether the file was asked for them."""
-    key = file_key(source)
+    key = source.key
     known = {a: p for a in addresses if (p := _paths.get((key, a))) is not None}
     if len(known) == len(addresses):
         return {a: p for a, p in known.items() if p}, False

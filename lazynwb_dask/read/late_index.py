@@ -8,7 +8,6 @@ from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.series_view import show
-from lazynwb_dask.read.executor import file_key
 from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.scan import Scan
@@ -65,11 +64,11 @@ def _table_of(
     names = tuple(scan.request.table_names)
     # Nothing tells whether other files that this one names are still the same, or may still be opened.
     alone = not scan.request.allow_external_links
-    known = _tables.get((file_key(source), names)) if source.etag is not None and alone else None
+    known = _tables.get((source.key, names)) if source.etag is not None and alone else None
     if known is not None:
         return source, known, None
     found, blocks = queries.index_and_blocks(source, scan.request, access)
     if found.table is not None and alone and not found.source.parts:
         nbytes = 2000 * len(found.table.columns)
-        _tables.put((file_key(found.source), names), found.table, nbytes)
+        _tables.put((found.source.key, names), found.table, nbytes)
     return found.source, found.table, None if found.source.parts else blocks

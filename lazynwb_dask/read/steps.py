@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.model.index import Extents, Layout
 from lazynwb_dask.storage import Request
 from lazynwb_dask.storage.parquet import ParquetFile
@@ -116,8 +117,18 @@ def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
 
 
 class ChunkMaps(Protocol):
-    """Keeps chunk maps that were read late, by the address of their B-tree."""
+    """Keeps chunk maps that were read late, by the address of their B-tree, or the key of their shard."""
 
-    def get(self, root: int) -> Extents | None: ...
+    def get(self, root: int | str) -> Extents | None: ...
 
-    def put(self, root: int, extents: Extents) -> None: ...
+    def put(self, root: int | str, extents: Extents) -> None: ...
+
+
+def named(exc: Exception, where: str) -> Exception:
+    """An error that says where it comes from."""
+    text = str(exc)
+    if text.startswith(where) or isinstance(exc, MemoryError):
+        return exc
+    if isinstance(exc, NWBError):
+        return type(exc)(where + text)
+    return NWBReadError(f"{where}damaged or not understood: {type(exc).__name__}: {text}")

@@ -17,7 +17,7 @@ import numpy as np
 from lazynwb_dask.model.index import ArrayIndex, TableIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.read.column import Reader
-from lazynwb_dask.read.executor import ChunkMaps, file_key, guarded, run_steps
+from lazynwb_dask.read.executor import ChunkMaps, guarded, run_steps
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.settings import Run, Settings
 from lazynwb_dask.util.locks import Lock
@@ -37,7 +37,7 @@ class TimeOrder:
 
     def __init__(self, source: Source, settings: Settings) -> None:
         self.source, self.trusted = source, settings.sorted_timestamps
-        self.key = None if source.etag is None else (file_key(source), source.parts)
+        self.key = None if source.etag is None else (source.key, source.parts)
         # other files, whose values a LINDI file refers to, may change while it stays the same
         self._disk = settings.orders if self.key is not None and not source.parts else None
 
@@ -118,9 +118,9 @@ def is_long(array: ArrayIndex) -> bool:
 
 
 def page_rows(array: ArrayIndex) -> int:
-    """Rows to look at together: of compressed data whole chunks."""
+    """Rows to look at together: whole chunks, of compressed data or of objects of their own."""
     layout = array.layout
-    if layout.chunk is None or not layout.filters:
+    if layout.chunk is None or not (layout.filters or (layout.objects and layout.chunk[0] < PAGE)):
         return PAGE
     return -(-PAGE // layout.chunk[0]) * layout.chunk[0]
 

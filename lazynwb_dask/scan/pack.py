@@ -44,7 +44,8 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
         columns[name] = [
             ([layouts.setdefault(x, len(layouts)) for x in found], labels) for found, labels in records.variants
         ]
-        lengths = np.diff(records.ends, prepend=0)
+        lengths = records.ends.copy()
+        lengths[1:] -= records.ends[:-1]
         buffers += [packing.thin(records.which), packing.thin(lengths), records.weights.tobytes(), records.data]
     inlined = None
     if files.inlined is not None:
@@ -56,6 +57,7 @@ def pack(scan: Mapping[str, Any], options: str) -> bytes:
         "urls": packing.front(files.urls),
         "etags": list(files.etags) if any(e is not None for e in files.etags) else None,
         "parts": [packing.parts_json(x) for x in files.parts],
+        "documents": files.documents,
         "tables": files.tables,
         "fields": [(x.name, packing.spell(x.type), x.nullable) for x in scan["fields"].values()],
         "columns": columns,
@@ -93,7 +95,7 @@ def unpack(data: bytes) -> dict[str, Any]:
     files = Files(
         tuple(urls), packing.wide(buffers[0]), tuple(head["etags"] or [None] * len(urls)),
         tuple(head["tables"]), packing.wide(buffers[1]).astype(np.int32), records, inlined, facts,
-        tuple(map(packing.parts_of, head["parts"])),
+        tuple(map(packing.parts_of, head["parts"])), tuple(head["documents"]),
     )  # fmt: skip
     return {
         "files": files,

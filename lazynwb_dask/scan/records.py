@@ -58,7 +58,7 @@ class Records:
 
     @staticmethod
     def of(columns: Sequence[ColumnIndex | None]) -> Records:
-        variants: dict[Variant, int] = {}
+        variants: dict[Variant, tuple[int, list[int]]] = {}  # their numbers, and bytes a row of each dataset
         which = np.full(len(columns), ABSENT, np.int32)
         weights = np.zeros(len(columns), np.float32)
         packed: list[bytes] = []
@@ -66,8 +66,13 @@ class Records:
             if column is None or column.problem:
                 packed.append(b"")
                 continue
-            which[i] = variants.setdefault(column.variant, len(variants))
-            weights[i] = column.nbytes / max(column.rows, 1)
+            variant = column.variant
+            known = variants.get(variant)
+            if known is None:
+                known = variants[variant] = len(variants), [layout.memory_bytes for layout in variant[0]]
+            which[i], widths = known
+            nbytes = sum(array.rows * width for array, width in zip(column.arrays, widths, strict=True))
+            weights[i] = nbytes / max(column.rows, 1)
             packed.append(b"".join([array.extents.pack() for array in column.arrays]))
         ends = np.cumsum(np.fromiter(map(len, packed), np.int64, len(packed)))
         return Records(tuple(variants), which, b"".join(packed), ends, weights)
@@ -84,11 +89,13 @@ class Files:
     inlined: Inlined | None = None
     facts: Mapping[str, pa.Array] = field(default_factory=dict)  # by column, a value for each file
     parts: tuple[tuple[Source, ...], ...] = ()  # for each file; nothing if none has any
+    documents: tuple[str, ...] = ()  # the same, of Zarr stores
 
     def source(self, file: int) -> Source:
         size = int(self.sizes[file])
         parts = self.parts[file] if self.parts else ()
-        return Source(self.urls[file], size if size >= 0 else None, self.etags[file], parts)
+        document = self.documents[file] if self.documents else ""
+        return Source(self.urls[file], size if size >= 0 else None, self.etags[file], parts, document)
 
     def take(self, files: np.ndarray) -> Files:
         """Some files, renumbered from 0."""
@@ -103,6 +110,7 @@ class Files:
             None if self.inlined is None else self.inlined.take(files),
             {name: values.take(pa.array(files)) for name, values in self.facts.items()},
             tuple([self.parts[i] for i in pick]) if self.parts else (),
+            tuple([self.documents[i] for i in pick]) if self.documents else (),
         )
 
 

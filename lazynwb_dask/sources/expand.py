@@ -7,25 +7,29 @@ import fnmatch
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
 from lazynwb_dask.dandi.assets import find_sources, paths_of
 from lazynwb_dask.dandi.names import is_name
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import is_zarr
-from lazynwb_dask.model.source import Source, is_local, local_path, local_url, local_version, shown
+from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, ZARR_ARRAY, ZIPPED, document_of
+from lazynwb_dask.model.source import Source, is_local, is_zip, local_path, local_url, local_version, shown
 from lazynwb_dask.sources.listing import (
     FILE,
-    is_hidden,
+    FILES,
+    endings,
+    inside_store,
     is_likely_name,
     is_pattern,
-    is_typed,
     is_web_folder,
     list_store,
     names_many,
 )
+from lazynwb_dask.sources.stores import open_document
 from lazynwb_dask.storage import open_source, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.threads import at_once
@@ -36,16 +40,17 @@ __all__ = ["Source", "expand", "shown"]
 
 
 def expand(paths: object, access: FileAccess) -> list[Source]:
-    """The files that `paths` name: one or more local paths, ``file://`` URLs, other URLs that fsspec knows,
-    names of dandisets and of assets in them, sources, or a table with a file in each row. A folder, or a
-    URL that ends with ``/`` or is only a bucket, means all ``*.nwb`` files and
-    Zarr stores below it. A glob means these in the folders that it matches, and the files that it matches:
-    ``*.nwb`` files, or those of any name if the pattern ends in an extension. Anything else is one file of
-    any name. A name that exists is no pattern. The order is that of `paths`, with duplicates; each folder or
-    glob is sorted by path, and a file that links to folders lead to as well is in it once. Sizes and versions
-    come from listings only: a file URL costs no request and isn't checked, but one request tells whether a web
-    address that ends with ``/``, or a name like a pattern, is a file. Raises NWBFileNotFoundError if a folder
-    or glob has no files, ValueError for no paths."""
+    """The files and Zarr stores that `paths` name: one or more local paths, ``file://`` URLs, other URLs that
+    fsspec knows, names of dandisets and of assets in them, sources, or a table with a file in each row. A
+    folder, or a URL that ends with ``/`` or is only a bucket, means all ``*.nwb``
+    files and Zarr stores below it, also zipped ones (``*.zarr.zip``). A glob means these in the folders that it
+    matches, and the files and stores that it matches: these, LINDI files too if its last part has ``.nwb``, or
+    those of any name if it ends in an extension. Anything else is one file or store of any name. A name that
+    exists is no pattern. The order is that of `paths`, with duplicates; each folder or glob is sorted by path,
+    and a file that links to folders lead to as well is in it once. Sizes and versions come from listings only:
+    a file URL costs no request and isn't checked, but one request tells whether a web address that ends with
+    ``/``, or a name like a pattern, is a file. Raises NWBFileNotFoundError if a folder or glob has no files,
+    ValueError for no paths."""
     named = absolute(paths)
     find = partial(_find, access=access)
     urls = dict.fromkeys(one for one in named if isinstance(one, str))
@@ -61,13 +66,13 @@ def expand(paths: object, access: FileAccess) -> list[Source]:
             sources.extend(found[one])
         else:
             sources.extend(find(one))
-    return sources
+    return [replace(one, document=ZIPPED) if is_zip(one.url) else one for one in sources]
 
 
 def _many(paths: object) -> Iterable[object]:
     if isinstance(paths, (str, bytes, os.PathLike, Source)) or hasattr(paths, "__fspath__"):
         return [paths]
-    if "_nwb_path" in getattr(paths, "columns", ()) and isinstance(paths, Iterable):
+    if hasattr(paths, "columns"):
         return paths_of(paths)
     if isinstance(paths, Iterable):
         return paths
@@ -144,25 +149,37 @@ def _find(named: str, access: FileAccess) -> list[Source]:
         if is_web_folder(named):
             try:
                 source, data = open_source(Source(named), len(_SIGNATURE), access)
-            except (NWBFileNotFoundError, NWBPermissionError):
-                return [Source(named)]  # the reader says so
+            except NWBPermissionError:
+                return [_store_if_there(named, access) or Source(named)]  # the reader says so
             except NWBReadError as error:
                 problem = f" As one file: {error}"
             else:
                 if not data.lstrip().startswith(b"<"):
                     return [source]
+            # index pages leave out the documents of version 2
+            if named.rstrip("/").endswith(FILE) and (store := _store_if_there(named, access)):
+                return [store]
         try:
             found = retried(named, access, partial(list_store, named))
+            if not found and problem:
+                found = [store] if (store := _store_if_there(named, access)) else []
         except NWBPermissionError:
             if "/" not in named.partition("://")[2].strip("/"):  # a bucket
                 raise
-            return [Source(named)]  # the reader says so
+            return [_store_if_there(named, access) or Source(named)]  # the reader says so
     if not found:
         raise NWBFileNotFoundError(
             f"{shown(named)}: no NWB file (*{FILE}) and no Zarr store is there. Check the path; a "
             f"file with another name must be named in full.{problem}"
         )
     return found
+
+
+def _store_if_there(url: str, access: FileAccess) -> Source | None:
+    try:
+        return open_document(Source(url.rstrip("/")), 1, access)[0]
+    except (NWBFileNotFoundError, NWBPermissionError):
+        return None
 
 
 def _find_in_store(named: str, access: FileAccess) -> list[Source]:
@@ -176,7 +193,7 @@ def _find_in_store(named: str, access: FileAccess) -> list[Source]:
         if first or not (one := _if_there(named, access)):
             raise
         return [one]
-    if not found and not first and (one := _if_there(named, access)):
+    if not found and (one := _store_if_there(named, access) if first else _if_there(named, access)):
         return [one]
     return found
 
@@ -192,15 +209,20 @@ def _find_local(path: str) -> list[Source]:
     begin, pattern = _divided(path)
     if not pattern:
         found = _below(path.rstrip("/") or "/") if os.path.isdir(path) else [_local(path)]
+        if os.path.lexists(f"{path}/{ARRAY}"):
+            raise NWBReadError(f"{local_url(path)}: {ZARR_ARRAY}")
         return sorted(found, key=_by_path)
     matches: dict[str, Source] = {}
-    for match, unread in _matching(begin, [part for part in pattern if part not in ("", ".")]):
+    stores: list[str] = []
+    for match, unread in _matching(begin, [part for part in pattern if part not in ("", ".")], stores):
         if unread:
             matches[match] = _local(match)
         elif os.path.isdir(match):
             matches.update((source.url, source) for source in _below(match))
-        elif (is_typed(path) or match.endswith(FILE)) and not is_hidden(match) and not path.endswith("/"):
+        elif match.endswith(endings(path)) and not _is_hidden(match) and not path.endswith("/"):
             matches[match] = _local(match)
+    if stores and not matches:
+        raise NWBFileNotFoundError(inside_store(path, _outermost(stores[0])))
     found = sorted(matches.values(), key=_by_path)
     if "**" not in pattern:
         return found
@@ -213,27 +235,45 @@ def _find_local(path: str) -> list[Source]:
     return sorted(once.values(), key=_by_path)
 
 
+def _outermost(store: str) -> str:
+    """The store that a group is in."""
+    above = os.path.dirname(store)
+    return _outermost(above) if above != store and _is_store(above) else store
+
+
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
+
+
+def _is_store(folder: str) -> bool:
+    return any(os.path.lexists(f"{folder}/{name}") for name in (*DOCUMENTS, ARRAY))
+
+
 def _by_path(source: Source) -> str:
     return local_path(source.url)
 
 
-def _local(path: str) -> Source:
+def _local(path: str, document: str = "") -> Source:
+    """A file, or a folder that is a Zarr store with that document."""
     try:
-        status = os.stat(path)
+        status = os.stat(f"{path}/{document}" if document else path)
     except OSError:
         return Source(local_url(path))  # the reader says what is wrong with it
-    return Source(local_url(path), status.st_size, local_version(status))
+    if stat.S_ISDIR(status.st_mode) or document == DOCUMENTS[-1]:
+        return Source(local_url(path), document=document)
+    return Source(local_url(path), status.st_size, local_version(status), document=document)
 
 
 def _below(top: str) -> Iterator[Source]:
     """The files and stores in a folder and its subfolders, without hidden ones; and the folders that can't
     be listed, about which the reader says why."""
     for folder, entries in _folders(top):
-        if entries is None or is_zarr(folder, [entry.name for entry in entries]):
-            yield Source(local_url(folder))
+        document = "" if entries is None else document_of({entry.name for entry in entries})
+        if entries is None or document:
+            yield _local(folder, document)
             continue
         for entry in entries:
-            if entry.name.endswith(FILE) and not entry.name.startswith(".") and not _is_folder(entry):
+            if entry.name.endswith(FILES) and not entry.name.startswith(".") and not _is_folder(entry):
                 yield _local(f"{folder.rstrip('/')}/{entry.name}")
 
 
@@ -256,7 +296,7 @@ def _folders(top: str) -> Iterator[tuple[str, list[os.DirEntry[str]] | None]]:
                 yield folder, None
                 continue
             yield folder, entries
-            if is_zarr(folder, [entry.name for entry in entries]):
+            if {entry.name for entry in entries}.intersection((*DOCUMENTS, ARRAY)):
                 continue
             for entry in entries:
                 path = f"{folder.rstrip('/')}/{entry.name}"
@@ -289,11 +329,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return error.errno != errno.ELOOP
 
 
-def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]:
+def _matching(folder: str, pattern: Sequence[str], stores: list[str]) -> Iterator[tuple[str, bool]]:
     """The paths below a folder that match a pattern, and whether one is a folder that can't be listed.
-    Hidden ones only match a pattern that begins with a dot."""
+    Hidden ones only match a pattern that begins with a dot. What is in Zarr stores, which are added to
+    `stores`, doesn't match."""
     if not pattern or (pattern[0] == "**" and len(pattern) == 1):
         yield folder, False
+        return
+    if _is_store(folder):
+        stores.append(folder)
         return
     part, *rest = pattern
     base = folder.rstrip("/")
@@ -302,9 +346,9 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
             if entries is None:
                 yield inner, True
             else:
-                yield from _matching(inner, rest)
+                yield from _matching(inner, rest, stores)
     elif part == "**":
-        yield from _matching(folder, rest)
+        yield from _matching(folder, rest, stores)
     elif not glob.has_magic(part) or os.path.lexists(f"{base}/{part}"):
         try:
             os.lstat(f"{base}/{part}")
@@ -313,7 +357,7 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
         except OSError:
             yield folder, True
             return
-        yield from _matching(_resolved(f"{base}/..") if part == ".." else f"{base}/{part}", rest)
+        yield from _matching(_resolved(f"{base}/..") if part == ".." else f"{base}/{part}", rest, stores)
     else:
         try:
             with os.scandir(folder) as listing:
@@ -326,4 +370,4 @@ def _matching(folder: str, pattern: Sequence[str]) -> Iterator[tuple[str, bool]]
         matches = re.compile(fnmatch.translate(part)).match
         for entry in entries:
             if matches(entry.name) and (part.startswith(".") or not entry.name.startswith(".")):
-                yield from _matching(f"{base}/{entry.name}", rest)
+                yield from _matching(f"{base}/{entry.name}", rest, stores)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
-from lazynwb_dask.model.other_files import MARKERS, STORE
-from lazynwb_dask.model.source import TRANSPARENT, Source, links
+from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
+from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY, document_of
+from lazynwb_dask.model.source import TRANSPARENT, Source, links, shown
 from lazynwb_dask.storage.responses import validator_of
+from lazynwb_dask.util.threads import at_once
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -18,8 +22,14 @@ if TYPE_CHECKING:
     Entries = Mapping[str, Mapping[str, Any]]
 
 FILE = ".nwb"
+FILES = (FILE, f"{STORE}.zip")  # what names of files end in that are found in folders
 
+MAX_DEPTH = 64  # of folders; links may lead in circles
 PAGES = 20  # of 1,000 keys: above this, globs in S3 list folders instead of all keys
+# A key as chunks have, and documents of version 3.
+_CHUNK = re.compile(r"/(zarr\.json|c|(c\.)?\d+(\.\d+)*)$")
+_FIRST = (DOCUMENTS[0], DOCUMENTS[2], ARRAY)  # what is listed before all else in a store
+_DOCUMENT = "document"  # in what is said of a Zarr store: its document
 LAST = "\U0010ffff"  # sorts behind any key after a "/"
 
 # In these schemes a name without "/" is a bucket, a container or a host.
@@ -74,9 +84,15 @@ def is_web_folder(url: str) -> bool:
     return link.scheme in ("http", "https") and not link.before and link.path.count("/") > 1
 
 
-def is_typed(pattern: str) -> bool:
-    """Whether a pattern ends in a file extension: ``*.h5`` does, ``*`` does not."""
-    return re.search(r"\.\w+$", pattern) is not None
+def endings(pattern: str) -> tuple[str, ...]:
+    """What the names of files end in that match a glob: anything if it ends in a file extension itself.
+
+    >>> endings("*"), endings("*.nwb*"), endings("*.h5")
+    (('.nwb', '.zarr.zip'), ('.nwb', '.zarr.zip', '.lindi.json'), ('',))
+    """
+    if re.search(r"\.\w+$", pattern):
+        return ("",)
+    return (*FILES, ".lindi.json") if FILE in pattern.rpartition("/")[2] else FILES
 
 
 def _magic(link: _Link) -> int | None:
@@ -93,17 +109,41 @@ def list_store(url: str, filesystem: AbstractFileSystem, path: str) -> list[Sour
     from the listing; files are not requested."""
     filesystem.invalidate_cache()
     link = _split(url)
+    rename = _renamer(link, path)
+    found: Entries = {}
     if _magic(link) is not None:
-        found = _matching(filesystem, path, is_typed(link.path))
+        begin = re.split(r"[*?[]", path, maxsplit=1)[0]
+        store = next((parent for parent in _parents(begin) if parent.endswith(STORE)), None)
+        if store is None:
+            entries = _entries(filesystem, path)
+            found = _matching(entries, path, endings(link.path))
+            store = None if found else _entered(entries, path)
+        if store is not None:
+            raise NWBFileNotFoundError(inside_store(url, rename(store)))
     elif link.scheme == "memory" and not filesystem.isdir(path):
         return [Source(url)]
     else:
-        found = _sources(_below(filesystem, path), path)
-    rename = _renamer(link, path)
-    return sorted(
-        (Source(rename(name), info.get("size"), validator_of(info)) for name, info in found.items()),
-        key=lambda source: source.url,
+        entries = _below(filesystem, path)
+        found = _sources(entries, path)
+        if f"{path.rstrip('/')}/{ARRAY}" in entries:
+            raise NWBReadError(f"{shown(url)}: {ZARR_ARRAY}")
+    return sorted((_source(rename(name), info) for name, info in found.items()), key=lambda source: source.url)
+
+
+def inside_store(pattern: str, store: str) -> str:
+    """What is wrong with a pattern that matches something in a Zarr store."""
+    return (
+        f"{shown(pattern)}: no NWB file (*{FILE}) and no Zarr store is there. What is inside a Zarr store "
+        f"matches no pattern: name the store itself, {shown(store)}."
     )
+
+
+def _source(url: str, info: Mapping[str, Any]) -> Source:
+    """A file of a listing, or a Zarr store with what the listing says of its document."""
+    document = info.get(_DOCUMENT, "")
+    if document == DOCUMENTS[-1]:  # tells nothing of the other documents
+        return Source(url, document=document)
+    return Source(url, info.get("size"), validator_of(info), document=document)
 
 
 def _renamer(link: _Link, path: str) -> Callable[[str], str]:
@@ -121,26 +161,43 @@ def _renamer(link: _Link, path: str) -> Callable[[str], str]:
     return rename
 
 
-def _matching(filesystem: Any, pattern: str, typed: bool) -> Entries:
-    """The files and stores that match a glob, or are below a folder that does."""
-    entries = None
+def _entries(filesystem: Any, pattern: str) -> Entries:
+    """All files that a glob may match, and what is below the folders that it may match."""
     if _is_s3(filesystem):
-        entries = _s3(filesystem, re.split(r"[*?[]", pattern, maxsplit=1)[0], PAGES)
-    if entries is None:
-        entries = {}
-        for found, info in filesystem.glob(_escaped(pattern, filesystem), detail=True).items():
-            entries.update(_below(filesystem, found) if info.get("type") == "directory" else {found: info})
+        found = _s3(filesystem, re.split(r"[*?[]", pattern, maxsplit=1)[0], PAGES)
+        if found is not None:
+            return found
+    begin = re.split(r"[*?[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    parts = pattern.rstrip("/")[len(begin) :].strip("/").split("/")
+    return _walked(filesystem, begin, parts)
+
+
+def _matching(entries: Entries, pattern: str, ends: tuple[str, ...]) -> Entries:
+    """The files and stores that match a glob, or are below a folder that does."""
     if pattern in entries:
         return {pattern: entries[pattern]}
     matches = _matcher(pattern.rstrip("/"), entries)
+    found = _sources(entries, "")
     chosen = {
-        name: info
-        for name, info in _sources(entries, "").items()
-        if any(matches(part) for part in (name, *_parents(name)))
+        name: info for name, info in found.items() if any(matches(part) for part in (name, *_parents(name)))
     }
-    if typed:
-        chosen.update((name, info) for name, info in entries.items() if matches(name))
-    return {name: info for name, info in chosen.items() if not is_hidden(name)}
+    stores = _stores(entries).keys()
+    return chosen | {
+        name: info
+        for name, info in entries.items()
+        if name.endswith(ends) and matches(name) and stores.isdisjoint(_parents(name)) and not is_hidden(name)
+    }
+
+
+def _entered(entries: Entries, pattern: str) -> str | None:
+    """The first Zarr store that matches the beginning of a pattern."""
+    parts = pattern.strip("/").split("/")
+    stores = [name for name in _sources(entries, "") if name not in entries]
+    for i in range(1, len(parts)):
+        matches = _matcher("/".join(parts[:i]), entries)
+        if store := next((store for store in stores if matches(store.strip("/"))), None):
+            return store
+    return None
 
 
 def _may_be_name(part: str) -> bool:
@@ -168,42 +225,39 @@ def _matcher(pattern: str, entries: Entries) -> Callable[[str], bool]:
     return matches
 
 
-def _escaped(pattern: str, filesystem: Any) -> str:
-    """A glob that finds all that a pattern may mean. The names of folders that exist are no patterns in it."""
-    parts = pattern.rstrip("/").split("/")
-    for i, part in enumerate(parts):
-        if "*" in part:  # what is in the folders that it matches isn't known yet
-            more = [re.sub(r"[?[].*[?\]]|[?[]", "*", one) if _may_be_name(one) else one for one in parts[i:]]
-            return "/".join([*parts[:i], *more])
-        if _may_be_name(part):
-            if not filesystem.isdir("/".join([*pattern.split("/")[:i], part])):
-                break
-            parts[i] = re.sub(r"([?[])", r"[\1]", part)
-    return "/".join(parts)
-
-
 def is_hidden(name: str) -> bool:
     """Whether the name begins with a dot, or the file is inside a Zarr store."""
     return name.rpartition("/")[2].startswith(".") or any(parent.endswith(STORE) for parent in _parents(name))
 
 
-def _sources(entries: Entries, root: str) -> Entries:
-    """Of all files below a root, those named ``*.nwb``, and the outermost Zarr stores."""
-    stores: set[str] = set()
-    for name in entries:
-        folder, _, last = name.rpartition("/")
-        stores.update(parent for parent in _parents(name) if parent.endswith(STORE))
-        if last in MARKERS:
-            stores.add(folder)
-    stores = {store for store in stores if len(store) >= len(root.rstrip("/"))}
+def _sources(entries: Entries, root: str) -> dict[str, Mapping[str, Any]]:
+    """Of all files below a root, those named ``*.nwb``, and the outermost Zarr stores, with what the listing
+    says of their documents."""
+    stores, begin = _stores(entries), len(root.rstrip("/"))
     found: dict[str, Mapping[str, Any]] = {}
     for name, info in entries.items():
-        store = next((parent for parent in _parents(name) if parent in stores), None)
-        if store is not None:
-            found[store] = {}
-        elif name.endswith(FILE) and not is_hidden(name):
+        parents = ("", *_parents(name))  # the first is the root of an archive
+        store = next((parent for parent in parents if parent in stores and len(parent) >= begin), None)
+        if store is None and name.endswith(FILES) and not is_hidden(name):
             found[name] = info
+        elif store is not None and stores[store].get(_DOCUMENT) != ARRAY:
+            found[store] = stores[store]
     return found
+
+
+def _stores(entries: Entries) -> dict[str, Mapping[str, Any]]:
+    """The Zarr stores, groups and arrays among all files, with what the listing says of their documents."""
+    stores: dict[str, Mapping[str, Any]] = {}
+    for name, info in entries.items():
+        folder, _, last = name.rpartition("/")
+        for parent in _parents(name):
+            if parent.endswith(STORE):
+                stores.setdefault(parent, {})
+        if last in (LAST, ARRAY):
+            stores.setdefault(folder, {_DOCUMENT: last} if last == ARRAY else {})
+        elif document_of((last, stores.get(folder, {}).get(_DOCUMENT, ""))) == last:
+            stores[folder] = {**info, _DOCUMENT: last}
+    return stores
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -214,8 +268,56 @@ def _parents(name: str) -> Iterator[str]:
 def _below(filesystem: Any, path: str) -> Entries:
     if _is_s3(filesystem):
         return _s3(filesystem, f"{path.rstrip('/')}/") or {}
-    entries: Entries = filesystem.find(path, detail=True)
-    return entries
+    return _walked(filesystem, path.rstrip("/"))
+
+
+def _walked(filesystem: Any, top: str, parts: Sequence[str] = ()) -> Entries:
+    """All files below a folder, level by level, but in Zarr stores only their documents. With the parts of a
+    pattern, only those in folders that may match."""
+    found: dict[str, Mapping[str, Any]] = {}
+    is_web = top.startswith(("http://", "https://"))  # index pages leave out names that begin with a dot
+    level, depth = [top], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise NWBReadError(f"{shown(top)}: folders in folders, more than {MAX_DEPTH} deep: {level[0]}")
+        below: list[str] = []
+        listings = at_once([partial(_listed, filesystem, one) for one in level])
+        for folder, listed in zip(level, listings, strict=True):
+            names = {name.rpartition("/")[2]: info for name, info in listed.items()}
+            if document := document_of(names):
+                found[f"{folder}/{document}"] = names[document]
+            if ARRAY in names:
+                found[f"{folder}/{ARRAY}"] = {}
+            if document or ARRAY in names:
+                continue
+            for name, info in listed.items():
+                last = name.rpartition("/")[2]
+                if info.get("type") != "directory":
+                    found[name] = info
+                elif is_web and last.endswith((STORE, FILE)):
+                    found[f"{name}/{LAST}"] = {}
+                elif _may_match(last, parts, depth):
+                    below.append(name)
+        level, depth = below, depth + 1
+    return found
+
+
+def _listed(filesystem: Any, folder: str) -> Entries:
+    """What is in a folder, by name without a slash at the end; nothing if there is no such folder."""
+    try:
+        listed = filesystem.ls(folder, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    begin = f"{folder}/" if folder else ""
+    entries = {info["name"].rstrip("/"): info for info in listed}
+    return {name: info for name, info in entries.items() if name.startswith(begin) and name != folder}
+
+
+def _may_match(name: str, parts: Sequence[str], depth: int) -> bool:
+    """Whether a pattern may match a folder at some depth, or what is below it."""
+    if depth >= len(parts) or any("**" in part for part in parts[: depth + 1]):
+        return True
+    return name == parts[depth] or fnmatchcase(name, parts[depth])
 
 
 def list_keys(filesystem: Any, start: str, pages: int) -> Entries | None:
@@ -236,18 +338,41 @@ def _s3(filesystem: Any, start: str, pages: int | None = None) -> Entries | None
     pages."""
     bucket, _, prefix = start.lstrip("/").partition("/")
     found: dict[str, Mapping[str, Any]] = {}
+    asked: set[str] = set()
+
+    def page(begin: str, **position: Any) -> Any:
+        listed = filesystem.call_s3(
+            "list_objects_v2", Bucket=bucket, Prefix=begin, **filesystem.req_kw, **position
+        )
+        for entry in listed.get("Contents", ()):
+            found[f"{bucket}/{entry['Key']}"] = {"size": entry["Size"], "ETag": entry["ETag"]}
+        return listed
+
+    def store_of(key: str) -> str | None:
+        """The outermost store, or array, that a key is in."""
+        folders = [folder for folder in _parents(key) if f"{folder}/".startswith(prefix)]
+        for folder in folders:
+            if folder.endswith(STORE) or any(f"{bucket}/{folder}/{name}" in found for name in _FIRST):
+                return folder
+        for folder in folders if _CHUNK.search(key) else ():
+            name = f"{folder}/{DOCUMENTS[1]}"  # is listed after nearly all else
+            if name not in asked and f"{bucket}/{name}" not in found:
+                asked.add(name)
+                page(name, MaxKeys=1)
+            if f"{bucket}/{name}" in found:
+                return folder
+        return None
+
     after = ""
     while True:
-        position = {"StartAfter": after} if after else {}
-        page = filesystem.call_s3(
-            "list_objects_v2", Bucket=bucket, Prefix=prefix, **filesystem.req_kw, **position
-        )
-        for entry in page.get("Contents", ()):
-            after = entry["Key"]
-            found[f"{bucket}/{after}"] = {"size": entry["Size"], "ETag": entry["ETag"]}
-        if not page.get("IsTruncated"):
+        listed = page(prefix, **({"StartAfter": after} if after else {}))
+        if not listed.get("IsTruncated"):
             return found
         if pages is not None and (pages := pages - 1) <= 0:
             return None
-        inside = (p for p in _parents(after) if len(p) > len(prefix) and p.endswith(STORE))
-        after = next((f"{store}/{LAST}" for store in inside), after)
+        after = key = listed["Contents"][-1]["Key"]
+        store = store_of(key)
+        if f"{store}/" == prefix:
+            return found
+        if store is not None and key > f"{store}/{DOCUMENTS[0]}":
+            after = f"{store}/{LAST}"

@@ -9,8 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lazynwb_dask.errors import NWBError
-from lazynwb_dask.model.source import Source
+from lazynwb_dask.model.source import Source, is_zip
 from lazynwb_dask.sources.listing import list_keys
+from lazynwb_dask.sources.stores import file_or_store, is_store, open_document, opened_zip
 from lazynwb_dask.storage import open_source, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.responses import validator_of
@@ -37,7 +38,7 @@ def versions(
     known: dict[Source, Source] = {}
     buckets: dict[str, list[Source]] = defaultdict(list)
     for source in unknown:
-        if source.url.startswith(("s3://", "s3a://")) and "?" not in source.url:
+        if source.url.startswith(("s3://", "s3a://")) and "?" not in source.url and not is_store(source):
             buckets["/".join(source.url.split("/")[:3])].append(source)
     for together in buckets.values():
         if len(together) >= FEW:
@@ -46,13 +47,25 @@ def versions(
 
     def ask(source: Source) -> Source:
         try:
-            return open_source(source, 1, access)[0]
+            return opened(source, access)
         except NWBError:
             return source
 
     answers = at_once([partial(ask, source) for source in single], threads)
     known |= dict(zip(single, answers, strict=True))
     return [known.get(source, source) for source in sources]
+
+
+def opened(source: Source, access: FileAccess) -> Source:
+    """A file or Zarr store with its size and version, by a request for one byte of it, or of its document.
+
+    Raises NWBFileNotFoundError if there is neither.
+    """
+    if is_zip(source.url):
+        return opened_zip(source, access)
+    return file_or_store(
+        source, lambda: open_source(source, 1, access), lambda: open_document(source, 1, access)[0]
+    )
 
 
 def _from_listing(sources: Sequence[Source], access: FileAccess) -> dict[Source, Source]:

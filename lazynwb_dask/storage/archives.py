@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
 DRAFT = "draft"
@@ -77,7 +77,7 @@ def set_archives(further: Mapping[str, Mapping[str, str]]) -> None:
         _archives[name.lower()] = Archive(name.lower(), **fields)
 
 
-def is_id(text: object) -> bool:
+def is_id(text: object) -> TypeGuard[str]:
     """Whether a text is the id of an asset, a blob or a Zarr store."""
     return isinstance(text, str) and re.fullmatch(UUID, text) is not None
 
@@ -119,3 +119,11 @@ def archive_named(name: str) -> Archive:
             "dandi-instances can name others"
         )
     return found
+
+
+def public_address(url: str, etag: str | None) -> str:
+    """The address in its archive's bucket of an asset's blob; any other URL as it is."""
+    if not url.startswith(SCHEME) or not is_id(etag):
+        return url
+    archive = AssetURL.parse(url).archive
+    return archive.blob(etag) if archive.bucket else url

@@ -119,16 +119,29 @@ async def _received(response: Any, request: RangeRequest, clock: asyncio.Timeout
 async def _asynchronous(filesystem: Any, path: str, request: RangeRequest) -> RangeResponse:
     async with asyncio.timeout(request.timeout + len(request.into) / (16 * 1024)):  # no progress is seen
         size, etag = request.size, request.etag
+        if request.start >= 0 and not (request.exact or request.sized):
+            data = await filesystem._cat_file(path, start=request.start, end=request.stop + 1)
+            request.count(Tally(bytes=len(data)))
+            return _placed(data, (request.start, request.start + len(data)), None, etag, request)
         if not request.exact:
             size, etag = known(await filesystem._info(path), request)
-        stop = request.stop if request.exact or size is None else min(request.stop, size)
+        start, stop = _bounds(request, size)
         data = b""
-        if stop > request.start:
-            data = await filesystem._cat_file(path, start=request.start, end=stop)
+        if stop > start:
+            data = await filesystem._cat_file(path, start=start, end=stop)
         request.count(Tally(bytes=len(data)))
-        if len(data) < stop - request.start:
+        if len(data) < stop - start:
             known(await filesystem._info(path), request)
-    return _placed(data, stop, size, etag, request)
+    return _placed(data, (start, stop), size, etag, request)
+
+
+def _bounds(request: RangeRequest, size: int | None) -> tuple[int, int]:
+    """A range's bounds in a file of some size, if that is known."""
+    if request.exact or size is None:
+        return request.start, request.stop
+    if request.start < 0:
+        return max(size + request.start, 0), size
+    return request.start, min(request.stop, size)
 
 
 _locks: WeakKeyDictionary[Any, Lock] = WeakKeyDictionary()
@@ -142,21 +155,26 @@ def _blocking(filesystem: Any, path: str, request: RangeRequest) -> RangeRespons
     with _locks_lock:
         lock = _locks.setdefault(filesystem, Lock())
     with lock:
-        return _one_at_a_time(filesystem, path, request, info=not request.exact)
+        return _one_at_a_time(filesystem, path, request, info=bool(request.key) or not request.exact)
 
 
 def _one_at_a_time(filesystem: Any, path: str, request: RangeRequest, info: bool) -> RangeResponse:
     size, etag = known(filesystem.info(path), request) if info else (request.size, request.etag)
-    stop = request.stop if request.exact or size is None else min(request.stop, size)
-    data = filesystem.cat_file(path, start=request.start, end=stop) if stop > request.start else b""
+    start, stop = _bounds(request, size)
+    data = filesystem.cat_file(path, start=start, end=stop) if stop > start else b""
     request.count(Tally(bytes=len(data)))
-    if len(data) < stop - request.start and not info:
+    if len(data) < stop - start and not info:
         known(filesystem.info(path), request)
-    return _placed(data, stop, size, etag, request)
+    return _placed(data, (start, stop), size, etag, request)
 
 
-def _placed(data: bytes, stop: int, size: int | None, etag: str | None, request: RangeRequest) -> RangeResponse:
-    if len(data) != stop - request.start:
-        raise Fault("transient", f"{len(data)} bytes came instead of {stop - request.start}")
+def _placed(
+    data: bytes, bounds: tuple[int, int], size: int | None, etag: str | None, request: RangeRequest
+) -> RangeResponse:
+    start, stop = bounds
+    if len(data) != stop - start:
+        raise Fault("transient", f"{len(data)} bytes came instead of {stop - start}")
+    if len(data) > len(request.into):
+        raise Fault("truncated", f"it has more than {len(request.into)} bytes")
     request.into[: len(data)] = data
     return RangeResponse(len(data), size, etag)

@@ -39,12 +39,12 @@ def keep(source: Source, block: int, blocks: Mapping[int, bytes]) -> None:
     """Keep blocks of a file that has a validator, for as long as the process's caches have room."""
     if source.etag is None or is_local(source.url):
         return
-    _blocks.put(_key(source), Blocks(block, dict(blocks)), len(blocks) * block)
+    _blocks.put(source.key, Blocks(block, dict(blocks)), len(blocks) * block)
 
 
 def kept(source: Source) -> Blocks | None:
     """What is kept of a file."""
-    return _blocks.get(_key(source)) if source.etag is not None else None
+    return _blocks.get(source.key) if source.etag is not None else None
 
 
 def has(source: Source, start: int, stop: int) -> bool:
@@ -59,13 +59,10 @@ def serve(blocks: Blocks | None, requests: Sequence[Request]) -> list[Request]:
         return list(requests)
     left = []
     for request in requests:
-        data = blocks.get(request.start, request.stop) if request.stop > request.start else None
+        here = request.stop > request.start and not request.key
+        data = blocks.get(request.start, request.stop) if here else None
         if data is None:
             left.append(request)
         else:
             request.sink(data)
     return left
-
-
-def _key(source: Source) -> tuple[str, int | None, str | None]:
-    return source.url, source.size, source.etag

@@ -23,11 +23,24 @@ class Request(NamedTuple):
 
     `sink` is called once with a read-only memoryview of exactly ``stop - start`` bytes. A view that is kept
     keeps alive the buffer that it is a part of, at most about a request's length or a block of `util.buffers`.
+
+    With a `key`, the range is one of an object below the source's URL. Unless it is `exact`, or the object's
+    `size` is known, the object ends before `stop`, or there, and the sink gets what there is of it; from a
+    negative `start` on, up to 0, its last bytes. Where there is no such object, `missing` is called instead.
     """
 
     start: int
     stop: int
     sink: Callable[[memoryview], None]
+    key: str = ""
+    missing: Callable[[], None] | None = None  # None: it is an error
+    size: int | None = None  # of the object
+    exact: bool = False  # an object may go on after `stop`
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what comes may be shorter."""
+        return bool(self.key) and self.size is None and not self.exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,36 @@ class Piece:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what comes may be shorter."""
+        return any(request.is_open for request in self.requests)
+
+    @property
+    def key(self) -> str:
+        """The key of the object that it is of; empty for the source itself."""
+        return self.requests[0].key
+
+    def problem(self, size: int | None) -> str:
+        """Why its object can't have so many bytes; empty if it can."""
+        declared, longest = self.requests[0].size, self.stop if self.is_open and self.stop else None
+        if size is not None and declared not in (None, size):
+            return f"{size} bytes are stored where {declared} are declared: damaged"
+        if size is not None and longest is not None and size > longest:
+            return f"{size} bytes are stored where {longest} would be enough: damaged"
+        return ""
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether it is no error if there is no such object."""
+        return all(request.missing is not None for request in self.requests)
+
+    def lack(self) -> None:
+        """Tell its requests that there is no such object."""
+        for request in self.requests:
+            if request.missing is not None:
+                request.missing()
 
     def parts(self, split: int) -> list[tuple[int, int]]:
         """Cut the piece into ranges of about equal length, none longer than ``split``."""
@@ -67,7 +110,7 @@ class Plan:
 
 
 def plan(requests: Sequence[Request], gap: int, split: int) -> Plan:
-    """Join ranges that overlap, touch or lie close together into pieces to fetch.
+    """Join ranges of the same object that overlap, touch or lie close together into pieces to fetch.
 
     Requests are non-empty and in any order; repeated bytes are fetched once. Neighbours further apart than
     `gap` are never joined. Closer ones are, smallest gaps first, until the gaps amount to `GAP_ALLOWANCE`
@@ -75,8 +118,29 @@ def plan(requests: Sequence[Request], gap: int, split: int) -> Plan:
     the first are decoded while the rest is on its way. Only a longer request, or requests that overlap,
     make a longer piece.
     """
-    if not requests:
-        return Plan((), 0, 0)
+    if any(request.key for request in requests):
+        return _plan_objects(requests, gap, split)
+    return _plan_one(requests, gap, split)
+
+
+def _plan_objects(requests: Sequence[Request], gap: int, split: int) -> Plan:
+    groups: dict[tuple[str, bool], list[Request]] = {}
+    for request in requests:
+        groups.setdefault((request.key, request.start < 0), []).append(request)
+    pieces: list[Piece] = []
+    wanted = skipped = 0
+    for some in groups.values():
+        found = _plan_one(some, gap, split)
+        pieces += found.pieces
+        if not found.pieces[0].is_open:  # (of others it is known once they are here)
+            wanted, skipped = wanted + found.wanted, skipped + found.gap
+    return Plan(pieces, wanted, skipped)
+
+
+def _plan_one(requests: Sequence[Request], gap: int, split: int) -> Plan:
+    if len(requests) < 2:
+        pieces = [Piece(int(start), int(stop), requests) for start, stop, *_ in requests]
+        return Plan(pieces, sum(map(len, pieces)), 0)
     bounds = np.array([(r.start, r.stop) for r in requests], dtype=np.int64)
     order = np.lexsort((bounds[:, 1], bounds[:, 0]))
     starts = bounds[order, 0]
@@ -88,7 +152,7 @@ def plan(requests: Sequence[Request], gap: int, split: int) -> Plan:
     wanted = int(covered.sum())
     joined = _joined(gaps, gap, max(GAP_ALLOWANCE, wanted // 8))
 
-    pieces: list[Piece] = []
+    pieces = []
     members: list[Request] = []
     begin = int(starts[0])
     end = begin

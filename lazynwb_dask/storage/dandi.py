@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 from weakref import WeakKeyDictionary
 
-from lazynwb_dask.storage.archives import DRAFT, Archive, AssetURL, is_id
+from lazynwb_dask.storage.archives import DRAFT, Archive, AssetURL, is_id, public_address
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault, kind_of, retry_after_of
 from lazynwb_dask.storage.http_body import receive_body
@@ -36,7 +37,7 @@ _SERVED = frozenset({200, 206, 412, 416})  # of a file: its bytes, or what is wr
 def parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Fault("other", "the archive's answer isn't JSON") from None
 
 
@@ -60,7 +61,7 @@ async def asked(
         headers = {"Accept": "application/json", **({"Range": "bytes=0-0"} if download else {})}
         if token:
             headers["Authorization"] = f"token {token}"
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout) as clock:
             session = await filesystem.set_session()
             async with session.get(target, headers=headers, **_keywords(allow_redirects=False)) as response:
                 status, answered = response.status, response.headers
@@ -71,7 +72,7 @@ async def asked(
                     if target.origin() != home or hops > HOPS:
                         raise Fault("other", f"the archive redirects to {target.host or 'nowhere'}")
                     continue
-                body = await _body(response)
+                body = await _body(response, partial(_later, clock, timeout))
         if status == 401 and token:  # a token that has expired spoils requests for public data, too
             token = ""
             continue
@@ -86,9 +87,14 @@ def _keywords(**more: Any) -> dict[str, Any]:
     return {"timeout": ClientTimeout(total=None), "raise_for_status": False, **more}
 
 
-async def _body(response: Any) -> bytes:
+def _later(clock: asyncio.Timeout, seconds: float) -> None:
+    clock.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+async def _body(response: Any, received: Callable[[], None]) -> bytes:
     pieces, size = [], 0
-    async for piece in response.content.iter_chunked(READ):
+    async for piece in response.content.iter_any():
+        received()
         pieces.append(piece)
         size += len(piece)
         if size > LARGEST:
@@ -100,7 +106,7 @@ def _refused(archive: Archive, status: int, headers: Mapping[str, str], body: by
     """What an archive says of an error: a JSON object with ``detail``, or just a text."""
     try:
         said = json.loads(body[:10_000])
-    except ValueError:
+    except (ValueError, RecursionError):
         said = ""  # a web page
     said = said.get("detail", "") if isinstance(said, dict) else said
     text = " ".join(str(said).split())[:SHOWN] if isinstance(said, str) else ""
@@ -126,14 +132,14 @@ class _Asset:
     def __init__(self, filesystem: Any, url: AssetURL, blob: str | None) -> None:
         self.filesystem, self.url, self.blob = filesystem, url, blob
         self.is_open = bool(blob and is_id(blob) and url.archive.bucket)  # whether the bucket hasn't refused it
-        self._signed: URL | None = None
+        self.last: URL | None = None  # signed
         self._asking: asyncio.Task[URL] | None = None
 
     async def signed(self, refused: URL | None, request: RangeRequest) -> URL:
         """The signed address; another one than that which was refused. All who wait share one request."""
         if self._asking is None:
-            if self._signed is not None and self._signed is not refused:
-                return self._signed
+            if self.last is not None and self.last is not refused:
+                return self.last
             self._asking = asyncio.create_task(self._ask(request))
             self._asking.add_done_callback(self._asked)
         return await asyncio.shield(self._asking)
@@ -141,7 +147,7 @@ class _Asset:
     def _asked(self, task: asyncio.Task[URL]) -> None:
         self._asking = None
         if not task.cancelled() and task.exception() is None:
-            self._signed = task.result()
+            self.last = task.result()
 
     async def _ask(self, request: RangeRequest) -> URL:
         asset = self.url.asset or await self._find(request)
@@ -155,7 +161,7 @@ class _Asset:
         """The asset's id, as long as it is the blob that was planned with."""
         archive, dandiset, version, path, _ = self.url
         request.count(Tally(requests=1))
-        query = {"path": path, "page_size": "100"}
+        query = {"path": path, "page_size": "100", "order": "path"}
         where = f"dandisets/{dandiset}/versions/{version}/assets/"
         body, _ = await asked(self.filesystem, archive, where, query, request.timeout)
         rows = parsed(body)
@@ -172,6 +178,14 @@ class _Asset:
 
 
 _assets: WeakKeyDictionary[Any, dict[tuple[str, str | None], _Asset]] = WeakKeyDictionary()
+
+
+def last_address(filesystem: Any, url: str, blob: str | None) -> str:
+    """Where an asset was read that has just been read: in the bucket, or by a signed address."""
+    asset = _assets[filesystem][url, blob]
+    return public_address(url, blob) if asset.is_open else str(asset.last)
+
+
 _PLAIN = {"Accept-Encoding": "identity"}
 
 
@@ -182,7 +196,10 @@ async def read_asset(filesystem: Any, url: str, request: RangeRequest) -> RangeR
     if asset is None:
         if len(known) >= KEPT:
             known.clear()
-        asset = known[url, request.etag] = _Asset(filesystem, AssetURL.parse(url), request.etag)
+        try:
+            asset = known[url, request.etag] = _Asset(filesystem, AssetURL.parse(url), request.etag)
+        except ValueError as error:  # this process doesn't know the archive
+            raise Fault("other", str(error)) from None
     request = replace(request, etag=None)  # blobs never change
     if asset.is_open:
         assert asset.blob is not None

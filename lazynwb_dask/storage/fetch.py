@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import NO_ZARR, is_zarr
-from lazynwb_dask.model.source import Source, is_local, shown
+from lazynwb_dask.model.other_files import ZIPPED
+from lazynwb_dask.model.source import Source, inside, is_local, object_path, shown
 from lazynwb_dask.storage import local
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.backends import gives_end, read, was_redirected
@@ -28,14 +28,28 @@ from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
 from lazynwb_dask.storage.runtime import Started, process
 from lazynwb_dask.storage.settings import Settings
+from lazynwb_dask.storage.zipped import Members
 from lazynwb_dask.util.buffers import passing
+from lazynwb_dask.util.lru import Cache
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
-__all__ = ["Ends", "Request", "Settings", "counters", "fetch", "open_ends", "open_source", "record"]
+__all__ = [
+    "Ends",
+    "Request",
+    "Settings",
+    "counters",
+    "fetch",
+    "open_ends",
+    "open_source",
+    "record",
+    "zip_members",
+]
 
 T = TypeVar("T")
+
+_zips = Cache[Members]("directories of zip files")
 
 # Sinks of one buffer are spread over the decoders in batches of about this many bytes.
 BATCH = 256 * KIB
@@ -44,7 +58,7 @@ SLOWEST = 16 * KIB
 
 
 def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False) -> None:
-    """Read byte ranges of one file, all at once. From any thread, but not from a sink.
+    """Read byte ranges of a file, or of a store's objects, all at once. From any thread, but not from a sink.
 
     A size or version of the source that is known is checked against the store's. Ranges may touch, overlap,
     repeat or be empty, in any order. Each sink is called exactly once, in a thread of a small pool, as soon as
@@ -56,6 +70,7 @@ def fetch(source: Source, requests: Sequence[Request], access: FileAccess, quick
         for part, some in by_part(source, requests):
             fetch(part, some, access, quick)
         return
+    source, requests = _unzipped(source, requests, access)
     pieces = _pieces(source, requests, access.settings)
     if is_local(source.url) and pieces:
         local.fetch(source, pieces, access.settings)
@@ -67,14 +82,52 @@ def start_fetch(
     source: Source, requests: Sequence[Request], access: FileAccess, quick: bool = False
 ) -> Started[None]:
     """Begin to read byte ranges of one file in a store, as `fetch` does, without waiting for them."""
+    source, requests = _unzipped(source, requests, access)
     pieces = _pieces(source, requests, access.settings)
     return _Reader(source, access, quick).start(pieces)
 
 
+def zip_members(source: Source, access: FileAccess) -> Members:
+    """The objects of the Zarr store in a zip file. `source` has the size of the file."""
+    plain = replace(source, document="")
+    found = _zips.get(plain.key) if plain.etag is not None else None
+    if found is None:
+        assert plain.size is not None
+        found = Members(shown(plain.url), plain.size, partial(_read, plain, access))
+        if plain.etag is not None:
+            _zips.put(plain.key, found, 300 * len(found.keys))
+    return found
+
+
+def _unzipped(
+    source: Source, requests: Sequence[Request], access: FileAccess
+) -> tuple[Source, Sequence[Request]]:
+    """Requests of a store in a zip file as requests of that file."""
+    if source.document != ZIPPED:
+        return source, requests
+    wanted = [request._replace(key="") if request.key == ZIPPED else request for request in requests]
+    if any(request.key for request in wanted):
+        wanted = zip_members(source, access).requests(wanted)
+    return replace(source, document=""), wanted
+
+
+def _read(source: Source, access: FileAccess, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The bytes of some ranges."""
+    found = [b""] * len(ranges)
+
+    def keep(number: int, data: memoryview) -> None:
+        found[number] = bytes(data)
+
+    requests = [Request(start, stop, partial(keep, i)) for i, (start, stop) in enumerate(ranges)]
+    fetch(source, requests, access, quick=True)
+    return found
+
+
 def _pieces(source: Source, requests: Sequence[Request], settings: Settings) -> Sequence[Piece]:
     """What is to be fetched for requests. The empty ones are served."""
-    for start, stop, sink in requests:
-        _check_bounds(source, start, stop)
+    for start, stop, sink, key, *_ in requests:
+        if not key:
+            _check_bounds(source, start, stop)
         if start == stop:
             sink(memoryview(b""))
     wanted = [request for request in requests if request.start < request.stop]
@@ -160,6 +213,10 @@ def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
     raise why
 
 
+class _NoObject(NWBFileNotFoundError):
+    """A store has no object with some key."""
+
+
 class _Reader:
     """Reads of one file in a store, by one call."""
 
@@ -174,10 +231,10 @@ class _Reader:
         self.process.filesystems[id(self.filesystem)] = self.filesystem
 
     def fetch(self, pieces: Sequence[Piece]) -> None:
-        self.process.run(lambda: _all([self._piece(piece) for piece in pieces]), self.settings.is_cancelled)
+        self.process.run(lambda: self._pieces(pieces), self.settings.is_cancelled)
 
     def start(self, pieces: Sequence[Piece]) -> Started[None]:
-        return self.process.start(lambda: _all([self._piece(piece) for piece in pieces]))
+        return self.process.start(lambda: self._pieces(pieces))
 
     def open_ends(self, ends: Ends) -> tuple[Source, bytes, bytes]:
         large, size = self.process.large, self.source.size
@@ -201,7 +258,7 @@ class _Reader:
         found: dict[str, RangeResponse | None] = {"end": None}
 
         async def read_beginning() -> None:
-            found["beginning"] = await self._range(0, first, buffer, exact=False)
+            found["beginning"] = await self._range(self._request((0, first), buffer, exact=False))
 
         async def read_end() -> None:
             found["end"] = await self._end(end)
@@ -224,7 +281,7 @@ class _Reader:
         """The last bytes of the file; None if they don't come at the first attempt."""
         size = self.source.size
         start, stop = (-len(into), 0) if size is None else (size - len(into), size)
-        request = self._request(start, stop, into, exact=size is not None)
+        request = self._request((start, stop), into, exact=size is not None)
         async with self.process.connections.hold(1, self.settings.connections):
             end = asyncio.get_running_loop().time() + self.settings.deadline
             outcome = await self._attempt(request, end)
@@ -233,41 +290,107 @@ class _Reader:
         self.refuses_end = outcome.kind not in ("transient", "changed", "credentials")  # for no passing reason
         return None
 
-    def _request(self, start: int, stop: int, into: memoryview, exact: bool) -> RangeRequest:
-        source, count = self.source, partial(self.settings.count, self.name)
-        return RangeRequest(start, stop, into, exact, source.size, source.etag, self.settings.timeout, count)
+    def _request(
+        self, bounds: tuple[int, int], into: memoryview, exact: bool, key: str = "", etag: str | None = None
+    ) -> RangeRequest:
+        size, sized = None, not key
+        if key == self.source.document:
+            size, etag = self.source.size, self.source.etag
+        count = partial(self.settings.count, self.name)
+        return RangeRequest(*bounds, into, exact, size, etag, self.settings.timeout, count, key, sized)
+
+    async def _pieces(self, pieces: Sequence[Piece]) -> None:
+        """Fetch all, so many at a time that tasks of a million chunks don't fill the memory."""
+        todo = iter(pieces)
+
+        async def work() -> None:
+            for piece in todo:
+                await self._piece(piece)
+
+        await _all([work() for _ in range(min(len(pieces), 4 * self.settings.connections))])
 
     async def _piece(self, piece: Piece) -> None:
         """Fetch one buffer and serve it. Its memory counts until its last sink has returned."""
-        async with self.process.memory.hold(len(piece), self.settings.in_flight):
-            buffer = passing(len(piece)).data
-            await _all(
-                [
-                    self._range(start, stop, buffer[start - piece.start : stop - piece.start])
-                    for start, stop in piece.parts(self.settings.split)
-                ]
-            )
-            view = buffer.toreadonly()
-            if self.quick:
-                serve(view, piece.start, piece.requests)
-                return
-            await _all(
-                [
-                    self.process.decode(partial(serve, view, piece.start, batch))
-                    for batch in piece.batches(BATCH)
-                ]
-            )
+        length, split = len(piece), self.settings.split
+        if piece.is_open and not piece.start and gives_end(self.filesystem):
+            length = min(length, split)  # what is longer follows, once it is known how long it is
+        try:
+            async with self.process.memory.hold(length, self.settings.in_flight):
+                buffer, size, etag = passing(length).data, None, None
+                if piece.is_open:
+                    came, size, etag = await self._open_object(piece, buffer)
+                    buffer = buffer[:came]
+                else:
+                    await _all([self._part(piece, bounds, buffer) for bounds in piece.parts(split)])
+                if size is None or size <= len(buffer) or piece.start < 0:
+                    return await self._serve(piece, buffer)
+            async with self.process.memory.hold(size, self.settings.in_flight):
+                whole = passing(size).data
+                whole[:length] = buffer
+                rest = Piece(length, size, piece.requests).parts(split)
+                await _all([self._part(piece, bounds, whole, etag) for bounds in rest])
+                return await self._serve(piece, whole)
+        except _NoObject as exc:
+            if not piece.may_lack:
+                raise NWBFileNotFoundError(str(exc)) from None
+        await self._call([piece.lack])
 
-    async def _range(self, start: int, stop: int, into: memoryview, *, exact: bool = True) -> RangeResponse:
+    async def _serve(self, piece: Piece, buffer: memoryview) -> None:
+        if piece.is_open:
+            self.settings.count(self.name, Tally(wanted=len(buffer)))
+        batches = [piece.requests] if self.quick else piece.batches(BATCH)
+        await self._call([partial(serve, buffer.toreadonly(), piece.start, batch) for batch in batches])
+
+    async def _call(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Call sinks, which are quick, or take a decoder."""
+        if self.quick:
+            for call in calls:
+                call()
+            return
+        await _all([self.process.decode(call) for call in calls])
+
+    async def _part(
+        self, piece: Piece, bounds: tuple[int, int], buffer: memoryview, etag: str | None = None
+    ) -> None:
+        start, stop = bounds
+        into = buffer[start - piece.start : stop - piece.start]
+        response = await self._range(self._request(bounds, into, True, piece.key, etag))
+        self._check_length(piece, response.size)
+
+    def _shown(self, key: str) -> str:
+        return shown(inside(self.source.url, key)) if key else self.name
+
+    def _check_length(self, piece: Piece, size: int | None) -> None:
+        if problem := piece.problem(size):
+            raise NWBReadError(f"{self._shown(piece.key)}: {problem}")
+
+    async def _open_object(self, piece: Piece, buffer: memoryview) -> RangeResponse:
+        """The beginning of an object whose length isn't known, or its end, as far as the buffer goes."""
+        bounds = (piece.start, piece.start + len(buffer))
+        try:
+            response = await self._range(self._request(bounds, buffer, False, piece.key))
+        except (NWBPermissionError, _NoObject):
+            raise
+        except NWBReadError:  # not every server gives the end of a file
+            if piece.start >= 0:
+                raise
+            some = await self._range(self._request((0, 1), buffer, False, piece.key))
+            if not some.size:
+                raise
+            bounds = max(some.size + piece.start, 0), some.size
+            response = await self._range(self._request(bounds, buffer, True, piece.key, some.etag))
+        self._check_length(piece, response.size or response.length)
+        return response
+
+    async def _range(self, request: RangeRequest) -> RangeResponse:
         """One range, requested until it arrives, or until retries or deadline of the settings are used up.
 
         It counts as a connection between attempts too, so that a store that wants a pause gets fewer requests.
         """
         settings, loop = self.settings, asyncio.get_running_loop()
-        request = self._request(start, stop, into, exact)
         async with self.process.connections.hold(1, settings.connections):
             begun = loop.time()
-            end = begun + settings.deadline + (stop - start) / SLOWEST
+            end = begun + settings.deadline + (request.stop - request.start) / SLOWEST
             attempt = 1
             while True:
                 used = self.filesystem
@@ -284,13 +407,17 @@ class _Reader:
                 attempt += 1
                 settings.count(self.name, Tally(retries=1))
             spent = loop.time() - begun
-        raise _error(self.name, f"bytes {start}-{stop - 1}", outcome, attempt, spent)
+        if request.key and outcome.kind == "missing":
+            raise _NoObject(f"{self._shown(request.key)}: no such object ({outcome.cause}).")
+        what = f"bytes {request.start}-{request.stop - 1}" if request.start >= 0 else "its end"
+        raise _error(self._shown(request.key), what, outcome, attempt, spent)
 
     async def _attempt(self, request: RangeRequest, end: float) -> RangeResponse | Fault:
         sent = 1
         try:
+            path = object_path(self.path, request.key) if request.key else self.path
             async with asyncio.timeout_at(end):
-                return await read(self.filesystem, self.path, request, self.process.threads)
+                return await read(self.filesystem, path, request, self.process.threads)
         except TimeoutError:
             return Fault("transient", "no end in time")
         except Fault as fault:
@@ -350,12 +477,9 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
         case "missing" | "forbidden" if fault.advice:
             kind = NWBFileNotFoundError if fault.kind == "missing" else NWBPermissionError
             return kind(f"{name}: {cause}. {fault.advice}")
-        case "missing" if is_zarr(name):
-            return NWBReadError(f"{name}: {NO_ZARR}")
         case "missing":
             return NWBFileNotFoundError(
-                f"{name}: no such file ({cause}). A folder or prefix in a store must end with '/', "
-                "and Zarr stores aren't supported yet."
+                f"{name}: no such file ({cause}), and no Zarr store. A folder or prefix must end with '/'."
             )
         case "forbidden" if "407" in cause:
             return NWBPermissionError(

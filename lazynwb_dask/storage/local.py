@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
-from lazynwb_dask.model.other_files import NO_ZARR, NOT_FETCHED, is_zarr
-from lazynwb_dask.model.source import Source, local_path, local_url, local_version
+from lazynwb_dask.model.other_files import ARRAY, NOT_FETCHED, ZARR_ARRAY
+from lazynwb_dask.model.source import Source, local_path, local_url, local_version, object_path
 from lazynwb_dask.storage.coalesce import KIB, MIB, Piece, serve
 from lazynwb_dask.storage.counters import Tally, counters
 from lazynwb_dask.storage.runtime import process
@@ -30,12 +30,53 @@ _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_NONB
 
 
 def fetch(source: Source, pieces: Sequence[Piece], settings: Settings) -> None:
-    with _opened(source, settings.count) as file:
-        if len(pieces) == 1 or sum(map(len, pieces)) <= INLINE:
-            for piece in pieces:
-                file.serve(piece)
-        else:
-            process().decode_all([partial(file.serve, piece) for piece in pieces], settings.is_cancelled)
+    objects = [piece for piece in pieces if piece.key]
+    if objects:
+        _run(objects, partial(_serve_object, source, settings), settings)
+    if len(objects) < len(pieces):
+        with _opened(source, settings.count) as file:
+            _run([piece for piece in pieces if not piece.key], file.serve, settings)
+
+
+def _run(pieces: Sequence[Piece], serve_one: Callable[[Piece], None], settings: Settings) -> None:
+    if len(pieces) == 1 or sum(map(len, pieces)) <= INLINE:
+        for piece in pieces:
+            serve_one(piece)
+    else:
+        process().decode_all([partial(serve_one, piece) for piece in pieces], settings.is_cancelled)
+
+
+def _serve_object(source: Source, settings: Settings, piece: Piece) -> None:
+    """Read of an object of a store, a file in its folder."""
+    known = (source.size, source.etag) if piece.key == source.document else (None, None)
+    one = Source(local_url(object_path(local_path(source.url), piece.key)), *known)
+
+    def count(name: str, tally: Tally) -> None:
+        settings.count(source.url, tally)
+
+    try:
+        with _opened(one, count) as file:
+            start, stop = piece.start, piece.stop
+            if problem := piece.problem(file.size):
+                raise NWBReadError(f"{one.url}: {problem}")
+            if piece.is_open:
+                start, stop = (
+                    max(file.size + start, 0) if start < 0 else start,
+                    min(stop or file.size, file.size),
+                )
+                count("", Tally(wanted=stop - start))
+            with _translated(one.url):
+                data = file.read(start, stop)
+    except NWBPermissionError:
+        raise
+    except NWBReadError:
+        path = local_path(one.url)
+        there = os.path.lexists(path) and not os.path.isdir(path)
+        link = _link_of(path)
+        if there or (link and not os.path.exists(link)) or not piece.may_lack:
+            raise
+        return piece.lack()
+    serve(data, piece.start, piece.requests)
 
 
 def open_ends(source: Source, first: int, last: int) -> tuple[Source, bytes, bytes]:
@@ -55,7 +96,7 @@ class _File:
         self.descriptor = descriptor
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise NWBReadError(_about_folder(self.name))
+            raise _about_folder(self.name)
         if not stat.S_ISREG(status.st_mode):
             raise NWBReadError(f"{self.name}: not a file, but a pipe or a device.")
         self.size = status.st_size
@@ -119,24 +160,22 @@ def _translated(name: str) -> Iterator[None]:
         raise NWBReadError(f"{name}: {what}.") from None
 
 
-def _about_folder(name: str) -> str:
+def _about_folder(name: str) -> NWBReadError:
     try:
         entries = os.listdir(local_path(name))
     except OSError as error:
-        return f"{name}: this folder can't be listed: {error.strerror}."
-    if is_zarr(name, entries):
-        return f"{name}: {NO_ZARR}"
+        return NWBPermissionError(f"{name}: this folder can't be listed: {error.strerror}.")
+    if ARRAY in entries:
+        return NWBReadError(f"{name}: {ZARR_ARRAY}")
     if not os.access(local_path(name), os.X_OK):
-        return f"{name}: what is in this folder can't be reached. Check its permissions."
-    return f"{name}: a folder can't be read as a file."
+        return NWBPermissionError(f"{name}: what is in this folder can't be reached. Check its permissions.")
+    return NWBFileNotFoundError(f"{name}: a folder, and no Zarr store.")
 
 
 def _absent(name: str) -> NWBReadError:
     """The error for a path at which there is no file."""
-    link = local_path(name)
-    while not os.path.islink(link) and os.path.dirname(link) != link:
-        link = os.path.dirname(link)
-    if not os.path.islink(link):
+    link = _link_of(local_path(name))
+    if link is None:
         return NWBFileNotFoundError(f"{name}: no such file.")
     target = local_url(os.readlink(link))
     if "annex/objects" in target.replace(os.sep, "/"):
@@ -144,6 +183,13 @@ def _absent(name: str) -> NWBReadError:
     return NWBFileNotFoundError(
         f"{name}: no such file: {local_url(link)} is a link to {target}, where it isn't."
     )
+
+
+def _link_of(path: str) -> str | None:
+    """The link that a path is, or else goes by way of last."""
+    while not os.path.islink(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path if os.path.islink(path) else None
 
 
 _seek = Lock()

@@ -24,7 +24,7 @@ def by_part(source: Source, requests: Sequence[Request]) -> list[tuple[Source, l
     ends: list[int] = []
     for part in source.parts:
         ends.append((ends[-1] if ends else 0) + (part.size or 0))
-    for start, stop, sink in requests:
+    for start, stop, sink, *_ in requests:
         at = next((i for i, end in enumerate(ends) if start < end), len(ends) - 1)
         begin = ends[at - 1] if at else 0
         if stop > ends[at]:

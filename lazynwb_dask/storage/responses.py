@@ -35,6 +35,8 @@ class RangeRequest:
     etag: str | None
     timeout: float  # seconds without a single byte after which the attempt has failed
     count: Callable[[Tally], None]  # called for bytes received, and requests beyond the first
+    key: str = ""  # of an object of a store
+    sized: bool = True  # whether a request more is worth knowing the size
 
     @property
     def header(self) -> str:
@@ -59,9 +61,11 @@ def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> t
     if status == 200:
         length = _number(headers.get("content-length"))
         enough = length is not None and (length == request.stop if request.exact else length <= request.stop)
-        if request.start == 0 and length is not None and enough:
+        if length is not None and (enough if request.start == 0 else length <= -request.start):
             _check_same(headers, length, request)
             return length, length
+        if headers.get("content-type", "").startswith("text/html"):
+            raise Fault("missing", "the server sends a web page in its place")
         raise Fault("other", "the server ignores Range requests and sends the whole file instead")
     if status == 412:
         raise Fault("changed", "the store says that it is another version")
@@ -80,7 +84,8 @@ def is_plain(headers: Mapping[str, str]) -> bool:
     >>> is_plain({"content-encoding": "aws-chunked, 7bit"}), is_plain({"content-encoding": "X-GZip"})
     (True, False)
     """
-    labels = re.split(r"[\s,;\"]+", headers.get("content-encoding", "").lower())
+    encoding = headers.get("content-encoding")
+    labels = re.split(r"[\s,;\"]+", encoding.lower()) if encoding else ()
     return _COMPRESSED.isdisjoint(label.removeprefix("x-") for label in labels)
 
 

@@ -66,7 +66,7 @@ class StoredArray:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         source = self.source
-        known = source.url, source.size, source.etag, self.path, self.shape
+        known = *source.key, self.path, self.shape
         return "stored", *known, self.options.token
 
     def __getitem__(self, key: Any) -> np.ndarray:

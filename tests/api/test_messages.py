@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -33,32 +34,64 @@ OF_MANY: dict[str, Call] = {
 ALL = {**OF_ONE, **OF_MANY}
 
 
-def zarr(path: Path) -> Path:
-    (path / "units").mkdir(parents=True)
+def group(path: Path, **attributes: str) -> Path:
+    """A Zarr group, of which only its attributes tell whether it is NWB."""
+    path.mkdir(parents=True)
     (path / ".zgroup").write_text('{"zarr_format": 2}')
+    (path / ".zattrs").write_text(json.dumps(attributes))
     return path
 
 
 @pytest.mark.parametrize("call", ALL.values(), ids=ALL)
-def test_a_zarr_store_is_called_that(tmp_path: Path, call: Call, s3_server: S3Server) -> None:
+def test_a_zarr_store_that_is_not_nwb_is_called_that(tmp_path: Path, call: Call, s3_server: S3Server) -> None:
+    why = "not an HDF5 file" if call is OF_ONE["open_hdf5"] else "but not NWB"
     for name in ("a.nwb.zarr", "b.nwb", "plain"):
-        with pytest.raises(NWBError, match=rf"{name}: .*Zarr isn't supported"):
-            call(zarr(tmp_path / name))
-    s3_server.put("lab", "a.nwb.zarr/.zgroup", b"{}")
+        with pytest.raises(NWBError, match=rf"{name}: a Zarr store, {why}"):
+            call(group(tmp_path / name))
+    inner = group(group(tmp_path / "c.nwb", nwb_version="2.7.0") / "units")
+    if call is not OF_ONE["open_hdf5"]:
+        with pytest.raises(
+            NWBError, match=r"inside the Zarr store .*c\.nwb\. .*read_nwb\('.*c\.nwb', '/units'\)"
+        ):
+            call(inner)
+    for name in (".zgroup", "units/.zgroup"):
+        s3_server.put("lab", f"a.nwb.zarr/{name}", b"{}")
     options = {"s3": s3_server.storage_options}
-    with dask.config.set({"lazynwb-dask.retries": 0}), pytest.raises(NWBError, match="Zarr isn't supported"):
+    with pytest.raises(NWBError, match=r"s3://lab/a\.nwb\.zarr: a Zarr store, but not NWB"):
         lazynwb_dask.read_nwb("s3://lab/a.nwb.zarr", "/units", storage_options=options)
 
 
-def test_a_zarr_store_among_files_is_one_failure(tmp_path: Path) -> None:
+def test_a_zarr_store_among_files_that_is_not_nwb_is_one_failure(tmp_path: Path) -> None:
     one(tmp_path / "a.nwb", [1])
-    zarr(tmp_path / "z.zarr")
-    with pytest.warns(UserWarning, match="Zarr isn't supported"):
+    group(tmp_path / "z.zarr")
+    with pytest.warns(UserWarning, match="but not NWB"):
         frame = lazynwb_dask.read_nwb(tmp_path, "/units", on_error="skip")
     assert frame.x.compute().tolist() == [1]
     assert lazynwb_dask.read_report(frame).path.tolist() == [f"{tmp_path}/z.zarr"]
     told = CliRunner().invoke(main, ["tables", f"{tmp_path}/z.zarr"])
-    assert (told.exit_code, "Zarr isn't supported" in told.output) == (1, True)
+    assert (told.exit_code, "but not NWB" in told.output) == (1, True)
+
+
+@pytest.mark.parametrize("call", ALL.values(), ids=ALL)
+def test_documents_and_arrays_of_zarr_stores_are_called_that(tmp_path: Path, call: Call) -> None:
+    store = group(tmp_path / "a.nwb", nwb_version="2.7.0")
+    (store / "units").mkdir()
+    (store / "units" / ".zarray").write_text("{}")
+    (tmp_path / "v3").mkdir()
+    (tmp_path / "v3" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "array"}')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "zipped.nwb").write_bytes(b"PK\3\4" + bytes(100))
+    for name, why in [
+        ("zipped.nwb", r"it is a zip file\. If it has a Zarr store, its name must end in \.zip"),
+        ("a.nwb/.zattrs", "Of a Zarr store, name its folder"),
+        ("a.nwb/units", "this is a Zarr array, not a store. Name the store that it is in"),
+        ("v3", "Zarr array, not a store"),
+        ("empty", "no NWB file .* and no Zarr store is there"),
+        ("b.nwb.zarr", "no such file"),
+    ]:
+        if call is not OF_ONE["open_hdf5"] or name != "v3":
+            with pytest.raises(NWBError, match=rf"/{name}: .*{why}"):
+                call(tmp_path / name)
 
 
 @pytest.mark.parametrize("call", ALL.values(), ids=ALL)

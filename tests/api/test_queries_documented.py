@@ -247,7 +247,9 @@ def test_dandisets(paths: list[str]) -> None:
     ):
         for i, path in enumerate(paths):
             archive.add("000409", f"sub-{i}/a.nwb", Path(path).read_bytes(), **about(f"mouse {i}", "1"))
-        got = run("Dandisets", paths)["units"].compute()
+        names = run("Dandisets", paths)
+        got, both = names["units"].compute(), names["both"]["session_id"].compute()
+    assert both.unique().tolist() == [f"mouse {i}/1" for i in range(4)]
     pd.testing.assert_index_equal(got.columns[-2:], pd.Index(["dandi_subject", "dandi_sex"]))
     assert got["dandi_subject"].unique().tolist() == [f"mouse {i}" for i in range(4)]
     close(got["firing_rate"], np.concatenate([columns(p, "units", "firing_rate").firing_rate for p in paths]))

@@ -570,9 +570,9 @@ def test_another_format_is_refused_and_a_damaged_catalog_named(folder: Path, tmp
     lazynwb_dask.build_catalog(sorted(folder.iterdir())[:1], where)
     text = (where / "_manifest.json").read_text()
     for changed, match in (
-        (text.replace('"format": 6', '"format": 99'), "format 99"),
+        (text.replace('"format": 7', '"format": 99'), "format 99"),
         ("{}", "not that of a catalog"),
-        ('{"format": 6}', "damaged"),
+        ('{"format": 7}', "damaged"),
         ("[]", "not that of a catalog"),
     ):
         (where / "_manifest.json").write_text(changed)

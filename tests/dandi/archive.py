@@ -14,6 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from servers import RangeServer
 
+from lazynwb_dask.storage.archives import set_archives
+
 TOKEN = "the-token-of-a-member"
 
 
@@ -105,6 +107,7 @@ class FakeArchive:
         self.stop()
         self.bucket.__exit__()
         self.store.__exit__()
+        set_archives({})  # what the setting has named stays known to a process
 
     def stop(self) -> None:
         """The REST interface is down."""

@@ -17,6 +17,7 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeArchive]:
     monkeypatch.delenv("DANDI_API_KEY", raising=False)
     with FakeArchive() as fake, dask.config.set({"lazynwb-dask.dandi-instances": {"dandi": fake.instance}}):
         yield fake
+        assert not fake.tokens_sent_to_stores()
 
 
 @pytest.fixture(scope="session")

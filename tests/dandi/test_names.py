@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import h5py
 import pandas as pd
 import pytest
+import stores
 from dandi.archive import FakeArchive, about
 
 import lazynwb_dask
@@ -21,6 +24,7 @@ def expand(paths: Any) -> list[Source]:
     return sources_expand.expand(paths, config.file_access(Options()))
 
 
+ONE = b"01a2b3c4-0000-4000-8000-0123456789ab"
 ID = "01a2b3c4-0000-4000-8000-0123456789ab"
 
 
@@ -187,11 +191,20 @@ def test_459_assets_cost_one_request_and_more_one_per_thousand(archive: FakeArch
     assert not archive.bucket.log
 
 
-def test_a_zarr_asset_is_its_store(archive: FakeArchive) -> None:
+def test_a_zarr_asset_is_its_store(archive: FakeArchive, sessions: list[str], tmp_path: Path) -> None:
     asset = archive.add_zarr("000409", "sub-1/a.nwb.zarr")
     archive.add_zarr("000409", "sub-1/image.ome.zarr")
-    (source,) = expand("dandi:000409@draft")
-    assert source.url == f"{archive.bucket.endpoint}/zarr/{asset.zarr}"
+    archive.add("000409", "sub-0/a.nwb", Path(sessions[0]).read_bytes())
+    stores.serve(stores.store_of(sessions[1]), archive.bucket, f"zarr/{asset.zarr}")
+    for paths in ("dandi:000409@draft", lazynwb_dask.dandi_assets("dandi:000409@draft")):
+        rates = lazynwb_dask.read_nwb(paths, "/units")[["firing_rate", "_nwb_path"]].compute()
+        assert rates["_nwb_path"].unique()[1] == f"{archive.bucket.endpoint}/zarr/{asset.zarr}"
+        wanted = lazynwb_dask.read_nwb(sessions[:2], "/units")["firing_rate"].compute()
+        assert rates["firing_rate"].tolist() == wanted.tolist()
+    catalog = lazynwb_dask.build_catalog("dandi:000409@draft", tmp_path / "catalog", tables="/units")
+    archive.clear()
+    assert len(lazynwb_dask.read_nwb(catalog.refresh(), "/units")) == len(wanted)
+    assert len(archive.log) == 1
     assert parse("dandi:000409").archive._replace(bucket="dandiarchive").zarr("x") == "s3://dandiarchive/zarr/x"
 
 
@@ -209,6 +222,11 @@ def test_a_dandiset_that_does_not_exist_is_named(archive: FakeArchive) -> None:
         b"[]", b"null", b'"maintenance"', b"<html>", b'{"results": {}}', b'{"count": 1, "results": []}',
         b'{"count": 1e9, "results": [1]}', b'{"count": 1, "results": [{"path": "a.nwb"}]}',
         b'{"count": 1, "results": [{"path": "a.nwb", "size": -1, "asset_id": "x", "blob": "y", "zarr": null}]}',
+        b'{"count": 1, "results": [{"path": "\\ud800.nwb", "size": 1, "asset_id": "%s", "blob": "%s"}]}'
+        % (ONE, ONE),
+        b'{"count": 1, "results": [{"path": "a.nwb", "size": %d, "asset_id": "%s", "blob": "%s"}]}'
+        % (1 << 70, ONE, ONE),
+        b"[" * 1_000_000,
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_an_error(archive: FakeArchive, body: bytes) -> None:
@@ -260,3 +278,56 @@ def test_columns_of_assets_are_columns_of_rows_and_prune(archive: FakeArchive, s
         assert len({entry.path for entry in archive.bucket.requests()}) == 1
     with pytest.raises(lazynwb_dask.ColumnNotFoundError, match="dandi_subject"):
         lazynwb_dask.with_sessions(units, ["dandi_subjct"])
+
+
+def test_an_asset_is_opened_as_a_plain_file_and_referred_to_by_its_public_address(
+    three: FakeArchive, tmp_path: Path, sessions: list[str]
+) -> None:
+    name = "dandi:000409@draft/sub-1/sub-1_ses-1.nwb"
+    asset = three.versions["000409", "draft"]["sub-1/sub-1_ses-1.nwb"]
+    with lazynwb_dask.open_hdf5(name) as file, h5py.File(sessions[1]) as wanted:
+        assert file["units/id"][()].tolist() == wanted["units/id"][()].tolist()
+    catalog = lazynwb_dask.build_catalog(name, tmp_path / "catalog", tables="/units")
+    told = catalog.to_kerchunk(catalog.paths[0], tables="/units")["refs"]["units/id/0"]
+    assert told[0] == f"{three.bucket.endpoint}/blobs/{asset.blob[:3]}/{asset.blob[3:6]}/{asset.blob}"
+    three.bucket.behaviour.forbidden.add("*")
+    three.blobs.clear()
+    three.add("000409", asset.path, Path(sessions[1]).read_bytes())
+    with lazynwb_dask.open_hdf5(name) as file:  # by a signed address
+        assert len(file["units/id"]) == 120
+    assert three.minted == 1
+
+
+def test_a_table_of_sessions_goes_where_paths_go(three: FakeArchive) -> None:
+    sessions = lazynwb_dask.read_sessions("dandi:000409@draft").compute()
+    some = sessions[sessions["_nwb_path"].str.contains("sub-2")]
+    for paths in (some, some.set_index("_nwb_path")):
+        units = lazynwb_dask.read_nwb(paths, "/units")
+        assert units["_nwb_path"].unique().compute().tolist() == some["_nwb_path"].tolist()
+
+
+def test_odd_paths_are_names_of_their_assets(archive: FakeArchive, sessions: list[str]) -> None:
+    paths = ["rec[1].nwb", "rec1.nwb", "a b#1?x=2%20.nwb", "Exp::1.nwb", "sub*/ü.nwb"]
+    for i, path in enumerate(paths):
+        archive.add("000409", path, Path(sessions[0]).read_bytes() + b"%d" % i)
+    found = expand("dandi:000409@draft")
+    assert sorted(source.url.partition("@draft/")[2] for source in found) == sorted(paths)
+    assert expand([source.url for source in found]) == found
+    archive.bucket.behaviour.forbidden.add("*")  # so that the archive is asked for each by its path
+    units = lazynwb_dask.read_nwb([source.url for source in found], "/units")
+    assert {*units["_nwb_path"].compute()} == {source.url for source in found}
+    archive.add("000409", "x::s3://elsewhere/k.nwb", b"x")
+    with pytest.raises(NWBReadError, match="isn't what DANDI's interface promises"):
+        expand("dandi:000409@draft")
+
+
+def test_odd_metadata_are_texts_or_missing(archive: FakeArchive) -> None:
+    odd = {"wasAttributedTo": [{"identifier": "\ud800", "age": 3, "sex": [], "species": {"name": {"a": 1}}}, 7]}
+    archive.add(
+        "000409", "a.nwb", b"1", **odd, wasGeneratedBy="x", variableMeasured=[{"value": "\udfff"}, "b", None]
+    )
+    archive.add("000409", "b.nwb", b"2", wasGeneratedBy=[{"schemaKey": "Session", "startDate": "soon"}])
+    first, second = lazynwb_dask.dandi_assets("dandi:000409@draft").to_dict("records")
+    assert (first["subject"], first["age"], list(first["variables"])) == ("?", "3", ["?", "b"])
+    assert pd.isna(first["session"])
+    assert pd.isna(second["start_time"])

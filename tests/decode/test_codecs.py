@@ -32,12 +32,12 @@ DAMAGED: dict[str, tuple[bytes, int, str]] = {
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     found = None
     if request.param == "deflate":  # as where its functions can't be reached
-        monkeypatch.setattr(codecs, "_in_place", lambda library: library.no_such_function)
+        monkeypatch.setattr(codecs, "_in_place", lambda library, kind: library.no_such_function)
         found = codecs.libdeflate.__wrapped__()
     elif request.param == "libdeflate":
         found = codecs.libdeflate.__wrapped__()
         assert "_in_place" in found.__qualname__ or sys.platform == "win32"
-    monkeypatch.setattr(codecs, "libdeflate", lambda: found)
+    monkeypatch.setattr(codecs, "libdeflate", lambda kind="zlib": found)
 
 
 @pytest.mark.parametrize("tail", [b"", b"what follows the stream"])

@@ -20,6 +20,7 @@ import pytest
 from files import nwb, ragged, table
 from series_files import series
 from servers import RangeServer
+from stores import How, serve, store_of
 
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
@@ -297,3 +298,37 @@ def test_what_lies_in_other_files_is_not_said_to_be_bounded(tmp_path: Path) -> N
     assert not told.reads[0].known
     assert not told.reads[0].exact
     assert "not known beforehand (values of columns lie in other files)" in str(told)
+
+
+# ---------------------------------------------------------------------------------------- stores
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("shard", [None, 3])
+def test_an_upper_bound_of_a_store_is_one(
+    server: RangeServer, tmp_path: Path, version: int, shard: int | None
+) -> None:
+    """Its objects may be missing, or of any length up to a limit."""
+    if version == 2 and shard:
+        pytest.skip("format 2 has no shards")
+    rng = np.random.default_rng(1)
+    with nwb(tmp_path / "a.nwb") as file:
+        group = table(file, "/units", 300, ["score", "rate", "spikes", "label"])
+        group.create_dataset("score", data=rng.random(300))
+        group.create_dataset("rate", data=np.zeros(300))  # not stored
+        group.create_dataset("label", data=["a" * (i % 9) for i in range(300)], dtype=h5py.string_dtype())
+        ragged(group, "spikes", np.cumsum(rng.integers(0, 200, 300)), rng.random(60_000))
+    for after in (None, []):
+        how = How(version, rows={"units/spikes": 1000, "units/score": 30}, shard=shard, after=after)
+        url = serve(store_of(tmp_path / "a.nwb", how), server, f"store{next(_number)}.nwb.zarr")
+        units = lazynwb_dask.read_nwb(url, "/units")
+        for frame in (
+            units[["score", "rate"]],
+            units[["spikes"]],
+            units[["label", "rate"]],
+            units[units.score > 0.9][["rate", "spikes"]],
+            units.partitions[0],
+        ):
+            told, requests, sent = asked(server, frame)
+            assert told.requests >= requests
+            assert told.bytes >= sent
+            assert "at most" in str(told)
+            assert "Zarr stores" in str(told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -14,13 +15,17 @@ from files import nwb, ragged, table
 from judge import _corpus
 from mutants import good_files
 
+from lazynwb_dask.errors import NWBReadError
 from lazynwb_dask.hdf5 import dataset
 from lazynwb_dask.hdf5.dataset_header import DatasetHeader, parse_header
 from lazynwb_dask.hdf5.object_header import DataLayout
 from lazynwb_dask.hdf5.sparse_file import SparseFile, attempt
+from lazynwb_dask.metadata.hdf5_file import HDF5File
+from lazynwb_dask.model.source import Source
 from lazynwb_dask.model.table_json import pack_table
 from lazynwb_dask.nwb import columns
 from lazynwb_dask.nwb.jobs import IndexTable, ListTables
+from lazynwb_dask.storage.access import FileAccess
 
 
 def held(data: bytes) -> SparseFile:
@@ -118,3 +123,31 @@ def test_what_is_remembered_of_headers_is_bounded() -> None:
         dataset._remember(header, info)
     assert len(dataset._infos) <= dataset.MAX_INFOS
     dataset._infos.clear()
+
+
+def test_a_file_stays_open_while_other_bytes_than_those_for_libhdf5_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "f.nwb"
+    with nwb(path) as file:
+        group = table(file, "/units", 5, ["x", "far"])
+        group.create_dataset("x", data=np.arange(5.0))
+        file["a"] = np.zeros(200_000)
+        for number in range(20):  # no room near the other headers
+            file.create_group(f"groups/{number}")
+        group.create_dataset("far", data=np.arange(5.0))
+        file["b"] = np.zeros(200_000)
+    job, source = IndexTable(("/units",)), Source(str(path))
+    HDF5File(source, FileAccess()).run(job)  # now its headers are known
+    passes: list[bool] = []
+    original = SparseFile.leave
+    monkeypatch.setattr(SparseFile, "leave", lambda self: passes.append(self.file is None) or original(self))
+    known = HDF5File(source, FileAccess()).run(job)
+    assert known is not None
+    assert known.columns["far"].arrays[0].rows == 5
+    assert passes == [False, True], "closed once, when nothing was missing"
+    reread = HDF5File(source, FileAccess())
+    os.truncate(path, 600_000)
+    with pytest.raises(NWBReadError):
+        reread.run(job)
+    assert not h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE), "nothing stays open"

@@ -23,6 +23,7 @@ from files import nwb, one, table
 from h5py import h5d, h5p, h5s, h5t
 
 import lazynwb_dask
+from lazynwb_dask.decode import filters, objects
 from lazynwb_dask.decode.filters import chunk_bytes
 from lazynwb_dask.errors import NWBError, NWBReadError
 from lazynwb_dask.hdf5 import chunk_btree, datatypes, global_heap, links, object_header, sparse_file
@@ -33,9 +34,10 @@ from lazynwb_dask.nwb import columns, tables
 from lazynwb_dask.read import column, vlen
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
-from lazynwb_dask.storage import Settings, counters
+from lazynwb_dask.storage import Settings, counters, zipped
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.zarr import array, codecs, contents, documents, fetched, file_image, tree
 
 OPTIONS, SETTINGS = Options(None), Settings()
 MB = 1 << 20
@@ -549,11 +551,12 @@ def test_extents_that_no_file_can_have_are_refused_wherever_they_come_from() -> 
 def test_the_documentation_lists_every_limit_as_it_is() -> None:
     modules = {m.__name__.rpartition(".")[2]: m for m in
                (limits, datatypes, columns, tables, links, object_header, chunk_btree, global_heap,
-                column, vlen, sparse_file)}  # fmt: skip
+                column, vlen, sparse_file, array, codecs, contents, documents, fetched, file_image, tree,
+                filters, objects, zipped)}  # fmt: skip
     text = (Path(__file__).parents[2] / "docs" / "hostile-files.md").read_text()
     listed = set()
-    for amount, unit, names in re.findall(r"^\| ([\d,]+)( [MG]iB)? \|.*\| (`.*`) \|$", text, re.M):
-        value = int(amount.replace(",", "")) << {"": 0, " MiB": 20, " GiB": 30}[unit]
+    for amount, unit, names in re.findall(r"^\| ([\d,]+)( [MGT]iB)? \|.*\| (`.*`) \|$", text, re.M):
+        value = int(amount.replace(",", "")) << {"": 0, " MiB": 20, " GiB": 30, " TiB": 40}[unit]
         for module, name in re.findall(r"`(\w+)\.(\w+)`", names):
             assert getattr(modules[module], name) == value, name
             listed.add((module, name))

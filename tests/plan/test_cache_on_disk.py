@@ -297,7 +297,14 @@ def test_what_is_stored_has_the_shape_that_the_format_number_stands_for() -> Non
     # (a catalog has no `Extents.heap`, and where that is empty, the same bytes as before)
     stored = [
         [field.name for field in fields(kind)]
-        for kind in (index.TableIndex, index.ColumnIndex, index.Extents, index.Layout, index.Filter)
+        for kind in (
+            index.TableIndex,
+            index.ColumnIndex,
+            index.Extents,
+            index.Layout,
+            index.Objects,
+            index.Filter,
+        )
     ]
     digest = hashlib.sha256(repr(stored).encode()).hexdigest()[:12]
-    assert (entry.FORMAT, tables_schema.FORMAT, digest) == (6, 6, "53d0ceab628e")
+    assert (entry.FORMAT, tables_schema.FORMAT, digest) == (7, 7, "5cd743bcccc9")

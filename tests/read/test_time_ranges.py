@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from series_files import series
 from servers import RangeServer
+from stores import How, serve, store_of
 
 import lazynwb_dask
 from lazynwb_dask.errors import NWBFileChangedError
@@ -201,6 +202,24 @@ def test_all_times_are_read_until_it_is_known_that_they_rise(
         requests, sent = check_window(range_server, frame, times, 100.0)
         assert requests <= FEW
         assert sent < few
+
+
+@pytest.mark.parametrize(
+    "how", [How(2, rows=20_000), How(3, rows=5_000, shard=8), How(3, rows=5_000, after=[])]
+)
+def test_in_a_store_a_range_of_times_is_looked_up_too(
+    range_server: RangeServer, recording: Recording, tmp_path: Path, how: How
+) -> None:
+    content, times, _, _ = recording
+    (tmp_path / "f.nwb").write_bytes(content)
+    url = serve(store_of(tmp_path / "f.nwb", how), range_server, "f.nwb.zarr")
+    with dask.config.set({"lazynwb-dask.sorted-timestamps": True}):
+        frame = lazynwb_dask.read_nwb(url, "/acquisition/s")
+        requests, sent = check_window(range_server, frame, times, 100.0)
+        assert requests <= 2 * FEW  # of shards the indexes come first; a page may be two chunks
+        assert sent < 0.4 * times.nbytes
+        again, _ = check_window(range_server, frame, times, 100.0)
+        assert again <= 3, "what was looked up is known"
 
 
 @pytest.mark.parametrize("who", ["the user", "a catalog", "a catalog of a file that changes later"])
