@@ -22,7 +22,7 @@ from lazynwb_dask.util import lru
 
 
 @functools.cache
-def _defaults() -> Mapping[str, Any]:
+def defaults() -> Mapping[str, Any]:
     """The defaults in the YAML file, which are also added to Dask's configuration."""
     import yaml
 
@@ -34,7 +34,7 @@ def _defaults() -> Mapping[str, Any]:
 
 def get(key: str) -> Any:
     # on exit, a `dask.config.set` context also removes defaults that were added within
-    return dask.config.get(f"lazynwb-dask.{key}", default=_defaults()[key])
+    return dask.config.get(f"lazynwb-dask.{key}", default=defaults()[key])
 
 
 def _open_files() -> int:

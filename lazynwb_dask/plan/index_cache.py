@@ -41,6 +41,8 @@ _BLOB = re.compile(
     rf"|https://s3(?:[.-]us-east-2)?\.amazonaws\.com/dandiarchive)/blobs/[0-9a-f]{{3}}/[0-9a-f]{{3}}/({UUID})"
 )
 _TIME = re.compile(r"\d+\.\d{6}")
+_OWN_FOLDER = re.compile("[0-9a-f]{2}")
+_OWN_FILE = re.compile(r"[0-9a-f]{40}\.index|\.new-\w+")
 
 
 def identity(url: str, etag: str | None = None) -> str:
@@ -147,6 +149,20 @@ class IndexCache:
             if random.random() < len(data) / (self.limit * LOOK):
                 self.prune()
 
+    def usage(self) -> tuple[int, int]:
+        """How many files there are, and their bytes."""
+        sizes = [size for _, _, size in _held(self.folder)]
+        return len(sizes), sum(sizes)
+
+    def empty(self) -> int:
+        """Delete all entries; returns how many these were."""
+        count = 0
+        for path, _, _ in _held(self.folder):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                count += 1
+        return count
+
     def prune(self) -> None:
         """Delete the least recently used entries if the folder is over its limit."""
         if not _pruning.acquire(blocking=False):
@@ -184,11 +200,15 @@ def _write(path: Path, data: bytes) -> None:
 
 def _held(folder: Path) -> Iterator[tuple[str, float, int]]:
     """Path, time of last use and size of each entry and of each temporary file of an interrupted
-    process."""
+    process. Whatever else is in the folder is not the cache's."""
     with contextlib.suppress(OSError), os.scandir(folder) as folders:
         for inner in folders:
+            if not _OWN_FOLDER.fullmatch(inner.name):
+                continue
             with contextlib.suppress(OSError), os.scandir(inner.path) as files:
                 for file in files:
+                    if not _OWN_FILE.fullmatch(file.name):
+                        continue
                     with contextlib.suppress(OSError):
                         status = file.stat()
                         yield file.path, status.st_mtime, status.st_size
