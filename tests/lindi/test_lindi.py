@@ -465,6 +465,7 @@ def damaged(session: Path, folder: Path, change: Change) -> Path:
         (b"\x89HDF", "not a LINDI file"),
         (b"[1, 2]", "not a LINDI file"),
         (b"[" * 10**6, "not a LINDI file"),
+        (b"[" + b"[]," * 2**22 + b"[]]", "values; the limit is"),
         (b'{"refs": 3}', "not a LINDI file"),
         (b'{"refs": {}}', "no root group"),
         (b'{"refs": {".zgroup": {}}, "templates": {"a": 3}}', "a template that is no text"),
