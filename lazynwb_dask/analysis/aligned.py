@@ -97,8 +97,8 @@ class AroundEvents:
         number = {"_table_index"} & {"_table_index" for name in columns if name == "event_index"}
         return {"units": {*self.units} & columns | {*ragged}, "events": {self.event, *self.by} | number}
 
-    def scan(self, units: Plan, events: Plan) -> Mapped:
-        """The results of all files, as a scan."""
+    def scan(self, units: Plan, events: Plan, session: str) -> Mapped:
+        """The results of all files, as a scan. `session` is the column that says which rows meet."""
         carried = [c for c in units.columns if not is_nested(units.scan.meta[c].dtype)]
         one = {n: d for n, d in self.one_of_each.items()
                if n != "event_index" or "_table_index" in events.scan.meta.columns}  # fmt: skip
@@ -120,7 +120,7 @@ class AroundEvents:
             "events": Plan(events.scan, [c for c in events.scan.meta.columns
                                          if c in {self.event, *self.by, "_table_index"}], events.predicate),
         }  # fmt: skip
-        return map_over(func, plans, meta)
+        return map_over(func, plans, meta, session)
 
     def _more(self) -> dict[str, Any]:
         return {}

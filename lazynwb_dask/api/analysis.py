@@ -22,7 +22,7 @@ from lazynwb_dask.analysis.aligned import (
 )
 from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns, xarray_for
 from lazynwb_dask.analysis.series_around import series_around
-from lazynwb_dask.api.joins import Keys, listed, plan_of
+from lazynwb_dask.api.joins import Keys, Sessions, listed, plans_of
 from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.timeseries.series import TimeSeries
@@ -43,6 +43,7 @@ def align_events(
     by: Keys | None = None,
     *,
     bins: Bins | None = None,
+    sessions: Sessions | None = None,
 ) -> dd.DataFrame:
     """Spikes relative to events of the same files: a row for each unit and event.
 
@@ -65,6 +66,8 @@ def align_events(
         Counts in place of times: in as many bins of the window, all as long; or between these edges, rising
         seconds relative to the event, whatever the window. A bin has its first edge, and not its last, also
         the last bin.
+    sessions : "session_id", or a mapping from file to session, optional
+        As `by` of `map_files`, where units and events of a session are in different files.
 
     Returns
     -------
@@ -110,8 +113,8 @@ def align_events(
     """
     groups = tuple(listed(by))
     if bins is None:
-        return _around(Times((), event, groups, _window(window)), units, events)
-    return _around(Counts((), event, groups, _edges(window, bins, "align_events")), units, events)
+        return _around(Times((), event, groups, _window(window)), units, events, sessions)
+    return _around(Counts((), event, groups, _edges(window, bins, "align_events")), units, events, sessions)
 
 
 def psth(
@@ -123,6 +126,7 @@ def psth(
     *,
     bins: Bins = 30,
     observed: bool = False,
+    sessions: Sessions | None = None,
 ) -> dd.DataFrame:
     """The peri-stimulus time histogram: the mean rate around events, for each unit and group of events.
 
@@ -133,7 +137,7 @@ def psth(
     by : str or sequence of str, optional
         Columns of `events`: one row for each unit and group of equal values, in their order. Events that lack
         a value belong to no group. If not given, all events are one group.
-    bins : int or sequence of float
+    bins, sessions
         As of `align_events`.
     observed : bool
         Rates over observed time only: of spikes within the unit's `obs_intervals`, by the seconds of these in
@@ -169,7 +173,7 @@ def psth(
     ['bool', 'int64', 'list<item: double>[pyarrow]', 'list<item: double>[pyarrow]']
     """
     edges = _edges(window, bins, "psth")
-    return _around(Rates((), event, tuple(listed(by)), edges, bool(observed)), units, events)
+    return _around(Rates((), event, tuple(listed(by)), edges, bool(observed)), units, events, sessions)
 
 
 def spike_counts(
@@ -235,7 +239,7 @@ def spike_counts(
     import dask
 
     xr = xarray_for("spike_counts")
-    plans = plan_of(units, "the frame units="), plan_of(intervals, "the frame intervals=")
+    _, plans = plans_of({"the frame units=": units, "the frame intervals=": intervals}, None)
     check_lists(plans[0], SPIKES, 1, "spike_counts")
     whole = window is None and isinstance(bins, (int, np.integer))
     edges = np.array(_edges((0, 1) if window is None else window, bins, "spike_counts"))
@@ -394,13 +398,15 @@ def _events_of(series: TimeSeries, events: Any, event: str, by: Sequence[str]) -
     return found
 
 
-def _around(made: Times | Rates, units: dd.DataFrame, events: dd.DataFrame) -> dd.DataFrame:
-    plans = plan_of(units, "the frame units="), plan_of(events, "the frame events=")
+def _around(
+    made: Times | Rates, units: dd.DataFrame, events: dd.DataFrame, sessions: Sessions | None
+) -> dd.DataFrame:
+    named, plans = plans_of({"the frame units=": units, "the frame events=": events}, sessions)
     check_lists(plans[0], SPIKES, 1, made.call)
     if INTERVALS in made.ragged:
         check_lists(plans[0], INTERVALS, 2, made.call)
     check_times(plans[1], made.event, made.call)
-    return expr.from_scan(made.scan(*plans))
+    return expr.from_scan(made.scan(plans[0], plans[1], named))
 
 
 def _window(window: Any, call: str = "align_events") -> tuple[float, float]:

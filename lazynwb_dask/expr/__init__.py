@@ -19,7 +19,7 @@ from lazynwb_dask.predicate.tree import Predicate
 
 __all__ = [
     "FinalizeCompute", "Loc", "ReadNWB", "collections_to_expr", "ex", "filters_left", "from_scan",
-    "is_computed", "new_collection", "reads", "taken_apart",
+    "is_computed", "new_collection", "partition_bytes", "reads", "taken_apart",
 ]  # fmt: skip
 
 
@@ -34,6 +34,14 @@ def reads(collection: Any) -> list[ReadNWB]:
     """The reads of a collection after optimization."""
     optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
     return list(optimized.find_operations(ReadNWB))
+
+
+def partition_bytes(collection: Any) -> list[int]:
+    """The decoded bytes of each partition of a read, with the columns that it uses, before its condition has
+    taken any rows; zero for partitions where no row can satisfy it."""
+    node = next(iter(collection.expr.simplify().find_operations(ReadNWB)))
+    weights = node.scan.nbytes(node._inputs)
+    return [int(weights[node.parts(int(task))].sum()) for task in node._tasks]
 
 
 def is_computed(collection: Any) -> bool:

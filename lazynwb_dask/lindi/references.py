@@ -20,6 +20,7 @@ import numpy as np
 
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.zarr.array import Array
+from lazynwb_dask.zarr.contents import MAX_VALUES, check_values
 from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SOFT_LINK, Tree
 from lazynwb_dask.zarr.values import values_of
 from lazynwb_dask.zarr.zarr2 import array_of
@@ -162,6 +163,7 @@ class Contents(Tree):
 
 def parse(text: bytes, name: str) -> Contents:
     """The content of a LINDI file. Raises NWBReadError for other JSON."""
+    check_values([text], MAX_VALUES + len(text) // 8, name)
     try:
         content = json.loads(text)
         refs, templates = content["refs"], content.get("templates") or {}

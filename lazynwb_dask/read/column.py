@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -36,7 +37,7 @@ from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.read.block import Block, Box, Chunks, Decoders, block_requests, copy_runs
-from lazynwb_dask.read.nearby import RANGES, SMALL, heap_nearby, nearby
+from lazynwb_dask.read.nearby import RANGES, SMALL, TEXT, heap_nearby, nearby
 from lazynwb_dask.read.shards import shard_request, touched
 from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from lazynwb_dask.read.vlen import SLACK, heap_bytes
@@ -63,15 +64,42 @@ class Reader:
     def near(self, array: ArrayIndex, start: int, stop: int, most: int = 2 * SMALL) -> Steps[None]:
         """Let a range of a dataset's rows come along, if that is few bytes. Its chunk map is read now."""
         if array.layout.objects is not None:
-            if array.layout.objects.shard is not None and start < stop <= array.rows:
+            if start < stop <= array.rows:
                 whole = tuple((0, n) for n in array.layout.item)
                 block = Block(np.array([start]), np.array([stop]), whole)
-                yield from self._in_shards(array, block, RANGES)
+                if array.layout.objects.shard is not None:
+                    yield from self._in_shards(array, block, RANGES)
+                elif requests := self._objects_near(array, block):
+                    yield Wave(objects=requests)
             return
         extents = yield from self.extents(array)
         ranges = nearby(array, extents, start, stop, self.size)
         if ranges and sum(b - a for a, b in ranges) <= most:
             yield Wave(ahead=ranges)
+
+    def _objects_near(self, array: ArrayIndex, block: Block) -> list[Request]:
+        """Requests for rows of few chunks that are objects, which are kept if all of them come along."""
+        layout, start, stop = array.layout, int(block.starts[0]), int(block.stops[0])
+        assert layout.chunk is not None
+        count = (-(-stop // layout.chunk[0]) - start // layout.chunk[0]) * layout.chunks(layout.chunk[0])
+        each = TEXT if layout.of_objects else layout.element_bytes
+        if layout.view is not None or count > RANGES or math.prod(block.shape) * each > SMALL:
+            return []
+        out = _blank(layout, block.shape)
+        (requests,) = block_requests(layout, Chunks(array.extents), block, out, {})
+        left = list(requests)
+
+        def kept(call: Callable[..., None], *data: memoryview) -> None:
+            with suppress(Exception):  # what is damaged is an error if it turns out to be needed
+                call(*data)
+                left.pop()
+                if not left:
+                    self.keep(array, start, stop, out.reshape(-1))
+
+        return [
+            one._replace(sink=partial(kept, one.sink), missing=one.missing and partial(kept, one.missing))
+            for one in requests
+        ]
 
     def locate(self, array: ArrayIndex) -> Steps[None]:
         """Read the chunk map of a dataset now, if it was left unread."""
@@ -317,16 +345,17 @@ class Reader:
         if rows and held is None:  # before memory is taken for its values
             extents = yield from self.extents(array)
             chunks = Chunks(extents, (yield from self._in_shards(array, block)))
-        if layout.of_objects:
-            out, width = np.empty(math.prod(block.shape), objects_dtype(layout.element)), 1
-        else:
-            out, width = blank(math.prod(block.shape) * layout.element_bytes), layout.element_bytes
+        target = _blank(layout, block.shape)
+        out = target.reshape(-1)
         if not out.size:
+            return out
+        if held is not None and layout.of_objects:
+            kept = held[3].reshape(held[2] - held[1], -1)
+            out[...] = kept[spread(starts - held[1], stops - starts)].reshape(-1)
             return out
         if held is not None:
             copy_runs(held[3], starts - held[1], stops - starts, out.reshape(rows, -1))
             return out
-        target = out.reshape(*block.shape, width)
         for requests in block_requests(layout, chunks, block, target, self.decoders):
             left = requests
             if self._shards:
@@ -384,6 +413,14 @@ class Reader:
         check_extents(layout, found, self.size)
         self.cache.put(extents.root, found)
         return found
+
+
+def _blank(layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for stored elements, or objects: what `block_requests` fills."""
+    if layout.of_objects:
+        return np.empty((*shape, 1), objects_dtype(layout.element))
+    made: np.ndarray = blank(math.prod(shape) * layout.element_bytes).reshape(*shape, layout.element_bytes)
+    return made
 
 
 def _keep(nodes: dict[int, bytes], i: int) -> Callable[[memoryview], None]:

@@ -17,7 +17,16 @@ from lazynwb_dask.storage import Request, fetch, retried, zip_members
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
 from lazynwb_dask.util.threads import at_once
-from lazynwb_dask.zarr.contents import Contents, Node, consolidated, nodes_of_v2, nodes_of_v3, parsed
+from lazynwb_dask.zarr.contents import (
+    MAX_VALUES,
+    Contents,
+    Node,
+    check_values,
+    consolidated,
+    nodes_of_v2,
+    nodes_of_v3,
+    parsed,
+)
 from lazynwb_dask.zarr.tree import LEFT_OUT, MAX_DEPTH, MAX_OBJECTS
 
 MAX_DOCUMENT = 1 << 20  # of one group or array
@@ -56,17 +65,17 @@ def _each(source: Source, access: FileAccess, document: str, root: dict[str, Any
     names = ("zarr.json",) if is_v3 else (".zgroup", ".zarray", ".zattrs")
     found: dict[str, Any] = {document: root}
     level, wanted = [""], [] if is_v3 else [".zattrs"]
-    count = nbytes = 0
+    held: list[bytes] = []
+    count = 0
     for _ in range(MAX_DEPTH):
         below = _folders(source, level, access)
         count += len(below)
         if count > MAX_OBJECTS:
             raise NWBReadError(f"{name}: more than {MAX_OBJECTS} objects, the limit")
         wanted += [f"{key}/{one}" for key in below for one in names]
-        texts = _fetched(source, wanted, access)
-        nbytes += sum(map(len, texts.values()))
-        if nbytes > MAX_DOCUMENTS:
-            raise NWBReadError(f"{name}: metadata of more than {MAX_DOCUMENTS} bytes, the limit")
+        texts = _fetched(source, wanted, access, MAX_DOCUMENTS - sum(map(len, held)))
+        held += texts.values()
+        check_values(held, MAX_VALUES, name)
         found.update((key, parsed(text, f"{name}/{key}")) for key, text in texts.items())
         level, wanted = [key for key in below if _is_group(found, key, names[0])], []
         if not level:
@@ -131,11 +140,16 @@ def _listed(filesystem: Any, path: str) -> set[str]:
     }
 
 
-def _fetched(source: Source, keys: Sequence[str], access: FileAccess) -> dict[str, bytes]:
-    """Those of some documents that there are."""
+def _fetched(source: Source, keys: Sequence[str], access: FileAccess, most: int) -> dict[str, bytes]:
+    """Those of some documents that there are, which may have `most` bytes in all."""
     found: dict[str, bytes] = {}
+    nbytes = 0
 
     def keep(key: str, data: memoryview) -> None:
+        nonlocal nbytes
+        nbytes += len(data)
+        if nbytes > most:
+            raise NWBReadError(f"{shown(source.url)}: metadata of more than {MAX_DOCUMENTS} bytes, the limit")
         found[key] = bytes(data)
 
     def absent() -> None:

@@ -278,6 +278,14 @@ def test_an_error_says_what_is_wrong_when_called(paths: list[str]) -> None:
         psth(units.assign(x=1), trials)
 
 
+def test_units_meet_events_of_other_files_of_their_session(paths: list[str]) -> None:
+    units, trials = read_nwb(paths[3], "/units"), read_nwb(paths[2], "trials")
+    found = align_events(units, trials, (-2, 0), bins=1, sessions={paths[2]: "a", paths[3]: "a"}).compute()
+    assert found.session_id.tolist() == ["a"] * 4
+    assert found.counts.tolist() == [[1], [1], [2], [2]]
+    assert len(align_events(units, trials)) == 0
+
+
 @pytest.mark.parametrize("shape", [(3, 3), (3, 1), (3,), (3, 2, 2)])
 def test_intervals_that_are_no_pairs_are_an_error(shape: tuple[int, ...], tmp_path: Path) -> None:
     path = tmp_path / "odd.nwb"

@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import h5py
 import numpy as np
 import oracle
 import pandas as pd
 import pytest
+from dandi.archive import FakeArchive, about
 
 from lazynwb_dask.datasets import make_sessions
 
@@ -311,6 +313,21 @@ def test_parquet_and_back(paths: list[str]) -> None:
     oracle.assert_same(again.compute(), whole)
     some = whole[whole.location.isin(["VISp", "VISl"])]
     assert sorted(got["merged"].unit_id) == sorted(some.unit_id)
+
+
+def test_dandisets(paths: list[str]) -> None:
+    with (
+        FakeArchive() as archive,
+        dask.config.set({"lazynwb-dask.dandi-instances": {"dandi": archive.instance}}),
+    ):
+        for i, path in enumerate(paths):
+            archive.add("000409", f"sub-{i}/a.nwb", Path(path).read_bytes(), **about(f"mouse {i}", "1"))
+        names = run("Dandisets", paths)
+        got, both = names["units"].compute(), names["both"]["session_id"].compute()
+    assert both.unique().tolist() == [f"mouse {i}/1" for i in range(4)]
+    pd.testing.assert_index_equal(got.columns[-2:], pd.Index(["dandi_subject", "dandi_sex"]))
+    assert got["dandi_subject"].unique().tolist() == [f"mouse {i}" for i in range(4)]
+    close(got["firing_rate"], np.concatenate([columns(p, "units", "firing_rate").firing_rate for p in paths]))
 
 
 def test_every_example_is_tested() -> None:
