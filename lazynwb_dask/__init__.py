@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from lazynwb_dask.api.analysis import align_events, align_timeseries, psth, spike_counts
     from lazynwb_dask.api.catalogs import build_catalog, open_catalog
     from lazynwb_dask.api.contents import contents
     from lazynwb_dask.api.dandi import dandi_assets, group_assets_by_session
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
+    "api.analysis": ("align_events", "align_timeseries", "psth", "spike_counts"),
     "api.catalogs": ("build_catalog", "open_catalog"),
     "api.contents": ("contents",),
     "api.dandi": ("dandi_assets", "group_assets_by_session"),
@@ -50,11 +52,10 @@ _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
-    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "build_catalog",
-    "contents", "dandi_assets", "explain", "group_assets_by_session", "list_tables", "map_files",
-    "merge_by_file", "open_catalog", "open_hdf5", "open_timeseries", "read_nwb", "read_report",
-    "read_sessions", "schema_report", "trace",
-    "with_sessions",
+    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "align_events",
+    "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain", "group_assets_by_session",
+    "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5", "open_timeseries", "psth",
+    "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts", "trace", "with_sessions",
 ]  # fmt: skip
 
 
