@@ -74,6 +74,11 @@ def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: 
         run.bound(first, rows)
         run.bound(todo, rows, left)
         return replace(run.result(left, exact=False), rising=rising)
+    if selection.limit is not None and selection.limit.kind == "any":
+        rows = np.arange(part.start, part.stop)
+        left = min(selection.limit.n, len(rows))
+        run.bound(todo, rows, left)
+        return run.result(left, exact=False)
     reader = _DryReader(part.source.reach)
     steps = PartReader(scan, part, reader, run)
     rows, _ = alone(steps.choose(selection))

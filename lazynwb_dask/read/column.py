@@ -96,18 +96,28 @@ class Reader:
 
         `arrays` are the values, then the indexes outward.
         """
-        there = rows[: int(np.searchsorted(rows, arrays[-1].rows))]
-        if there.size == 0:
-            starts, stops = there, there
-        else:
-            first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
-            last = np.concatenate([first[1:] - 1, [there.size - 1]])
-            starts, stops = there[first], there[last] + 1
+        starts, stops = _row_ranges(arrays[-1], rows)
         values = yield from self._ragged(arrays, labels, starts, stops)
-        if there.size < rows.size:
-            held = arrow(values)
-            values = pa.concat_arrays([held, pa.nulls(rows.size - there.size, held.type)])
-        return values
+        return _of_rows(values, rows)
+
+    def lengths(self, arrays: Sequence[ArrayIndex], rows: np.ndarray) -> Steps[pa.Array]:
+        """How many elements a column's lists have in ascending rows, by its outermost index, or by its shape if
+        it has none; null for rows that the column lacks."""
+        index, inner = arrays[-1], arrays[:-1]
+        starts, stops = _row_ranges(index, rows)
+        if not inner:
+            counts = np.full(int((stops - starts).sum()), index.layout.item[0])
+        else:
+            a, b = merged(np.maximum(starts - 1, 0), stops)
+            ends = yield from self._numbers(index, a, b)
+            if (
+                a.size == 1 and index.layout.element[0] == "number"
+            ):  # what is wanted of the values needs it again
+                stored = ends.astype(np.dtype(index.layout.element[1]), copy=False)
+                self.keep(index, int(a[0]), int(b[0]), stored.view(np.uint8))
+            begin, end = _row_spans(ends, (a, b), (starts, stops), inner[-1])
+            counts = end - begin
+        return _of_rows(pa.array(counts.astype(np.int32)), rows)
 
     def _ragged(
         self,
@@ -133,34 +143,9 @@ class Reader:
             )
         else:
             ends = yield from self._index(index, a, b, inner)
-        item = inner[-1].layout.item
-        if item and ends.size and 0 < limit < ends.max() <= item[0]:
-            raise NWBReadError(
-                f"its index points to row {int(ends.max())} of values of the shape {inner[-1].shape}: rows "
-                "are not their first dimension"
-            )
-        ends = clipped(ends, limit)
-        base = np.cumsum(np.concatenate([[0], b - a]))
-
-        def at(positions: np.ndarray) -> np.ndarray:
-            """The index's values at positions of the dataset; before the first, zero."""
-            run = np.searchsorted(a, positions, "right") - 1
-            held = np.maximum(run, 0)
-            picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
-            return np.where(positions < 0, 0, picked)
-
-        rows = spread(starts, stops - starts)
-        if not rows.size:
-            begin = end = np.zeros(0, np.int64)
-        else:
-            begin, end = at(rows - 1), at(rows)
-        end = np.maximum(begin, end)
+        begin, end = _row_spans(ends, (a, b), (starts, stops), inner[-1])
         counts = end - begin
         total = int(counts.sum())
-        if total > limit and (total - limit) * max(inner[-1].layout.row_bytes, 1) > SLACK:
-            raise NWBReadError(
-                f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
-            )
         if ahead:
             if (begin == np.cumsum(counts) - counts).all() and total == limit:
                 return listed(np.concatenate([[0], end]), values)
@@ -414,6 +399,63 @@ def _scaled(flat: Values, view: View, rows: int) -> np.ndarray:
     else:
         found = (flat.reshape(rows, len(factors), -1) * factors[:, None]).reshape(flat.shape)
     return found + view.offset
+
+
+def _row_ranges(array: ArrayIndex, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending rows as ranges, without those that a dataset lacks."""
+    there = rows[: int(np.searchsorted(rows, array.rows))]
+    if there.size == 0:
+        return there, there
+    first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
+    last = np.concatenate([first[1:] - 1, [there.size - 1]])
+    return there[first], there[last] + 1
+
+
+def _of_rows(values: Values, rows: np.ndarray) -> Values:
+    """The values of the first rows, and nulls for those that the column lacks."""
+    if len(values) == rows.size:
+        return values
+    held = arrow(values)
+    return pa.concat_arrays([held, pa.nulls(rows.size - len(held), held.type)])
+
+
+def _row_spans(
+    ends: np.ndarray,
+    read: tuple[np.ndarray, np.ndarray],
+    wanted: tuple[np.ndarray, np.ndarray],
+    inner: ArrayIndex,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row of the ranges `wanted` begins and ends in what an index points into.
+
+    `ends` are the index's values in the ranges `read`. Raises NWBReadError for an index that can't be right.
+    """
+    (a, b), (starts, stops), limit, item = read, wanted, inner.rows, inner.layout.item
+    if item and ends.size and 0 < limit < ends.max() <= item[0]:
+        raise NWBReadError(
+            f"its index points to row {int(ends.max())} of values of the shape {inner.shape}: rows "
+            "are not their first dimension"
+        )
+    ends = clipped(ends, limit)
+    base = np.cumsum(np.concatenate([[0], b - a]))
+
+    def at(positions: np.ndarray) -> np.ndarray:
+        """The index's values at positions of the dataset; before the first, zero."""
+        run = np.searchsorted(a, positions, "right") - 1
+        held = np.maximum(run, 0)
+        picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
+        return np.where(positions < 0, 0, picked)
+
+    rows = spread(starts, stops - starts)
+    if not rows.size:
+        return rows, rows
+    begin = at(rows - 1)
+    end = np.maximum(begin, at(rows))
+    total = int((end - begin).sum())
+    if total > limit and (total - limit) * max(inner.layout.row_bytes, 1) > SLACK:
+        raise NWBReadError(
+            f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
+        )
+    return begin, end
 
 
 def _pair(first: Steps[np.ndarray], second: Steps[Values]) -> Steps[tuple[np.ndarray, Values]]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from lazynwb_dask.model.packing import pack_arrays
 from lazynwb_dask.model.task_names import task_label, words
 from lazynwb_dask.predicate.tree import Predicate
+from lazynwb_dask.scan import derived
 from lazynwb_dask.scan.fields import Field, Schema
 from lazynwb_dask.scan.pack import pack, unpack
 from lazynwb_dask.scan.records import Files, Part
@@ -79,7 +80,14 @@ class Scan:
 
     @functools.cached_property
     def meta(self) -> pd.DataFrame:
-        return Schema(dict(self.fields)).meta(self.fields)
+        return self.empty(self.fields)
+
+    def empty(self, columns: Iterable[str]) -> pd.DataFrame:
+        """A frame of some columns, derived ones too, without rows."""
+        return Schema({name: self.field(name) for name in columns}).meta(columns)
+
+    def field(self, name: str) -> Field:
+        return derived.field(self.fields, name)
 
     @property
     def lengths(self) -> np.ndarray | None:
@@ -138,7 +146,7 @@ class Scan:
     def narrow(self, columns: Iterable[str], parts: Sequence[int]) -> Scan:
         """The scan of some columns and partitions, renumbered from 0."""
         chosen = np.asarray(parts, np.int64)
-        wanted = set(columns)
+        wanted = {derived.source(name) for name in columns}
         fields = {name: f for name, f in self.fields.items() if name in wanted}
         records = {name: r for name, r in self.files.records.items() if name in wanted}
         held = self.files.inlined
