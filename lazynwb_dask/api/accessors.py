@@ -65,7 +65,11 @@ class ListsAccessor:
 
     def between(self, start: Any = None, stop: Any = None) -> dd.Series:
         """The values of each list from `start` up to, but not including, `stop`, in their order. Lists may be
-        in any order. Without one of the two, there is no such border; NaN is never between."""
+        in any order. Without one of the two, there is no such border; NaN is never between.
+
+        With the setting ``sorted-timestamps: true``, values of each list are taken to rise, and where they lie
+        in the file uncompressed, only those around the range are read.
+        """
         return of_lists(self._series, "between", start, stop)
 
     def count_between(self, start: Any = None, stop: Any = None) -> dd.Series:

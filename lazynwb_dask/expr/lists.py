@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import pandas as pd
 
 import lazynwb_dask.scan.lists  # noqa: F401 registers the accessor of pandas wherever a task runs
+from lazynwb_dask import config
 from lazynwb_dask.expr.internals import ex, new_collection
-from lazynwb_dask.expr.node import read_of
-from lazynwb_dask.scan.derived import derived
+from lazynwb_dask.expr.node import Read, read_of
 from lazynwb_dask.scan.scan import Scan
 
 
@@ -25,6 +25,13 @@ def out_of_lists(column: Any, function: str) -> Any:
 
 def called(column: pd.Series[Any], function: str, args: tuple[Any, ...]) -> Any:
     return getattr(column.nwb, function)(*args)
+
+
+def derived(read: Read, column: Any, node: OfLists) -> str | None:
+    """The name of what a read can make of a column's lists; of `count_between`, of the values to be counted."""
+    if not isinstance(read.scan, Scan):
+        return None
+    return read.scan.derived(column, node.function, node.args, bool(config.get("sorted-timestamps")))
 
 
 class _RowByRow(ex.Elemwise):  # type: ignore[misc]
@@ -54,12 +61,13 @@ class OfLists(_RowByRow):
             before = OfLists(self.frame.frame, *self.operands[1:])._simplify_down()
             return None if before is None else ex.Filter(before, self.frame.predicate)
         read, column = read_of(self.frame), self.frame._meta.name
-        if read is None or read.limit is not None or not isinstance(read.scan, Scan):
+        if read is None or read.limit is not None:
             return None
-        name = derived(read.scan.fields, column, self.function)
+        name = derived(read, column, self)
         if name is None:
             return None
-        return ReadDerived(ex.Projection(read._with(columns=[name]), name), column)
+        made = ReadDerived(ex.Projection(read._with(columns=[name]), name), column)
+        return OfLists(made, "len", ()) if self.function == "count_between" else made
 
 
 class ReadDerived(_RowByRow):

@@ -7,14 +7,12 @@ from typing import Any
 from pandas.api.types import is_bool_dtype
 
 from lazynwb_dask.expr.internals import DataNode, FunctionMap, PropertyMap, ex, methodcaller
-from lazynwb_dask.expr.lists import OfLists, ReadDerived
+from lazynwb_dask.expr.lists import OfLists, ReadDerived, derived
 from lazynwb_dask.expr.node import Read, read_of
 from lazynwb_dask.expr.siblings import partitions_key
 from lazynwb_dask.predicate.query import parse_query
 from lazynwb_dask.predicate.row_wise import NotByRow, accessor_attribute, accessor_method, method, operation
-from lazynwb_dask.predicate.tree import Column, Constant, Index, Predicate, steps, values_of
-from lazynwb_dask.scan.derived import derived
-from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.predicate.tree import Column, Constant, Index, Method, Predicate, steps, values_of
 
 
 def pushed_condition(view: Any, mask: Any) -> Predicate | None:
@@ -57,10 +55,9 @@ def _translated(node: Any, read: Read, bases: list[Predicate | None]) -> Predica
         return _translated(node.frame, read, bases)
     if isinstance(node, OfLists):
         of = _translated(node.frame, read, bases)
-        if isinstance(of, Column) and isinstance(read.scan, Scan):
-            name = derived(read.scan.fields, of.name, node.function)
-            if name is not None:
-                return Column(name)
+        if isinstance(of, Column) and (name := derived(read, of.name, node)) is not None:
+            made = Column(name)
+            return Method("len", (made,), (), "nwb") if node.function == "count_between" else made
         return accessor_method("nwb", node.function, [of, *map(Constant, node.args)], {})
     if not isinstance(node, ex.Elemwise):
         raise NotByRow

@@ -18,7 +18,6 @@ from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.decode.convert import convert
 from lazynwb_dask.decode.runs import spread
 from lazynwb_dask.scan.catalog_slots import NONE, Inlined, Slots
-from lazynwb_dask.scan.derived import lengths_of
 from lazynwb_dask.scan.records import ABSENT
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.scan.to_pandas import nothing, series
@@ -35,7 +34,7 @@ def in_catalog(scan: Scan, names: Iterable[str]) -> list[str]:
 def _is_held(scan: Scan, name: str) -> bool:
     if name in ("_nwb_path", "_table_path", "_table_index") or name in scan.files.facts:
         return True
-    if lengths_of(name):
+    if "\0" in name:  # a derived column
         return False
     records = scan.files.records.get(name)
     return scan.files.inlined is not None and (

@@ -43,6 +43,8 @@ from lazynwb_dask.read.vlen import SLACK, heap_bytes
 from lazynwb_dask.storage import Request
 from lazynwb_dask.util.buffers import blank
 
+PAGE = 4096  # values of a list that are looked at together to find where a range begins
+
 
 class Reader:
     """Makes the steps for the columns of one file of `size` bytes: no address is beyond it.
@@ -100,6 +102,35 @@ class Reader:
         values = yield from self._ragged(arrays, labels, starts, stops)
         return _of_rows(values, rows)
 
+    def around(
+        self, arrays: Sequence[ArrayIndex], rows: np.ndarray, low: float | None, high: float | None
+    ) -> Steps[pa.Array]:
+        """Of lists that rise, in ascending rows, the values from `low` up to `high`, and some around them."""
+        index, values = arrays[1], arrays[0]
+        starts, stops = _row_ranges(index, rows)
+        a, b = merged(np.maximum(starts - 1, 0), stops)
+        begin, end = _row_spans((yield from self._numbers(index, a, b)), (a, b), (starts, stops), values)
+        # where the first value is that isn't below each limit: between `first` and `last`
+        first = np.concatenate([begin, begin if high is not None else end])
+        last = np.concatenate([end if low is not None else begin, end])
+        limit = np.repeat([math.nan if at is None else at for at in (low, high)], len(begin))
+        while True:
+            span = np.maximum(last[len(begin) :] - first[: len(begin)], 0)
+            wide = np.flatnonzero(last - first > PAGE)
+            if not wide.size or int(span.sum()) * 8 <= SMALL:
+                break
+            page = (first[wide] + last[wide] - PAGE) // 2
+            u, v = merged(page, page + PAGE)
+            times = numbers((yield from self.raw(values, u, v)), values.layout.element)
+            run = np.searchsorted(u, page, "right") - 1
+            at = np.cumsum(np.concatenate([[0], v - u]))[run] + page - u[run]
+            before = times[at + PAGE - 1] < limit[wide]
+            after = ~(times[at] < limit[wide])
+            first[wide] = np.where(before, page + PAGE, np.where(after, first[wide], page))
+            last[wide] = np.where(before, last[wide], np.where(after, page, page + PAGE))
+        found = yield from self._gathered([values], None, first[: len(begin)], last[len(begin) :])
+        return _of_rows(found, rows)
+
     def lengths(self, arrays: Sequence[ArrayIndex], rows: np.ndarray) -> Steps[pa.Array]:
         """How many elements a column's lists have in ascending rows, by its outermost index, or by its shape if
         it has none; null for rows that the column lacks."""
@@ -150,9 +181,17 @@ class Reader:
             if (begin == np.cumsum(counts) - counts).all() and total == limit:
                 return listed(np.concatenate([[0], end]), values)
             return listed(_offsets(counts), picked(values, begin, counts, SLACK))
+        return (yield from self._gathered(inner, labels, begin, end))
+
+    def _gathered(
+        self, inner: Sequence[ArrayIndex], labels: tuple[str, ...] | None, begin: np.ndarray, end: np.ndarray
+    ) -> Steps[pa.Array]:
+        """Lists that each have a range of values, which may be in any order."""
+        end = np.maximum(begin, end)
+        counts = end - begin
         u, v = merged(begin, end)
         values = yield from self._ragged(inner, labels, u, v)
-        if int((v - u).sum()) != total or not _rising(begin, end):
+        if int((v - u).sum()) != int(counts.sum()) or not _rising(begin, end):
             place = np.cumsum(np.concatenate([[0], v - u]))
             run = np.maximum(np.searchsorted(u, begin, "right") - 1, 0)
             if u.size:

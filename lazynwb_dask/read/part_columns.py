@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lazynwb_dask.decode.arrays import Values, arrow
 from lazynwb_dask.decode.convert import convert
-from lazynwb_dask.decode.lists import lengths
+from lazynwb_dask.decode.lists import between, lengths
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.read.catalog_values import plain
@@ -18,7 +18,7 @@ from lazynwb_dask.read.executor import guarded
 from lazynwb_dask.read.nearby import SMALL
 from lazynwb_dask.read.steps import Steps, Stored, Wave, together
 from lazynwb_dask.scan.catalog_slots import Held
-from lazynwb_dask.scan.derived import lengths_of, source
+from lazynwb_dask.scan.derived import lengths_of, limits, source
 from lazynwb_dask.scan.fields import PROVENANCE, Field
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.to_pandas import check_nulls, nothing
@@ -36,7 +36,8 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
         text = part.source.url if field.name == "_nwb_path" else part.table
         return pa.repeat(pa.scalar(text, pa.large_string()), len(rows))
     if field.of is not None:
-        return (yield from _lengths(reader, part, field.of, rows))
+        make = _lengths if lengths_of(field.name) else _between
+        return (yield from make(reader, part, field, rows))
     if field.name in part.facts:
         return pa.repeat(part.facts[field.name], len(rows))
     held = part.held
@@ -53,12 +54,26 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
 
 def _lengths(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[pa.Array]:
     """How long the lists of a column are, by its outermost index or its shape where these tell."""
-    arrays = _telling(part, field.name)
+    assert field.of is not None
+    arrays = _telling(part, field.of.name)
     if not arrays:
-        values = yield from _unified(reader, part, field, rows)
+        values = yield from _unified(reader, part, field.of, rows)
         return lengths(arrow(values))
-    yield from _hold_index(reader, part, field.name, rows)
+    yield from _hold_index(reader, part, field.of.name, rows)
     return (yield from reader.lengths(arrays, rows))
+
+
+def _between(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[pa.Array]:
+    """The values of a column's lists, which rise, between two limits."""
+    found, asked = field.of, limits(field.name)
+    assert found is not None
+    assert asked is not None
+    if len(arrays := file_arrays(part, found.name)) == 2 and arrays[0].layout.by_bytes:
+        values = yield from reader.around(arrays, rows, *asked)
+        values = convert(values, found.type)
+    else:
+        values = yield from _unified(reader, part, found, rows)
+    return between(arrow(values), *asked)
 
 
 def _telling(part: Part, name: str) -> tuple[ArrayIndex, ...]:
@@ -90,7 +105,7 @@ def file_arrays(part: Part, name: str) -> tuple[ArrayIndex, ...]:
     if column and (telling := _telling(part, column)):
         known = part.held is not None and column in part.held.indexes
         return () if known or len(telling) == 1 else telling[-1:]
-    name = column or name
+    name = source(name)
     if name in PROVENANCE or name in part.facts or name not in part.columns:
         return ()
     arrays, held = part.columns[name][0], part.held

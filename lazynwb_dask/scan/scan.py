@@ -136,8 +136,8 @@ class Scan:
                 per_row += lengths[self.file] + 8
             elif name == "_table_path":
                 per_row += 8 + max(map(len, self.files.tables), default=0)
-            elif name in self.files.records:
-                per_row += self.files.records[name].weights[self.file]
+            elif not derived.lengths_of(name) and derived.source(name) in self.files.records:
+                per_row += self.files.records[derived.source(name)].weights[self.file]
             else:
                 per_row += 8
         estimate: np.ndarray = (rows * per_row).astype(np.int64)
@@ -183,6 +183,20 @@ class Scan:
             None if self.files.inlined is None else self.files.inlined.of(file),
             {name: values[file] for name, values in self.files.facts.items()},
         )
+
+    def derived(self, column: Any, function: str, args: tuple[Any, ...], rising: bool) -> str | None:
+        """The name of what a function makes of a column's lists while it is read; None if that saves nothing.
+
+        `rising`: the values of each list rise.
+        """
+        if function == "len":
+            return derived.lengths(self.fields, column)
+        records = self.files.records.get(column)
+        if not rising or records is None or function not in ("between", "count_between"):
+            return None
+        if not all(len(layouts) == 2 and layouts[0].by_bytes for layouts, _ in records.variants):
+            return None
+        return derived.between(column, args)
 
     def with_facts(self, fields: Sequence[Field], values: Sequence[pa.Array]) -> Scan:
         """The scan with further columns, which have one value for each file."""

@@ -276,3 +276,58 @@ def test_the_accessor_is_on_the_table_of_sessions_too(tmp_path: Path) -> None:
 
     sessions = lazynwb_dask.read_sessions(make_sessions(tmp_path, n=2, units=4))
     assert sessions.experimenter.nwb.len().compute().min() >= 1
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Few units with many spikes, as they are, one after the other."""
+    rng = np.random.default_rng(3)
+    path = tmp_path_factory.mktemp("long") / "long.nwb"
+    counts = np.array([90_000, 0, 60_000, 7, 120_000, 80_000, 1])
+    with nwb(path) as file:
+        group = table(file, "/units", len(counts), ["rate", "spikes"])
+        group.create_dataset("rate", data=np.arange(len(counts)) * 10.0)
+        times = [np.sort(rng.exponential(200, n)) for n in counts]
+        times[4][50_000:90_000] = times[4][50_000]  # many at once
+        ragged(group, "spikes", np.cumsum(counts), np.concatenate(times))
+    return str(path)
+
+
+RANGES: dict[str, Callable[[Any], Any]] = {
+    "a range": lambda u: u.spikes.nwb.between(100, 101.5),
+    "the first": lambda u: u.spikes.nwb.between(None, 0.5),
+    "the last": lambda u: u.spikes.nwb.between(1200),
+    "none": lambda u: u.spikes.nwb.between(1e9, None),
+    "an empty range": lambda u: u.spikes.nwb.between(5, 4),
+    "counts": lambda u: u.spikes.nwb.count_between(300, 301),
+    "as a filter": lambda u: u[u.spikes.nwb.count_between(100, 100.5) > 90][["rate"]],
+    "of some": lambda u: u[u.rate > 15].spikes.nwb.between(50, 51),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_of_values_that_are_said_to_rise_those_around_a_range_are_read(
+    server: RangeServer, long: str, name: str
+) -> None:
+    ask, whole = RANGES[name], oracle.frame(long, "/units")
+    url = server.put("long.nwb", Path(long).read_bytes())
+    sent = {}
+    for rising in (True, False):
+        with dask.config.set({"lazynwb-dask.sorted-timestamps": rising, "lazynwb-dask.memory-cache": 0}):
+            units = lazynwb_dask.read_nwb(url, "/units")
+            told = lazynwb_dask.explain(ask(units))
+            server.clear_log()
+            equal(ask(units).compute(), ask(whole))
+            assert told.requests >= len(server.requests("GET"))
+            assert told.bytes >= server.sent
+        sent[rising] = server.sent
+    assert sent[True] < 1_200_000 < 2_000_000 < sent[False]
+
+
+def test_values_that_are_not_said_to_rise_are_all_looked_at(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).permutation(200_000) / 10
+    with nwb(tmp_path / "a.nwb") as file:
+        ragged(table(file, "/units", 2, ["x"]), "x", [150_000, 200_000], values)
+    got = lazynwb_dask.read_nwb(str(tmp_path / "a.nwb"), "/units").x.nwb.between(5, 7).compute()
+    both = [values[:150_000], values[150_000:]]
+    assert [list(row) for row in got] == [v[(v >= 5) & (v < 7)].tolist() for v in both]
