@@ -31,7 +31,7 @@ _PASSING = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rest:
     """Columns of a scan, to be read of rows with labels that are only known when computing; `n` at most."""
 
@@ -41,6 +41,9 @@ class Rest:
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return "rest", self.scan.token, self.columns, self.n
+
+    def __repr__(self) -> str:
+        return f"{list(self.columns)} of {self.n} rows"
 
 
 def read_rest_later(top: Any) -> Any:
