@@ -243,7 +243,7 @@ def test_of_the_largest_rows_alone_ragged_columns_are_read(
         lambda u: u.assign(n=u.spikes.nwb.len()).nlargest(4, "n")[["n", "wide"]],
     ):
         told = lazynwb_dask.explain(ask(units))
-        assert len(repr(ask(units).optimize(fuse=False).expr)) < 400
+        assert "Scan(" not in repr(ask(units).optimize(fuse=False).expr)
         server.clear_log()
         with lazynwb_dask.trace() as read:
             got = ask(units).compute()
