@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lazynwb_dask.api.explain import explain
     from lazynwb_dask.api.hdf5 import open_hdf5
     from lazynwb_dask.api.joins import map_files, merge_by_file
+    from lazynwb_dask.api.regions import join_region
     from lazynwb_dask.api.series import open_timeseries
     from lazynwb_dask.api.sessions import read_sessions, with_sessions
     from lazynwb_dask.api.tables import list_tables, read_nwb, read_report, schema_report
@@ -34,6 +35,7 @@ _HOMES = {
     "api.explain": ("explain",),
     "api.hdf5": ("open_hdf5",),
     "api.joins": ("map_files", "merge_by_file"),
+    "api.regions": ("join_region",),
     "api.series": ("open_timeseries",),
     "api.sessions": ("read_sessions", "with_sessions"),
     "api.tables": ("list_tables", "read_nwb", "read_report", "schema_report"),
@@ -48,8 +50,8 @@ _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
-    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "build_catalog",
-    "contents", "explain", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5",
+    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "build_catalog", "contents",
+    "explain", "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5",
     "open_timeseries", "read_nwb", "read_report", "read_sessions", "schema_report", "trace",
     "with_sessions",
 ]  # fmt: skip

@@ -91,7 +91,7 @@ def merge_by_file(
     """
     if how not in ("inner", "left", "right", "outer"):
         raise ValueError(f"how={how!r}: one of 'inner', 'left', 'right', 'outer'")
-    plans = _plan(left, "the left frame"), _plan(right, "the right frame")
+    plans = plan_of(left, "the left frame"), plan_of(right, "the right frame")
     keys = _keys(on, left_on, right_on)
     for i, (plan, side) in enumerate(zip(plans, ("left", "right"), strict=True)):
         for pair in keys:
@@ -148,7 +148,7 @@ def map_files(func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.
         raise TypeError(f"map_files: {func!r} is not a function; tables are given by name")
     if not frames:
         raise TypeError("map_files: give the tables by name, as in map_files(func, units=units)")
-    plans = {name: _plan(frame, f"the frame {name}=") for name, frame in frames.items()}
+    plans = {name: plan_of(frame, f"the frame {name}=") for name, frame in frames.items()}
     if meta is not None:
         from dask.dataframe.utils import make_meta
 
@@ -158,7 +158,7 @@ def map_files(func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.
     return expr.from_scan(map_over(func, plans, meta))
 
 
-def _plan(frame: Any, what: str) -> Plan:
+def plan_of(frame: Any, what: str) -> Plan:
     """What a frame reads."""
     found = expr.taken_apart(frame)
     if found is None:
