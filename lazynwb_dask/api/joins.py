@@ -177,13 +177,13 @@ def _keys(on: Keys | None, left_on: Keys | None, right_on: Keys | None) -> list[
     """The names of each key on the left and on the right, without `_nwb_path`."""
     if on is not None and (left_on is not None or right_on is not None):
         raise ValueError("merge_by_file: give either on=, or left_on= and right_on=")
-    ours, theirs = _listed(on if on is not None else left_on), _listed(on or right_on)
+    ours, theirs = listed(on if on is not None else left_on), listed(on or right_on)
     if not ours or len(ours) != len(theirs):
         raise ValueError("merge_by_file: give on=, or as many columns left_on= as right_on=")
     return [pair for pair in zip(ours, theirs, strict=True) if pair != ("_nwb_path", "_nwb_path")]
 
 
-def _listed(names: Keys | None) -> list[str]:
+def listed(names: Keys | None) -> list[str]:
     if names is None:
         return []
     return [names] if isinstance(names, str) else list(names)

@@ -21,6 +21,8 @@ from lazynwb_dask.util.threads import at_once
 
 ROWS = 1 << 40  # labels of a file, of which there may be four million
 
+# May have a method `needs`: for some columns of the result, the columns of each table that these are made of.
+# It then returns at least those columns.
 Function = Callable[..., pd.DataFrame]
 
 
@@ -111,19 +113,28 @@ class Mapped(ByFile):
 
     def nbytes(self, columns: Iterable[str]) -> Ints:
         total = np.zeros(self.nparts, np.int64)
-        for side in self.sides:
-            total = total + side.nbytes(_given(side))
+        for side, names in zip(self.sides, self._needed(columns), strict=True):
+            total = total + side.nbytes(names)
         return total
+
+    def _needed(self, columns: Iterable[str]) -> list[list[str]]:
+        """The columns of each table that some columns of the result are made of, and the path."""
+        given = [_given(side) for side in self.sides]
+        if not hasattr(self.func, "needs"):
+            return given
+        wanted = self.func.needs({*columns})
+        tables = zip(self.names, given, strict=True)
+        return [[c for c in names if c in wanted[table] or c == "_nwb_path"] for table, names in tables]
 
     def narrow(self, columns: Iterable[str], parts: Sequence[int]) -> Mapped:
         kept = {*columns}
-        of_files = self._of_files([side.columns for side in self.sides], parts)
+        of_files = self._of_files(self._needed(kept), parts)
         narrowed: Mapped = replace(of_files, columns=tuple(c for c in self.columns if c in kept))
         return narrowed
 
     def leaves(self, selection: Selection) -> Iterator[tuple[Side, Plan]]:
-        for side in self.sides:
-            yield side, side.plan(_given(side), None)
+        for side, names in zip(self.sides, self._needed(selection.used), strict=True):
+            yield side, side.plan(names, None)
 
     def remaining(self, predicate: Predicate | None) -> Predicate | None:
         return predicate
@@ -174,14 +185,14 @@ class Mapped(ByFile):
             ) from exc
         path = pd.Series(url, found.index, dtype=self.made["_nwb_path"].dtype)
         found = found.assign(_nwb_path=path)
-        if {*found.columns} != {*self.made.columns}:
+        whole = not hasattr(self.func, "needs")
+        wanted = self.made.columns if whole else [c for c in self.made.columns if c in found]
+        if {*found.columns} != {*wanted}:
             raise NWBError(
                 f"map_files: {_name(self.func)} returns the columns {list(found.columns)} for {url}, and "
                 f"not {list(self.made.columns)}: give meta=, or return the same columns for every file"
             )
-        return pd.DataFrame(
-            {name: self._as_announced(found[name], url) for name in self.made.columns}, index=found.index
-        )
+        return pd.DataFrame({name: self._as_announced(found[name], url) for name in wanted}, index=found.index)
 
     def _as_announced(self, column: pd.Series[Any], url: str) -> pd.Series[Any]:
         """A column in the dtype of `made`, if the conversion is lossless."""

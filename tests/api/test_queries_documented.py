@@ -227,6 +227,48 @@ def test_joins_within_sessions(paths: list[str]) -> None:
         close(got["by_side"].loc[side], np.mean(counts))
 
 
+def of_good_units(path: str) -> list[tuple[Any, np.ndarray]]:
+    """Each unit of VISp that was there most of the time, with its spikes."""
+    units = columns(path, "units", "unit_id", "structure", "presence_ratio")
+    with h5py.File(path) as file:
+        times = np.split(file["units/spike_times"][()], file["units/spike_times_index"][()].astype(int))
+    good = np.flatnonzero((units.structure == "VISp") & (units.presence_ratio >= 0.8))
+    return [(units.unit_id[i], times[i]) for i in good]
+
+
+def test_spikes_around_events(paths: list[str]) -> None:
+    got = run("Spikes around events", paths)["spikes"]
+    wanted = []
+    for path in paths:
+        trials = columns(path, "intervals/trials", "start_time", "is_hit", "rewarded_side")
+        for unit, spikes in of_good_units(path):
+            for start, side in trials[trials.is_hit][["start_time", "rewarded_side"]].itertuples(index=False):
+                near = spikes[(spikes >= start - 0.5) & (spikes < start + 1)] - start
+                wanted.append((unit, side, start, near.tolist()))
+    assert [(*row[:-1], [*row[-1]]) for row in got.itertuples(index=False)] == wanted
+
+
+def test_mean_rates_around_events(paths: list[str]) -> None:
+    got = run("The mean rate around events (PSTH)", paths)
+    rows = []
+    for path in paths:
+        images = columns(path, "intervals/stimulus_presentations", "start_time", "image_name")
+        for unit, spikes in of_good_units(path):
+            for image, starts in images.groupby("image_name").start_time:
+                edges = starts.to_numpy()[:, None] + np.linspace(-0.1, 0.25, 36)
+                rates = np.diff(np.searchsorted(spikes, edges), axis=1) / 0.01
+                rows.append(
+                    (unit, image, len(starts), rates.mean(0), rates.std(0, ddof=1) / len(starts) ** 0.5)
+                )
+    wanted = pd.DataFrame(rows, columns=["unit_id", "image_name", "events", "rate", "sem"])
+    for name in ("unit_id", "image_name", "events"):
+        assert got["rates"][name].tolist() == wanted[name].tolist()
+    for name in ("rate", "sem"):
+        close(np.stack(got["rates"][name]), np.stack(wanted[name]))
+    for image, some in wanted.groupby("image_name"):
+        close(got["by_image"][image], np.stack(some.rate).mean(0))
+
+
 def test_parquet_and_back(paths: list[str]) -> None:
     got = run("Merges and shuffles of anything else, Parquet and back", paths)
     trains, again = got["trains"], got["again"]

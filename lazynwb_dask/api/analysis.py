@@ -1,0 +1,185 @@
+"""What people come for: spikes around events, as times, counts and mean rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lazynwb_dask import expr
+from lazynwb_dask.analysis.aligned import INTERVALS, SPIKES, Counts, Rates, Times, check_lists, check_times
+from lazynwb_dask.api.joins import Keys, listed, plan_of
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+Bins = int | Sequence[float]
+
+
+def align_events(
+    units: dd.DataFrame,
+    events: dd.DataFrame,
+    window: tuple[float, float] = (-0.5, 1.0),
+    event: str = "start_time",
+    by: Keys | None = None,
+    *,
+    bins: Bins | None = None,
+) -> dd.DataFrame:
+    """Spikes relative to events of the same files: a row for each unit and event.
+
+    Parameters
+    ----------
+    units : dask.dataframe.DataFrame
+        Made by `read_nwb` (or `merge_by_file`), with a column `spike_times`, perhaps with columns selected and
+        rows left out by conditions: of other units no spikes are read.
+    events : dask.dataframe.DataFrame
+        Any table of the same files with a column of times: trials, stimulus presentations, events. Only the
+        columns `event` and `by` are read.
+    window : pair of float
+        Seconds before and after the event. A spike belongs to an event if ``event + window[0] <= spike < event
+        + window[1]``. Windows may overlap.
+    event : str
+        The column of times. Where it is missing, NaN or infinite, there is no event.
+    by : str or sequence of str, optional
+        Columns of `events` that are carried along.
+    bins : int or sequence of float, optional
+        Counts in place of times: in as many bins of the window, all as long; or between these edges, rising
+        seconds relative to the event, whatever the window. A bin has its first edge, and not its last, also
+        the last bin.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        The columns of `units` that aren't lists; those of `by`; `event_index`, the event's row in its table;
+        `event_time`, float64, seconds; and `relative_times`, lists of float64, seconds from the event, rising;
+        or `counts`, lists of int64, one for each bin. Unit by unit, of each the events in their table's order.
+        Columns that aren't used are not read: of ``[["unit_id", "counts"]]`` no others. A file without units or
+        without events has no rows. The index numbers rows within files.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        A frame lacks a column.
+    UnsupportedColumnError
+        `spike_times` aren't lists of numbers, or `event` no numbers.
+    TypeError
+        A frame is no read: it has computed columns, for example.
+    ValueError
+        Of the window or the bins; or a column of `by` has a name that a column of `units` has.
+
+    See Also
+    --------
+    psth : mean rates of groups of events.
+    spike_counts : units x trials x bins as an `xarray.Dataset`.
+
+    Notes
+    -----
+    Nothing is read when called. Each file is one task, or a part of one. Spikes that aren't in order are
+    sorted; NaN among them belong to no event. Times are compared in float64.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> units = read_nwb(paths, "/units")[["unit_id", "firing_rate", "spike_times"]]
+    >>> trials = read_nwb(paths, "trials")
+    >>> aligned = align_events(units[units.firing_rate > 20], trials[trials.is_hit], by="rewarded_side", bins=3)
+    >>> aligned.columns.tolist()
+    ['unit_id', 'firing_rate', 'rewarded_side', 'event_index', 'event_time', 'counts', '_nwb_path']
+    """
+    groups = tuple(listed(by))
+    if bins is None:
+        return _around(Times((), event, groups, _window(window)), units, events)
+    return _around(Counts((), event, groups, _edges(window, bins, "align_events")), units, events)
+
+
+def psth(
+    units: dd.DataFrame,
+    events: dd.DataFrame,
+    window: tuple[float, float] = (-0.5, 1.0),
+    event: str = "start_time",
+    by: Keys | None = None,
+    *,
+    bins: Bins = 30,
+    observed: bool = False,
+) -> dd.DataFrame:
+    """The peri-stimulus time histogram: the mean rate around events, for each unit and group of events.
+
+    Parameters
+    ----------
+    units, events, window, event
+        As of `align_events`.
+    by : str or sequence of str, optional
+        Columns of `events`: one row for each unit and group of equal values, in their order. Events that lack
+        a value belong to no group. If not given, all events are one group.
+    bins : int or sequence of float
+        As of `align_events`.
+    observed : bool
+        Rates over observed time only: of spikes within the unit's `obs_intervals`, by the seconds of these in
+        each bin. Intervals are half-open and may overlap. A unit without intervals was never observed.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        The columns of `units` that aren't lists; those of `by`; `events`, how many the group has; `rate` and
+        `sem`, lists of float64 with one number for each bin: the mean rate in spikes per second, and its
+        standard error. `sem` is NaN for less than two events; with `observed`, both only count events of which
+        something of the bin was observed.
+
+    Raises
+    ------
+    As `align_events`.
+
+    Notes
+    -----
+    The rate is all spikes of the group in the bin by all seconds. The standard error is the sample standard
+    deviation (``ddof=1``) of the events' rates by the root of their number; where bins are observed in part,
+    that of a ratio estimator (W. G. Cochran, *Sampling Techniques*, 3rd ed., 1977, section 6.4), which is the
+    same where they are whole.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
+    >>> found = psth(units[units.structure == "VISp"], read_nwb(paths, "trials"), by="is_hit", bins=15)
+    >>> found[["is_hit", "events", "rate", "sem"]].dtypes.astype(str).tolist()
+    ['bool', 'int64', 'list<item: double>[pyarrow]', 'list<item: double>[pyarrow]']
+    """
+    edges = _edges(window, bins, "psth")
+    return _around(Rates((), event, tuple(listed(by)), edges, bool(observed)), units, events)
+
+
+def _around(made: Times | Rates, units: dd.DataFrame, events: dd.DataFrame) -> dd.DataFrame:
+    plans = plan_of(units, "the frame units="), plan_of(events, "the frame events=")
+    check_lists(plans[0], SPIKES, 1, made.call)
+    if INTERVALS in made.ragged:
+        check_lists(plans[0], INTERVALS, 2, made.call)
+    check_times(plans[1], made.event, made.call)
+    return expr.from_scan(made.scan(*plans))
+
+
+def _window(window: Any, call: str = "align_events") -> tuple[float, float]:
+    try:
+        start, stop = map(float, window)
+    except (TypeError, ValueError):
+        start = stop = np.nan
+    if not (np.isfinite([start, stop]).all() and start < stop):
+        raise ValueError(f"{call}: window={window!r}: two numbers of seconds, the first one less")
+    return start, stop
+
+
+def _edges(window: Any, bins: Any, call: str) -> tuple[float, ...]:
+    if isinstance(bins, (int, np.integer)) and not isinstance(bins, bool) and bins > 0:
+        start, stop = _window(window, call)
+        return tuple(np.linspace(start, stop, int(bins) + 1).tolist())
+    try:
+        edges = np.asarray(bins, np.float64)
+    except (TypeError, ValueError):
+        edges = np.zeros(0)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
+        raise ValueError(f"{call}: bins={bins!r}: how many, or two or more edges in seconds, each greater")
+    return tuple(edges.tolist())
