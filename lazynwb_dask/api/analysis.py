@@ -8,11 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lazynwb_dask import expr
-from lazynwb_dask.analysis.aligned import INTERVALS, SPIKES, Counts, Rates, Times, check_lists, check_times
+from lazynwb_dask.analysis.aligned import (
+    INTERVALS,
+    SPIKES,
+    Counts,
+    Rates,
+    Times,
+    check_lists,
+    check_times,
+    times_of,
+)
+from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns, xarray_for
 from lazynwb_dask.api.joins import Keys, listed, plan_of
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
+    import xarray
 
 Bins = int | Sequence[float]
 
@@ -151,6 +162,103 @@ def psth(
     """
     edges = _edges(window, bins, "psth")
     return _around(Rates((), event, tuple(listed(by)), edges, bool(observed)), units, events)
+
+
+def spike_counts(
+    units: dd.DataFrame,
+    intervals: dd.DataFrame,
+    bins: Bins = 1,
+    *,
+    window: tuple[float, float] | None = None,
+    event: str = "start_time",
+) -> xarray.Dataset:
+    """The spike counts of one session: units x trials x bins, for decoding.
+
+    Parameters
+    ----------
+    units : dask.dataframe.DataFrame
+        Of `read_nwb`, with `spike_times`, perhaps with columns selected and rows left out.
+    intervals : dask.dataframe.DataFrame
+        Trials, or any table with times, of the same file.
+    bins : int or sequence of float
+        Without a window, in how many equal parts each interval is cut, from its `start_time` to its
+        `stop_time`. With one, as of `align_events`; edges are relative to the event, and need no window.
+    window : pair of float, optional
+        Seconds before and after the event, in place of the interval itself.
+    event : str
+        The column of times that `window` and edges are relative to.
+
+    Returns
+    -------
+    xarray.Dataset
+        `counts`, int64, with the dimensions `unit`, `trial` and `bin`, as a Dask array in blocks of units.
+        The index of `unit` and `trial` is the row in their table. The columns that aren't lists are
+        coordinates of them, so select few; those of trials that units have too begin with ``trial_``.
+        `bin_start` and `bin_stop` are in seconds: relative to the event, or for each trial without a window.
+        Trials without a time are left out.
+
+    Raises
+    ------
+    ImportError
+        xarray isn't installed.
+    ValueError
+        The frames have rows of several files.
+    ColumnNotFoundError, UnsupportedColumnError, TypeError
+        As `align_events`.
+
+    Notes
+    -----
+    The small columns are read when called, as xarray needs to know how many units and trials there are. Spikes
+    are read when the counts are computed. A bin has its start, and not its stop.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> paths = make_sessions(getfixture("tmp_path"), n=1)
+    >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
+    >>> trials = read_nwb(paths, "trials")[["start_time", "stop_time", "is_hit"]]
+    >>> found = spike_counts(units, trials, bins=15, window=(-0.5, 1.0))
+    >>> dict(found.sizes)
+    {'unit': 120, 'trial': 200, 'bin': 15}
+    >>> found.counts.sel(bin=slice(0, 1)).mean("trial").compute().dims
+    ('unit', 'bin')
+    """
+    import dask
+
+    xr = xarray_for("spike_counts")
+    plans = plan_of(units, "the frame units="), plan_of(intervals, "the frame intervals=")
+    check_lists(plans[0], SPIKES, 1, "spike_counts")
+    whole = window is None and isinstance(bins, (int, np.integer))
+    edges = np.array(_edges((0, 1) if window is None else window, bins, "spike_counts"))
+    names = ["start_time", "stop_time"] if whole else [event]
+    for name in names:
+        check_times(plans[1], name, "spike_counts")
+    rows, trials = dask.compute(*map(small_columns, plans))
+    files = {*rows["_nwb_path"], *trials["_nwb_path"]}
+    if len(files) > 1:
+        raise ValueError(
+            f"spike_counts: the frames have rows of {len(files)} files, whose units and trials make "
+            "no one array: give those of one, as units[units._nwb_path == path], or use align_events"
+        )
+    times = np.column_stack([times_of(trials[name]) for name in names])
+    there = np.isfinite(times).all(axis=1)
+    trials, times = trials[there], times[there]
+    around = times[:, :1] + edges
+    if whole:
+        around = np.linspace(times[:, 0], np.maximum(times[:, 0], times[:, 1]), len(edges), axis=-1)
+    of_bins: Any = ("trial", "bin") if whole else "bin"
+    shown = around if whole else edges
+    coords = coordinates(rows, "unit", ["trial", "bin", "bin_start", "bin_stop", "counts"])
+    coords |= coordinates(trials, "trial", [*coords, "bin", "bin_start", "bin_stop", "counts"])
+    coords |= {
+        "bin": np.arange(len(edges) - 1) if whole else edges[:-1],
+        "bin_start": (of_bins, shown[..., :-1], {"units": "s"}),
+        "bin_stop": (of_bins, shown[..., 1:], {"units": "s"}),
+    }
+    made = {"counts": (("unit", "trial", "bin"), count_matrix(plans[0], rows, around))}
+    found: xarray.Dataset = xr.Dataset(made, coords, {"_nwb_path": files.pop()} if files else {})
+    return found
 
 
 def _around(made: Times | Rates, units: dd.DataFrame, events: dd.DataFrame) -> dd.DataFrame:

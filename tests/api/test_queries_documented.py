@@ -269,6 +269,20 @@ def test_mean_rates_around_events(paths: list[str]) -> None:
         close(got["by_image"][image], np.stack(some.rate).mean(0))
 
 
+def test_counts_for_decoding(paths: list[str]) -> None:
+    got = run("Counts of a session for decoding: units x trials x bins", paths)
+    units = columns(paths[0], "units", "structure")
+    trials = columns(paths[0], "intervals/trials", "start_time", "is_hit")
+    with h5py.File(paths[0]) as file:
+        times = np.split(file["units/spike_times"][()], file["units/spike_times_index"][()].astype(int))
+    starts = trials.start_time.to_numpy()[:, None] + [0, 0.5]
+    wanted = [
+        np.diff(np.searchsorted(times[i], starts))[:, 0] for i in np.flatnonzero(units.structure == "VISp")
+    ]
+    assert got["features"].values.tolist() == np.array(wanted).T.tolist()
+    assert got["is_hit"].tolist() == trials.is_hit.tolist()
+
+
 def test_parquet_and_back(paths: list[str]) -> None:
     got = run("Merges and shuffles of anything else, Parquet and back", paths)
     trains, again = got["trains"], got["again"]
