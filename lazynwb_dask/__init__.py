@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from lazynwb_dask.api.analysis import align_events, psth, spike_counts
+    from lazynwb_dask.api.analysis import align_events, align_timeseries, psth, spike_counts
     from lazynwb_dask.api.catalogs import build_catalog, open_catalog
     from lazynwb_dask.api.contents import contents
     from lazynwb_dask.api.explain import explain
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
-    "api.analysis": ("align_events", "psth", "spike_counts"),
+    "api.analysis": ("align_events", "align_timeseries", "psth", "spike_counts"),
     "api.catalogs": ("build_catalog", "open_catalog"),
     "api.contents": ("contents",),
     "api.explain": ("explain",),
@@ -52,10 +52,10 @@ _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
-    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "align_events", "build_catalog",
-    "contents", "explain", "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog",
-    "open_hdf5", "open_timeseries", "psth", "read_nwb", "read_report", "read_sessions", "schema_report",
-    "spike_counts", "trace", "with_sessions",
+    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "align_events",
+    "align_timeseries", "build_catalog", "contents", "explain", "join_region", "list_tables", "map_files",
+    "merge_by_file", "open_catalog", "open_hdf5", "open_timeseries", "psth", "read_nwb", "read_report",
+    "read_sessions", "schema_report", "spike_counts", "trace", "with_sessions",
 ]  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from lazynwb_dask import expr
 from lazynwb_dask.analysis.aligned import (
@@ -16,10 +17,16 @@ from lazynwb_dask.analysis.aligned import (
     Times,
     check_lists,
     check_times,
+    is_number,
     times_of,
 )
 from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns, xarray_for
+from lazynwb_dask.analysis.series_around import series_around
 from lazynwb_dask.api.joins import Keys, listed, plan_of
+from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
+from lazynwb_dask.model.source import shown
+from lazynwb_dask.timeseries.series import TimeSeries
+from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -258,6 +265,131 @@ def spike_counts(
     }
     made = {"counts": (("unit", "trial", "bin"), count_matrix(plans[0], rows, around))}
     found: xarray.Dataset = xr.Dataset(made, coords, {"_nwb_path": files.pop()} if files else {})
+    return found
+
+
+def align_timeseries(
+    series: TimeSeries,
+    events: dd.DataFrame | pd.DataFrame | Sequence[float],
+    window: tuple[float, float] = (-0.5, 1.0),
+    event: str = "start_time",
+    by: Keys | None = None,
+    *,
+    rate: float | None = None,
+    method: Literal["linear", "nearest"] = "linear",
+    scaled: bool = False,
+) -> xarray.DataArray:
+    """A TimeSeries around each event, at the same relative times: events x times x channels.
+
+    Parameters
+    ----------
+    series : TimeSeries
+        Of `open_timeseries`, with any number of dimensions.
+    events : dask.dataframe.DataFrame, pandas.DataFrame or sequence of float
+        Events of the series' file, in any order; or their times in seconds. Of a frame with `_nwb_path` the
+        rows of that file are taken.
+    window : pair of float
+        Seconds before and after the event: samples are taken at ``event + window[0] + k / rate`` for k = 0, 1,
+        ..., before ``event + window[1]``.
+    event : str
+        The column of times. Where it is missing, NaN or infinite, there is no event.
+    by : str or sequence of str, optional
+        Columns of `events` that are carried along, as coordinates.
+    rate : float, optional
+        Samples per second of the result; the series' own, if it has one.
+    method : {"linear", "nearest"}
+        Interpolated between the two samples around; or the nearest one, of two as near the earlier.
+    scaled : bool
+        In `series.unit` rather than as stored.
+
+    Returns
+    -------
+    xarray.DataArray
+        A Dask array of float64, in blocks of events, with the dimensions `event` (its row in its table),
+        `time` (seconds from the event), and for more dimensions `channel`, `dim_3`, ...; `event_time` and the
+        columns of `by` are coordinates. NaN before the series' first sample and after its last.
+
+    Raises
+    ------
+    ImportError
+        xarray isn't installed.
+    ValueError
+        The series has no rate, and none is given; or of the other arguments.
+    UnsupportedColumnError
+        The series holds no numbers, or they are in other files.
+    NWBError
+        Stored timestamps don't rise.
+
+    Notes
+    -----
+    Events are read when called, and stored timestamps too, block by block, to find the rows of each window.
+    When a part of the result is computed, it reads the chunks of the file that its windows touch.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import open_timeseries, read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> (path,) = make_sessions(getfixture("tmp_path"), n=1, lfp_shape=(20_000, 16))
+    >>> lfp, trials = open_timeseries(path, "lfp"), read_nwb(path, "trials")
+    >>> around = align_timeseries(lfp, trials, (-1, 2), by="is_hit", rate=10)
+    >>> dict(around.sizes)
+    {'event': 200, 'time': 30, 'channel': 16}
+    >>> around.isel(channel=3).groupby("is_hit").mean().compute().shape
+    (2, 30)
+    """
+    xr = xarray_for("align_timeseries")
+    if not isinstance(series, TimeSeries):
+        raise TypeError(f"align_timeseries: series={type(series).__name__}: one TimeSeries of open_timeseries")
+    start, stop = _window(window, "align_timeseries")
+    if method not in ("linear", "nearest"):
+        raise ValueError(f"align_timeseries: method={method!r}: 'linear' or 'nearest'")
+    often = series.rate if rate is None else rate
+    if often is None:
+        raise ValueError(
+            f"align_timeseries: {shown(series.file)}: {series.path} has timestamps and no rate: give "
+            "rate=, how many samples per second you want"
+        )
+    if not (np.isfinite(often) and often > 0):
+        raise ValueError(f"align_timeseries: rate={often!r}: samples per second")
+    groups = listed(by)
+    rows = _events_of(series, events, event, groups)
+    times = times_of(rows[event])
+    rows, times = rows[np.isfinite(times)], times[np.isfinite(times)]
+    offsets = start + np.arange(int(np.ceil((stop - start) * often)) + 1) / often
+    offsets = offsets[offsets < stop]
+    values = series_around(series, times, offsets, method == "nearest")
+    sample = values.shape[2:]
+    values = series.in_unit(values, sample) if scaled else values
+    dims = ["event", "time", *["channel"][: len(sample)], *[f"dim_{n}" for n in range(3, len(sample) + 2)]]
+    coords = coordinates(rows if event in groups else rows.drop(columns=event), "event", [*dims, "event_time"])
+    coords |= {"event_time": ("event", times, {"units": "s"}), "time": ("time", offsets, {"units": "s"})}
+    attributes = {
+        "units": series.unit if scaled else "",
+        "_nwb_path": shown(series.file),
+        "_table_path": series.path,
+    }
+    found: xarray.DataArray = xr.DataArray(values, coords, dims, series.path.rpartition("/")[2], attributes)
+    return found
+
+
+def _events_of(series: TimeSeries, events: Any, event: str, by: Sequence[str]) -> pd.DataFrame:
+    """The events of the series' file: their times, the columns of `by`, and their rows."""
+    if not hasattr(events, "columns"):
+        times = np.asarray(events.compute() if hasattr(events, "compute") else events, np.float64)
+        if times.ndim != 1 or by:
+            raise ValueError("align_timeseries: events= is a frame, or times in seconds, which have no by=")
+        return pd.DataFrame({event: times})
+    for name in (event, *by):
+        if name not in events.columns:
+            hint = near_or_all(name, events.columns)
+            raise ColumnNotFoundError(f"align_timeseries: the frame events= has no column {name!r}{hint}")
+    if not is_number(events.dtypes[event]):
+        raise UnsupportedColumnError(f"align_timeseries: {event!r} is {events.dtypes[event]}, and not a time")
+    if "_nwb_path" in events.columns:
+        events = events[events["_nwb_path"] == series.file]
+    kept = [name for name in events.columns if name in (event, *by, "_table_index")]
+    some = events[kept]
+    found: pd.DataFrame = some.compute() if hasattr(some, "compute") else some
     return found
 
 

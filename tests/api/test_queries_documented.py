@@ -283,6 +283,25 @@ def test_counts_for_decoding(paths: list[str]) -> None:
     assert got["is_hit"].tolist() == trials.is_hit.tolist()
 
 
+def test_a_series_around_events(paths: list[str]) -> None:
+    got = run("A series around events", paths)
+    trials = columns(paths[0], "intervals/trials", "start_time", "is_hit")
+    with h5py.File(paths[0]) as file:
+        lfp, running = file["acquisition/lfp"], file["processing/behavior/running_speed"]
+        data = lfp["data"][:] * lfp["data"].attrs["conversion"]
+        rate = lfp["starting_time"].attrs["rate"]
+        clock = lfp["starting_time"][()] + np.arange(len(data)) / rate
+        frames, speeds = running["timestamps"][:], running["data"][:]
+    times = -1 + np.arange(99) / rate
+    times = times[times < 2]
+    for is_hit, starts in trials.groupby("is_hit").start_time:
+        at = starts.to_numpy()[:, None] + times
+        wanted = np.interp(at, clock, data[:, 7], np.nan, np.nan).mean(0)  # as xarray's mean, but for NaN
+        close(got["evoked"].sel(is_hit=is_hit).isel(channel=7)[~np.isnan(wanted)], wanted[~np.isnan(wanted)])
+    at = trials.start_time.to_numpy()[:, None] + -1 + np.arange(60) / 20
+    close(got["speed"], np.nanmean(np.interp(at, frames, speeds, np.nan, np.nan), axis=0))
+
+
 def test_parquet_and_back(paths: list[str]) -> None:
     got = run("Merges and shuffles of anything else, Parquet and back", paths)
     trains, again = got["trains"], got["again"]
