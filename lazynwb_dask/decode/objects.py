@@ -72,6 +72,13 @@ def _nothing(layout: Layout) -> str | None:
     return None if configuration(layout.filters[0]).get("references") else ""
 
 
+def are_references(layout: Layout) -> bool:
+    """Whether the values are references to objects, which the frame shows as paths."""
+    if layout.element[0] == "string":
+        return bool(layout.filters) and _nothing(layout) is None
+    return str(layout.element[0]) == "reference"
+
+
 def arrow_objects(values: np.ndarray) -> pa.Array:
     """Such elements as an Arrow array."""
     kind = values.dtype
