@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lazynwb_dask.api.explain import explain
     from lazynwb_dask.api.hdf5 import open_hdf5
     from lazynwb_dask.api.joins import map_files, merge_by_file
+    from lazynwb_dask.api.regions import join_region
     from lazynwb_dask.api.series import open_timeseries
     from lazynwb_dask.api.sessions import read_sessions, with_sessions
     from lazynwb_dask.api.tables import list_tables, read_nwb, read_report, schema_report
@@ -38,6 +39,7 @@ _HOMES = {
     "api.explain": ("explain",),
     "api.hdf5": ("open_hdf5",),
     "api.joins": ("map_files", "merge_by_file"),
+    "api.regions": ("join_region",),
     "api.series": ("open_timeseries",),
     "api.sessions": ("read_sessions", "with_sessions"),
     "api.tables": ("list_tables", "read_nwb", "read_report", "schema_report"),
@@ -53,10 +55,10 @@ _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
     "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "align_events",
-    "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain",
-    "group_assets_by_session", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5",
-    "open_timeseries", "psth", "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts",
-    "trace", "with_sessions",
+    "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain", "group_assets_by_session",
+    "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5", "open_timeseries",
+    "psth", "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts", "trace",
+    "with_sessions",
 ]  # fmt: skip
 
 

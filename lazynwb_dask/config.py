@@ -60,6 +60,7 @@ def settings() -> Settings:
         retries=int(get("retries")),
         deadline=float(parse_timedelta(get("deadline"))),
         sorted_timestamps=bool(get("sorted-timestamps")),
+        follow_links=bool(get("follow-links")),
     )
     if not get("isolate"):
         return plain

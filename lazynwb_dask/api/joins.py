@@ -174,7 +174,7 @@ def map_files(
     return expr.from_scan(map_over(func, plans, meta, named))
 
 
-def _plan(frame: Any, what: str) -> Plan:
+def plan_of(frame: Any, what: str) -> Plan:
     """What a frame reads."""
     found = expr.taken_apart(frame)
     if found is None:
@@ -188,7 +188,7 @@ def _plan(frame: Any, what: str) -> Plan:
 
 def plans_of(frames: Mapping[str, Any], by: Sessions | None) -> tuple[str, list[Plan]]:
     """What frames read, and the column that says which of their rows belong together."""
-    plans = [_plan(frame, what) for what, frame in frames.items()]
+    plans = [plan_of(frame, what) for what, frame in frames.items()]
     named = "_nwb_path" if by is None else column_of(by)
     if by is not None:
         scans = [plan.scan for plan in plans if isinstance(plan.scan, Scan)]

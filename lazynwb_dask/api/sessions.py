@@ -98,6 +98,19 @@ def read_sessions(
     return frame
 
 
+def read_sessions_of(frame: dd.DataFrame) -> dd.DataFrame:
+    """The session table of the files that a frame reads. Raises ValueError if it reads none."""
+    from lazynwb_dask.expr import extend as expr_extend
+
+    scans = expr_extend.scans(frame)
+    if not scans:
+        raise ValueError(
+            "this frame was not made by read_nwb, or has been computed since: call sessions() of the frame "
+            "before that, or lazynwb_dask.read_sessions(paths)"
+        )
+    return _frame(sessions_plan.session_table(scans))
+
+
 def with_sessions(
     frame: dd.DataFrame,
     columns: str | Sequence[str] | None = None,
@@ -215,6 +228,8 @@ def _table(scans: Sequence[Scan], columns: Sequence[str] | None) -> pd.DataFrame
 
 def _frame(table: pd.DataFrame) -> dd.DataFrame:
     import dask.dataframe as dd
+
+    import lazynwb_dask.api.accessors  # noqa: F401 registers them
 
     return dd.from_pandas(table, npartitions=max(1, math.ceil(len(table) / SESSIONS)))
 

@@ -19,6 +19,7 @@ from lazynwb_dask.decode.runs import spread
 from lazynwb_dask.model.task_names import tables, task_label
 from lazynwb_dask.plan.tasks import Scan, possible
 from lazynwb_dask.predicate.tree import Predicate, then
+from lazynwb_dask.scan.derived import ordered
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 
@@ -122,13 +123,13 @@ class Side:
     def plan(self, names: Iterable[str], condition: Predicate | None) -> Plan:
         """What `read` reads of the scan."""
         predicate = self.predicate if condition is None else then(self.predicate, condition)
-        return Plan(self.scan, [c for c in self.scan.meta.columns if c in {*names}], predicate)
+        return Plan(self.scan, ordered(self.scan.meta.columns, names), predicate)
 
     def _needed(self, names: Iterable[str], condition: Predicate | None = None) -> list[str]:
         needed = {*names}
         for predicate in (self.predicate, condition):
             needed |= predicate.columns if predicate is not None else frozenset()
-        return [name for name in self.scan.meta.columns if name in needed]
+        return ordered(self.scan.meta.columns, needed)
 
     @cached_property
     def _file(self) -> Ints:

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.decode.objects import MAX_VALUES, check_values
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.zarr.array import Array
-from lazynwb_dask.zarr.contents import MAX_VALUES, check_values
 from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SOFT_LINK, Tree
 from lazynwb_dask.zarr.values import values_of
 from lazynwb_dask.zarr.zarr2 import array_of
@@ -65,7 +65,9 @@ class Contents(Tree):
         held = self.refs.get(f"{path.strip('/')}/{name}".lstrip("/"))
         if isinstance(held, str):
             try:
-                held = json.loads(_bytes(held))
+                text = _bytes(held)
+                check_values([text], MAX_VALUES, f"{self.name}: {path}/{name}")
+                held = json.loads(text)
             except (ValueError, RecursionError):
                 raise NWBReadError(f"{self.name}: damaged: {path}/{name} is not JSON") from None
         if held is not None and not isinstance(held, dict):

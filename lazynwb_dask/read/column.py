@@ -44,6 +44,8 @@ from lazynwb_dask.read.vlen import SLACK, heap_bytes
 from lazynwb_dask.storage import Request
 from lazynwb_dask.util.buffers import blank
 
+PAGE = 4096  # values of a list that are looked at together to find where a range begins
+
 
 class Reader:
     """Makes the steps for the columns of one file of `size` bytes: no address is beyond it.
@@ -124,18 +126,57 @@ class Reader:
 
         `arrays` are the values, then the indexes outward.
         """
-        there = rows[: int(np.searchsorted(rows, arrays[-1].rows))]
-        if there.size == 0:
-            starts, stops = there, there
-        else:
-            first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
-            last = np.concatenate([first[1:] - 1, [there.size - 1]])
-            starts, stops = there[first], there[last] + 1
+        starts, stops = _row_ranges(arrays[-1], rows)
         values = yield from self._ragged(arrays, labels, starts, stops)
-        if there.size < rows.size:
-            held = arrow(values)
-            values = pa.concat_arrays([held, pa.nulls(rows.size - there.size, held.type)])
-        return values
+        return _of_rows(values, rows)
+
+    def around(
+        self, arrays: Sequence[ArrayIndex], rows: np.ndarray, low: float | None, high: float | None
+    ) -> Steps[pa.Array]:
+        """Of lists that rise, in ascending rows, the values from `low` up to `high`, and some around them."""
+        index, values = arrays[1], arrays[0]
+        starts, stops = _row_ranges(index, rows)
+        a, b = merged(np.maximum(starts - 1, 0), stops)
+        begin, end = _row_spans((yield from self._numbers(index, a, b)), (a, b), (starts, stops), values)
+        # where the first value is that isn't below each limit: between `first` and `last`
+        first = np.concatenate([begin, begin if high is not None else end])
+        last = np.concatenate([end if low is not None else begin, end])
+        limit = np.repeat([math.nan if at is None else at for at in (low, high)], len(begin))
+        while True:
+            span = np.maximum(last[len(begin) :] - first[: len(begin)], 0)
+            wide = np.flatnonzero(last - first > PAGE)
+            if not wide.size or int(span.sum()) * 8 <= SMALL:
+                break
+            page = (first[wide] + last[wide] - PAGE) // 2
+            u, v = merged(page, page + PAGE)
+            times = numbers((yield from self.raw(values, u, v)), values.layout.element)
+            run = np.searchsorted(u, page, "right") - 1
+            at = np.cumsum(np.concatenate([[0], v - u]))[run] + page - u[run]
+            before = times[at + PAGE - 1] < limit[wide]
+            after = ~(times[at] < limit[wide])
+            first[wide] = np.where(before, page + PAGE, np.where(after, first[wide], page))
+            last[wide] = np.where(before, last[wide], np.where(after, page, page + PAGE))
+        found = yield from self._gathered([values], None, first[: len(begin)], last[len(begin) :])
+        return _of_rows(found, rows)
+
+    def lengths(self, arrays: Sequence[ArrayIndex], rows: np.ndarray) -> Steps[pa.Array]:
+        """How many elements a column's lists have in ascending rows, by its outermost index, or by its shape if
+        it has none; null for rows that the column lacks."""
+        index, inner = arrays[-1], arrays[:-1]
+        starts, stops = _row_ranges(index, rows)
+        if not inner:
+            counts = np.full(int((stops - starts).sum()), index.layout.item[0])
+        else:
+            a, b = merged(np.maximum(starts - 1, 0), stops)
+            ends = yield from self._numbers(index, a, b)
+            if (
+                a.size == 1 and index.layout.element[0] == "number"
+            ):  # what is wanted of the values needs it again
+                stored = ends.astype(np.dtype(index.layout.element[1]), copy=False)
+                self.keep(index, int(a[0]), int(b[0]), stored.view(np.uint8))
+            begin, end = _row_spans(ends, (a, b), (starts, stops), inner[-1])
+            counts = end - begin
+        return _of_rows(pa.array(counts.astype(np.int32)), rows)
 
     def _ragged(
         self,
@@ -161,41 +202,24 @@ class Reader:
             )
         else:
             ends = yield from self._index(index, a, b, inner)
-        item = inner[-1].layout.item
-        if item and ends.size and 0 < limit < ends.max() <= item[0]:
-            raise NWBReadError(
-                f"its index points to row {int(ends.max())} of values of the shape {inner[-1].shape}: rows "
-                "are not their first dimension"
-            )
-        ends = clipped(ends, limit)
-        base = np.cumsum(np.concatenate([[0], b - a]))
-
-        def at(positions: np.ndarray) -> np.ndarray:
-            """The index's values at positions of the dataset; before the first, zero."""
-            run = np.searchsorted(a, positions, "right") - 1
-            held = np.maximum(run, 0)
-            picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
-            return np.where(positions < 0, 0, picked)
-
-        rows = spread(starts, stops - starts)
-        if not rows.size:
-            begin = end = np.zeros(0, np.int64)
-        else:
-            begin, end = at(rows - 1), at(rows)
-        end = np.maximum(begin, end)
+        begin, end = _row_spans(ends, (a, b), (starts, stops), inner[-1])
         counts = end - begin
         total = int(counts.sum())
-        if total > limit and (total - limit) * max(inner[-1].layout.row_bytes, 1) > SLACK:
-            raise NWBReadError(
-                f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
-            )
         if ahead:
             if (begin == np.cumsum(counts) - counts).all() and total == limit:
                 return listed(np.concatenate([[0], end]), values)
             return listed(_offsets(counts), picked(values, begin, counts, SLACK))
+        return (yield from self._gathered(inner, labels, begin, end))
+
+    def _gathered(
+        self, inner: Sequence[ArrayIndex], labels: tuple[str, ...] | None, begin: np.ndarray, end: np.ndarray
+    ) -> Steps[pa.Array]:
+        """Lists that each have a range of values, which may be in any order."""
+        end = np.maximum(begin, end)
+        counts = end - begin
         u, v = merged(begin, end)
         values = yield from self._ragged(inner, labels, u, v)
-        if int((v - u).sum()) != total or not _rising(begin, end):
+        if int((v - u).sum()) != int(counts.sum()) or not _rising(begin, end):
             place = np.cumsum(np.concatenate([[0], v - u]))
             run = np.maximum(np.searchsorted(u, begin, "right") - 1, 0)
             if u.size:
@@ -451,6 +475,63 @@ def _scaled(flat: Values, view: View, rows: int) -> np.ndarray:
     else:
         found = (flat.reshape(rows, len(factors), -1) * factors[:, None]).reshape(flat.shape)
     return found + view.offset
+
+
+def _row_ranges(array: ArrayIndex, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending rows as ranges, without those that a dataset lacks."""
+    there = rows[: int(np.searchsorted(rows, array.rows))]
+    if there.size == 0:
+        return there, there
+    first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
+    last = np.concatenate([first[1:] - 1, [there.size - 1]])
+    return there[first], there[last] + 1
+
+
+def _of_rows(values: Values, rows: np.ndarray) -> Values:
+    """The values of the first rows, and nulls for those that the column lacks."""
+    if len(values) == rows.size:
+        return values
+    held = arrow(values)
+    return pa.concat_arrays([held, pa.nulls(rows.size - len(held), held.type)])
+
+
+def _row_spans(
+    ends: np.ndarray,
+    read: tuple[np.ndarray, np.ndarray],
+    wanted: tuple[np.ndarray, np.ndarray],
+    inner: ArrayIndex,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row of the ranges `wanted` begins and ends in what an index points into.
+
+    `ends` are the index's values in the ranges `read`. Raises NWBReadError for an index that can't be right.
+    """
+    (a, b), (starts, stops), limit, item = read, wanted, inner.rows, inner.layout.item
+    if item and ends.size and 0 < limit < ends.max() <= item[0]:
+        raise NWBReadError(
+            f"its index points to row {int(ends.max())} of values of the shape {inner.shape}: rows "
+            "are not their first dimension"
+        )
+    ends = clipped(ends, limit)
+    base = np.cumsum(np.concatenate([[0], b - a]))
+
+    def at(positions: np.ndarray) -> np.ndarray:
+        """The index's values at positions of the dataset; before the first, zero."""
+        run = np.searchsorted(a, positions, "right") - 1
+        held = np.maximum(run, 0)
+        picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
+        return np.where(positions < 0, 0, picked)
+
+    rows = spread(starts, stops - starts)
+    if not rows.size:
+        return rows, rows
+    begin = at(rows - 1)
+    end = np.maximum(begin, at(rows))
+    total = int((end - begin).sum())
+    if total > limit and (total - limit) * max(inner.layout.row_bytes, 1) > SLACK:
+        raise NWBReadError(
+            f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
+        )
+    return begin, end
 
 
 def _pair(first: Steps[np.ndarray], second: Steps[Values]) -> Steps[tuple[np.ndarray, Values]]:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.decode.objects import MAX_VALUES, check_values
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
 from lazynwb_dask.zarr import zarr2, zarr3
 from lazynwb_dask.zarr.array import Array, filters_of
 from lazynwb_dask.zarr.tree import LEFT_OUT, SCALAR, Tree
 
 HERE = frozenset({".", "./", ""})  # the source of links within a store
-MAX_VALUES = 1 << 22  # of a metadata document: its commas and opening brackets
 MAX_FETCHED = 64  # chunks of a dataset that are fetched while indexing
 _LINKS = ("_LINKS", "zarr_link")
 _NOT_SHOWN = frozenset(
@@ -191,12 +191,6 @@ def parsed(data: bytes | bytearray, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise NWBReadError(f"{name}: damaged: no JSON object")
     return found
-
-
-def check_values(texts: Iterable[bytes | bytearray], most: int, name: str) -> None:
-    """Raise NWBReadError if JSON has more values than `most`, each of which takes more memory than text."""
-    if (count := sum(text.count(sign) for text in texts for sign in (b",", b"[", b"{"))) > most:
-        raise NWBReadError(f"{name}: JSON with {count} values; the limit is {most}")
 
 
 def consolidated(document: str, content: dict[str, Any], name: str) -> dict[str, Node] | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from lazynwb_dask.decode.objects import MAX_VALUES, check_values
 from lazynwb_dask.errors import NWBPermissionError, NWBReadError
 from lazynwb_dask.model.other_files import ZARR_ARRAY, ZIPPED
 from lazynwb_dask.model.source import Source, inside, is_local, local_path, shown
@@ -17,16 +18,7 @@ from lazynwb_dask.storage import Request, fetch, retried, zip_members
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.lru import Cache
 from lazynwb_dask.util.threads import at_once
-from lazynwb_dask.zarr.contents import (
-    MAX_VALUES,
-    Contents,
-    Node,
-    check_values,
-    consolidated,
-    nodes_of_v2,
-    nodes_of_v3,
-    parsed,
-)
+from lazynwb_dask.zarr.contents import Contents, Node, consolidated, nodes_of_v2, nodes_of_v3, parsed
 from lazynwb_dask.zarr.tree import LEFT_OUT, MAX_DEPTH, MAX_OBJECTS
 
 MAX_DOCUMENT = 1 << 20  # of one group or array
@@ -126,7 +118,7 @@ def _names(source: Source, key: str, access: FileAccess) -> list[str]:
             found = [entry.name for entry in entries if entry.is_dir()]
     else:
         found = retried(inside(source.url, key).rstrip("/") + "/", access, _listed)
-    return sorted(name for name in found if not name.startswith("."))
+    return sorted(name for name in found if key or not name.startswith("."))  # such as .git
 
 
 def _listed(filesystem: Any, path: str) -> set[str]:

@@ -78,6 +78,26 @@ def test_the_fastest_unit(paths: list[str]) -> None:
     assert got.spike_times.item() == spikes.tolist()
 
 
+def test_ragged_columns(paths: list[str]) -> None:
+    names = run("Ragged columns: how many spikes, and which", paths)
+    first, counts, spikes, peaks = [], [], [], []
+    for path in paths:
+        with h5py.File(path) as file:
+            ends = file["units/spike_times_index"][()].astype(int)
+            rows = np.split(file["units/spike_times"][()], ends[:-1])
+            waves = file["units/waveform_mean"][()]
+        active = [i for i, row in enumerate(rows) if len(row) > 250]
+        first += [rows[i][0] for i in active]
+        counts += [(rows[i] < 60).sum() for i in active]
+        spikes += [rows[i][rows[i] < 60] for i in active]
+        peaks += [abs(waves[i]).max() for i in active]
+    assert len(active)
+    close(names["first"], first)
+    assert names["in_first_minute"].tolist() == counts
+    close(names["spikes"], np.concatenate(spikes))
+    close(names["peaks"], peaks)
+
+
 def test_rates_of_trials(paths: list[str]) -> None:
     got = run("Rates of trials, by session and by label", paths)
     names = ("start_time", "stop_time", "is_hit", "is_rewarded", "rewarded_side")

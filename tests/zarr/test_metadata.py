@@ -299,6 +299,16 @@ def test_metadata_with_more_values_than_the_limit_are_not_parsed(
         lazynwb_dask.list_tables(store)
 
 
+def test_names_that_begin_with_a_dot_are_listed(small: Path, tmp_path: Path) -> None:
+    keys = store_of(small, version=2, consolidated=False)
+    keys |= {k.replace("units/x/", "units/.x/"): value for k, value in keys.items() if "units/x/" in k}
+    said = json.loads(keys["units/.zattrs"])
+    keys["units/.zattrs"] = json.dumps({**said, "colnames": [*said["colnames"], ".x"]}).encode()
+    keys[".git/.zgroup"] = b"no JSON"
+    frame = lazynwb_dask.read_nwb(write(keys, tmp_path / "a.zarr"), "/units").compute(scheduler="sync")
+    assert frame[".x"].tolist() == frame.x.tolist()
+
+
 def test_many_documents_are_refused_before_all_are_held(small: Path, tmp_path: Path) -> None:
     keys = store_of(small, version=2, consolidated=False)
     groups = {f"g{i}/.zgroup": keys[".zgroup"] for i in range(300)}
