@@ -69,6 +69,7 @@ SCALARS, QUALITY = ("scalars", "texts"), ("quality", "strict")
 WITH_WORKERS = ("schema", *SCALARS, *QUALITY, "spikes", "one_of_small_known")
 TARGETS = (
     Target("seconds / lazynwb's", 0.5, _against(LAZYNWB), SCALARS, (OURS, LAZYNWB)),
+    Target("seconds / lazynwb's", 0.1, _against(LAZYNWB), ["psth"], (OURS, LAZYNWB)),
     Target("seconds / lazynwb's", 0.6, _against(LAZYNWB), ["schema"], (OURS, LAZYNWB)),
     Target("requests a file", 5, _a_file("requests", 1), ["schema"]),
     Target("MB a file", 1, _a_file("bytes", 1e6), ["schema"]),

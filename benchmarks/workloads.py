@@ -30,6 +30,7 @@ TRIALS = (
     "rewarded_side", "is_response", "is_hit", "is_false_alarm", "is_rewarded", "response_time",
 )  # fmt: skip
 SAMPLES = 20_000
+WINDOW, BINS = (-0.5, 1.0), 30  # around the start of each trial
 SERIES = "/processing/behavior/running_speed"
 
 
@@ -84,6 +85,7 @@ WORKLOADS = {
         Workload("one", "one unit by id", needs=2),
         Workload("top", "top unit by firing rate, then its spikes", needs=2),
         Workload("regions", "units by region"),
+        Workload("psth", "QC filter, then a PSTH of each unit", needs=3),
         Workload("trials", "trials of all files", table="/intervals/trials"),
         Workload("samples", "first 20,000 samples of a TimeSeries", "one", table=SERIES),
         Workload("scalars_of_small", "small files, three scalar columns, cold", "small", cold=True),

@@ -1,8 +1,18 @@
-"""What a column holds, in the few words that all readers' types can be put into."""
+"""Answers in a form that all readers' can be put into."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+def histogram(units: Any, counts: np.ndarray) -> Mapping[str, Any]:
+    """The counts in each bin, of each unit."""
+    offsets = np.arange(len(counts) + 1, dtype=np.int64) * counts.shape[1]
+    return {"unit_id": units, "counts": pa.LargeListArray.from_arrays(offsets, counts.reshape(-1))}
 
 
 def of_pandas(kind: Any) -> str:

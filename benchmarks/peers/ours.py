@@ -8,12 +8,13 @@ from functools import cache
 from typing import Any
 
 import dask
+import numpy as np
 
 import lazynwb_dask
 
-from ..workloads import AREA, QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
+from ..workloads import AREA, BINS, QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, WINDOW, Terms
 from . import Task
-from .kinds import of_pandas
+from .kinds import histogram, of_pandas
 
 
 @cache
@@ -63,17 +64,22 @@ class Reader:
         return {name: of_pandas(kind) for name, kind in self.frame.dtypes.items() if name[0] != "_"}
 
     def quality(self) -> Any:
-        return self._good(QUALITY)
+        return self._good(QUALITY)[list(WANTED)].compute()
 
     def strict(self) -> Any:
-        return self._good(STRICT)
+        return self._good(STRICT)[list(WANTED)].compute()
+
+    def psth(self) -> Any:
+        units = self._good(QUALITY)[["unit_id", "spike_times"]]
+        trials = lazynwb_dask.read_nwb(list(self.task.urls), "/intervals/trials", storage_options=self.options)
+        return lazynwb_dask.psth(units, trials, WINDOW, bins=BINS)[["unit_id", "events", "rate"]].compute()
 
     def _good(self, terms: Terms) -> Any:
         units, mask = self.frame, None
         for name, sign, value in terms:
             term = {">=": units[name] >= value, "<=": units[name] <= value, "!=": units[name] != value}
             mask = term[sign] if mask is None else mask & term[sign]
-        return units[mask][list(WANTED)].compute()
+        return units[mask]
 
     def scalars(self) -> Any:
         return self.frame[list(SCALARS)].compute()
@@ -107,6 +113,9 @@ class Reader:
     def answer(self, name: str, result: Any) -> Mapping[str, Any]:
         if name == "regions":
             return {"structure": result.index.to_series(), "count": result}
+        if name == "psth":
+            rates = np.stack(result.rate.to_numpy()) * (WINDOW[1] - WINDOW[0]) / BINS
+            return histogram(result.unit_id, np.rint(rates * result.events.to_numpy()[:, None]))
         if name == "areas":
             files = result._nwb_path.str.rsplit("/", n=1).str[-1]
             return {"file": files.drop_duplicates().reset_index(drop=True)}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from ..workloads import QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, Terms
+import numpy as np
+
+from ..workloads import BINS, QUALITY, SAMPLES, SCALARS, STRICT, TEXTS, TRIALS, WANTED, WINDOW, Terms
 from . import Task
-from .kinds import of_polars
+from .kinds import histogram, of_polars
 
 
 def _allow_http() -> None:
@@ -37,7 +40,7 @@ class Reader:
         if not s3:
             _allow_http()
         lazynwb.config.fsspec_storage_options = {}
-        self.task, self.lazynwb = task, lazynwb
+        self.task, self.lazynwb, self.whole = task, lazynwb, lazynwb.get_df
 
     def plan(self) -> None:
         self.frame = self.lazynwb.scan_nwb(list(self.task.urls), self.task.table, disable_progress=True)
@@ -47,19 +50,47 @@ class Reader:
         return {name: of_polars(kind) for name, kind in found.items() if name[0] != "_"}
 
     def quality(self) -> Any:
-        return self._good(QUALITY)
+        return self._good(QUALITY, WANTED)
 
     def strict(self) -> Any:
-        return self._good(STRICT)
+        return self._good(STRICT, WANTED)
 
-    def _good(self, terms: Terms) -> Any:
+    def psth(self) -> Any:
+        import polars as pl
+        from lazynwb import tables
+
+        # it reads whole tables, and can't where one has references
+        tables.get_df = partial(self.whole, exclude_column_names=["electrode_group"])
+        start = pl.col("start_time")
+        units = self._good(QUALITY, ("unit_id", "_nwb_path", "_table_index"))
+        aligned = tables.get_spike_times_in_intervals(
+            units,
+            {"spikes": (start + WINDOW[0], start + WINDOW[1])},
+            apply_obs_intervals=False,
+            use_process_pool=False,  # which knows nothing of this process's settings
+            disable_progress=True,
+            as_polars=True,
+            align_times=True,
+        )
+        spikes = aligned.select("unit_id", "spikes").explode("spikes").drop_nulls()
+        names = np.unique(aligned["unit_id"].to_numpy())
+        counts = np.zeros((len(names), BINS))
+        place = dict(zip(names.tolist(), range(len(names)), strict=True))
+        row = spikes["unit_id"].replace_strict(place).to_numpy()
+        edges = np.linspace(*WINDOW, BINS + 1)
+        bins = np.searchsorted(edges, spikes["spikes"].to_numpy(), side="right") - 1
+        inside = (bins >= 0) & (bins < BINS)
+        np.add.at(counts, (row[inside], bins[inside]), 1)
+        return {"unit_id": names, "counts": counts}
+
+    def _good(self, terms: Terms, columns: Sequence[str]) -> Any:
         import polars as pl
 
         frame = self.frame
         for name, sign, value in terms:
             column = pl.col(name)
             frame = frame.filter({">=": column >= value, "<=": column <= value, "!=": column != value}[sign])
-        return frame.select(*WANTED).collect()
+        return frame.select(*columns).collect()
 
     def scalars(self) -> Any:
         return self.frame.select(*SCALARS).collect()
@@ -93,6 +124,8 @@ class Reader:
         return self.frame.select("timestamps", "data").head(SAMPLES).collect()
 
     def answer(self, name: str, result: Any) -> Mapping[str, Any]:
+        if name == "psth":
+            return histogram(result["unit_id"], result["counts"])
         if name == "trials":
             result = result.select(*TRIALS)
         return {column: result[column] for column in result.columns}

@@ -12,11 +12,11 @@ import pyarrow as pa
 import remfile
 from pynwb import NWBHDF5IO
 
-from ..workloads import QUALITY, SAMPLES, SCALARS, SERIES, STRICT, TEXTS, WANTED, Terms
+from ..workloads import BINS, QUALITY, SAMPLES, SCALARS, SERIES, STRICT, TEXTS, WANTED, WINDOW, Terms
 from . import Task
 from .h5py_remfile import Reader as Plain
 from .h5py_remfile import joined
-from .kinds import of_hdf5
+from .kinds import histogram, of_hdf5
 
 
 class Reader(Plain):
@@ -48,17 +48,27 @@ class Reader(Plain):
         parts = []
         for url, nwb in self._files():
             units = nwb.units
-            keep = np.ones(len(units), bool)
-            for name, sign, value in terms:
-                held = np.asarray(units[name].data[:])
-                held = held.astype(str) if held.dtype.kind == "O" else held
-                keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](held, value)
-            rows = np.flatnonzero(keep)
+            rows = _rows(units, terms)
             part = {name: np.asarray(units[name].data[:])[rows] for name in WANTED[:2]}
             part["location"] = _texts(part["location"])
             part["spike_times"] = _lists([units["spike_times"][int(row)] for row in rows])
             parts.append(part | {"_nwb_path": np.full(len(rows), url, object)})
         return joined(parts)
+
+    def psth(self) -> Any:
+        ids, every = [], []
+        for _, nwb in self._files():
+            units, starts = nwb.units, nwb.trials["start_time"].data[:]
+            rows = _rows(units, QUALITY)
+            counts = np.zeros((len(rows), BINS))
+            for i, row in enumerate(rows):
+                spikes = units["spike_times"][int(row)]
+                for start in starts:
+                    first, last = np.searchsorted(spikes, [start + WINDOW[0], start + WINDOW[1]])
+                    counts[i] += np.histogram(spikes[first:last] - start, BINS, WINDOW)[0]
+            ids.append(units["unit_id"].data[:][rows])
+            every.append(counts)
+        return histogram(np.concatenate(ids), np.concatenate(every))
 
     def scalars(self) -> Any:
         return joined([{n: nwb.units[n].data[:] for n in SCALARS} for _, nwb in self._files()])
@@ -106,6 +116,16 @@ class Reader(Plain):
             _, nwb = next(files)
             series = nwb.processing["behavior"][SERIES.rsplit("/", 1)[1]]
             return {"timestamps": series.timestamps[:SAMPLES], "data": series.data[:SAMPLES]}
+
+
+def _rows(units: Any, terms: Terms) -> np.ndarray:
+    """The units that satisfy all terms."""
+    keep = np.ones(len(units), bool)
+    for name, sign, value in terms:
+        held = np.asarray(units[name].data[:])
+        held = held.astype(str) if held.dtype.kind == "O" else held
+        keep &= {">=": np.greater_equal, "<=": np.less_equal, "!=": np.not_equal}[sign](held, value)
+    return np.flatnonzero(keep)
 
 
 def _texts(values: Any) -> np.ndarray:

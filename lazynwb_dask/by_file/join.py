@@ -38,17 +38,22 @@ class _Pushed(NamedTuple):
     rest: Predicate | None
 
 
-def join(left: Plan, right: Plan, keys: Sequence[tuple[str, str]], how: str, suffixes: Sequence[Any]) -> Pairs:
+def join(
+    sides: tuple[Plan, Plan],
+    keys: Sequence[tuple[str, str]],
+    how: str,
+    suffixes: Sequence[Any],
+    by: str = "_nwb_path",
+) -> Pairs:
     """The scan of two tables joined file by file. Each of `keys` has the name on the left and on the right;
-    `how` and `suffixes` are as in `pandas.merge`."""
-    outputs = outputs_of(left, right, keys, suffixes)
+    `how` and `suffixes` are as in `pandas.merge`; `by` is as in `align`."""
+    outputs = outputs_of(*sides, keys, suffixes, by)
 
     def wanted(there: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
         kept = [here for here, keep in zip(there, _KEPT[how], strict=True) if keep]
         return np.any(kept, axis=0) if kept else there[0] & there[1]
 
-    sides = align([left, right], wanted)
-    made = Pairs(sides, None, how, tuple(keys), tuple(outputs))
+    made = Pairs(align(sides, wanted, by), None, how, tuple(keys), tuple(outputs))
     return replace(made, offset=made._offset_known())
 
 
@@ -93,8 +98,8 @@ class Pairs(ByFile):
 
     @property
     def constants(self) -> frozenset[str]:
-        found = {"_nwb_path"}
-        for output in self.outputs:
+        found = {self.by}
+        for output in self.outputs if self.by == "_nwb_path" else ():  # a session has several files
             if self._is_whole(output.side) and output.source in self.sides[output.side].scan.constants:
                 found.add(output.name)
         return frozenset(found)
@@ -224,7 +229,7 @@ class Pairs(ByFile):
 
     def _match(self, left: Rows, right: Rows) -> _Matched:
         frames = []
-        keys = [_comparable(left.frame[a], right.frame[b]) for a, b in self.keys]
+        keys = [comparable(left.frame[a], right.frame[b]) for a, b in self.keys]
         for i, rows in enumerate((left, right)):
             held = {f"key{n}": pair[i].array for n, pair in enumerate(keys)}
             held |= {"file": rows.file, f"at{i}": np.arange(len(rows.file))}
@@ -252,7 +257,7 @@ class Pairs(ByFile):
         parts = [
             np.append(part, 0)[at[side]]
             for side in (i, j)
-            for part in _apart(self.sides[side], numbers[side], np.zeros_like(numbers[side]))
+            for part in apart(self.sides[side], numbers[side], np.zeros_like(numbers[side]))
         ]
         labels = packed(parts)
         if labels is None:
@@ -276,7 +281,7 @@ class Pairs(ByFile):
     @property
     def width(self) -> int:
         """How many numbers a label is made of."""
-        return sum(_width(side) for side in self.sides)
+        return sum(width(side) for side in self.sides)
 
     def apart(self, number: Ints, file: Ints) -> list[Ints]:
         """The numbers that labels are made of, counted from 0 in each file; all 0 if a side has no row."""
@@ -288,7 +293,7 @@ class Pairs(ByFile):
         found = []
         for side in (i, j):
             there = np.flatnonzero(of_side[side] < counts[side])
-            for part in _apart(self.sides[side], of_side[side][there], file[there]):
+            for part in apart(self.sides[side], of_side[side][there], file[there]):
                 found.append(np.zeros_like(number))
                 found[-1][there] = part
         return found
@@ -298,18 +303,18 @@ class Pairs(ByFile):
             return self.urls.take(pairs.file)
         if output.side != KEY:
             values = rows[output.side].frame[output.source]
-            return _taken(values, pairs.at[output.side], not self._is_whole(output.side))
+            return taken(values, pairs.at[output.side], not self._is_whole(output.side))
         left, right = (one.frame[output.source] for one in rows)
         if self.how in ("inner", "left"):
             return left.array.take(pairs.at[0])
-        left, right = _comparable(left, right)
+        left, right = comparable(left, right)
         both = pd.concat([left, right], ignore_index=True).array
         return both.take(np.where(pairs.at[0] < 0, len(left) + pairs.at[1], pairs.at[0]))
 
     @cached_property
     def _origin(self) -> dict[str, tuple[int, str]]:
         found = {output.name: (output.side, output.source) for output in self.outputs}
-        return found | {"_nwb_path": (PATH, "_nwb_path")}
+        return found | {self.by: (PATH, self.by)}
 
     def _is_whole(self, side: int) -> bool:
         """Whether each row of the result has a row of this side."""
@@ -357,7 +362,7 @@ def _chooses(selection: Selection) -> bool:
     return selection.predicate is not None or selection.limit is not None
 
 
-def _apart(side: Side, number: Ints, file: Ints) -> list[Ints]:
+def apart(side: Side, number: Ints, file: Ints) -> list[Ints]:
     """The numbers that a side's row numbers are made of, for each of its tables. They are never all 0."""
     if isinstance(side.scan, Pairs):
         return side.scan.apart(number, side.parts[side.borders[file]])
@@ -367,7 +372,7 @@ def _apart(side: Side, number: Ints, file: Ints) -> list[Ints]:
     return [part, row + 1]
 
 
-def _width(side: Side) -> int:
+def width(side: Side) -> int:
     if isinstance(side.scan, Pairs):
         return side.scan.width
     return 2 if side.sizes is None else 1
@@ -397,7 +402,7 @@ def _completed(rows: Rows, side: Side, names: list[str], at: Ints, settings: Any
     return found, np.where(at < 0, -1, np.searchsorted(used, at))
 
 
-def _comparable(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
+def comparable(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
     """Two keys in types that pandas can compare: floats can't be compared with nullable integers."""
 
     def is_float(key: pd.Series[Any]) -> bool:
@@ -411,7 +416,7 @@ def _comparable(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
     return plain(left, right), plain(right, left)
 
 
-def _taken(column: pd.Series[Any], at: Ints, missing: bool) -> Any:
+def taken(column: pd.Series[Any], at: Ints, missing: bool) -> Any:
     """Values by position, missing where the position is -1."""
     values: Any = column.to_numpy() if isinstance(column.dtype, np.dtype) else column.array
     if not missing:

@@ -21,19 +21,23 @@ from lazynwb_dask.util.threads import at_once
 
 ROWS = 1 << 40  # labels of a file, of which there may be four million
 
+# May have a method `needs`: for some columns of the result, the columns of each table that these are made of.
+# It then returns at least those columns.
 Function = Callable[..., pd.DataFrame]
 
 
-def map_over(func: Function, plans: Mapping[str, Plan], meta: pd.DataFrame | None) -> Mapped:
+def map_over(
+    func: Function, plans: Mapping[str, Plan], meta: pd.DataFrame | None, by: str = "_nwb_path"
+) -> Mapped:
     """The scan of a function's results. `plans` are tables by the names of the function's arguments. `meta`
-    is the result without rows; if None, the function is called with empty frames."""
-    sides = align(list(plans.values()), lambda there: np.any(list(there), axis=0))
+    is the result without rows; if None, the function is called with empty frames. `by` is as in `align`."""
+    sides = align(list(plans.values()), lambda there: np.any(list(there), axis=0), by)
     names, numbers = tuple(plans), np.arange(len(sides[0].there), dtype=np.int64)
     if meta is None:
         meta = _inferred(func, {name: side.scan.meta[_given(side)] for name, side in
                                 zip(names, sides, strict=True)})  # fmt: skip
-    if "_nwb_path" not in meta.columns:
-        meta = meta.assign(_nwb_path=sides[0].scan.meta["_nwb_path"])
+    if by not in meta.columns:
+        meta = meta.assign(**{by: sides[0].scan.meta[by]})
     meta = meta.iloc[:0].set_axis(pd.Index([], dtype="int64"))
     return Mapped(sides, numbers * ROWS, func, names, meta, tuple(meta.columns))
 
@@ -76,8 +80,9 @@ def _name(func: Function) -> str:
 
 
 def _given(side: Side) -> list[str]:
-    """The columns that the function gets: those selected, and the path."""
-    return list(dict.fromkeys([*side.columns, "_nwb_path"]))
+    """The columns that the function gets: those selected, the path, and the session."""
+    told = [name for name in ("_nwb_path", side.by) if name in side.scan.meta.columns]
+    return list(dict.fromkeys([*side.columns, *told]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +105,7 @@ class Mapped(ByFile):
 
     @property
     def constants(self) -> frozenset[str]:
-        return frozenset(["_nwb_path"])
+        return frozenset([self.by])
 
     def constant_frame(self, columns: Iterable[str]) -> pd.DataFrame:
         return pd.DataFrame(dict.fromkeys(columns, self.urls))
@@ -111,19 +116,30 @@ class Mapped(ByFile):
 
     def nbytes(self, columns: Iterable[str]) -> Ints:
         total = np.zeros(self.nparts, np.int64)
-        for side in self.sides:
-            total = total + side.nbytes(_given(side))
+        for side, names in zip(self.sides, self._needed(columns), strict=True):
+            total = total + side.nbytes(names)
         return total
+
+    def _needed(self, columns: Iterable[str]) -> list[list[str]]:
+        """The columns of each table that some columns of the result are made of, the path and the session."""
+        given = [_given(side) for side in self.sides]
+        if not hasattr(self.func, "needs"):
+            return given
+        wanted = self.func.needs({*columns})
+        tables = zip(self.names, given, strict=True)
+        return [
+            [c for c in names if c in wanted[table] or c in ("_nwb_path", self.by)] for table, names in tables
+        ]
 
     def narrow(self, columns: Iterable[str], parts: Sequence[int]) -> Mapped:
         kept = {*columns}
-        of_files = self._of_files([side.columns for side in self.sides], parts)
+        of_files = self._of_files(self._needed(kept), parts)
         narrowed: Mapped = replace(of_files, columns=tuple(c for c in self.columns if c in kept))
         return narrowed
 
     def leaves(self, selection: Selection) -> Iterator[tuple[Side, Plan]]:
-        for side in self.sides:
-            yield side, side.plan(_given(side), None)
+        for side, names in zip(self.sides, self._needed(selection.used), strict=True):
+            yield side, side.plan(names, None)
 
     def remaining(self, predicate: Predicate | None) -> Predicate | None:
         return predicate
@@ -172,16 +188,16 @@ class Mapped(ByFile):
             raise NWBError(
                 f"map_files: {_name(self.func)} fails for {url}: {type(exc).__name__}: {exc}"
             ) from exc
-        path = pd.Series(url, found.index, dtype=self.made["_nwb_path"].dtype)
-        found = found.assign(_nwb_path=path)
-        if {*found.columns} != {*self.made.columns}:
+        path = pd.Series(url, found.index, dtype=self.made[self.by].dtype)
+        found = found.assign(**{self.by: path})
+        whole = not hasattr(self.func, "needs")
+        wanted = self.made.columns if whole else [c for c in self.made.columns if c in found]
+        if {*found.columns} != {*wanted}:
             raise NWBError(
                 f"map_files: {_name(self.func)} returns the columns {list(found.columns)} for {url}, and "
                 f"not {list(self.made.columns)}: give meta=, or return the same columns for every file"
             )
-        return pd.DataFrame(
-            {name: self._as_announced(found[name], url) for name in self.made.columns}, index=found.index
-        )
+        return pd.DataFrame({name: self._as_announced(found[name], url) for name in wanted}, index=found.index)
 
     def _as_announced(self, column: pd.Series[Any], url: str) -> pd.Series[Any]:
         """A column in the dtype of `made`, if the conversion is lossless."""

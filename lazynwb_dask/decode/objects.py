@@ -79,6 +79,13 @@ def text_bytes(values: np.ndarray) -> int:
     return sum(map(len, filter(None, values.flat))) if values.dtype == object else values.nbytes
 
 
+def are_references(layout: Layout) -> bool:
+    """Whether the values are references to objects, which the frame shows as paths."""
+    if layout.element[0] == "string":
+        return bool(layout.filters) and _nothing(layout) is None
+    return str(layout.element[0]) == "reference"
+
+
 def arrow_objects(values: np.ndarray) -> pa.Array:
     """Such elements as an Arrow array."""
     kind = values.dtype

@@ -14,6 +14,7 @@ from lazynwb_dask.metadata.hdf5_file import HDF5File
 from lazynwb_dask.model.index import Extents, FileIndex
 from lazynwb_dask.model.source import Source
 from lazynwb_dask.nwb.contents import ListObjects
+from lazynwb_dask.nwb.electrode_groups import ListElectrodeGroups
 from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListLinks, ListSeries, ListTables
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import ReadSession, Session
@@ -92,6 +93,11 @@ def read_session(source: Source, access: FileAccess) -> Session:
     """Session and subject fields. Raises NWBReadError if the file can't be read or isn't an NWB 2 file."""
     file = open_file(source, access)
     return Session(file.source, file.run(ReadSession()).value)
+
+
+def electrode_groups(source: Source, access: FileAccess) -> tuple[str, list[dict[str, Any]]]:
+    """The source's URL, and the fields of each electrode group. See `ListElectrodeGroups`."""
+    return source.url, open_file(source, access).run(ListElectrodeGroups()).value
 
 
 def list_objects(source: Source, access: FileAccess) -> tuple[Source, list[dict[str, Any]]]:

@@ -65,7 +65,7 @@ class ReadSession:
                     continue
                 raise
             if found is not None and isinstance(found[0], h5g.GroupID):
-                fields.setdefault(path, {}).update(_fields(file.id, path, found[0]))
+                fields.setdefault(path, {}).update(fields_of(file.id, path, found[0]))
                 try:
                     links.update(unfollowed(file.id, found[0], path))
                 except Exception:
@@ -78,7 +78,7 @@ class ReadSession:
         return JSONValue({**fields, LINKS: links} if links else fields)
 
 
-def _fields(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
+def fields_of(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
     """A group's fields. One that is not present, refused or damaged is left out."""
     for name, *_ in children(group):
         try:
@@ -100,10 +100,10 @@ def _fields(root: h5g.GroupID, path: str, group: h5g.GroupID) -> Iterator[tuple[
         except Exception:
             continue
     if path == SUBJECT:
-        yield from _attributes(group)
+        yield from attributes_of(group)
 
 
-def _attributes(group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
+def attributes_of(group: h5g.GroupID) -> Iterator[tuple[str, Any]]:
     """The attributes of a group, where extensions store fields."""
     for i in range(min(h5a.get_num_attrs(group), MAX_FIELDS)):
         try:

@@ -77,7 +77,7 @@ def fields_of(sessions: Sequence[Session]) -> dict[tuple[str, str], Field]:
         while name in names:  # the standard's come first
             name = f"{group.rpartition('/')[2] or 'root'}_{name}"
         names[name] = key
-        kind = _STANDARD.get(key) or _type([_value(s, key) for s in sessions])
+        kind = _STANDARD.get(key) or type_of([_value(s, key) for s in sessions])
         if kind is not None:
             fields[key] = Field(name, kind, nullable=True)
     return fields
@@ -92,7 +92,7 @@ def table(sessions: Sequence[Session]) -> tuple[pd.DataFrame, list[str]]:
     times, but can't be parsed."""
     data, odd = {}, []
     for key, field in fields_of(sessions).items():
-        values = [_as(_value(s, key), field.type) for s in sessions]
+        values = [as_type(_value(s, key), field.type) for s in sessions]
         for session, value in zip(sessions, values, strict=True):
             if value is None and field.type in (TIME, _TIMES) and _value(session, key):
                 text = str(_value(session, key))[:40]
@@ -129,7 +129,7 @@ def parse_time(text: str) -> datetime | None:
         return None
 
 
-def _type(values: Iterable[Any]) -> pa.DataType | None:
+def type_of(values: Iterable[Any]) -> pa.DataType | None:
     """The type that holds all values of a field; None if there are no values."""
     kinds = {_kind(v) for v in values if v is not None} - {pa.null(), None}
     if not kinds:
@@ -139,7 +139,7 @@ def _type(values: Iterable[Any]) -> pa.DataType | None:
 
 def _kind(value: Any) -> pa.DataType | None:
     if isinstance(value, list):
-        inner = _type(value)
+        inner = type_of(value)
         return None if inner is None else pa.list_(inner)
     if isinstance(value, bool):
         return pa.bool_()
@@ -148,18 +148,18 @@ def _kind(value: Any) -> pa.DataType | None:
     return pa.float64() if isinstance(value, float) else pa.string()
 
 
-def _as(value: Any, kind: pa.DataType) -> Any:
+def as_type(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
     if pa.types.is_list(kind):
-        found = [_as(v, kind.value_type) for v in (value if isinstance(value, list) else [value])]
+        found = [as_type(v, kind.value_type) for v in (value if isinstance(value, list) else [value])]
         return None if kind == _TIMES and None in found else found
     if isinstance(value, list):
         if kind != pa.string() and kind != TIME:
             return None
         if len(value) != 1:
             return str(value) if kind == pa.string() else None
-        return _as(value[0], kind)
+        return as_type(value[0], kind)
     if kind == TIME:
         return parse_time(value) if isinstance(value, str) else None
     if kind == pa.string():

@@ -94,6 +94,8 @@ class TimeSeries:
     external_files: tuple[str, ...] = ()
     electrodes: Region | None = None
     rois: Region | None = None
+    # what `data` and `timestamps` are taken of; of timestamps by a rate, the first one and the rate
+    stored: tuple[StoredArray | None, StoredArray | tuple[float, float] | None] = (None, None)
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -113,12 +115,16 @@ class TimeSeries:
             return None
         if self.data.dtype.kind not in "buif":
             raise UnsupportedColumnError(f"{self.file}: {self.path}: scaled data are numbers only")
+        return self.in_unit(self.data, self.data.shape[1:])
+
+    def in_unit(self, values: da.Array, sample: tuple[int, ...]) -> da.Array:
+        """Values as stored, in `unit`. `sample` is the shape of one, and the last axes of `values`."""
         factors: Any = self.conversion
         if self.channel_conversion is not None:
-            check_channels(f"{self.file}: {self.path}", len(self.channel_conversion), self.data.shape[1:])
+            check_channels(f"{self.file}: {self.path}", len(self.channel_conversion), sample)
             each = self.conversion * self.channel_conversion
-            factors = each.reshape(-1, *[1] * (self.data.ndim - 2))
-        return self.data.astype(np.float64) * factors + self.offset
+            factors = each.reshape(-1, *[1] * (len(sample) - 1))
+        return values.astype(np.float64) * factors + self.offset
 
     def to_dataframe(
         self, start: int | None = None, stop: int | None = None, *, scaled: bool = False
@@ -196,12 +202,14 @@ def open_series(source: Source, table: TableIndex, options: Options) -> TimeSeri
     """A series whose index is known. Reads nothing. UnsupportedColumnError if its data can't be read."""
     attributes = table.attributes
     factor, offset, each = stored_conversion(table)
+    data = None if "external_file" in attributes else _array(source, table, "data", options)
+    timestamps = _times(source, table, options)
     return TimeSeries(
         source.url,
         table.path,
         attributes[SERIES],
-        None if "external_file" in attributes else _array(source, table, "data", options),
-        _times(source, table, options),
+        None if data is None else _lazy(data, table),
+        None if timestamps is None else _lazy(timestamps, table),
         _float(attributes.get("rate")),
         _float(attributes.get("starting_time")),
         attributes.get("unit", ""),
@@ -214,10 +222,14 @@ def open_series(source: Source, table: TableIndex, options: Options) -> TimeSeri
         tuple(map(str, json.loads(attributes.get("external_file", "[]")))),
         _region(attributes, "electrodes"),
         _region(attributes, "rois"),
+        (data if isinstance(data, StoredArray) else None, timestamps),
     )
 
 
-def _times(source: Source, table: TableIndex, options: Options) -> da.Array | None:
+_Stored = StoredArray | tuple[float, float]
+
+
+def _times(source: Source, table: TableIndex, options: Options) -> _Stored | None:
     """The timestamps. If they can't be read, None and a warning: the data may be readable."""
     try:
         return _array(source, table, "timestamps", options)
@@ -226,7 +238,8 @@ def _times(source: Source, table: TableIndex, options: Options) -> da.Array | No
         return None
 
 
-def _array(source: Source, table: TableIndex, name: str, options: Options) -> da.Array | None:
+def _array(source: Source, table: TableIndex, name: str, options: Options) -> _Stored | None:
+    """A dataset of the series; of times by a rate the first one and the rate."""
     column = table.columns.get(name)
     if column is None:
         return None
@@ -235,10 +248,16 @@ def _array(source: Source, table: TableIndex, name: str, options: Options) -> da
     array = column.arrays[0]
     if array.layout.computed:
         _, start, rate = array.layout.element
-        numbers = da.arange(table.rows, dtype=np.int64, chunks=_rows(1, 8))
-        return start + numbers / rate
-    stored = StoredArray(source, f"{table.path}/{name}", array, table.rows, options)
-    label = task_label("read", [*words(table.path), name], [source.url])
+        return start, rate
+    return StoredArray(source, f"{table.path}/{name}", array, table.rows, options)
+
+
+def _lazy(stored: _Stored, table: TableIndex) -> da.Array:
+    if isinstance(stored, tuple):
+        start, rate = stored
+        return start + da.arange(table.rows, dtype=np.int64, chunks=_rows(1, 8)) / rate
+    name = stored.path.rpartition("/")[2]
+    label = task_label("read", [*words(table.path), name], [stored.source.url])
     blocks = _blocks(stored)
     return da.from_array(
         stored,

@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import h5py
 import numpy as np
 import oracle
 import pandas as pd
 import pytest
+from dandi.archive import FakeArchive, about
 
 from lazynwb_dask.datasets import make_sessions
 
@@ -74,6 +76,26 @@ def test_the_fastest_unit(paths: list[str]) -> None:
         ends = file["units/spike_times_index"][()].astype(int)
         spikes = file["units/spike_times"][ends[row - 1] if row else 0 : ends[row]]
     assert got.spike_times.item() == spikes.tolist()
+
+
+def test_ragged_columns(paths: list[str]) -> None:
+    names = run("Ragged columns: how many spikes, and which", paths)
+    first, counts, spikes, peaks = [], [], [], []
+    for path in paths:
+        with h5py.File(path) as file:
+            ends = file["units/spike_times_index"][()].astype(int)
+            rows = np.split(file["units/spike_times"][()], ends[:-1])
+            waves = file["units/waveform_mean"][()]
+        active = [i for i, row in enumerate(rows) if len(row) > 250]
+        first += [rows[i][0] for i in active]
+        counts += [(rows[i] < 60).sum() for i in active]
+        spikes += [rows[i][rows[i] < 60] for i in active]
+        peaks += [abs(waves[i]).max() for i in active]
+    assert len(active)
+    close(names["first"], first)
+    assert names["in_first_minute"].tolist() == counts
+    close(names["spikes"], np.concatenate(spikes))
+    close(names["peaks"], peaks)
 
 
 def test_rates_of_trials(paths: list[str]) -> None:
@@ -227,6 +249,81 @@ def test_joins_within_sessions(paths: list[str]) -> None:
         close(got["by_side"].loc[side], np.mean(counts))
 
 
+def of_good_units(path: str) -> list[tuple[Any, np.ndarray]]:
+    """Each unit of VISp that was there most of the time, with its spikes."""
+    units = columns(path, "units", "unit_id", "structure", "presence_ratio")
+    with h5py.File(path) as file:
+        times = np.split(file["units/spike_times"][()], file["units/spike_times_index"][()].astype(int))
+    good = np.flatnonzero((units.structure == "VISp") & (units.presence_ratio >= 0.8))
+    return [(units.unit_id[i], times[i]) for i in good]
+
+
+def test_spikes_around_events(paths: list[str]) -> None:
+    got = run("Spikes around events", paths)["spikes"]
+    wanted = []
+    for path in paths:
+        trials = columns(path, "intervals/trials", "start_time", "is_hit", "rewarded_side")
+        for unit, spikes in of_good_units(path):
+            for start, side in trials[trials.is_hit][["start_time", "rewarded_side"]].itertuples(index=False):
+                near = spikes[(spikes >= start - 0.5) & (spikes < start + 1)] - start
+                wanted.append((unit, side, start, near.tolist()))
+    assert [(*row[:-1], [*row[-1]]) for row in got.itertuples(index=False)] == wanted
+
+
+def test_mean_rates_around_events(paths: list[str]) -> None:
+    got = run("The mean rate around events (PSTH)", paths)
+    rows = []
+    for path in paths:
+        images = columns(path, "intervals/stimulus_presentations", "start_time", "image_name")
+        for unit, spikes in of_good_units(path):
+            for image, starts in images.groupby("image_name").start_time:
+                edges = starts.to_numpy()[:, None] + np.linspace(-0.1, 0.25, 36)
+                rates = np.diff(np.searchsorted(spikes, edges), axis=1) / 0.01
+                rows.append(
+                    (unit, image, len(starts), rates.mean(0), rates.std(0, ddof=1) / len(starts) ** 0.5)
+                )
+    wanted = pd.DataFrame(rows, columns=["unit_id", "image_name", "events", "rate", "sem"])
+    for name in ("unit_id", "image_name", "events"):
+        assert got["rates"][name].tolist() == wanted[name].tolist()
+    for name in ("rate", "sem"):
+        close(np.stack(got["rates"][name]), np.stack(wanted[name]))
+    for image, some in wanted.groupby("image_name"):
+        close(got["by_image"][image], np.stack(some.rate).mean(0))
+
+
+def test_counts_for_decoding(paths: list[str]) -> None:
+    got = run("Counts of a session for decoding: units x trials x bins", paths)
+    units = columns(paths[0], "units", "structure")
+    trials = columns(paths[0], "intervals/trials", "start_time", "is_hit")
+    with h5py.File(paths[0]) as file:
+        times = np.split(file["units/spike_times"][()], file["units/spike_times_index"][()].astype(int))
+    starts = trials.start_time.to_numpy()[:, None] + [0, 0.5]
+    wanted = [
+        np.diff(np.searchsorted(times[i], starts))[:, 0] for i in np.flatnonzero(units.structure == "VISp")
+    ]
+    assert got["features"].values.tolist() == np.array(wanted).T.tolist()
+    assert got["is_hit"].tolist() == trials.is_hit.tolist()
+
+
+def test_a_series_around_events(paths: list[str]) -> None:
+    got = run("A series around events", paths)
+    trials = columns(paths[0], "intervals/trials", "start_time", "is_hit")
+    with h5py.File(paths[0]) as file:
+        lfp, running = file["acquisition/lfp"], file["processing/behavior/running_speed"]
+        data = lfp["data"][:] * lfp["data"].attrs["conversion"]
+        rate = lfp["starting_time"].attrs["rate"]
+        clock = lfp["starting_time"][()] + np.arange(len(data)) / rate
+        frames, speeds = running["timestamps"][:], running["data"][:]
+    times = -1 + np.arange(99) / rate
+    times = times[times < 2]
+    for is_hit, starts in trials.groupby("is_hit").start_time:
+        at = starts.to_numpy()[:, None] + times
+        wanted = np.interp(at, clock, data[:, 7], np.nan, np.nan).mean(0)  # as xarray's mean, but for NaN
+        close(got["evoked"].sel(is_hit=is_hit).isel(channel=7)[~np.isnan(wanted)], wanted[~np.isnan(wanted)])
+    at = trials.start_time.to_numpy()[:, None] + -1 + np.arange(60) / 20
+    close(got["speed"], np.nanmean(np.interp(at, frames, speeds, np.nan, np.nan), axis=0))
+
+
 def test_parquet_and_back(paths: list[str]) -> None:
     got = run("Merges and shuffles of anything else, Parquet and back", paths)
     trains, again = got["trains"], got["again"]
@@ -236,6 +333,21 @@ def test_parquet_and_back(paths: list[str]) -> None:
     oracle.assert_same(again.compute(), whole)
     some = whole[whole.location.isin(["VISp", "VISl"])]
     assert sorted(got["merged"].unit_id) == sorted(some.unit_id)
+
+
+def test_dandisets(paths: list[str]) -> None:
+    with (
+        FakeArchive() as archive,
+        dask.config.set({"lazynwb-dask.dandi-instances": {"dandi": archive.instance}}),
+    ):
+        for i, path in enumerate(paths):
+            archive.add("000409", f"sub-{i}/a.nwb", Path(path).read_bytes(), **about(f"mouse {i}", "1"))
+        names = run("Dandisets", paths)
+        got, both = names["units"].compute(), names["both"]["session_id"].compute()
+    assert both.unique().tolist() == [f"mouse {i}/1" for i in range(4)]
+    pd.testing.assert_index_equal(got.columns[-2:], pd.Index(["dandi_subject", "dandi_sex"]))
+    assert got["dandi_subject"].unique().tolist() == [f"mouse {i}" for i in range(4)]
+    close(got["firing_rate"], np.concatenate([columns(p, "units", "firing_rate").firing_rate for p in paths]))
 
 
 def test_every_example_is_tested() -> None:

@@ -1,0 +1,164 @@
+"""Columns of the rows of another table that a table's column refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from lazynwb_dask import config, expr
+from lazynwb_dask.api.joins import plan_of
+from lazynwb_dask.by_file.alignment import Plan, file_scans
+from lazynwb_dask.by_file.held import Held, held
+from lazynwb_dask.by_file.regions import ROW, Reference, follow
+from lazynwb_dask.errors import ColumnNotFoundError
+from lazynwb_dask.nwb.electrode_groups import PATH
+from lazynwb_dask.plan.regions import GROUPS, electrode_groups, sources_of, target_of
+from lazynwb_dask.plan.table_scan import table_scan
+from lazynwb_dask.scan.request import TableRequest, check_policy
+from lazynwb_dask.util.suggest import near_or_all
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+
+FORMS = ("list", "first", "explode")
+
+
+def join_region(
+    frame: dd.DataFrame,
+    region: str,
+    columns: str | Sequence[str],
+    how: Literal["list", "first", "explode"] = "list",
+    *,
+    target: str | dd.DataFrame | None = None,
+    key: str | None = None,
+    on_missing: str = "skip",
+    prefix: str = "",
+) -> dd.DataFrame:
+    """Follow a column that refers to rows of another table: give each row columns of those rows.
+
+    The electrodes of units, the rois of a response, the recordings of a sweep: file by file, nothing is
+    shuffled. Of the other table the named columns are read, and no others. Conditions on them are part of
+    the read: ``joined[joined.location == "CA1"]`` reads the column of row numbers and the locations, and
+    large columns such as `spike_times` of the rows that are left.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame
+        As for `merge_by_file`.
+    region : str
+        The column that refers to the other table, with one value or a list in each row: row numbers
+        (a DynamicTableRegion), or values of `key`. Or one of references to electrode groups, such as
+        `electrode_group`.
+    columns : str or sequence of str
+        Of the other table. Of electrode groups `name`, `path`, the fields (`location`, `description`), and
+        the name of the `device`.
+    how : {"list", "first", "explode"}
+        Of lists: a list for each row; the value of its first element; or a row for each element, and one
+        for each row that has none, as in `DataFrame.explode`. Where each row has one value, "list" is the
+        same as "first".
+    target : str or dask.dataframe.DataFrame, optional
+        The other table: its path, or the table as `read_nwb` gives it. If not given, it is the one that the
+        files say, for which their metadata are read once more. A table of a catalog needs no file.
+    key : str, optional
+        The column of the other table whose values `region` has, such as ``"id"``. If not given, row
+        numbers, counted from 0.
+    on_missing : {"skip", "raise"}
+        What to do with row numbers and keys that the other table doesn't have: missing values, and a
+        line in `read_report`; or an error. Only rows that conditions on `frame` leave are looked at.
+    prefix : str
+        Begins the new columns' names.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        The frame's columns and `_nwb_path`, then the new ones. Rows and their labels are those of the
+        frame, except for "explode", which numbers rows within files. Integers and booleans of
+        "first" and "explode" are ``int64[pyarrow]`` and the like, as they may be missing.
+
+    Raises
+    ------
+    ColumnNotFoundError, TableNotFoundError
+        A column or the other table isn't there.
+    ValueError
+        A new column is called as one of the frame is; files refer to different tables, or to none.
+    NWBError
+        While computing: a row isn't there, under ``on_missing="raise"``, or several rows have a key.
+
+    See Also
+    --------
+    merge_by_file : tables that have keys in common.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2), "/units")[["unit_id", "electrodes"]]
+    >>> joined = join_region(units, "electrodes", ["location", "group_name"], how="first")
+    >>> joined[joined.location == "CA1"].group_name.unique().compute().tolist()
+    ['probeA']
+    """
+    if how not in FORMS:
+        raise ValueError(f"how={how!r}: one of {', '.join(map(repr, FORMS))}")
+    check_policy("on_missing", on_missing)
+    left = plan_of(frame, "the frame of join_region")
+    if region not in left.columns:
+        hint = near_or_all(region, left.columns)
+        raise ColumnNotFoundError(f"join_region: no column {region!r} in the frame{hint}")
+    form = _form(region, left.scan.meta[region].dtype, how)
+    wanted = [columns] if isinstance(columns, str) else list(columns)
+    named = {prefix + name: name for name in wanted}
+    taken = [name for name in named if name in (*left.columns, "_nwb_path")]
+    if taken:
+        raise ValueError(f"join_region: the frame has a column {taken[0]!r} already: give a prefix=")
+    right, table = _other(left, region, target)
+    if key is None:
+        key = PATH if isinstance(right.scan, Held) else ROW
+    for name in [*wanted, key]:
+        if name not in right.scan.meta.columns:
+            hint = near_or_all(name, right.scan.meta.columns)
+            raise ColumnNotFoundError(f"join_region: {table} has no column {name!r}{hint}")
+    reference = Reference(region, key, form, table, on_missing == "raise")
+    return expr.from_scan(follow(left, right, reference, [*named.items()]))
+
+
+def _form(region: str, dtype: Any, how: str) -> str:
+    """How the elements of a row are shown."""
+    kind = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
+    if kind is None or not pa.types.is_nested(kind):
+        return "first"
+    if not pa.types.is_list(kind) or pa.types.is_nested(kind.value_type):
+        raise TypeError(f"join_region: {region!r} is {dtype}: neither values nor lists of values")
+    return how
+
+
+def _other(left: Plan, region: str, target: Any) -> tuple[Plan, str]:
+    """The table that is referred to, and its name."""
+    if target is not None and not isinstance(target, str):
+        plan = plan_of(target, "the target of join_region")
+        if plan.predicate is not None:
+            raise ValueError(
+                "join_region: the target has conditions on its rows: filter the result instead, which reads "
+                "no more"
+            )
+        tables = getattr(plan.scan, "files", None)
+        plan = plan._replace(columns=[*plan.scan.meta.columns])
+        return plan, " or ".join(tables.tables if tables is not None else ()) or "the target"
+    scans = [scan for scan in file_scans(left.scan) if target is not None or region in scan.fields]
+    if not scans or (target is None and len(scans) > 1):
+        raise ValueError(f"join_region: it can't be told which table {region!r} refers to: give target=")
+    scan = scans[0]
+    table = target or target_of(scan, region)
+    if target is None and table == GROUPS:
+        groups = held(*electrode_groups(scan))
+        return Plan(groups, [*groups.meta.columns], None), table
+    request = TableRequest(
+        table,
+        blocksize=scan.request.blocksize,
+        on_error=scan.request.on_error,
+        allow_external_links=scan.request.allow_external_links,
+    )
+    found = table_scan(sources_of(scan), request, config.file_access(scan.options))
+    return Plan(found, [*found.meta.columns], None), table
