@@ -6,18 +6,15 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import get_args
 
 import click
 import platformdirs
-
-from lazynwb_dask.datasets.writer import Layout
 
 from . import chart, report, targets
 from .environment import lazynwb_python
 from .measure import Row, Setting, measure
 from .peers import PEERS
-from .sessions import Size, convert, prepare
+from .sessions import LAYOUTS, STORES, Size, convert, prepare
 from .store import running
 from .workloads import WORKLOADS
 
@@ -30,7 +27,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 @click.option("-p", "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)),
               help="Whom. Repeatable.", show_default="all")  # fmt: skip
 @click.option("-l", "--layout", "layouts", multiple=True, help="How data are stored. Repeatable.",
-              type=click.Choice(get_args(Layout)), default=("gzip",))  # fmt: skip
+              type=click.Choice(LAYOUTS), default=("gzip",))  # fmt: skip
 @click.option("--latency", "latencies", multiple=True, type=float, default=(30.0,),
               help="Milliseconds before each answer. Repeatable.")  # fmt: skip
 @click.option("--bandwidth", type=float, default=50.0, help="MB/s of a connection; 0: unlimited.")
@@ -49,7 +46,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 def main(
     workloads: tuple[str, ...],
     peers: tuple[str, ...],
-    layouts: tuple[Layout, ...],
+    layouts: tuple[str, ...],
     latencies: tuple[float, ...],
     bandwidth: float,
     protocol: str,
@@ -94,6 +91,8 @@ def main(
                     for peer in asked[name]:
                         about = PEERS[peer]
                         if about.builds_catalog if workload.cold else about.keeps_catalog:
+                            continue
+                        if (layout if layout in STORES else "hdf5") not in about.reads:
                             continue
                         _tell(f"{workload.title}: {PEERS[peer].title}")
                         row = measure(store, workload, peer, setting, python[PEERS[peer].own_environment])

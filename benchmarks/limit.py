@@ -4,7 +4,7 @@ The store has kept what a run asked for. A process that knows nothing of lazynwb
 ranges, over as many connections, which are open before the clock starts. All is asked for at once, except that
 of each file what depends on other bytes follows these; the question says how many such waves it needs. Chunks
 are inflated in threads as soon as their last byte is there, and nothing is made of them. Where they lie is
-found by h5py beforehand.
+found by h5py beforehand. All objects of a Zarr store are one file here; their chunks are not decoded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .store import Served, Store
+from .store import Served, Store, whole
 
 Chunk = tuple[int, int, int]  # of a file: where it begins, its bytes, and those it is inflated to
 
@@ -47,8 +47,8 @@ def replay(store: Store, log: Iterable[Served], waves: int, spare: str) -> dict[
 
     by_file: dict[str, list[Served]] = {}
     for one in log:
-        by_file.setdefault(one.key, []).append(one)
-    files = [_file(store.root / key, key, served, waves) for key, served in by_file.items()]
+        by_file.setdefault(whole(one.key), []).append(one)
+    files = [_file(store.root / key, served, waves) for key, served in by_file.items()]
     connections = int(config.get("connections"))
     plan = {"endpoint": store.endpoint, "connections": connections, "spare": _path(spare), "files": files}
     with subprocess.Popen(
@@ -65,7 +65,7 @@ def replay(store: Store, log: Iterable[Served], waves: int, spare: str) -> dict[
         return taken | store.stats() | {"waves": max(len(file["waves"]) for file in files)}
 
 
-def _file(path: Path, key: str, served: Sequence[Served], most: int) -> dict[str, Any]:
+def _file(path: Path, served: Sequence[Served], most: int) -> dict[str, Any]:
     """The requests for a file in waves, and its chunks as pieces of answers."""
     served = sorted(served, key=lambda one: one.begin)
     level: list[int] = []
@@ -86,8 +86,8 @@ def _file(path: Path, key: str, served: Sequence[Served], most: int) -> dict[str
                 at = until
         if at == start + size:
             chunks.append([pieces, inflated])
-    requests = [[one.start, one.sent] for one in served]
-    return {"path": _path(key), "requests": requests, "waves": waves, "chunks": chunks}
+    requests = [[_path(one.key), one.start, one.sent] for one in served]
+    return {"requests": requests, "waves": waves, "chunks": chunks}
 
 
 def _path(key: str) -> str:
@@ -148,7 +148,7 @@ async def _read(
     session: Any, file: Mapping[str, Any], threads: ThreadPoolExecutor, inflate: Callable[[Any, int], Any]
 ) -> None:
     """Fetch a file's ranges, wave after wave, and inflate its chunks."""
-    bodies = [bytearray(sent) for _, sent in file["requests"]]
+    bodies = [bytearray(sent) for *_, sent in file["requests"]]
     ends: list[list[tuple[int, int]]] = [[] for _ in bodies]  # of each body: where pieces end, of which chunk
     missing = []
     for number, (pieces, _) in enumerate(file["chunks"]):
@@ -157,7 +157,7 @@ async def _read(
             ends[i].append((until, number))
     work: list[Future[None]] = []
 
-    def whole(number: int) -> None:
+    def complete(number: int) -> None:
         pieces, size = file["chunks"][number]
         parts = [memoryview(bodies[i])[begin:until] for i, begin, until in pieces]
         inflate(parts[0] if len(parts) == 1 else b"".join(parts), size)
@@ -170,9 +170,10 @@ async def _read(
                 number = due.pop()[1]
                 missing[number] -= 1
                 if not missing[number]:
-                    work.append(threads.submit(whole, number))
+                    work.append(threads.submit(complete, number))
 
-        await _fetched(session, file["path"], file["requests"][i], bodies[i], arrived)
+        path, *span = file["requests"][i]
+        await _fetched(session, path, span, bodies[i], arrived)
 
     for wave in file["waves"]:
         await asyncio.gather(*map(one, wave))

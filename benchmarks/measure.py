@@ -123,8 +123,11 @@ def measure(store: Store, workload: Workload, peer: str, setting: Setting, pytho
             row.note = str(failed)
     log = store.log() if row.first and PEERS[peer].is_ours else []
     log = [one for one in log if (store.root / one.key).is_file()]  # no listings
+    spare = setting.dataset.spare
+    if (store.root / spare).is_dir():
+        spare = next(f"{spare}/{n}" for n in (".zgroup", "zarr.json") if (store.root / spare / n).exists())
     for _ in range(setting.repeats if log else 0):
-        row.limits.append(limit.replay(store, log, workload.waves, setting.dataset.spare))
+        row.limits.append(limit.replay(store, log, workload.waves, spare))
     return row
 
 

@@ -127,6 +127,11 @@ starts; lazynwb 1.0 with lazy frames; h5py and pynwb over remfile, one file afte
 the datasets that are needed; Dask's `read_parquet` of the same tables converted to Parquet, by default and
 with `filesystem="arrow"` and 32 threads.
 
+With `-l zarr2` or `-l zarr3` the same sessions are Zarr stores of that version, with the same chunks along the
+rows, in Zarr's usual compression. They are read by lazynwb_dask, by lazynwb 1.0 (version 2) and by zarr-python
+over fsspec, one store after the other. There, a file's requests are those for all objects of its store, and the
+limit decodes no chunks.
+
 ![seconds by question and reader](benchmarks.svg)
 """
 

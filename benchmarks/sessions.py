@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import h5py
 
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.datasets.writer import Layout
+
+STORES = {"zarr2": 2, "zarr3": 3}  # versions of Zarr in which the sessions can be stored, too
+LAYOUTS = (*get_args(Layout), *STORES)
 
 SCATTERED = 1_200  # chunks in the spike_times of the sessions of that name
 UNITS = 400  # in a large session
@@ -51,8 +57,13 @@ class Dataset:
         return _parquet_key(self.spare, table)
 
 
-def prepare(root: Path, kind: str, layout: Layout, size: Size, progress: Callable[[str], object]) -> Dataset:
+def prepare(root: Path, kind: str, layout: str, size: Size, progress: Callable[[str], object]) -> Dataset:
     """Make the sessions of one kind, unless they are there."""
+    if layout in STORES:
+        files = prepare(root, kind, "gzip", size, progress)
+        progress(f"{len(files.keys)} Zarr stores of version {STORES[layout]}")
+        made = [_stored(root, key, STORES[layout]) for key in (*files.keys, files.spare)]
+        return Dataset(f"{files.name}-{layout}", tuple(made[:-1]), made[-1], files.unit)
     spikes = round(size.megabytes * 1e6 * 0.97 / 8 / UNITS)
     count, name = size.sessions, f"{kind}-{layout}-{size.megabytes}MB"
     options: dict[str, Any] = {"units": UNITS, "mean_spikes": spikes}
@@ -72,6 +83,27 @@ def prepare(root: Path, kind: str, layout: Layout, size: Size, progress: Callabl
     keys = [Path(path).relative_to(root).as_posix() for path in paths]
     unit = 100_000 * (count // 2 + 1) + options["units"] // 2
     return Dataset(name, tuple(keys[:-1]), keys[-1], unit)
+
+
+def _stored(root: Path, key: str, version: int) -> str:
+    """A session as a Zarr store with the same chunks along the rows, in the default compression."""
+    made = f"stores/zarr{version}/{key.removeprefix('sessions/')}.zarr"
+    if not (root / made).exists():
+        sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+        from stores import store_of, write
+
+        rows: dict[str, int] = {}
+
+        def note(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset) and item.chunks:
+                rows[name] = item.chunks[0]
+
+        with h5py.File(root / key) as file:
+            file.visititems(note)
+        part = root / f"{made}.part"
+        write(store_of(root / key, version=version, rows=rows), part)
+        part.rename(root / made)
+    return made
 
 
 def convert(root: Path, dataset: Dataset, table: str, progress: Callable[[str], object]) -> None:
@@ -99,5 +131,5 @@ def _parquet(root: Path, key: str, table: str) -> Path:
 
 
 def _parquet_key(key: str, table: str) -> str:
-    folder, _, name = key.removeprefix("sessions/").rpartition("/")
+    folder, _, name = key.removeprefix("sessions/").removesuffix(".zarr").rpartition("/")
     return f"parquet/{folder}{table}/{Path(name).stem}.parquet"

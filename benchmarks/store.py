@@ -51,6 +51,12 @@ class Served:
     start: int = 0
 
 
+def whole(key: str) -> str:
+    """The Zarr store that an object belongs to; else itself."""
+    head, mark, _ = key.partition(".zarr/")
+    return head + mark.rstrip("/")
+
+
 @dataclass
 class State:
     """What is served, how slowly, and what has been asked for."""
@@ -82,7 +88,7 @@ class State:
         """The sums since the last reset."""
         by_file: dict[str, list[Served]] = {}
         for one in self.log:
-            by_file.setdefault(one.key, []).append(one)
+            by_file.setdefault(whole(one.key), []).append(one)
         methods: dict[str, int] = {}
         for one in self.log:
             methods[one.method] = methods.get(one.method, 0) + 1

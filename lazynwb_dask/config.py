@@ -15,13 +15,14 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from lazynwb_dask.storage import Settings
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.archives import set_archives
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
 from lazynwb_dask.util import lru
 
 
 @functools.cache
-def _defaults() -> Mapping[str, Any]:
+def defaults() -> Mapping[str, Any]:
     """The defaults in the YAML file, which are also added to Dask's configuration."""
     import yaml
 
@@ -33,7 +34,7 @@ def _defaults() -> Mapping[str, Any]:
 
 def get(key: str) -> Any:
     # on exit, a `dask.config.set` context also removes defaults that were added within
-    return dask.config.get(f"lazynwb-dask.{key}", default=_defaults()[key])
+    return dask.config.get(f"lazynwb-dask.{key}", default=defaults()[key])
 
 
 def _open_files() -> int:
@@ -47,8 +48,9 @@ def _open_files() -> int:
 
 
 def settings() -> Settings:
-    """The settings for reading. Also applies the `memory-cache` setting to this process."""
+    """The settings for reading. Also applies `memory-cache` and `dandi-instances` to this process."""
     lru.set_limit(parse_bytes(get("memory-cache")))
+    set_archives(get("dandi-instances") or {})
     plain = Settings(
         connections=min(int(get("connections")), _open_files() // 4),
         gap=parse_bytes(get("gap")),
@@ -58,6 +60,7 @@ def settings() -> Settings:
         retries=int(get("retries")),
         deadline=float(parse_timedelta(get("deadline"))),
         sorted_timestamps=bool(get("sorted-timestamps")),
+        follow_links=bool(get("follow-links")),
     )
     if not get("isolate"):
         return plain

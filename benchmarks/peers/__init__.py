@@ -69,6 +69,8 @@ class About:
         What it has learned in an earlier run is there: for cold questions.
     builds_catalog : bool
         It has indexed the files beforehand: for questions that aren't cold.
+    reads : tuple of {"hdf5", "zarr2", "zarr3"}
+        Of which formats.
     """
 
     module: str
@@ -80,6 +82,7 @@ class About:
     workers: int = 0
     keeps_catalog: bool = False
     builds_catalog: bool = False
+    reads: tuple[str, ...] = ("hdf5", "zarr2", "zarr3")
 
     @property
     def is_ours(self) -> bool:
@@ -93,12 +96,17 @@ PEERS = {
     "lazynwb_dask-catalog": About("ours_catalog", "lazynwb_dask, from a catalog", builds_catalog=True),
     "lazynwb_dask-32": About("ours", "lazynwb_dask, 32 threads", threads=32),
     "lazynwb_dask-workers": About("ours", "lazynwb_dask, 4 workers", workers=4),
-    "lazynwb": About("polars_lazynwb", "lazynwb 1.0", own_environment=True),
+    "lazynwb": About("polars_lazynwb", "lazynwb 1.0", own_environment=True, reads=("hdf5", "zarr2")),
     "lazynwb-cached": About(
-        "polars_lazynwb", "lazynwb 1.0, its cache filled", own_environment=True, keeps_catalog=True
+        "polars_lazynwb",
+        "lazynwb 1.0, its cache filled",
+        own_environment=True,
+        keeps_catalog=True,
+        reads=("hdf5", "zarr2"),
     ),
-    "h5py": About("h5py_remfile", "h5py + remfile", protocol="http"),
-    "pynwb": About("pynwb_remfile", "pynwb + remfile", protocol="http"),
+    "h5py": About("h5py_remfile", "h5py + remfile", protocol="http", reads=("hdf5",)),
+    "pynwb": About("pynwb_remfile", "pynwb + remfile", protocol="http", reads=("hdf5",)),
+    "zarr": About("zarr_by_hand", "zarr-python by hand", reads=("zarr2", "zarr3")),
     "parquet": About("parquet", "read_parquet", files="parquet"),
     "parquet-32": About("parquet", "read_parquet, arrow, 32 threads", files="parquet", threads=32),
 }

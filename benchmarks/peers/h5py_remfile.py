@@ -78,7 +78,7 @@ class Reader:
     def top(self) -> Any:
         rates = [column(table, "firing_rate") for _, table in self._tables()]
         best = int(np.argmax([r.max() for r in rates]))
-        chosen = Reader(Task([self.task.urls[best]], self.task.table, self.task.endpoint))
+        chosen = type(self)(Task([self.task.urls[best]], self.task.table, self.task.endpoint))
         return chosen._units(lambda _: np.array([rates[best].argmax()]))
 
     def regions(self) -> Any:

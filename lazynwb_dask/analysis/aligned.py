@@ -17,6 +17,7 @@ from lazynwb_dask.decode.arrays import listed
 from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
 from lazynwb_dask.util.suggest import near_or_all
 
+_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
 SPIKES, INTERVALS = "spike_times", "obs_intervals"
 
 
@@ -49,10 +50,12 @@ def check_lists(plan: Plan, name: str, depth: int, call: str) -> None:
     """Whether a column holds lists of numbers, or lists of pairs of them."""
     dtype = held(plan, name, call)
     kind = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
-    for _ in range(depth):
-        kind = (
-            kind.value_type if kind is not None and pa.types.is_nested(kind) and kind.num_fields == 1 else None
-        )
+    for level in range(depth):
+        # a list of pairs is stored as rows of two numbers, and is a list of lists of that size
+        if not isinstance(kind, _LISTS) or (level and getattr(kind, "list_size", 2) != 2):
+            kind = None
+            break
+        kind = kind.value_type
     if kind is None or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         pairs = "lists of numbers" if depth == 1 else "lists of a start and a stop"
         raise UnsupportedColumnError(f"{call}: {name!r} is {dtype}, and not {pairs} for each unit")

@@ -40,6 +40,7 @@ class Lists(NamedTuple):
 
 def lists(column: pd.Series[Any]) -> Lists:
     """A column of lists of numbers; what is missing is an empty list. Lists of pairs are flattened."""
+    pairs = False
     array = pa.array(column.array)
     array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
     lengths = np.ones(len(array), np.int64)
@@ -48,6 +49,11 @@ def lists(column: pd.Series[Any]) -> Lists:
         if size is None:  # of a fixed size
             size = pa.array(np.where(array.is_null(), 0, array.type.list_size), pa.int64())
         inner = np.asarray(size.fill_null(0), np.int64)
+        if pairs and not np.isin(inner, (0, 2)).all():
+            raise ValueError(
+                f"{column.name!r} has intervals of {inner.max()} numbers, not of a start and a stop"
+            )
+        pairs = True
         offsets = np.concatenate(([0], np.cumsum(inner)))[np.concatenate(([0], np.cumsum(lengths)))]
         lengths, array = np.diff(offsets), array.flatten()
     values = array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)

@@ -93,8 +93,9 @@ def align_events(
 
     Notes
     -----
-    Nothing is read when called. Each file is one task, or a part of one. Spikes that aren't in order are
-    sorted; NaN among them belong to no event. Times are compared in float64.
+    Nothing is read when called. Each file is one task, or a part of one. Conditions on `units` and `events`
+    spare reads; those on the result are applied to it once spikes have been read. Spikes that aren't in order
+    are sorted; NaN among them belong to no event. Times are compared in float64.
 
     Examples
     --------

@@ -28,7 +28,7 @@ from lazynwb_dask.util.suggest import listed
 
 BLOCKS = 8  # of those that fit into the memory of one thread
 
-Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Catalog
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Catalog  # or a table with _nwb_path
 
 
 def file_access(paths: Paths, storage_options: Mapping[str, Any] | None) -> FileAccess:

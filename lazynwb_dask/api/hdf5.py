@@ -15,6 +15,7 @@ from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.source import Source, is_local, local_path, shown
 from lazynwb_dask.sources.stat import opened
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.dandi import last_address
 
 
 def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> h5py.File:
@@ -60,12 +61,15 @@ def _check_hdf5(source: Source) -> None:
 
 
 def _opened(source: Source, access: FileAccess) -> Any:
-    """A local file's path; over http and S3 a file of remfile, else one of fsspec."""
+    """A local file's path; over http, S3 and of DANDI a file of remfile, else one of fsspec."""
     if is_local(source.url):
         _check_hdf5(opened(source, access))  # h5py would wait for a pipe
         return local_path(source.url)
     protocol = source.url.split("://", 1)[0]
     filesystem, path = access.options.filesystem(source.url)
+    if protocol == "dandi":
+        known = opened(source, access)
+        return _remfile(last_address(filesystem, path, source.etag), _size=known.size)
     if protocol in ("http", "https"):
         source = opened(source, access) if source.size is None else source
         _check_hdf5(source)

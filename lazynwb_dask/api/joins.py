@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -13,12 +13,15 @@ from lazynwb_dask.by_file.alignment import Plan
 from lazynwb_dask.by_file.join import join
 from lazynwb_dask.by_file.map import map_over
 from lazynwb_dask.errors import ColumnNotFoundError
+from lazynwb_dask.plan.grouping import column_of, session_of, with_sessions_of
+from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
 Keys = str | Sequence[str]
+Sessions = str | Mapping[str, str] | pd.Series  # "session_id", or from file to session
 
 
 def merge_by_file(
@@ -30,6 +33,7 @@ def merge_by_file(
     *,
     left_on: Keys | None = None,
     right_on: Keys | None = None,
+    by: Sessions | None = None,
 ) -> dd.DataFrame:
     """Merge two tables of the same files, file by file: nothing is shuffled.
 
@@ -51,6 +55,11 @@ def merge_by_file(
         For columns of both sides that are no keys, `_table_path` and `_table_index` among them.
     left_on, right_on : str or sequence of str
         Instead of `on`, where keys are called differently. Both are kept.
+    by : "session_id", or a mapping from file to session, optional
+        Where a session is split over several files: rows of all its files meet, session by session. The
+        column `session_id` takes the place of `_nwb_path`, which is a column like others then. The files'
+        own `session_id` is read from them; a mapping, such as `group_assets_by_session` gives, costs nothing.
+        A file of which no session is known is alone.
 
     Returns
     -------
@@ -91,15 +100,18 @@ def merge_by_file(
     """
     if how not in ("inner", "left", "right", "outer"):
         raise ValueError(f"how={how!r}: one of 'inner', 'left', 'right', 'outer'")
-    plans = plan_of(left, "the left frame"), plan_of(right, "the right frame")
-    keys = _keys(on, left_on, right_on)
+    named, (ours, theirs) = _plans({"the left frame": left, "the right frame": right}, by)
+    plans = ours, theirs
+    keys = [pair for pair in _keys(on, left_on, right_on) if pair != (named, named)]
     for i, (plan, side) in enumerate(zip(plans, ("left", "right"), strict=True)):
         for pair in keys:
             _check_key(pair[i], plan, side)
-    return expr.from_scan(join(*plans, keys, how, suffixes))
+    return expr.from_scan(join(plans, keys, how, suffixes, named))
 
 
-def map_files(func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.DataFrame) -> dd.DataFrame:
+def map_files(
+    func: Callable[..., pd.DataFrame], meta: Any = None, *, by: Sessions | None = None, **frames: dd.DataFrame
+) -> dd.DataFrame:
     """Call a function for each file with some of its tables, whole.
 
     Parameters
@@ -110,6 +122,9 @@ def map_files(func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.
         ``on_error="skip"``, the frame has no rows.
     meta : pandas.DataFrame, mapping or iterable of (name, dtype), optional
         The columns of what it returns. If not given, it is called with frames without rows to find out.
+    by : "session_id", or a mapping from file to session, optional
+        As in `merge_by_file`: the function is called for each session, with the rows of all its files and the
+        column `session_id`, which is among the result instead of `_nwb_path`.
     **frames : dask.dataframe.DataFrame
         As for `merge_by_file`. Columns that are not selected are not read, rows that conditions leave out
         neither.
@@ -148,14 +163,15 @@ def map_files(func: Callable[..., pd.DataFrame], meta: Any = None, **frames: dd.
         raise TypeError(f"map_files: {func!r} is not a function; tables are given by name")
     if not frames:
         raise TypeError("map_files: give the tables by name, as in map_files(func, units=units)")
-    plans = {name: plan_of(frame, f"the frame {name}=") for name, frame in frames.items()}
+    named, found = _plans({f"the frame {name}=": frame for name, frame in frames.items()}, by)
+    plans = dict(zip(frames, found, strict=True))
     if meta is not None:
         from dask.dataframe.utils import make_meta
 
         meta = make_meta(meta)
         if not isinstance(meta, pd.DataFrame):
             raise TypeError("map_files: meta= must be a DataFrame, or columns with their dtypes")
-    return expr.from_scan(map_over(func, plans, meta))
+    return expr.from_scan(map_over(func, plans, meta, named))
 
 
 def plan_of(frame: Any, what: str) -> Plan:
@@ -167,10 +183,24 @@ def plan_of(frame: Any, what: str) -> Plan:
             "has computed columns, or conditions that look at other rows, or limits. Do that with the "
             "result, or use lazynwb_dask.map_files, or dask.dataframe.merge, which moves rows"
         )
-    scan, columns, predicate = found
-    if "_nwb_path" not in scan.constants:
-        raise TypeError(f"{what} doesn't tell which file a row is of")
-    return Plan(scan, columns, predicate)
+    return Plan(*found)
+
+
+def _plans(frames: Mapping[str, Any], by: Sessions | None) -> tuple[str, list[Plan]]:
+    """What frames read, and the column that says which of their rows belong together."""
+    plans = [plan_of(frame, what) for what, frame in frames.items()]
+    named = "_nwb_path" if by is None else column_of(by)
+    if by is not None:
+        scans = [plan.scan for plan in plans if isinstance(plan.scan, Scan)]
+        sessions = session_of(scans, by) if scans else {}
+        for i, plan in enumerate(plans):
+            if isinstance(plan.scan, Scan):
+                plans[i] = plan._replace(scan=with_sessions_of(plan.scan, named, sessions))
+    for plan, what in zip(plans, frames, strict=True):
+        if named not in plan.scan.constants:
+            whose = "file" if by is None else "session"
+            raise TypeError(f"{what} doesn't tell which {whose} a row is of: give all operations the same by=")
+    return named, plans
 
 
 def _keys(on: Keys | None, left_on: Keys | None, right_on: Keys | None) -> list[tuple[str, str]]:

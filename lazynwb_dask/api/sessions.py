@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from lazynwb_dask import config
 from lazynwb_dask.api.arguments import Paths, file_access, sources_of
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.cluster import failures
 from lazynwb_dask.errors import ColumnNotFoundError
+from lazynwb_dask.plan import assets as assets_plan
 from lazynwb_dask.plan import sessions as sessions_plan
 from lazynwb_dask.plan.each_file import none_readable
+from lazynwb_dask.plan.grouping import by_session
 from lazynwb_dask.plan.table_scan import warn_skipped
 from lazynwb_dask.scan.request import check_policy
 from lazynwb_dask.scan.to_pandas import series
@@ -95,11 +98,25 @@ def read_sessions(
     return frame
 
 
+def read_sessions_of(frame: dd.DataFrame) -> dd.DataFrame:
+    """The session table of the files that a frame reads. Raises ValueError if it reads none."""
+    from lazynwb_dask.expr import extend as expr_extend
+
+    scans = expr_extend.scans(frame)
+    if not scans:
+        raise ValueError(
+            "this frame was not made by read_nwb, or has been computed since: call sessions() of the frame "
+            "before that, or lazynwb_dask.read_sessions(paths)"
+        )
+    return _frame(sessions_plan.session_table(scans))
+
+
 def with_sessions(
     frame: dd.DataFrame,
     columns: str | Sequence[str] | None = None,
     *,
     sessions: dd.DataFrame | pd.DataFrame | None = None,
+    by: str | Mapping[str, str] | pd.Series | None = None,
 ) -> dd.DataFrame:
     """A frame with session and subject metadata on each row: those of the file that the row is from.
 
@@ -113,10 +130,14 @@ def with_sessions(
         and `head` of one table, it needs the column `_nwb_path`; if it has been computed since
         (``persist``), it needs `sessions` too.
     columns : sequence of str, optional
-        Of the session table; all of them if not given.
+        Of the session table; all of them if not given. Of files in a dandiset also the columns of
+        `dandi_assets`, with ``dandi_`` before their names: these cost one request, and no file is opened.
     sessions : DataFrame, optional
         The session table, if it has been read already, with `_nwb_path` as a column or as its index; may
-        have further columns of your own.
+        have further columns of your own. Or the table that `dandi_assets` has made.
+    by : "session_id", or a mapping from file to session, optional
+        `sessions` has rows for sessions, by its column `session_id`, or for other files of the same sessions.
+        As in `merge_by_file`. Of several rows of a session that counts which says most.
 
     Returns
     -------
@@ -145,14 +166,20 @@ def with_sessions(
     from lazynwb_dask.expr import extend as expr_extend
 
     scans = expr_extend.scans(frame)
+    if by is not None and (sessions is None or not scans):
+        raise ValueError("with_sessions: by= needs sessions=, and a frame that was made by read_nwb")
     if sessions is not None:
         table = sessions if isinstance(sessions, pd.DataFrame) else sessions.compute()
         if table.index.name == "_nwb_path":
             table = table.reset_index()
+        if "asset_id" in table.columns:
+            table = assets_plan.on_rows(table)
+        if by is not None:
+            table = by_session(table, scans, by)
         if "_nwb_path" not in table.columns:
             raise ValueError("with_sessions: sessions= needs the column _nwb_path of read_sessions")
     elif scans:
-        table = sessions_plan.session_table(scans)
+        table = _table(scans, [columns] if isinstance(columns, str) else columns)
     else:
         raise ValueError(
             "with_sessions: this frame was not made by read_nwb, or has been computed since: give "
@@ -187,8 +214,22 @@ def with_sessions(
     return expr_extend.mapped(frame, pd.DataFrame(data, index=pd.Index(urls)), fields)
 
 
+def _table(scans: Sequence[Scan], columns: Sequence[str] | None) -> pd.DataFrame:
+    """The session table of some scans' files, what an archive tells of those that are its assets, or both."""
+    told = [name for name in columns or () if name.startswith(assets_plan.PREFIX)]
+    if columns is None or not told:
+        return sessions_plan.session_table(scans)
+    urls = dict.fromkeys(url for scan in scans for url in scan.files.urls)
+    found = assets_plan.of_files(urls, config.file_access(scans[0].options))
+    if len(told) == len(columns):
+        return found
+    return sessions_plan.session_table(scans).merge(found, on="_nwb_path", how="left")
+
+
 def _frame(table: pd.DataFrame) -> dd.DataFrame:
     import dask.dataframe as dd
+
+    import lazynwb_dask.api.accessors  # noqa: F401 registers them
 
     return dd.from_pandas(table, npartitions=max(1, math.ceil(len(table) / SESSIONS)))
 

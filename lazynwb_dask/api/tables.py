@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+import lazynwb_dask.api.accessors  # noqa: F401 registers them
 from lazynwb_dask import expr
 from lazynwb_dask.api.arguments import (
     Paths,
@@ -60,7 +61,9 @@ def read_nwb(
     paths : str, os.PathLike or iterable of them, or Catalog
         Local paths, globs, directories (every NWB file and Zarr store below them) and URLs that fsspec
         knows (``s3://``, ``http://``, ``https://``, ...), of HDF5 files, Zarr stores, zipped ones too, and
-        LINDI files. A name that exists is no glob. The order is kept. Or a catalog of such files.
+        LINDI files. A name that exists is no glob. The order is kept. Dandisets by name (``dandi:000409``). Or
+        a catalog of such files, or a table with a file in each row, in its column `_nwb_path`, as
+        `dandi_assets` gives.
     table : str, sequence of str, or callable
         A path in the file (``"/units"``) or an alias: ``trials``, ``epochs``, ``invalid_times``,
         ``electrodes``. Of several, the first that a file has. A callable is given the paths of a file's

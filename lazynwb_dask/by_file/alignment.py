@@ -19,6 +19,7 @@ from lazynwb_dask.decode.runs import spread
 from lazynwb_dask.model.task_names import tables, task_label
 from lazynwb_dask.plan.tasks import Scan, possible
 from lazynwb_dask.predicate.tree import Predicate, then
+from lazynwb_dask.scan.derived import ordered
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
 
@@ -53,6 +54,7 @@ class Side:
     borders: Ints  # file i has parts[borders[i]:borders[i + 1]], which may be empty
     starts: Ints | None  # first label of each of `parts`; None: labels start over in each
     sizes: Ints | None  # how many labels each of `parts` may have; None: unknown
+    by: str = "_nwb_path"  # the column that says which rows belong together: a file's, or a session's
 
     @property
     def there(self) -> NDArray[np.bool_]:
@@ -88,13 +90,14 @@ class Side:
         kept = {*names}
         columns = tuple(name for name in self.columns if name in kept)
         return Side(
-            self.scan.narrow(self._needed([*columns, "_nwb_path"]), self.parts[picks].tolist()),
+            self.scan.narrow(self._needed([*kept, self.by]), self.parts[picks].tolist()),
             columns,
             self.predicate,
             np.arange(len(picks)),
             np.concatenate(([0], np.cumsum(counts))),
             None if self.starts is None else self.starts[picks],
             None if self.sizes is None else self.sizes[picks],
+            self.by,
         )
 
     def read(self, names: Sequence[str], condition: Predicate | None, settings: Any) -> Rows:
@@ -120,13 +123,13 @@ class Side:
     def plan(self, names: Iterable[str], condition: Predicate | None) -> Plan:
         """What `read` reads of the scan."""
         predicate = self.predicate if condition is None else then(self.predicate, condition)
-        return Plan(self.scan, [c for c in self.scan.meta.columns if c in {*names}], predicate)
+        return Plan(self.scan, ordered(self.scan.meta.columns, names), predicate)
 
     def _needed(self, names: Iterable[str], condition: Predicate | None = None) -> list[str]:
         needed = {*names}
         for predicate in (self.predicate, condition):
             needed |= predicate.columns if predicate is not None else frozenset()
-        return [name for name in self.scan.meta.columns if name in needed]
+        return ordered(self.scan.meta.columns, needed)
 
     @cached_property
     def _file(self) -> Ints:
@@ -154,42 +157,45 @@ class Side:
         """The side's identity, the same in every process."""
         condition = None if self.predicate is None else self.predicate.key
         where = [a.astype("<i8").tobytes() for a in (self.parts, self.borders)]
-        return self.scan.token, self.columns, condition, *where
+        return self.scan.token, self.columns, condition, self.by, *where
 
 
 def align(
-    plans: Sequence[Plan], wanted: Callable[[Sequence[NDArray[np.bool_]]], NDArray[np.bool_]]
+    plans: Sequence[Plan], wanted: Callable[[Sequence[NDArray[np.bool_]]], NDArray[np.bool_]], by: str
 ) -> tuple[Side, ...]:
-    """The sides of an operation on the same files. Files are identified by `_nwb_path`, and one that a
-    frame has several times counts once. They are in the order of the first frame, then those that only the
-    second has, and so on. `wanted` gets for each side whether it has each file, and returns whether the
-    file takes part."""
+    """The sides of an operation on the same files. Files are identified by `by`: `_nwb_path`, or the session,
+    whose files count as one; and a file that a frame has several times counts once. They are in the order of
+    the first frame, then those that only the second has, and so on. `wanted` gets for each side whether it has
+    each file, and returns whether the file takes part."""
     parts, paths, ordered = [], [], []
     for scan, _, predicate in plans:
         left = possible(scan, predicate)
         kept = np.arange(scan.nparts) if left is None else np.flatnonzero(left)
-        of_parts = scan.constant_frame(["_nwb_path"])["_nwb_path"].to_numpy(object)
+        of_parts = scan.constant_frame([by])[by].to_numpy(object)
         parts.append(kept)
         paths.append(of_parts[kept])
         # a file whose table has no rows may have no partition, but has its place
         files = getattr(scan, "files", None)
-        ordered += [*of_parts] if files is None else [*files.urls]
+        if files is None:
+            ordered += [*of_parts]
+        else:
+            ordered += files.urls if by == "_nwb_path" else files.facts[by].to_pylist()
     names = pd.Index(pd.unique(np.array(ordered, object)))
     by_side = [names.get_indexer(pd.Index(path, dtype=names.dtype)) for path in paths]
     chosen = wanted([np.isin(np.arange(len(names)), file) for file in by_side])
     if not chosen.any():  # a frame has at least one partition: here one of a file that no side has
-        return tuple(_side(p, np.zeros(0, np.int64), np.zeros(0, np.int64), 1) for p in plans)
+        return tuple(_side(p, np.zeros(0, np.int64), np.zeros(0, np.int64), 1, by) for p in plans)
     renumbered = np.cumsum(chosen) - 1
     sides = []
     for plan, kept, file in zip(plans, parts, by_side, strict=True):
         here = chosen[file]
         number = renumbered[file[here]]
         order = np.argsort(number, kind="stable")
-        sides.append(_side(plan, kept[here][order], number[order], int(chosen.sum())))
+        sides.append(_side(plan, kept[here][order], number[order], int(chosen.sum()), by))
     return tuple(sides)
 
 
-def _side(plan: Plan, parts: Ints, file: Ints, files: int) -> Side:
+def _side(plan: Plan, parts: Ints, file: Ints, files: int, by: str) -> Side:
     scan = plan.scan
     sizes = scan.lengths if scan.lengths is not None else getattr(scan, "extents", None)
     starts = None if scan.divisions is None else np.array(scan.divisions[:-1], np.int64)
@@ -201,6 +207,7 @@ def _side(plan: Plan, parts: Ints, file: Ints, files: int) -> Side:
         np.searchsorted(file, np.arange(files + 1)),
         None if starts is None else starts[parts],
         None if sizes is None else np.asarray(sizes)[parts],
+        by,
     )
 
 
@@ -257,11 +264,17 @@ class ByFile:
     def blocksize(self) -> int:
         return min(side.scan.blocksize for side in self.sides)
 
+    @property
+    def by(self) -> str:
+        """The column that says which rows belong together."""
+        return self.sides[0].by
+
     @cached_property
     def urls(self) -> Any:
-        found = self.sides[0].constant("_nwb_path")
+        """The files, or the sessions."""
+        found = self.sides[0].constant(self.by)
         for side in self.sides[1:]:
-            found = pd.Series(found).where(~pd.isna(found), side.constant("_nwb_path")).array
+            found = pd.Series(found).where(~pd.isna(found), side.constant(self.by)).array
         return found
 
     @cached_property

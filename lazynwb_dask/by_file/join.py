@@ -38,17 +38,22 @@ class _Pushed(NamedTuple):
     rest: Predicate | None
 
 
-def join(left: Plan, right: Plan, keys: Sequence[tuple[str, str]], how: str, suffixes: Sequence[Any]) -> Pairs:
+def join(
+    sides: tuple[Plan, Plan],
+    keys: Sequence[tuple[str, str]],
+    how: str,
+    suffixes: Sequence[Any],
+    by: str = "_nwb_path",
+) -> Pairs:
     """The scan of two tables joined file by file. Each of `keys` has the name on the left and on the right;
-    `how` and `suffixes` are as in `pandas.merge`."""
-    outputs = outputs_of(left, right, keys, suffixes)
+    `how` and `suffixes` are as in `pandas.merge`; `by` is as in `align`."""
+    outputs = outputs_of(*sides, keys, suffixes, by)
 
     def wanted(there: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
         kept = [here for here, keep in zip(there, _KEPT[how], strict=True) if keep]
         return np.any(kept, axis=0) if kept else there[0] & there[1]
 
-    sides = align([left, right], wanted)
-    made = Pairs(sides, None, how, tuple(keys), tuple(outputs))
+    made = Pairs(align(sides, wanted, by), None, how, tuple(keys), tuple(outputs))
     return replace(made, offset=made._offset_known())
 
 
@@ -93,8 +98,8 @@ class Pairs(ByFile):
 
     @property
     def constants(self) -> frozenset[str]:
-        found = {"_nwb_path"}
-        for output in self.outputs:
+        found = {self.by}
+        for output in self.outputs if self.by == "_nwb_path" else ():  # a session has several files
             if self._is_whole(output.side) and output.source in self.sides[output.side].scan.constants:
                 found.add(output.name)
         return frozenset(found)
@@ -309,7 +314,7 @@ class Pairs(ByFile):
     @cached_property
     def _origin(self) -> dict[str, tuple[int, str]]:
         found = {output.name: (output.side, output.source) for output in self.outputs}
-        return found | {"_nwb_path": (PATH, "_nwb_path")}
+        return found | {self.by: (PATH, self.by)}
 
     def _is_whole(self, side: int) -> bool:
         """Whether each row of the result has a row of this side."""

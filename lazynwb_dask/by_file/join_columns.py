@@ -21,12 +21,12 @@ class Output(NamedTuple):
 
 
 def outputs_of(
-    left: Plan, right: Plan, keys: Sequence[tuple[str, str]], suffixes: Sequence[Any]
+    left: Plan, right: Plan, keys: Sequence[tuple[str, str]], suffixes: Sequence[Any], by: str
 ) -> list[Output]:
     shared = [a for a, b in keys if a == b]
-    ours = [*left.columns] if "_nwb_path" in left.columns else [*left.columns, "_nwb_path"]
-    theirs = [name for name in right.columns if name not in shared and name != "_nwb_path"]
-    once = [*shared, "_nwb_path"]
+    ours = [*left.columns] if by in left.columns else [*left.columns, by]
+    theirs = [name for name in right.columns if name not in shared and name != by]
+    once = [*shared, by]
     mine, other = (
         pd.DataFrame({name: [0] for name in [*once, *rest]})
         for rest in ([n for n in ours if n not in once], theirs)
@@ -35,7 +35,7 @@ def outputs_of(
     renamed = dict(zip([n for n in ours if n not in once], named, strict=False))
     found = []
     for name in ours:
-        side = PATH if name == "_nwb_path" else KEY if name in shared else 0
+        side = PATH if name == by else KEY if name in shared else 0
         found.append(Output(renamed.get(name, name), side, name))
     found += [Output(n, 1, s) for n, s in zip(named[len(renamed) :], theirs, strict=True)]
     return found

@@ -26,16 +26,18 @@ ROWS = 1 << 40  # labels of a file, of which there may be four million
 Function = Callable[..., pd.DataFrame]
 
 
-def map_over(func: Function, plans: Mapping[str, Plan], meta: pd.DataFrame | None) -> Mapped:
+def map_over(
+    func: Function, plans: Mapping[str, Plan], meta: pd.DataFrame | None, by: str = "_nwb_path"
+) -> Mapped:
     """The scan of a function's results. `plans` are tables by the names of the function's arguments. `meta`
-    is the result without rows; if None, the function is called with empty frames."""
-    sides = align(list(plans.values()), lambda there: np.any(list(there), axis=0))
+    is the result without rows; if None, the function is called with empty frames. `by` is as in `align`."""
+    sides = align(list(plans.values()), lambda there: np.any(list(there), axis=0), by)
     names, numbers = tuple(plans), np.arange(len(sides[0].there), dtype=np.int64)
     if meta is None:
         meta = _inferred(func, {name: side.scan.meta[_given(side)] for name, side in
                                 zip(names, sides, strict=True)})  # fmt: skip
-    if "_nwb_path" not in meta.columns:
-        meta = meta.assign(_nwb_path=sides[0].scan.meta["_nwb_path"])
+    if by not in meta.columns:
+        meta = meta.assign(**{by: sides[0].scan.meta[by]})
     meta = meta.iloc[:0].set_axis(pd.Index([], dtype="int64"))
     return Mapped(sides, numbers * ROWS, func, names, meta, tuple(meta.columns))
 
@@ -78,8 +80,9 @@ def _name(func: Function) -> str:
 
 
 def _given(side: Side) -> list[str]:
-    """The columns that the function gets: those selected, and the path."""
-    return list(dict.fromkeys([*side.columns, "_nwb_path"]))
+    """The columns that the function gets: those selected, the path, and the session."""
+    told = [name for name in ("_nwb_path", side.by) if name in side.scan.meta.columns]
+    return list(dict.fromkeys([*side.columns, *told]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +105,7 @@ class Mapped(ByFile):
 
     @property
     def constants(self) -> frozenset[str]:
-        return frozenset(["_nwb_path"])
+        return frozenset([self.by])
 
     def constant_frame(self, columns: Iterable[str]) -> pd.DataFrame:
         return pd.DataFrame(dict.fromkeys(columns, self.urls))
@@ -124,7 +127,9 @@ class Mapped(ByFile):
             return given
         wanted = self.func.needs({*columns})
         tables = zip(self.names, given, strict=True)
-        return [[c for c in names if c in wanted[table] or c == "_nwb_path"] for table, names in tables]
+        return [
+            [c for c in names if c in wanted[table] or c in ("_nwb_path", self.by)] for table, names in tables
+        ]
 
     def narrow(self, columns: Iterable[str], parts: Sequence[int]) -> Mapped:
         kept = {*columns}
@@ -183,8 +188,8 @@ class Mapped(ByFile):
             raise NWBError(
                 f"map_files: {_name(self.func)} fails for {url}: {type(exc).__name__}: {exc}"
             ) from exc
-        path = pd.Series(url, found.index, dtype=self.made["_nwb_path"].dtype)
-        found = found.assign(_nwb_path=path)
+        path = pd.Series(url, found.index, dtype=self.made[self.by].dtype)
+        found = found.assign(**{self.by: path})
         whole = not hasattr(self.func, "needs")
         wanted = self.made.columns if whole else [c for c in self.made.columns if c in found]
         if {*found.columns} != {*wanted}:

@@ -39,7 +39,7 @@ class Reference(NamedTuple):
 def follow(left: Plan, right: Plan, reference: Reference, names: Sequence[tuple[str, str]]) -> Regions:
     """The scan of the left rows with columns of the right ones that they refer to. `names` are those of the
     result and of the right table."""
-    sides = align([left, right], lambda there: there[0])
+    sides = align([left, right], lambda there: there[0], "_nwb_path")
     special = {"_nwb_path": PATH} | ({reference.column: ELEMENT} if reference.form == "explode" else {})
     outputs = [Output(name, special.get(name, 0), name) for name in left.columns]
     if "_nwb_path" not in left.columns:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask.catalog.batch import Batch
@@ -25,36 +26,44 @@ Sections = dict[str, tuple[int, int, int, int]]
 
 
 def assembled(
-    batches: Sequence[Batch], where: np.ndarray, folder: Folder, keeps: Keeps, paths: tuple[str, ...]
+    batches: Sequence[Batch],
+    files: tuple[np.ndarray, Sequence[str]],
+    folder: Folder,
+    keeps: Keeps,
+    paths: tuple[str, ...],
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest and the files to write. `where` has the batch, and the row in it, of each file of the
-    catalog; `folder` holds the values that the batches refer to."""
-    tables, sections = _sorted(_joined(batches, where))
+    """The manifest and the files to write. `files` are the batch, and the row in it, of each file of the
+    catalog, and their URLs; `folder` holds the values that the batches refer to."""
+    where, urls = files
+    joined = _joined(batches, where)
+    joined["files"] = _replaced(joined["files"], "url", pa.array(urls, pa.string()))
+    tables, sections = _sorted(joined)
     sizes = {name: size for batch in batches for name, size in batch.values.items()}
-    tables["tables"], files = compacted(tables["tables"], sections, sizes, folder)
-    sizes |= {name: len(data) for name, data in files.items()}
+    tables["tables"], made = compacted(tables["tables"], sections, sizes, folder)
+    sizes |= {name: len(data) for name, data in made.items()}
     used = tables["tables"]["values"].unique().drop_null().to_pylist()
     tables["sessions"] = _sessions(tables["files"])
     index = {}
     for kind, table in tables.items():
         name = f"index/{kind}-{uuid.uuid4().hex}.parquet"
-        files[name] = written(table, ROW_GROUP)
-        index[kind] = (name, len(files[name]))
+        made[name] = written(table, ROW_GROUP)
+        index[kind] = (name, len(made[name]))
     count = tables["files"].num_rows
     manifest = Manifest(
         index, {name: sizes[name] for name in used}, sections, count,
         count - tables["files"]["problem"].null_count, keeps, paths,
     )  # fmt: skip
-    return manifest, files
+    return manifest, made
 
 
 def _joined(batches: Sequence[Batch], where: np.ndarray) -> dict[str, pa.Table]:
-    """The rows of the catalog's files, renumbered; equal variants become one."""
+    """The rows of the catalog's files, renumbered; equal variants become one. Files may share rows."""
     numbers: dict[str, int] = {}
     pieces: dict[str, list[pa.Table]] = {kind: [schema.empty_table()] for kind, schema in INDEX.items()}
     order = [np.zeros(0, np.int64)]
-    for i in np.unique(where[:, 0]).tolist():
-        tables, mine = batches[i].tables, np.flatnonzero(where[:, 0] == i)
+    again = pd.DataFrame(where).groupby([0, 1]).cumcount().to_numpy()
+    for i, nth in sorted({*zip(where[:, 0].tolist(), again.tolist(), strict=True)}):
+        tables, mine = batches[i].tables, np.flatnonzero((where[:, 0] == i) & (again == nth))
         order.append(mine)
         pieces["files"].append(tables["files"].take(pa.array(where[mine, 1])))
         number = np.full(tables["files"].num_rows, -1, np.int64)

@@ -30,9 +30,10 @@ from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
 from lazynwb_dask.model.source import Source, shown
-from lazynwb_dask.plan.index_cache import is_identified
+from lazynwb_dask.plan.index_cache import identity, is_identified
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.sources.stat import opened, versions
+from lazynwb_dask.storage.archives import SCHEME
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.runtime import ReadCancelled
 from lazynwb_dask.util.concurrently import concurrently
@@ -94,19 +95,22 @@ class _Update:
         """The manifest and the files to write; None if the current catalog is up to date."""
         known = [*unfinished] if current is None else [*unfinished, current]
         rows = _rows(known)
-        fresh = self._indexed([source for source in sources if _key(source) not in rows])
+        keys = [_key(source) or source.url for source in sources]
+        todo = {key: source for key, source in zip(keys, sources, strict=True) if key not in rows}
+        fresh = self._indexed(list(todo.values()))
         new = {
             url: (len(known) + i, row)
             for i, batch in enumerate(fresh)
             for row, url in enumerate(batch.tables["files"]["url"].to_pylist())
         }
-        found = [new.get(s.url) or rows[_key(s)] for s in sources]
-        where = np.array(found, np.int64).reshape(-1, 2)
+        found = [new[todo[key].url] if key in todo else rows[key] for key in keys]
+        where, urls = np.array(found, np.int64).reshape(-1, 2), [source.url for source in sources]
         if current is not None and self.before is not None and self.before.paths == self.paths:
             count = current.tables["files"].num_rows
-            if found == [(len(known) - 1, row) for row in range(count)]:
+            same = current.tables["files"]["url"].to_pylist() == urls
+            if same and found == [(len(known) - 1, row) for row in range(count)]:
                 return None
-        return assembled([*known, *fresh], where, self.folder, self.keeps, self.paths)
+        return assembled([*known, *fresh], (where, urls), self.folder, self.keeps, self.paths)
 
     def _indexed(self, sources: Sequence[Source]) -> list[Batch]:
         names: list[str] = []
@@ -140,19 +144,21 @@ def _threads() -> int:
     return int(config.get("index-threads"))
 
 
-_Key = tuple[str, int | None, str]
+_Key = tuple[str, int | None, str] | str
 
 
 def _key(source: Source) -> _Key | None:
-    """Identifies a version of a file; None if the file's versions can't be distinguished."""
+    """Identifies a version of a file, or the blob of an asset wherever it is; None if the file's versions can't
+    be distinguished."""
     if not is_identified(source):
         return None
-    return source.url, source.size, (source.etag or "").strip('"')
+    name = identity(source.url, source.etag) if source.url.startswith(SCHEME) else source.url
+    return name, source.size, (source.etag or "").strip('"')
 
 
-def _rows(batches: Sequence[Batch]) -> dict[_Key | None, tuple[int, int]]:
+def _rows(batches: Sequence[Batch]) -> dict[_Key, tuple[int, int]]:
     """The batch, and the row in it, of each file version that could be read."""
-    rows: dict[_Key | None, tuple[int, int]] = {}
+    rows: dict[_Key, tuple[int, int]] = {}
     for i, batch in enumerate(batches):
         for row, file in enumerate(batch.tables["files"].drop_columns("session").to_pylist()):
             key = _key(Source(file["url"], file["size"], file["etag"]))

@@ -16,6 +16,7 @@ from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.series import SERIES
 from lazynwb_dask.read.arrays import read_arrays
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.archives import public_address
 
 _Array = tuple[str, ColumnIndex, ArrayIndex, int]  # with the number of indexes into it
 
@@ -108,7 +109,10 @@ def _group(table: TableIndex, arrays: Sequence[_Array], source: Source) -> dict[
         attributes = column.attributes if level == 0 else {}
         found[f"{key}/.zattrs"] = json.dumps({**attributes, "_ARRAY_DIMENSIONS": dimensions})
         found[f"{key}/.zarray"] = json.dumps(_metadata(array, where))
-        found |= {f"{key}/{chunk}": ref for chunk, ref in _chunks(array, source.url, where)}
+        found |= {
+            f"{key}/{chunk}": ref
+            for chunk, ref in _chunks(array, public_address(source.url, source.etag), where)
+        }
     return found
 
 

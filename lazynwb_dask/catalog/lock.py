@@ -35,6 +35,7 @@ def locked(folder: Folder) -> Iterator[Callable[[], None]]:
     lock = _Lock(folder)
     over = threading.Event()
     thread = threading.Thread(target=lock.renew, args=(over,), daemon=True)
+    _mine.append(lock)
     try:
         lock.take()
         thread.start()
@@ -43,9 +44,14 @@ def locked(folder: Folder) -> Iterator[Callable[[], None]]:
         over.set()
         if thread.ident is not None:
             thread.join()  # or it might write the lock again
-        with suppress(NWBError, OSError):
-            if lock.is_mine():
-                folder.remove([LOCK])
+        lock.remove()
+        _mine.remove(lock)
+
+
+def let_go() -> None:
+    """Remove the locks that this process has, which is about to end."""
+    for lock in _mine:
+        lock.remove()
 
 
 class _Lock:
@@ -94,6 +100,11 @@ class _Lock:
     def is_mine(self) -> bool:
         return bool(_parsed(self._held()).get("id") == self._content["id"])
 
+    def remove(self) -> None:
+        with suppress(NWBError, OSError):
+            if self.is_mine():
+                self._folder.remove([LOCK])
+
     def check(self) -> None:
         held = _parsed(self._held())
         if held.get("id") != self._content["id"]:
@@ -112,6 +123,9 @@ class _Lock:
 
     def _text(self) -> bytes:
         return json.dumps({**self._content, "renewed": _now()}).encode()
+
+
+_mine: list[_Lock] = []
 
 
 def _parsed(text: bytes | None) -> dict[str, Any]:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import multiprocessing
 import os
-import shutil
-import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
-from tqdm import tqdm
+
+from lazynwb_dask.cli.options import Call
+from lazynwb_dask.cli.running import Command, local_cluster, scratch_folder
 
 if TYPE_CHECKING:
     from distributed import Client
-
-STARTING = 300  # seconds that the worker processes may take to start
 
 QUERY = """\
 units = lazynwb_dask.read_nwb(paths, "/units")
@@ -39,22 +32,27 @@ units.columns
 units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()"""
 
 
-def run(sessions: int, workers: int, keep: str | None) -> None:
-    """Make files, start workers, query, and print what was read."""
-    with tempfile.TemporaryDirectory(prefix="lazynwb-demo-") as scratch:
-        _end_at_interrupt(scratch)
+@click.command(cls=Command, files=False, formats=(), example="lazynwb-dask demo --sessions 16 --workers 4")
+@click.option("--sessions", type=click.IntRange(1), default=8, show_default=True, help="Files to make up.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Local worker processes.")
+@click.option("--keep", type=click.Path(file_okay=False), help="Keep the files in this folder.")
+def demo(sessions: int, workers: int, keep: str | None, call: Call) -> None:
+    """Run the main job on made-up sessions: quality control, then spike times."""
+    with scratch_folder() as scratch:
         _run(sessions, workers, keep or scratch, scratch)
 
 
 def _run(sessions: int, workers: int, folder: str, scratch: str) -> None:
     _title(f"{sessions} made-up sessions in {folder}")
+    from tqdm import tqdm
+
     from lazynwb_dask.datasets import make_sessions
 
     with tqdm(total=sessions, unit="file") as bar:
         paths = make_sessions(folder, n=sessions, progress=lambda _: bar.update())
 
     _title(f"Starting {workers} worker processes")
-    with _cluster(workers, scratch) as client:
+    with local_cluster(workers, scratch) as client:
         _query(client, paths)
     _title("Your own files")
     click.echo(_indent(OWN))
@@ -103,66 +101,6 @@ def _query(client: Client, paths: list[str]) -> None:
     click.echo(f"  bytes     {nbytes / 1e6:.1f} MB of the {held / 1e6:.1f} MB that the files hold")
     click.echo(f"  requests  {requests}, to {len(paths)} files")
     click.echo(f"  seconds   {planned:.2f} to plan, {computed:.2f} to compute")
-
-
-@contextlib.contextmanager
-def _cluster(workers: int, scratch: str) -> Iterator[Client]:
-    """Local worker processes, which a Ctrl-C does not reach."""
-    import dask
-    from distributed import Client, LocalCluster
-
-    # multiprocessing's helper would warn of what is left to it after a Ctrl-C
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    with dask.config.set({"temporary-directory": scratch}):
-        with _blocked():
-            cluster = LocalCluster(
-                n_workers=0,
-                threads_per_worker=1,
-                dashboard_address=":0",
-                scheduler_kwargs={"dashboard": False},
-                silence_logs=logging.CRITICAL,
-            )
-        with cluster, Client(cluster) as client:
-            cluster.scale(workers)
-            client.wait_for_workers(workers, timeout=STARTING)
-            yield client
-
-
-@contextlib.contextmanager
-def _blocked() -> Iterator[None]:
-    """Threads that start within get no SIGINT, nor do the processes that these threads start."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # which unblocks SIGINT in the thread that starts it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_at_interrupt(scratch: str) -> None:
-    """Have a Ctrl-C end this process at once, with its workers and files.
-
-    KeyboardInterrupt would not do: Python drops it where it is raised in a `__del__`. Where SIGINT is
-    ignored, as in the background of a shell script, it stays so.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        try:
-            os.write(2, b"\nInterrupted; stopping the workers and removing the files.\n")
-            shutil.rmtree(scratch, ignore_errors=True)
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            shutil.rmtree(scratch, ignore_errors=True)  # what workers wrote meanwhile
-        finally:
-            os._exit(128 + number)
-
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, stop)
 
 
 def _reset() -> None:

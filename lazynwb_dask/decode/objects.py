@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from lazynwb_dask.model.elements import ElementType
 from lazynwb_dask.model.index import Layout
 
 MAX_HELD = 256 << 20  # decoded bytes of a chunk
+MAX_VALUES = 1 << 22  # of JSON: its commas and opening brackets
 JSON = ("json2", "json")
 _PATH = pa.struct([("path", pa.string())])
 _TARGET = pa.struct([("_REFERENCE", _PATH), ("path", pa.string()), ("value", _PATH)])
@@ -50,7 +51,11 @@ def object_values(data: memoryview, layout: Layout) -> np.ndarray:
     assert layout.chunk is not None
     raw = undone(data, layout.filters[1:], MAX_HELD)
     count, references = math.prod(layout.chunk), _nothing(layout) is None
-    if configuration(layout.filters[0])["id"] in JSON:
+    as_json = configuration(layout.filters[0])["id"] in JSON
+    if as_json or references:
+        each = 8 * len(layout.element[2]) if layout.element[0] == "compound" else 8
+        check_values([bytes(raw)], MAX_VALUES + each * count, "damaged")
+    if as_json:
         found = _json_values(raw, layout.element, count)
     else:
         found = _paths(vlen_texts(raw, count)) if references else vlen_texts(raw, count)
@@ -80,6 +85,12 @@ def arrow_objects(values: np.ndarray) -> pa.Array:
     if kind.names is None:
         return pa.array(values, pa.large_string()) if kind.hasobject else pa.array(np.ascontiguousarray(values))
     return pa.StructArray.from_arrays([arrow_objects(values[name]) for name in kind.names], names=kind.names)
+
+
+def check_values(texts: Iterable[bytes | bytearray], most: int, name: str) -> None:
+    """Raise NWBReadError if JSON has more values than `most`, each of which takes more memory than text."""
+    if (count := sum(text.count(sign) for text in texts for sign in (b",", b"[", b"{"))) > most:
+        raise NWBReadError(f"{name}: JSON with {count} values; the limit is {most}")
 
 
 def _json_values(raw: memoryview, element: ElementType, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from lazynwb_dask.decode.arrays import Values
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.read.block import Box
 from lazynwb_dask.read.bounds import column_bounds
-from lazynwb_dask.read.column import Reader
+from lazynwb_dask.read.column import PAGE, Reader
 from lazynwb_dask.read.executor import Executor, OwnMaps, fill_stored
 from lazynwb_dask.read.part_columns import file_arrays
 from lazynwb_dask.read.partition import PartReader, float_columns
@@ -25,6 +25,7 @@ from lazynwb_dask.read.side_by_side import Blocking, Read, alone
 from lazynwb_dask.read.steps import Steps, Wave
 from lazynwb_dask.read.time_order import TimeOrder, is_long
 from lazynwb_dask.read.time_search import ranges, search_bound
+from lazynwb_dask.scan.derived import limits
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.scan.scan import Scan
@@ -74,6 +75,11 @@ def cost(scan: Scan, i: int, selection: Selection, access: FileAccess, certain: 
         run.bound(first, rows)
         run.bound(todo, rows, left)
         return replace(run.result(left, exact=False), rising=rising)
+    if selection.limit is not None and selection.limit.kind == "any":
+        rows = np.arange(part.start, part.stop)
+        left = min(selection.limit.n, len(rows))
+        run.bound(todo, rows, left)
+        return run.result(left, exact=False)
     reader = _DryReader(part.source.reach)
     steps = PartReader(scan, part, reader, run)
     rows, _ = alone(steps.choose(selection))
@@ -161,6 +167,10 @@ class _DryRun(Executor):
             found = list(column_bounds(self.part, name, rows, self.split, most, requested))
             deepest = max(deepest, sum(waves for waves, _, _ in found))
             self.add(0, sum(ranges for _, ranges, _ in found), sum(nbytes for *_, nbytes in found))
+            if limits(name) is not None:  # values are looked up
+                looks = math.ceil(math.log2(max(arrays[name][0].rows / PAGE, 1))) + 1
+                pages = 2 * len(rows) * looks
+                self.add(looks, pages, pages * PAGE * 8)
         # (where it isn't known of which rows, some can come along with what decides on these)
         self.waves += deepest if most is None else 2 * deepest
 

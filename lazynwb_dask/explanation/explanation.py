@@ -17,6 +17,7 @@ from lazynwb_dask.model.elements import walk
 from lazynwb_dask.plan.index_cache import index_cache
 from lazynwb_dask.predicate.tree import conjuncts
 from lazynwb_dask.read.catalog_values import values_bound
+from lazynwb_dask.scan.derived import ordered
 from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.scan import Scan
 
@@ -187,7 +188,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
     access = config.file_access(scan.options).with_settings(orders=index_cache())
     selection = leaf.selection
     predicate, limit = selection.predicate, selection.limit
-    used = [name for name in scan.fields if name in selection.used]
+    used = ordered(scan.fields, selection.used)
     if scan.indexed:
         costs = [cost(scan, int(i), selection, access, leaf.certain) for i in left]
         known = all(one.known for one in costs)
@@ -218,7 +219,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
         partitions=scan.nparts,
         partitions_left=len(left),
         tasks=len(buckets),
-        columns=selection.columns,
+        columns=tuple(map(_said, selection.columns)),
         from_catalog=_held(scan, used),
         condition=condition,
         limit="" if limit is None else repr(limit),
@@ -283,4 +284,9 @@ def _count(number: int, what: str) -> str:
 
 def _names(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(_said, names[:SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _said(name: str) -> str:
+    """A column, or one that is derived from it, as the user would write it."""
+    return name.replace("\0", ".nwb.")

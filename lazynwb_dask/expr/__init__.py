@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.expr.chosen import ReadRest
 from lazynwb_dask.expr.internals import FinalizeCompute, FromGraph, Loc, collections_to_expr, ex, new_collection
 from lazynwb_dask.expr.node import Pushed, View
 from lazynwb_dask.expr.rules import ReadNWB
-from lazynwb_dask.plan.tasks import Scan
-from lazynwb_dask.predicate.tree import Predicate
+from lazynwb_dask.plan.tasks import Scan, TaskLayout
+from lazynwb_dask.predicate.tree import Limit, Predicate
 
 __all__ = [
     "FinalizeCompute", "Loc", "ReadNWB", "collections_to_expr", "ex", "filters_left", "from_scan",
-    "is_computed", "new_collection", "reads", "taken_apart",
+    "is_computed", "new_collection", "partition_bytes", "reads", "taken_apart",
 ]  # fmt: skip
 
 
@@ -33,7 +34,21 @@ def from_scan(scan: Scan, predicate: Predicate | None = None) -> Any:
 def reads(collection: Any) -> list[ReadNWB]:
     """The reads of a collection after optimization."""
     optimized = FinalizeCompute(collections_to_expr(collection)).optimize(fuse=False)
-    return list(optimized.find_operations(ReadNWB))
+    found = list(optimized.find_operations(ReadNWB))
+    for node in optimized.find_operations(ReadRest):
+        # one task reads a few rows of any partitions
+        limit = Limit("any", node.rest.n)
+        layout = TaskLayout(None, np.array([0, node.rest.scan.nparts]))
+        found.append(ReadNWB(node.rest.scan, None, Pushed(), limit, layout))
+    return found
+
+
+def partition_bytes(collection: Any) -> list[int]:
+    """The decoded bytes of each partition of a read, with the columns that it uses, before its condition has
+    taken any rows; zero for partitions where no row can satisfy it."""
+    node = next(iter(collection.expr.simplify().find_operations(ReadNWB)))
+    weights = node.scan.nbytes(node._inputs)
+    return [int(weights[node.parts(int(task))].sum()) for task in node._tasks]
 
 
 def is_computed(collection: Any) -> bool:

@@ -7,11 +7,12 @@ from typing import Any
 from pandas.api.types import is_bool_dtype
 
 from lazynwb_dask.expr.internals import DataNode, FunctionMap, PropertyMap, ex, methodcaller
+from lazynwb_dask.expr.lists import OfLists, ReadDerived, derived
 from lazynwb_dask.expr.node import Read, read_of
 from lazynwb_dask.expr.siblings import partitions_key
 from lazynwb_dask.predicate.query import parse_query
 from lazynwb_dask.predicate.row_wise import NotByRow, accessor_attribute, accessor_method, method, operation
-from lazynwb_dask.predicate.tree import Column, Constant, Index, Predicate, steps, values_of
+from lazynwb_dask.predicate.tree import Column, Constant, Index, Method, Predicate, steps, values_of
 
 
 def pushed_condition(view: Any, mask: Any) -> Predicate | None:
@@ -50,6 +51,14 @@ def _translated(node: Any, read: Read, bases: list[Predicate | None]) -> Predica
         value = dict(node.obj.dask).get(node.obj.key)
         if isinstance(value, DataNode):
             return Constant(values_of(value.value))
+    if isinstance(node, ReadDerived):
+        return _translated(node.frame, read, bases)
+    if isinstance(node, OfLists):
+        of = _translated(node.frame, read, bases)
+        if isinstance(of, Column) and (name := derived(read, of.name, node)) is not None:
+            made = Column(name)
+            return Method("len", (made,), (), "nwb") if node.function == "count_between" else made
+        return accessor_method("nwb", node.function, [of, *map(Constant, node.args)], {})
     if not isinstance(node, ex.Elemwise):
         raise NotByRow
     function, args, named = node.operation, node._args, node._kwargs

@@ -18,6 +18,7 @@ from lazynwb_dask.expr.internals import AnyExpr, BlockwiseIO, Task, ex, tokenize
 from lazynwb_dask.expr.prepare import prepare
 from lazynwb_dask.plan.tasks import ONE_EACH, Siblings, TaskLayout, lay_out, possible
 from lazynwb_dask.predicate.tree import Predicate
+from lazynwb_dask.scan.derived import ordered
 from lazynwb_dask.scan.request import Selection
 
 
@@ -75,7 +76,9 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
 
     @functools.cached_property
     def _meta(self) -> Any:
-        return self.scan.meta[self.columns]
+        known = self.scan.meta
+        there = {*self.columns} <= {*known.columns}
+        return known[self.columns] if there else self.scan.empty(self.columns)
 
     @property
     def _cut(self) -> TaskLayout:
@@ -115,8 +118,7 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
     @functools.cached_property
     def _inputs(self) -> list[str]:
         """All columns that reading needs, in the scan's order."""
-        used = self.selection.used
-        return [name for name in self.scan.meta.columns if name in used]
+        return ordered(self.scan.meta.columns, self.selection.used)
 
     @functools.cached_property
     def _possible(self) -> Any:

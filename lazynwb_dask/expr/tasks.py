@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lazynwb_dask.by_file.alignment import ByFile, expected
@@ -14,7 +15,7 @@ from lazynwb_dask.cluster.events import observed
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.plan.index_cache import index_cache
 from lazynwb_dask.plan.tasks import Scan
-from lazynwb_dask.predicate.tree import Limit, Predicate
+from lazynwb_dask.predicate.tree import Labelled, Limit, Predicate
 from lazynwb_dask.read.memory_need import COPIED
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.storage import memory_budget as memory
@@ -23,9 +24,10 @@ IN_FLIGHT = 16  # at most 1/16 of a worker's memory may be in flight
 
 
 def read(
-    scan: Scan, columns: tuple[str, ...], predicate: Predicate | None, limit: Limit | None
+    scan: Scan, columns: tuple[str, ...], predicate: Predicate | None, limit: Limit | None, share: float = 1.0
 ) -> pd.DataFrame:
-    """Read all partitions of a narrowed scan, once the worker has enough memory."""
+    """Read all partitions of a narrowed scan, of which about a `share` of the rows is left, once the worker has
+    enough memory."""
     selection = Selection(columns, predicate, limit)
     with observed() as settings:
         settings = replace(settings, orders=index_cache())
@@ -36,8 +38,8 @@ def read(
         limited = replace(settings, in_flight=min(settings.in_flight, bounds.limit // IN_FLIGHT))
         return memory.within(
             bounds,
-            int(COPIED * expected(scan, selection)),
-            lambda share: execute(scan, selection, replace(limited, memory=share)),
+            int(COPIED * expected(scan, selection) * share),
+            lambda memory: execute(scan, selection, replace(limited, memory=memory)),
             _way_out(scan),
             settings.is_cancelled,
         )
@@ -56,6 +58,20 @@ def _way_out(scan: Any) -> str:
 def nothing(meta: pd.DataFrame) -> pd.DataFrame:
     """No rows, as none can satisfy the predicate."""
     return meta
+
+
+def with_rest(frame: pd.DataFrame, scan: Scan, names: tuple[str, ...], shown: list[str]) -> pd.DataFrame:
+    """Rows of a scan, with further columns of it."""
+    labels = np.unique(frame.index.to_numpy())
+    rest = scan.meta[list(names)]
+    if len(labels):
+        assert scan.divisions is not None
+        parts = np.unique(np.searchsorted(scan.divisions[:-1], labels, "right") - 1)
+        some = scan.narrow(names, parts.tolist())
+        rows = len(labels) if some.lengths is None else int(some.lengths.sum())
+        rest = read(some, names, Labelled(labels), None, len(labels) / rows)
+    rest = rest.iloc[rest.index.get_indexer(frame.index)].set_axis(frame.index)
+    return pd.concat([frame, rest], axis=1)[shown]
 
 
 def candidates(frame: Any, n: int, kind: Any, columns: Any = None) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.decode.objects import MAX_VALUES, check_values
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.zarr.array import Array
 from lazynwb_dask.zarr.tree import EXTERNAL, FIELDS, SOFT_LINK, Tree
@@ -64,7 +65,9 @@ class Contents(Tree):
         held = self.refs.get(f"{path.strip('/')}/{name}".lstrip("/"))
         if isinstance(held, str):
             try:
-                held = json.loads(_bytes(held))
+                text = _bytes(held)
+                check_values([text], MAX_VALUES, f"{self.name}: {path}/{name}")
+                held = json.loads(text)
             except (ValueError, RecursionError):
                 raise NWBReadError(f"{self.name}: damaged: {path}/{name} is not JSON") from None
         if held is not None and not isinstance(held, dict):
@@ -162,6 +165,7 @@ class Contents(Tree):
 
 def parse(text: bytes, name: str) -> Contents:
     """The content of a LINDI file. Raises NWBReadError for other JSON."""
+    check_values([text], MAX_VALUES + len(text) // 8, name)
     try:
         content = json.loads(text)
         refs, templates = content["refs"], content.get("templates") or {}

@@ -85,6 +85,12 @@ class Layout:
         return bool(self.element[0] == "ramp")
 
     @property
+    def by_bytes(self) -> bool:
+        """Whether it has float64 of which any can be read without others."""
+        plain = self.element in (("number", "<f8"), ("number", ">f8"))
+        return plain and not (self.item or self.filters or self.objects or self.external or self.view)
+
+    @property
     def of_objects(self) -> bool:
         """Whether a store's chunks hold texts of any length, or compounds with them."""
         return self.objects is not None and any(inner[0] == "string" for inner in walk(self.element))

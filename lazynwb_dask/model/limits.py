@@ -62,15 +62,15 @@ def check_shape(layout: Layout, rows: int, size: int) -> None:
     if count > MAX_CHUNKS:
         raise UnsupportedColumnError(f"{count} chunks; the limit is {MAX_CHUNKS}")
     if layout.objects is not None and layout.objects.shard is not None:
-        _check_shard(layout.chunk, layout.objects.shard)
+        _check_shards((rows, *layout.item), layout.chunk, layout.objects.shard)
 
 
-def _check_shard(chunk: tuple[int, ...], shard: tuple[int, ...]) -> None:
+def _check_shards(shape: tuple[int, ...], chunk: tuple[int, ...], shard: tuple[int, ...]) -> None:
     if len(shard) != len(chunk) or min(shard) < 1 or any(n % c for n, c in zip(shard, chunk, strict=True)):
         raise NWBReadError(f"damaged: shards of the shape {shard} with chunks of the shape {chunk}")
-    count = math.prod(n // c for n, c in zip(shard, chunk, strict=True))
-    if count > MAX_CHUNKS:
-        raise UnsupportedColumnError(f"{count} chunks in a shard; the limit is {MAX_CHUNKS}")
+    count = math.prod(-(-n // s) * s // c for n, s, c in zip(shape, shard, chunk, strict=True))
+    if count > MAX_CHUNKS:  # each has its place in an index, also beyond the dataset's end
+        raise UnsupportedColumnError(f"{count} chunks in shards; the limit is {MAX_CHUNKS}")
 
 
 def check_extents(layout: Layout, extents: Extents, size: int, name: str = "it") -> None:

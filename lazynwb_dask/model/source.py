@@ -17,7 +17,7 @@ TRANSPARENT = frozenset({"simplecache", "filecache", "blockcache", "cached"})
 # a password.
 _ACCOUNT_BEFORE_AT = frozenset({"abfs", "abfss", "az", "adl", "wasb", "wasbs"})
 # In these, a name may have "?" and "#", and no URL has a query that is secret.
-_WITHOUT_QUERY = frozenset({"s3", "s3a", "gs", "gcs", "memory"})
+_WITHOUT_QUERY = frozenset({"s3", "s3a", "gs", "gcs", "memory", "dandi"})
 # Links of a URL chain that read what the next link names.
 _WRAPPERS = frozenset({"zip", "tar", "libarchive", "reference", "dir"}) | TRANSPARENT
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
@@ -31,7 +31,8 @@ class Source:
     `url` is the absolute POSIX path of a local file (as a ``file://`` URL if its name isn't UTF-8), or the URL
     as given. `size` is known from a listing or
     a response. `etag` identifies the version: a strong ETag with its quotes, or a Last-Modified date; of a
-    local file ``<mtime_ns>-<inode>``; None if unknown or weak. `parts` are the files with a LINDI file's
+    local file ``<mtime_ns>-<inode>``; of an asset in DANDI's archive the id of its blob; None if
+    unknown or weak. `parts` are the files with a LINDI file's
     values, with their sizes; byte positions refer to their concatenation. `document` is the name within a
     Zarr store of the metadata document that `size` and `etag` are of; empty for a file.
     """

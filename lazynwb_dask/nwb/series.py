@@ -107,7 +107,10 @@ def _times(
         return None
     start, rate = _number(attributes.get("starting_time")), _number(attributes.get("rate"))
     if not (math.isfinite(start) and math.isfinite(rate) and rate > 0):
-        return ColumnIndex(name, rows=rows, problem=f"no time without a rate above 0; it is {rate}")
+        problem = f"no time without a rate above 0; it is {rate}"
+        if not math.isfinite(start):
+            problem = f"no time without a starting_time that is a number; it is {start}"
+        return ColumnIndex(name, rows=rows, problem=problem)
     return ColumnIndex(name, (ramp(start, rate, rows),), rows, attributes={"unit": "seconds"})
 
 

@@ -25,6 +25,7 @@ from lazynwb_dask._version import __version__
 from lazynwb_dask.model.index import FileIndex
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.plan.index_cache_entry import FORMAT, Entry, dump, load
+from lazynwb_dask.storage.archives import SCHEME, UUID, is_id
 from lazynwb_dask.storage.settings import Run
 from lazynwb_dask.util.locks import Lock
 
@@ -35,23 +36,36 @@ KEEP = 0.8  # of the limit, by pruning
 LOOK = 1 / 64  # of the limit: what a process writes, on average, before it prunes
 
 # DANDI keeps each content once, under a name of its own, wherever it is linked from
-_BLOB = re.compile(r"/blobs/[0-9a-f]{3}/[0-9a-f]{3}/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$")
+_BLOB = re.compile(
+    r"(?:s3a?://dandiarchive|https://dandiarchive\.s3(?:[.-]us-east-2)?\.amazonaws\.com"
+    rf"|https://s3(?:[.-]us-east-2)?\.amazonaws\.com/dandiarchive)/blobs/[0-9a-f]{{3}}/[0-9a-f]{{3}}/({UUID})"
+)
 _TIME = re.compile(r"\d+\.\d{6}")
+_OWN_FOLDER = re.compile("[0-9a-f]{2}")
+_OWN_FILE = re.compile(r"[0-9a-f]{40}\.index|\.new-\w+")
 
 
-def identity(url: str) -> str:
-    """The URL without its query, which may hold a signature; for a DANDI blob the blob's ID.
+def identity(url: str, etag: str | None = None) -> str:
+    """The URL without its query, which may hold a signature; for a blob of DANDI the archive and the blob's ID.
 
     >>> identity("https://host/a.nwb?X-Amz-Signature=123")
     'https://host/a.nwb'
-    >>> blob = "blobs/01a/2b3/01a2b3c4-0000-4000-8000-0123456789ab"
-    >>> identity(f"s3://dandiarchive/{blob}") == identity(
-    ...     f"https://dandiarchive.s3.amazonaws.com/{blob}?versionId=1")
+    >>> blob = "01a2b3c4-0000-4000-8000-0123456789ab"
+    >>> identity("dandi://dandi/000409@draft/a.nwb", blob) == identity(
+    ...     f"https://dandiarchive.s3.amazonaws.com/blobs/01a/2b3/{blob}?versionId=1")
     True
     """
+    if url.startswith(SCHEME) and is_id(etag):
+        return f"blob:{url.split('/')[2]}/{etag}"
     name = shown(url)
-    blob = _BLOB.search(name)
-    return f"dandi-blob:{blob[1]}" if blob and "dandiarchive" in name else name
+    blob = _BLOB.fullmatch(name)
+    return f"blob:dandi/{blob[1]}" if blob else name
+
+
+def _version(source: Source) -> str:
+    """What distinguishes versions; a blob has only one."""
+    name = identity(source.url, source.etag)
+    return name if name.startswith("blob:") else (source.etag or "").strip('"')
 
 
 def is_identified(source: Source) -> bool:
@@ -69,31 +83,32 @@ class IndexCache:
     folder: Path
     limit: int
 
-    def _path(self, url: str, what: str, details: bool) -> Path:
-        about = "\0".join([__version__, str(FORMAT), identity(url), what, str(int(details))])
+    def _path(self, source: Source, what: str, details: bool) -> Path:
+        name = identity(source.url, source.etag)
+        about = "\0".join([__version__, str(FORMAT), name, what, str(int(details))])
         name = hashlib.blake2b(about.encode(), digest_size=20).hexdigest()
         return self.folder / name[:2] / f"{name}.index"
 
-    def has(self, url: str, what: str, details: bool) -> bool:
+    def has(self, source: Source, what: str, details: bool) -> bool:
         """Whether there is an entry, valid or not."""
-        return self._path(url, what, details).exists()
+        return self._path(source, what, details).exists()
 
     def get(self, source: Source, what: str, details: bool = False) -> Entry | None:
         """The entry for this version of a file. `what` is the path of a table, or `ALL_TABLES`. With
         `details`, only an entry with descriptions and units counts."""
         if not is_identified(source):
             return None
-        path = self._path(source.url, what, details)
+        path = self._path(source, what, details)
         try:
             data = path.read_bytes()
         except OSError:
             return None
         entry = load(data)
-        if entry is None or entry.name != identity(source.url):
+        if entry is None or entry.name != identity(source.url, source.etag):
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        if (entry.size, _bare(entry.etag)) != (source.size, _bare(source.etag)):
+        if (entry.size, entry.etag) != (source.size, _version(source)):
             return None
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > TOUCH:
@@ -111,7 +126,7 @@ class IndexCache:
         """Write an entry. A failure to write is ignored."""
         table = None if found is None else found.table
         listed = None if paths is None else tuple(paths)
-        self._put(source, self._path(source.url, what, details), table=table, paths=listed)
+        self._put(source, self._path(source, what, details), table=table, paths=listed)
 
     def runs(self, source: Source, name: str) -> list[Run]:
         """In which rows timestamps are known to rise. See `read.time_order`."""
@@ -119,14 +134,13 @@ class IndexCache:
         return [] if entry is None else list(entry.runs)
 
     def put_runs(self, source: Source, name: str, runs: list[Run]) -> None:
-        self._put(source, self._path(source.url, f"{TIMES}{name}", False), runs=tuple(runs))
+        self._put(source, self._path(source, f"{TIMES}{name}", False), runs=tuple(runs))
 
     def _put(self, source: Source, path: Path, **held: Any) -> None:
         if not is_identified(source):
             return
         assert source.size is not None
-        assert source.etag is not None
-        data = dump(Entry(identity(source.url), source.size, source.etag, **held))
+        data = dump(Entry(identity(source.url, source.etag), source.size, _version(source), **held))
         if len(data) > self.limit * LOOK:
             return
         with contextlib.suppress(OSError):
@@ -134,6 +148,20 @@ class IndexCache:
             _write(path, data)
             if random.random() < len(data) / (self.limit * LOOK):
                 self.prune()
+
+    def usage(self) -> tuple[int, int]:
+        """How many files there are, and their bytes."""
+        sizes = [size for _, _, size in _held(self.folder)]
+        return len(sizes), sum(sizes)
+
+    def empty(self) -> int:
+        """Delete all entries; returns how many these were."""
+        count = 0
+        for path, _, _ in _held(self.folder):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+                count += 1
+        return count
 
     def prune(self) -> None:
         """Delete the least recently used entries if the folder is over its limit."""
@@ -157,10 +185,6 @@ class IndexCache:
 _pruning = Lock()
 
 
-def _bare(etag: str | None) -> str:
-    return (etag or "").strip('"')
-
-
 def _write(path: Path, data: bytes) -> None:
     with NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
         try:
@@ -176,11 +200,15 @@ def _write(path: Path, data: bytes) -> None:
 
 def _held(folder: Path) -> Iterator[tuple[str, float, int]]:
     """Path, time of last use and size of each entry and of each temporary file of an interrupted
-    process."""
+    process. Whatever else is in the folder is not the cache's."""
     with contextlib.suppress(OSError), os.scandir(folder) as folders:
         for inner in folders:
+            if not _OWN_FOLDER.fullmatch(inner.name):
+                continue
             with contextlib.suppress(OSError), os.scandir(inner.path) as files:
                 for file in files:
+                    if not _OWN_FILE.fullmatch(file.name):
+                        continue
                     with contextlib.suppress(OSError):
                         status = file.stat()
                         yield file.path, status.st_mtime, status.st_size

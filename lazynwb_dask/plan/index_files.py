@@ -108,7 +108,7 @@ def _identified(sources: Sequence[Source], request: TableRequest, access: FileAc
     first = next(map(table_path, request.table_names), ALL_TABLES)
 
     def has_entry(source: Source) -> bool:
-        return not is_local(source.url) and cache.has(source.url, first, request.details)
+        return not is_local(source.url) and cache.has(source, first, request.details)
 
     threads = int(config.get("index-threads"))
     return versions(sources, access, threads=threads, asked=has_entry)

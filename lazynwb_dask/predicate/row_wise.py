@@ -32,7 +32,8 @@ date day day_of_week day_of_year dayofweek dayofyear days hour microsecond minut
 quarter second seconds time weekday year
 """
 _METHODS = frozenset(_SERIES.split())
-ACCESSORS = {"str": frozenset(_STR.split()), "dt": frozenset(_DT.split())}
+_NWB = "__getitem__ between count_between len"
+ACCESSORS = {name: frozenset(known.split()) for name, known in (("str", _STR), ("dt", _DT), ("nwb", _NWB))}
 _ATTRIBUTES = {"str": frozenset[str](), "dt": frozenset(_DT_ATTRIBUTES.split())}
 _REFUSED = ("limit", "inplace")  # arguments that count rows, or change the frame
 _SYMBOLS: Mapping[Any, str] = {

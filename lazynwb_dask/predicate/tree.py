@@ -128,8 +128,9 @@ class Column(Predicate):
         return frame[self.name]
 
     def __repr__(self) -> str:
-        plain = self.name.isidentifier() and not keyword.iskeyword(self.name)
-        return self.name if plain else f"`{self.name}`"
+        name, *made = self.name.split("\0")  # see `scan.derived`
+        plain = name.isidentifier() and not keyword.iskeyword(name)
+        return ".nwb.".join([name if plain else f"`{name}`", *made])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -360,7 +361,8 @@ def conjuncts(predicate: Predicate | None) -> list[Predicate]:
 class Limit:
     """How many rows of each partition are wanted, of those that a predicate leaves."""
 
-    kind: Literal["first", "last", "largest", "smallest"]
+    # "any" is no choice of its own: so many rows, whichever they turn out to be
+    kind: Literal["first", "last", "largest", "smallest", "any"]
     n: int
     by: tuple[str, ...] = ()  # for the largest and smallest: the columns that decide
 

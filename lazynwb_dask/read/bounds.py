@@ -19,6 +19,7 @@ from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Layout
 from lazynwb_dask.read.block import NEAR
 from lazynwb_dask.read.part_columns import file_arrays
 from lazynwb_dask.read.shards import asked_bytes
+from lazynwb_dask.scan.derived import lengths_of, source
 from lazynwb_dask.scan.records import Part
 
 Bound = tuple[int, int, int]
@@ -46,14 +47,17 @@ def column_bounds(
     requested : collection of int
         The ids of datasets that don't count.
     """
-    arrays, reach = part.columns[name][0], part.source.reach
+    found = file_arrays(part, name)
+    if not found:
+        return
+    arrays, reach = part.columns[source(name)][0], part.source.reach
     rows = rows[: int(np.searchsorted(rows, arrays[-1].rows))]
     if not rows.size:
         return
     runs = 1 + int(np.count_nonzero(np.diff(rows) != 1))
     if most is not None:
         runs = min(most, (len(rows) + 1) // 2)
-    for array in file_arrays(part, name):
+    for array in found:
         start, stop = 0, array.rows
         if array is arrays[-1]:
             start, stop = max(int(rows[0]) - (len(arrays) > 1), 0), int(rows[-1]) + 1
@@ -61,6 +65,8 @@ def column_bounds(
             if not array.located:
                 yield _map(array.layout, array.rows, reach)
             yield from _dataset(array, start, stop, runs, split)
+    if lengths_of(name) and found[0] is not arrays[0]:
+        return
     texts = len(rows) if most is None else most
     yield from _elements(arrays[0], arrays[0].rows if len(arrays) > 1 else texts, reach)
 

@@ -34,6 +34,8 @@ def in_catalog(scan: Scan, names: Iterable[str]) -> list[str]:
 def _is_held(scan: Scan, name: str) -> bool:
     if name in ("_nwb_path", "_table_path", "_table_index") or name in scan.files.facts:
         return True
+    if "\0" in name:  # a derived column
+        return False
     records = scan.files.records.get(name)
     return scan.files.inlined is not None and (
         records is None or not (records.which[scan.file] != ABSENT).any()

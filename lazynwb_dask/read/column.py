@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -36,12 +37,14 @@ from lazynwb_dask.model.elements import DESCRIPTOR, ElementType, element_bytes
 from lazynwb_dask.model.index import UNDEFINED, ArrayIndex, Extents, Layout, View
 from lazynwb_dask.model.limits import check_extents, check_shape
 from lazynwb_dask.read.block import Block, Box, Chunks, Decoders, block_requests, copy_runs
-from lazynwb_dask.read.nearby import RANGES, SMALL, heap_nearby, nearby
+from lazynwb_dask.read.nearby import RANGES, SMALL, TEXT, heap_nearby, nearby
 from lazynwb_dask.read.shards import shard_request, touched
 from lazynwb_dask.read.steps import ChunkMaps, Elsewhere, Listing, Steps, Wave, together
 from lazynwb_dask.read.vlen import SLACK, heap_bytes
 from lazynwb_dask.storage import Request
 from lazynwb_dask.util.buffers import blank
+
+PAGE = 4096  # values of a list that are looked at together to find where a range begins
 
 
 class Reader:
@@ -63,15 +66,42 @@ class Reader:
     def near(self, array: ArrayIndex, start: int, stop: int, most: int = 2 * SMALL) -> Steps[None]:
         """Let a range of a dataset's rows come along, if that is few bytes. Its chunk map is read now."""
         if array.layout.objects is not None:
-            if array.layout.objects.shard is not None and start < stop <= array.rows:
+            if start < stop <= array.rows:
                 whole = tuple((0, n) for n in array.layout.item)
                 block = Block(np.array([start]), np.array([stop]), whole)
-                yield from self._in_shards(array, block, RANGES)
+                if array.layout.objects.shard is not None:
+                    yield from self._in_shards(array, block, RANGES)
+                elif requests := self._objects_near(array, block):
+                    yield Wave(objects=requests)
             return
         extents = yield from self.extents(array)
         ranges = nearby(array, extents, start, stop, self.size)
         if ranges and sum(b - a for a, b in ranges) <= most:
             yield Wave(ahead=ranges)
+
+    def _objects_near(self, array: ArrayIndex, block: Block) -> list[Request]:
+        """Requests for rows of few chunks that are objects, which are kept if all of them come along."""
+        layout, start, stop = array.layout, int(block.starts[0]), int(block.stops[0])
+        assert layout.chunk is not None
+        count = (-(-stop // layout.chunk[0]) - start // layout.chunk[0]) * layout.chunks(layout.chunk[0])
+        each = TEXT if layout.of_objects else layout.element_bytes
+        if layout.view is not None or count > RANGES or math.prod(block.shape) * each > SMALL:
+            return []
+        out = _blank(layout, block.shape)
+        (requests,) = block_requests(layout, Chunks(array.extents), block, out, {})
+        left = list(requests)
+
+        def kept(call: Callable[..., None], *data: memoryview) -> None:
+            with suppress(Exception):  # what is damaged is an error if it turns out to be needed
+                call(*data)
+                left.pop()
+                if not left:
+                    self.keep(array, start, stop, out.reshape(-1))
+
+        return [
+            one._replace(sink=partial(kept, one.sink), missing=one.missing and partial(kept, one.missing))
+            for one in requests
+        ]
 
     def locate(self, array: ArrayIndex) -> Steps[None]:
         """Read the chunk map of a dataset now, if it was left unread."""
@@ -96,18 +126,57 @@ class Reader:
 
         `arrays` are the values, then the indexes outward.
         """
-        there = rows[: int(np.searchsorted(rows, arrays[-1].rows))]
-        if there.size == 0:
-            starts, stops = there, there
-        else:
-            first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
-            last = np.concatenate([first[1:] - 1, [there.size - 1]])
-            starts, stops = there[first], there[last] + 1
+        starts, stops = _row_ranges(arrays[-1], rows)
         values = yield from self._ragged(arrays, labels, starts, stops)
-        if there.size < rows.size:
-            held = arrow(values)
-            values = pa.concat_arrays([held, pa.nulls(rows.size - there.size, held.type)])
-        return values
+        return _of_rows(values, rows)
+
+    def around(
+        self, arrays: Sequence[ArrayIndex], rows: np.ndarray, low: float | None, high: float | None
+    ) -> Steps[pa.Array]:
+        """Of lists that rise, in ascending rows, the values from `low` up to `high`, and some around them."""
+        index, values = arrays[1], arrays[0]
+        starts, stops = _row_ranges(index, rows)
+        a, b = merged(np.maximum(starts - 1, 0), stops)
+        begin, end = _row_spans((yield from self._numbers(index, a, b)), (a, b), (starts, stops), values)
+        # where the first value is that isn't below each limit: between `first` and `last`
+        first = np.concatenate([begin, begin if high is not None else end])
+        last = np.concatenate([end if low is not None else begin, end])
+        limit = np.repeat([math.nan if at is None else at for at in (low, high)], len(begin))
+        while True:
+            span = np.maximum(last[len(begin) :] - first[: len(begin)], 0)
+            wide = np.flatnonzero(last - first > PAGE)
+            if not wide.size or int(span.sum()) * 8 <= SMALL:
+                break
+            page = (first[wide] + last[wide] - PAGE) // 2
+            u, v = merged(page, page + PAGE)
+            times = numbers((yield from self.raw(values, u, v)), values.layout.element)
+            run = np.searchsorted(u, page, "right") - 1
+            at = np.cumsum(np.concatenate([[0], v - u]))[run] + page - u[run]
+            before = times[at + PAGE - 1] < limit[wide]
+            after = ~(times[at] < limit[wide])
+            first[wide] = np.where(before, page + PAGE, np.where(after, first[wide], page))
+            last[wide] = np.where(before, last[wide], np.where(after, page, page + PAGE))
+        found = yield from self._gathered([values], None, first[: len(begin)], last[len(begin) :])
+        return _of_rows(found, rows)
+
+    def lengths(self, arrays: Sequence[ArrayIndex], rows: np.ndarray) -> Steps[pa.Array]:
+        """How many elements a column's lists have in ascending rows, by its outermost index, or by its shape if
+        it has none; null for rows that the column lacks."""
+        index, inner = arrays[-1], arrays[:-1]
+        starts, stops = _row_ranges(index, rows)
+        if not inner:
+            counts = np.full(int((stops - starts).sum()), index.layout.item[0])
+        else:
+            a, b = merged(np.maximum(starts - 1, 0), stops)
+            ends = yield from self._numbers(index, a, b)
+            if (
+                a.size == 1 and index.layout.element[0] == "number"
+            ):  # what is wanted of the values needs it again
+                stored = ends.astype(np.dtype(index.layout.element[1]), copy=False)
+                self.keep(index, int(a[0]), int(b[0]), stored.view(np.uint8))
+            begin, end = _row_spans(ends, (a, b), (starts, stops), inner[-1])
+            counts = end - begin
+        return _of_rows(pa.array(counts.astype(np.int32)), rows)
 
     def _ragged(
         self,
@@ -133,41 +202,24 @@ class Reader:
             )
         else:
             ends = yield from self._index(index, a, b, inner)
-        item = inner[-1].layout.item
-        if item and ends.size and 0 < limit < ends.max() <= item[0]:
-            raise NWBReadError(
-                f"its index points to row {int(ends.max())} of values of the shape {inner[-1].shape}: rows "
-                "are not their first dimension"
-            )
-        ends = clipped(ends, limit)
-        base = np.cumsum(np.concatenate([[0], b - a]))
-
-        def at(positions: np.ndarray) -> np.ndarray:
-            """The index's values at positions of the dataset; before the first, zero."""
-            run = np.searchsorted(a, positions, "right") - 1
-            held = np.maximum(run, 0)
-            picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
-            return np.where(positions < 0, 0, picked)
-
-        rows = spread(starts, stops - starts)
-        if not rows.size:
-            begin = end = np.zeros(0, np.int64)
-        else:
-            begin, end = at(rows - 1), at(rows)
-        end = np.maximum(begin, end)
+        begin, end = _row_spans(ends, (a, b), (starts, stops), inner[-1])
         counts = end - begin
         total = int(counts.sum())
-        if total > limit and (total - limit) * max(inner[-1].layout.row_bytes, 1) > SLACK:
-            raise NWBReadError(
-                f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
-            )
         if ahead:
             if (begin == np.cumsum(counts) - counts).all() and total == limit:
                 return listed(np.concatenate([[0], end]), values)
             return listed(_offsets(counts), picked(values, begin, counts, SLACK))
+        return (yield from self._gathered(inner, labels, begin, end))
+
+    def _gathered(
+        self, inner: Sequence[ArrayIndex], labels: tuple[str, ...] | None, begin: np.ndarray, end: np.ndarray
+    ) -> Steps[pa.Array]:
+        """Lists that each have a range of values, which may be in any order."""
+        end = np.maximum(begin, end)
+        counts = end - begin
         u, v = merged(begin, end)
         values = yield from self._ragged(inner, labels, u, v)
-        if int((v - u).sum()) != total or not _rising(begin, end):
+        if int((v - u).sum()) != int(counts.sum()) or not _rising(begin, end):
             place = np.cumsum(np.concatenate([[0], v - u]))
             run = np.maximum(np.searchsorted(u, begin, "right") - 1, 0)
             if u.size:
@@ -317,16 +369,17 @@ class Reader:
         if rows and held is None:  # before memory is taken for its values
             extents = yield from self.extents(array)
             chunks = Chunks(extents, (yield from self._in_shards(array, block)))
-        if layout.of_objects:
-            out, width = np.empty(math.prod(block.shape), objects_dtype(layout.element)), 1
-        else:
-            out, width = blank(math.prod(block.shape) * layout.element_bytes), layout.element_bytes
+        target = _blank(layout, block.shape)
+        out = target.reshape(-1)
         if not out.size:
+            return out
+        if held is not None and layout.of_objects:
+            kept = held[3].reshape(held[2] - held[1], -1)
+            out[...] = kept[spread(starts - held[1], stops - starts)].reshape(-1)
             return out
         if held is not None:
             copy_runs(held[3], starts - held[1], stops - starts, out.reshape(rows, -1))
             return out
-        target = out.reshape(*block.shape, width)
         for requests in block_requests(layout, chunks, block, target, self.decoders):
             left = requests
             if self._shards:
@@ -386,6 +439,14 @@ class Reader:
         return found
 
 
+def _blank(layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for stored elements, or objects: what `block_requests` fills."""
+    if layout.of_objects:
+        return np.empty((*shape, 1), objects_dtype(layout.element))
+    made: np.ndarray = blank(math.prod(shape) * layout.element_bytes).reshape(*shape, layout.element_bytes)
+    return made
+
+
 def _keep(nodes: dict[int, bytes], i: int) -> Callable[[memoryview], None]:
     def sink(data: memoryview) -> None:
         nodes[i] = bytes(data)
@@ -414,6 +475,63 @@ def _scaled(flat: Values, view: View, rows: int) -> np.ndarray:
     else:
         found = (flat.reshape(rows, len(factors), -1) * factors[:, None]).reshape(flat.shape)
     return found + view.offset
+
+
+def _row_ranges(array: ArrayIndex, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending rows as ranges, without those that a dataset lacks."""
+    there = rows[: int(np.searchsorted(rows, array.rows))]
+    if there.size == 0:
+        return there, there
+    first = np.flatnonzero(np.concatenate([[True], np.diff(there) != 1]))
+    last = np.concatenate([first[1:] - 1, [there.size - 1]])
+    return there[first], there[last] + 1
+
+
+def _of_rows(values: Values, rows: np.ndarray) -> Values:
+    """The values of the first rows, and nulls for those that the column lacks."""
+    if len(values) == rows.size:
+        return values
+    held = arrow(values)
+    return pa.concat_arrays([held, pa.nulls(rows.size - len(held), held.type)])
+
+
+def _row_spans(
+    ends: np.ndarray,
+    read: tuple[np.ndarray, np.ndarray],
+    wanted: tuple[np.ndarray, np.ndarray],
+    inner: ArrayIndex,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row of the ranges `wanted` begins and ends in what an index points into.
+
+    `ends` are the index's values in the ranges `read`. Raises NWBReadError for an index that can't be right.
+    """
+    (a, b), (starts, stops), limit, item = read, wanted, inner.rows, inner.layout.item
+    if item and ends.size and 0 < limit < ends.max() <= item[0]:
+        raise NWBReadError(
+            f"its index points to row {int(ends.max())} of values of the shape {inner.shape}: rows "
+            "are not their first dimension"
+        )
+    ends = clipped(ends, limit)
+    base = np.cumsum(np.concatenate([[0], b - a]))
+
+    def at(positions: np.ndarray) -> np.ndarray:
+        """The index's values at positions of the dataset; before the first, zero."""
+        run = np.searchsorted(a, positions, "right") - 1
+        held = np.maximum(run, 0)
+        picked = ends[np.minimum(base[held] + positions - a[held], max(ends.size - 1, 0))]
+        return np.where(positions < 0, 0, picked)
+
+    rows = spread(starts, stops - starts)
+    if not rows.size:
+        return rows, rows
+    begin = at(rows - 1)
+    end = np.maximum(begin, at(rows))
+    total = int((end - begin).sum())
+    if total > limit and (total - limit) * max(inner.layout.row_bytes, 1) > SLACK:
+        raise NWBReadError(
+            f"its rows together hold {total} values, but only {limit} are stored: the index is damaged"
+        )
+    return begin, end
 
 
 def _pair(first: Steps[np.ndarray], second: Steps[Values]) -> Steps[tuple[np.ndarray, Values]]:

@@ -13,6 +13,7 @@ from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.index import Extents
 from lazynwb_dask.model.other_files import ZIPPED
 from lazynwb_dask.model.source import Source, is_local
+from lazynwb_dask.read.nearby import SMALL
 from lazynwb_dask.read.side_by_side import Await, Begin, Blocking, Fetch, Read, alone
 from lazynwb_dask.read.steps import Elsewhere, Steps, Stored, Wave, named
 from lazynwb_dask.storage import Request, block_cache, parquet
@@ -134,7 +135,7 @@ class Executor:
         else:
             left = self._serve(left, kept=False)
         if left:
-            wanted = [*left, *self.along(left, wave.ahead)]
+            wanted = [*left, *self.along(left, wave.ahead), *self._objects_along(wave.objects)]
             if (
                 self.source.document not in ("", ZIPPED) and not self._asked
             ):  # its objects don't tell its version
@@ -176,6 +177,16 @@ class Executor:
             self.ahead -= more
             asked.append((start, stop))
             found.append(Request(start, stop, partial(self._keep, start)))
+        return found
+
+    def _objects_along(self, requests: Sequence[Request]) -> list[Request]:
+        """Of requests for a store's objects those that come along, as long as they are few bytes in all."""
+        found: list[Request] = []
+        for request in () if is_local(self.source.url) else requests:
+            cost = min(request.stop - request.start, SMALL)  # texts may be long, but are few
+            if cost <= self.ahead:
+                self.ahead -= cost
+                found.append(request)
         return found
 
     def _has(self, start: int, stop: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.read.nearby import SMALL
+from lazynwb_dask.scan.derived import lengths_of, source
 from lazynwb_dask.scan.records import Part
 
 # What a column takes while it is read, as a multiple of its decoded bytes.
@@ -23,11 +24,12 @@ def needs(part: Part, columns: Sequence[str], rows: int, picked: bool) -> tuple[
     paths = {"_nwb_path": part.source.url, "_table_path": part.table}
     decoded = peak = 0.0
     for name in columns:
-        if name not in part.columns:
+        column = "" if lengths_of(name) else source(name)
+        if column not in part.columns:
             plain = rows * (8 + len(paths.get(name, "")))
             decoded, peak = decoded + plain, peak + plain
             continue
-        arrays, _ = part.columns[name]
+        arrays, _ = part.columns[column]
         for array in arrays:
             nbytes = _decoded(array) * rows / max(arrays[-1].rows, 1)
             along = min(array.stored_bytes, SMALL)  # as it is stored, for all rows

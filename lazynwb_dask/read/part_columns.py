@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from lazynwb_dask.decode.arrays import Values, arrow
 from lazynwb_dask.decode.convert import convert
+from lazynwb_dask.decode.lists import between, lengths
 from lazynwb_dask.model.index import ArrayIndex
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.read.catalog_values import plain
@@ -17,6 +18,7 @@ from lazynwb_dask.read.executor import guarded
 from lazynwb_dask.read.nearby import SMALL
 from lazynwb_dask.read.steps import Steps, Stored, Wave, together
 from lazynwb_dask.scan.catalog_slots import Held
+from lazynwb_dask.scan.derived import lengths_of, limits, source
 from lazynwb_dask.scan.fields import PROVENANCE, Field
 from lazynwb_dask.scan.records import Part
 from lazynwb_dask.scan.to_pandas import check_nulls, nothing
@@ -33,6 +35,9 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
             return rows
         text = part.source.url if field.name == "_nwb_path" else part.table
         return pa.repeat(pa.scalar(text, pa.large_string()), len(rows))
+    if field.of is not None:
+        make = _lengths if lengths_of(field.name) else _between
+        return (yield from make(reader, part, field, rows))
     if field.name in part.facts:
         return pa.repeat(part.facts[field.name], len(rows))
     held = part.held
@@ -42,18 +47,49 @@ def _unified(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Step
     if field.name not in part.columns:
         return nothing(len(rows), field)
     arrays, labels = part.columns[field.name]
-    if held is not None and field.name in held.indexes and rows.size:
-        yield from _hold_index(reader, arrays[-1], part, held.indexes[field.name])
+    yield from _hold_index(reader, part, field.name, rows)
     values = yield from reader.column(arrays, labels, rows)
     return check_nulls(convert(values, field.type), field)
+
+
+def _lengths(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[pa.Array]:
+    """How long the lists of a column are, by its outermost index or its shape where these tell."""
+    assert field.of is not None
+    arrays = _telling(part, field.of.name)
+    if not arrays:
+        values = yield from _unified(reader, part, field.of, rows)
+        return lengths(arrow(values))
+    yield from _hold_index(reader, part, field.of.name, rows)
+    return (yield from reader.lengths(arrays, rows))
+
+
+def _between(reader: Reader, part: Part, field: Field, rows: np.ndarray) -> Steps[pa.Array]:
+    """The values of a column's lists, which rise, between two limits."""
+    found, asked = field.of, limits(field.name)
+    assert found is not None
+    assert asked is not None
+    if len(arrays := file_arrays(part, found.name)) == 2 and arrays[0].layout.by_bytes:
+        values = yield from reader.around(arrays, rows, *asked)
+        values = convert(values, found.type)
+    else:
+        values = yield from _unified(reader, part, found, rows)
+    return between(arrow(values), *asked)
+
+
+def _telling(part: Part, name: str) -> tuple[ArrayIndex, ...]:
+    """The datasets of a column, if how long its lists are shows without its values."""
+    if name in part.facts or name not in part.columns or (part.held is not None and name in part.held.values):
+        return ()
+    arrays, _ = part.columns[name]
+    return arrays if len(arrays) > 1 or arrays[0].layout.item else ()
 
 
 def ahead_steps(reader: Reader, part: Part, name: str, most: int) -> Steps[None]:
     """Let what saves a round trip later and costs little, at most so many bytes of a dataset, come along with
     the predicate's columns."""
-    arrays, _ = part.columns[name]
+    arrays = file_arrays(part, name)
     outer = arrays[-1]
-    start = max(part.start - 1, 0) if len(arrays) > 1 else part.start
+    start = max(part.start - 1, 0) if len(arrays) > 1 or lengths_of(name) else part.start
     stop = min(part.stop, outer.rows)
     todo = [reader.near(array, 0, array.rows, most) for array in arrays[:-1]]
     held = part.held is not None and name in part.held.indexes
@@ -65,6 +101,11 @@ def ahead_steps(reader: Reader, part: Part, name: str, most: int) -> Steps[None]
 
 def file_arrays(part: Part, name: str) -> tuple[ArrayIndex, ...]:
     """The datasets of a column, outward, that reading it needs the file for; none where it doesn't."""
+    column = lengths_of(name)
+    if column and (telling := _telling(part, column)):
+        known = part.held is not None and column in part.held.indexes
+        return () if known or len(telling) == 1 else telling[-1:]
+    name = source(name)
     if name in PROVENANCE or name in part.facts or name not in part.columns:
         return ()
     arrays, held = part.columns[name][0], part.held
@@ -88,10 +129,13 @@ def _stored(held: Held, name: str, rows: np.ndarray) -> Steps[Values]:
     return plain(found)
 
 
-def _hold_index(reader: Reader, outer: ArrayIndex, part: Part, name: str) -> Steps[None]:
-    """Take a ragged column's index from the catalog rather than from the file."""
+def _hold_index(reader: Reader, part: Part, column: str, rows: np.ndarray) -> Steps[None]:
+    """Take a ragged column's index from the catalog, if it is there, rather than from the file."""
+    if part.held is None or column not in part.held.indexes or not rows.size:
+        return
+    outer, name = part.columns[column][0][-1], part.held.indexes[column]
     start, stop = max(part.start - 1, 0), min(part.stop, outer.rows)
-    if part.held is None or stop <= start:
+    if stop <= start:
         return
     values = yield from _stored(part.held, name, np.arange(start, stop))
     raw = arrow(values).to_numpy().astype(np.dtype(outer.layout.element[1])).view(np.uint8)
@@ -99,4 +143,4 @@ def _hold_index(reader: Reader, outer: ArrayIndex, part: Part, name: str) -> Ste
 
 
 def where(part: Part, name: str) -> str:
-    return f"{shown(part.source.url)}: {part.table}: column {name!r}: "
+    return f"{shown(part.source.url)}: {part.table}: column {source(name)!r}: "

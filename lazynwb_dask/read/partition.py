@@ -87,12 +87,12 @@ def read_parts(
             return _no_rows(scan, scan.part(i), selection.columns)
 
     pieces = side_by_side([read(i) for i in range(scan.nparts)], settings.is_cancelled)
-    fields = [scan.fields[name] for name in selection.columns]
+    fields = [scan.field(name) for name in selection.columns]
     return _frame(pieces, fields, scan.numbered)
 
 
 def _no_rows(scan: Scan, part: Part, columns: Sequence[str]) -> Piece:
-    values = {name: empty(scan.fields[name].type) for name in columns}
+    values = {name: empty(scan.field(name).type) for name in columns}
     return Piece(part, np.zeros(0, np.int64), values)
 
 
@@ -171,8 +171,7 @@ class PartReader:
     def steps(self, names: Sequence[str], rows: np.ndarray) -> Steps[list[Values]]:
         """The steps that read columns of the rows that are left."""
         self._check_memory(names, len(rows), len(rows) < self.part.stop - self.part.start)
-        fields = self.scan.fields
-        return together([column_steps(self.reader, self.part, fields[n], rows) for n in names])
+        return together([column_steps(self.reader, self.part, self.scan.field(n), rows) for n in names])
 
     def _narrow(self, predicate: Predicate | None) -> Read[None]:
         """Leave out rows whose times can't be in the range that a condition asks for."""
@@ -202,9 +201,8 @@ class PartReader:
         if not any(file_arrays(part, name) for name in first):
             rest = []  # the file itself isn't touched before it is known that rows are left
         self._check_memory(first, len(rows))
-        fields = self.scan.fields
         steps: list[Steps[Values | None]] = [
-            column_steps(self.reader, part, fields[name], rows) for name in first
+            column_steps(self.reader, part, self.scan.field(name), rows) for name in first
         ]
         most = AHEAD_OF_ALL // self.scan.nparts
         steps += [
@@ -244,7 +242,7 @@ def float_columns(scan: Scan) -> list[str]:
 
 def chosen_rows(piece: Piece, scan: Scan, selection: Selection) -> np.ndarray:
     """The positions of the rows that predicate and limit leave."""
-    fields = [scan.fields[name] for name in sorted(selection.deciding)]
+    fields = [scan.field(name) for name in sorted(selection.deciding)]
     frame = _frame([piece], fields, scan.numbered)
     keep = np.arange(len(frame))
     if selection.predicate is not None:

@@ -58,13 +58,14 @@ class Wave:
     listings: list[Listing] = field(default_factory=list)
     shared: bool = False  # what it needs is among the requests of others
     ahead: list[tuple[int, int]] = field(default_factory=list)  # come along where a request is made
+    objects: list[Request] = field(default_factory=list)  # of a store, that come along in the same way
     peeks: list[Request] = field(default_factory=list)  # served where the bytes are here, else dropped
 
     def add(self, other: Wave) -> None:
         """Need what another needs, too."""
         self.addresses |= other.addresses
         self.shared |= other.shared
-        for name in ("requests", "elsewhere", "stored", "listings", "ahead", "peeks"):
+        for name in ("requests", "elsewhere", "stored", "listings", "ahead", "objects", "peeks"):
             getattr(self, name).extend(getattr(other, name))
 
     @property
@@ -84,13 +85,13 @@ def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
     """
     results: dict[int, T] = {}
     waves: dict[int, Wave] = {}
-    ahead: list[tuple[int, int]] = []
+    ahead = Wave()
 
     def advance(i: int) -> None:
         try:
             waves[i] = next(steps[i])
-            while waves[i] == Wave(ahead=waves[i].ahead):  # nothing to wait for
-                ahead.extend(waves[i].ahead)
+            while waves[i] == Wave(ahead=waves[i].ahead, objects=waves[i].objects):  # nothing to wait for
+                ahead.add(waves[i])
                 waves[i] = next(steps[i])
         except StopIteration as stop:
             results[i] = stop.value
@@ -103,16 +104,16 @@ def together(steps: Sequence[Steps[T]]) -> Steps[list[T]]:
         joint = Wave()
         if not turn:
             turn = dict(waves)
-            joint.ahead += ahead
-            ahead.clear()
+            joint.add(ahead)
+            ahead = Wave()
         for wave in turn.values():
             joint.add(wave)
         yield joint
         for i, wave in turn.items():
             wave.paths = joint.paths
             advance(i)
-    if ahead:
-        yield Wave(ahead=ahead)
+    if ahead != Wave():
+        yield ahead
     return [results[i] for i in range(len(steps))]
 
 

@@ -22,6 +22,7 @@ class Field:
     name: str
     type: pa.DataType
     nullable: bool = False
+    of: Field | None = None  # the column that it is derived from
 
     @property
     def dtype(self) -> np.dtype[Any] | ExtensionDtype:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from lazynwb_dask.model.packing import pack_arrays
 from lazynwb_dask.model.task_names import task_label, words
 from lazynwb_dask.predicate.tree import Predicate
+from lazynwb_dask.scan import derived
 from lazynwb_dask.scan.fields import Field, Schema
 from lazynwb_dask.scan.pack import pack, unpack
 from lazynwb_dask.scan.records import Files, Part
@@ -79,7 +80,14 @@ class Scan:
 
     @functools.cached_property
     def meta(self) -> pd.DataFrame:
-        return Schema(dict(self.fields)).meta(self.fields)
+        return self.empty(self.fields)
+
+    def empty(self, columns: Iterable[str]) -> pd.DataFrame:
+        """A frame of some columns, derived ones too, without rows."""
+        return Schema({name: self.field(name) for name in columns}).meta(columns)
+
+    def field(self, name: str) -> Field:
+        return derived.field(self.fields, name)
 
     @property
     def lengths(self) -> np.ndarray | None:
@@ -128,8 +136,8 @@ class Scan:
                 per_row += lengths[self.file] + 8
             elif name == "_table_path":
                 per_row += 8 + max(map(len, self.files.tables), default=0)
-            elif name in self.files.records:
-                per_row += self.files.records[name].weights[self.file]
+            elif not derived.lengths_of(name) and derived.source(name) in self.files.records:
+                per_row += self.files.records[derived.source(name)].weights[self.file]
             else:
                 per_row += 8
         estimate: np.ndarray = (rows * per_row).astype(np.int64)
@@ -138,7 +146,7 @@ class Scan:
     def narrow(self, columns: Iterable[str], parts: Sequence[int]) -> Scan:
         """The scan of some columns and partitions, renumbered from 0."""
         chosen = np.asarray(parts, np.int64)
-        wanted = set(columns)
+        wanted = {derived.source(name) for name in columns}
         fields = {name: f for name, f in self.fields.items() if name in wanted}
         records = {name: r for name, r in self.files.records.items() if name in wanted}
         held = self.files.inlined
@@ -175,6 +183,20 @@ class Scan:
             None if self.files.inlined is None else self.files.inlined.of(file),
             {name: values[file] for name, values in self.files.facts.items()},
         )
+
+    def derived(self, column: Any, function: str, args: tuple[Any, ...], rising: bool) -> str | None:
+        """The name of what a function makes of a column's lists while it is read; None if that saves nothing.
+
+        `rising`: the values of each list rise.
+        """
+        if function == "len":
+            return derived.lengths(self.fields, column)
+        records = self.files.records.get(column)
+        if not rising or records is None or function not in ("between", "count_between"):
+            return None
+        if not all(len(layouts) == 2 and layouts[0].by_bytes for layouts, _ in records.variants):
+            return None
+        return derived.between(column, args)
 
     def with_facts(self, fields: Sequence[Field], values: Sequence[pa.Array]) -> Scan:
         """The scan with further columns, which have one value for each file."""

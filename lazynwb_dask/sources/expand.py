@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
+from lazynwb_dask.dandi.assets import find_sources, paths_of
+from lazynwb_dask.dandi.names import is_name
 from lazynwb_dask.errors import NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, ZARR_ARRAY, ZIPPED, document_of
 from lazynwb_dask.model.source import Source, is_local, is_zip, local_path, local_url, local_version, shown
@@ -39,7 +41,8 @@ __all__ = ["Source", "expand", "shown"]
 
 def expand(paths: object, access: FileAccess) -> list[Source]:
     """The files and Zarr stores that `paths` name: one or more local paths, ``file://`` URLs, other URLs that
-    fsspec knows, or sources. A folder, or a URL that ends with ``/`` or is only a bucket, means all ``*.nwb``
+    fsspec knows, names of dandisets and of assets in them, sources, or a table with a file in each row. A
+    folder, or a URL that ends with ``/`` or is only a bucket, means all ``*.nwb``
     files and Zarr stores below it, also zipped ones (``*.zarr.zip``). A glob means these in the folders that it
     matches, and the files and stores that it matches: these, LINDI files too if its last part has ``.nwb``, or
     those of any name if it ends in an extension. Anything else is one file or store of any name. A name that
@@ -50,9 +53,11 @@ def expand(paths: object, access: FileAccess) -> list[Source]:
     ValueError for no paths."""
     named = absolute(paths)
     find = partial(_find, access=access)
-    slow = {one for one in named if isinstance(one, str) and not is_local(one) and names_many(one)}
+    urls = dict.fromkeys(one for one in named if isinstance(one, str))
+    archived = [one for one in urls if is_name(one) and not one.startswith("/")]
+    slow = [one for one in urls if not is_local(one) and names_many(one) and one not in archived]
     listings = at_once([partial(find, one) for one in slow])
-    found = dict(zip(slow, listings, strict=True))
+    found = dict(zip(slow, listings, strict=True)) | find_sources(archived, access)
     sources: list[Source] = []
     for one in named:
         if isinstance(one, Source):
@@ -67,6 +72,8 @@ def expand(paths: object, access: FileAccess) -> list[Source]:
 def _many(paths: object) -> Iterable[object]:
     if isinstance(paths, (str, bytes, os.PathLike, Source)) or hasattr(paths, "__fspath__"):
         return [paths]
+    if hasattr(paths, "columns"):
+        return paths_of(paths)
     if isinstance(paths, Iterable):
         return paths
     raise TypeError(f"paths must be a path, a URL or a list of them, not {type(paths).__name__}")
@@ -91,6 +98,8 @@ def _absolute(path: object) -> str | Source:
         raise TypeError(f"a path must be text, not bytes: os.fsdecode({text!r}) makes it text")
     if not text:
         raise ValueError("an empty path was given")
+    if is_name(text) and not os.path.lexists(text):
+        return text
     if not is_local(text) and ("://" in text.partition("::")[0] or not os.path.lexists(text)):
         return text
     if not os.path.lexists(text):

@@ -12,6 +12,7 @@ from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY, 
 from lazynwb_dask.model.source import Source, above, inside, is_zip, shown
 from lazynwb_dask.storage import Request, fetch, open_source, zip_members
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.storage.archives import is_zarr_asset
 
 T = TypeVar("T")
 
@@ -24,7 +25,8 @@ _found_last: dict[str, str] = {}
 
 def is_store(source: Source) -> bool:
     """Whether a source is a Zarr store, by what is known of it, or by its name."""
-    return bool(source.document) or (source.size is None and shown(source.url).rstrip("/").endswith(STORE))
+    name = shown(source.url).rstrip("/")
+    return bool(source.document) or (source.size is None and (name.endswith(STORE) or is_zarr_asset(name)))
 
 
 def file_or_store(source: Source, as_file: Callable[[], tuple[T, bytes]], as_store: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from lazynwb_dask.storage.counters import Tally
+from lazynwb_dask.storage.dandi import read_asset
 from lazynwb_dask.storage.faults import Fault, fault_of
 from lazynwb_dask.storage.http_body import receive_body
 from lazynwb_dask.storage.responses import READ, RangeRequest, RangeResponse, checked, is_etag, known, validator
@@ -35,6 +36,8 @@ async def read(
             return await _http(filesystem, path, request)
         if "s3" in protocols:
             return await read_s3(filesystem, path, request)
+        if "dandi" in protocols:
+            return await read_asset(filesystem, path, request)
         if protocols and (inner is None or inner.async_impl):
             return await _asynchronous(filesystem, path, request)
         loop = asyncio.get_running_loop()

@@ -36,11 +36,12 @@ _TRANSIENT_CODES = frozenset({
 class Fault(Exception):
     """Why an attempt failed."""
 
-    def __init__(self, kind: Kind, cause: str, retry_after: float | None = None) -> None:
+    def __init__(self, kind: Kind, cause: str, retry_after: float | None = None, advice: str = "") -> None:
         super().__init__(kind, cause)
         self.kind = kind
         self.cause = cause
         self.retry_after = retry_after
+        self.advice = advice  # the way out, where it isn't the usual one
 
 
 def fault_of(error: BaseException) -> Fault:

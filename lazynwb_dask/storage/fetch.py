@@ -474,6 +474,9 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
     """The one error that a caller sees."""
     cause = fault.cause
     match fault.kind:
+        case "missing" | "forbidden" if fault.advice:
+            kind = NWBFileNotFoundError if fault.kind == "missing" else NWBPermissionError
+            return kind(f"{name}: {cause}. {fault.advice}")
         case "missing":
             return NWBFileNotFoundError(
                 f"{name}: no such file ({cause}), and no Zarr store. A folder or prefix must end with '/'."

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 from lazynwb_dask.errors import NWBFileChangedError, NWBFileNotFoundError, NWBPermissionError, NWBReadError
 from lazynwb_dask.model.other_files import ARRAY, NOT_FETCHED, ZARR_ARRAY
@@ -49,7 +49,12 @@ def _run(pieces: Sequence[Piece], serve_one: Callable[[Piece], None], settings: 
 def _serve_object(source: Source, settings: Settings, piece: Piece) -> None:
     """Read of an object of a store, a file in its folder."""
     known = (source.size, source.etag) if piece.key == source.document else (None, None)
-    one = Source(local_url(object_path(local_path(source.url), piece.key)), *known)
+    path = object_path(local_path(source.url), piece.key)
+    one = Source(local_url(path), *known)
+    if not settings.follow_links:
+        if os.path.islink(path):
+            _check_inside(local_path(source.url), path)
+        _checked_folder(local_path(source.url), os.path.dirname(path))
 
     def count(name: str, tally: Tally) -> None:
         settings.count(source.url, tally)
@@ -70,13 +75,26 @@ def _serve_object(source: Source, settings: Settings, piece: Piece) -> None:
     except NWBPermissionError:
         raise
     except NWBReadError:
-        path = local_path(one.url)
         there = os.path.lexists(path) and not os.path.isdir(path)
         link = _link_of(path)
         if there or (link and not os.path.exists(link)) or not piece.may_lack:
             raise
         return piece.lack()
     serve(data, piece.start, piece.requests)
+
+
+def _check_inside(root: str, path: str) -> None:
+    """Raise NWBReadError if a path in a store leads out of it, but to where git-annex has its content."""
+    found = os.path.realpath(path)
+    home = os.path.join(os.path.realpath(root), "")
+    if not (os.path.join(found, "").startswith(home) or "annex/objects" in found.replace(os.sep, "/")):
+        raise NWBReadError(
+            f"{local_url(path)}: a symbolic link out of the store, to {local_url(found)}, which isn't "
+            "followed. If you trust it: dask.config.set({'lazynwb-dask.follow-links': True})"
+        )
+
+
+_checked_folder = lru_cache(4096)(_check_inside)
 
 
 def open_ends(source: Source, first: int, last: int) -> tuple[Source, bytes, bytes]:

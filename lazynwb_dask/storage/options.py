@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
-from fsspec import available_protocols, get_filesystem_class
+from fsspec import available_protocols, get_filesystem_class, register_implementation
 from fsspec.core import split_protocol, url_to_fs
 
 from lazynwb_dask.errors import NWBPermissionError
@@ -55,6 +55,8 @@ _S3_IDENTITY = frozenset({"anon", "key", "secret", "token", "username", "passwor
 _SAME_STORE = ({"s3", "s3a"}, {"gs", "gcs"}, {"az", "abfs", "abfss"})
 
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+
+register_implementation("dandi", "lazynwb_dask.storage.dandi_filesystem.DandiFileSystem", clobber=True)
 
 _KEY = secrets.token_bytes(32)
 _vault: dict[str, dict[str, Any]] = {}
@@ -223,7 +225,7 @@ def _fits(prefix: str, url: str) -> bool:
         return url.startswith(prefix) and (prefix.endswith("/") or rest[:1] in ("", "/", "?"))
     protocol = _protocol(url)
     if not prefix:
-        return protocol not in ("file", "local")  # a disk has no options
+        return protocol not in ("file", "local", "dandi")  # a disk and an archive have no options
     return (
         prefix == protocol
         or any(prefix in store and protocol in store for store in _SAME_STORE)
@@ -303,7 +305,7 @@ def _completed(protocol: str, options: dict[str, Any]) -> dict[str, Any]:
         options = {**options, "config_kwargs": {**config, **(options.get("config_kwargs") or {})}}
         if not _has_identity(options) and _identity(options) in _anonymous:
             options["anon"] = True
-    elif protocol in ("http", "https"):
+    elif protocol in ("http", "https", "dandi"):
         client = dict(options.get("client_kwargs") or {})
         if hasattr(client.get("auth"), "encode") and "auth" not in options:
             # A session's own auth would follow a redirect to another host; a header does not.

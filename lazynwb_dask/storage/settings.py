@@ -43,6 +43,7 @@ class Settings:
     pause: float = 0.2  # seconds before the first retry; doubled each time
     longest_pause: float = 20.0  # unless the store wants a longer one (Retry-After)
     sorted_timestamps: bool = False  # all are taken to rise; else where that is known
+    follow_links: bool = False  # symbolic links out of local stores
     orders: Orders | None = None  # where it is kept that they rise
     memory: Memory | None = None  # what memory is taken from, where it is limited
     report: Callable[[str, Tally], None] | None = None  # with a file's name and counts

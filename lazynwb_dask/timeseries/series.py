@@ -170,7 +170,7 @@ class TimeSeries:
         if self.data is not None:
             size = " x ".join(map(str, self.data.shape))
             facts["data"] = f"{size} {self.data.dtype}" + (f", {self.unit}" if self.unit else "")
-        if self.rate is not None:
+        if self.rate is not None and self.starting_time is not None:
             facts["time"] = f"{self.rate:g} Hz from {self.starting_time:g} s"
         elif self.timestamps is not None:
             facts["time"] = f"{len(self.timestamps)} timestamps"

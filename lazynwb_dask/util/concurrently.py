@@ -40,8 +40,8 @@ def concurrently(items: Sequence[A], work: Callable[[A], B], threads: int, progr
         wait([future for future in futures if not future.cancel()])
 
 
-def progress_bar(total: int, description: str, delay: float = 2) -> Any:
+def progress_bar(total: int, description: str, delay: float = 2, unit: str = "file") -> Any:
     """A bar of tqdm over `total` files, after `delay` seconds, and only in terminals and notebooks."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=description, unit="file", delay=delay, disable=None, leave=False)
+    return tqdm(total=total, desc=description, unit=unit, delay=delay, disable=None, leave=False)

@@ -67,7 +67,9 @@ def chain_of(given: Any) -> Chain:
             (after if to_bytes else before).append({**found, "id": short})
     if not to_bytes:
         raise UnsupportedColumnError("damaged: no codec that makes bytes of its values")
-    order = ">" if parameters.get("endian") == "big" else "<"
+    order = {"big": ">", "little": "<", None: "<"}.get(parameters.get("endian"))
+    if order is None:
+        raise UnsupportedColumnError(f"damaged: values in the byte order {str(parameters['endian'])[:40]!r}")
     return Chain((*[_stored(c, order) for c in before], *after), to_bytes, order, parameters, len(before))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.decode.objects import MAX_VALUES, check_values
 from lazynwb_dask.errors import NWBError, NWBReadError, UnsupportedColumnError
 from lazynwb_dask.zarr import zarr2, zarr3
 from lazynwb_dask.zarr.array import Array, filters_of
@@ -182,6 +183,7 @@ def _is_left_out(key: str) -> bool:
 
 def parsed(data: bytes | bytearray, name: str) -> dict[str, Any]:
     """A metadata document. Raises NWBReadError if it is no JSON object."""
+    check_values([data], MAX_VALUES, name)
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):

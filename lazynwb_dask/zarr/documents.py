@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from lazynwb_dask.decode.objects import MAX_VALUES, check_values
 from lazynwb_dask.errors import NWBPermissionError, NWBReadError
 from lazynwb_dask.model.other_files import ZARR_ARRAY, ZIPPED
 from lazynwb_dask.model.source import Source, inside, is_local, local_path, shown
@@ -56,17 +57,17 @@ def _each(source: Source, access: FileAccess, document: str, root: dict[str, Any
     names = ("zarr.json",) if is_v3 else (".zgroup", ".zarray", ".zattrs")
     found: dict[str, Any] = {document: root}
     level, wanted = [""], [] if is_v3 else [".zattrs"]
-    count = nbytes = 0
+    held: list[bytes] = []
+    count = 0
     for _ in range(MAX_DEPTH):
         below = _folders(source, level, access)
         count += len(below)
         if count > MAX_OBJECTS:
             raise NWBReadError(f"{name}: more than {MAX_OBJECTS} objects, the limit")
         wanted += [f"{key}/{one}" for key in below for one in names]
-        texts = _fetched(source, wanted, access)
-        nbytes += sum(map(len, texts.values()))
-        if nbytes > MAX_DOCUMENTS:
-            raise NWBReadError(f"{name}: metadata of more than {MAX_DOCUMENTS} bytes, the limit")
+        texts = _fetched(source, wanted, access, MAX_DOCUMENTS - sum(map(len, held)))
+        held += texts.values()
+        check_values(held, MAX_VALUES, name)
         found.update((key, parsed(text, f"{name}/{key}")) for key, text in texts.items())
         level, wanted = [key for key in below if _is_group(found, key, names[0])], []
         if not level:
@@ -117,7 +118,7 @@ def _names(source: Source, key: str, access: FileAccess) -> list[str]:
             found = [entry.name for entry in entries if entry.is_dir()]
     else:
         found = retried(inside(source.url, key).rstrip("/") + "/", access, _listed)
-    return sorted(name for name in found if not name.startswith("."))
+    return sorted(name for name in found if key or not name.startswith("."))  # such as .git
 
 
 def _listed(filesystem: Any, path: str) -> set[str]:
@@ -131,11 +132,16 @@ def _listed(filesystem: Any, path: str) -> set[str]:
     }
 
 
-def _fetched(source: Source, keys: Sequence[str], access: FileAccess) -> dict[str, bytes]:
-    """Those of some documents that there are."""
+def _fetched(source: Source, keys: Sequence[str], access: FileAccess, most: int) -> dict[str, bytes]:
+    """Those of some documents that there are, which may have `most` bytes in all."""
     found: dict[str, bytes] = {}
+    nbytes = 0
 
     def keep(key: str, data: memoryview) -> None:
+        nonlocal nbytes
+        nbytes += len(data)
+        if nbytes > most:
+            raise NWBReadError(f"{shown(source.url)}: metadata of more than {MAX_DOCUMENTS} bytes, the limit")
         found[key] = bytes(data)
 
     def absent() -> None:

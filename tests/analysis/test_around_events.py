@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -22,7 +23,7 @@ from lazynwb_dask import align_events, explain, psth, read_nwb
 from lazynwb_dask.analysis import kernels
 from lazynwb_dask.analysis.aligned import Counts, Rates, Times
 from lazynwb_dask.datasets import make_sessions
-from lazynwb_dask.errors import ColumnNotFoundError, NWBReadError, UnsupportedColumnError
+from lazynwb_dask.errors import ColumnNotFoundError, NWBError, NWBReadError, UnsupportedColumnError
 
 LISTS = pd.ArrowDtype(pa.list_(pa.float64()))
 PAIRS = pd.ArrowDtype(pa.list_(pa.list_(pa.float64(), 2)))
@@ -275,6 +276,18 @@ def test_an_error_says_what_is_wrong_when_called(paths: list[str]) -> None:
             psth(units, trials, bins=bins)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="units="):
         psth(units.assign(x=1), trials)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (3, 1), (3,), (3, 2, 2)])
+def test_intervals_that_are_no_pairs_are_an_error(shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "odd.nwb"
+    with nwb(path) as file:
+        units = table(file, "/units", 2, ["spike_times", "obs_intervals"])
+        ragged(units, "spike_times", [1, 3], [0.5, 0.25, 0.75])
+        ragged(units, "obs_intervals", [1, 3], np.zeros(shape))
+        table(file, "/intervals/trials", 1, ["start_time"]).create_dataset("start_time", data=[1.0])
+    with pytest.raises((NWBError, UnsupportedColumnError), match=r"obs_intervals.* a start and a stop"):
+        psth(read_nwb(path, "/units"), read_nwb(path, "trials"), observed=True).compute()
 
 
 def test_more_spikes_than_a_column_can_hold_are_an_error() -> None:

@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import h5py
 import numpy as np
 import oracle
 import pandas as pd
 import pytest
+from dandi.archive import FakeArchive, about
 
 from lazynwb_dask.datasets import make_sessions
 
@@ -74,6 +76,26 @@ def test_the_fastest_unit(paths: list[str]) -> None:
         ends = file["units/spike_times_index"][()].astype(int)
         spikes = file["units/spike_times"][ends[row - 1] if row else 0 : ends[row]]
     assert got.spike_times.item() == spikes.tolist()
+
+
+def test_ragged_columns(paths: list[str]) -> None:
+    names = run("Ragged columns: how many spikes, and which", paths)
+    first, counts, spikes, peaks = [], [], [], []
+    for path in paths:
+        with h5py.File(path) as file:
+            ends = file["units/spike_times_index"][()].astype(int)
+            rows = np.split(file["units/spike_times"][()], ends[:-1])
+            waves = file["units/waveform_mean"][()]
+        active = [i for i, row in enumerate(rows) if len(row) > 250]
+        first += [rows[i][0] for i in active]
+        counts += [(rows[i] < 60).sum() for i in active]
+        spikes += [rows[i][rows[i] < 60] for i in active]
+        peaks += [abs(waves[i]).max() for i in active]
+    assert len(active)
+    close(names["first"], first)
+    assert names["in_first_minute"].tolist() == counts
+    close(names["spikes"], np.concatenate(spikes))
+    close(names["peaks"], peaks)
 
 
 def test_rates_of_trials(paths: list[str]) -> None:
@@ -311,6 +333,21 @@ def test_parquet_and_back(paths: list[str]) -> None:
     oracle.assert_same(again.compute(), whole)
     some = whole[whole.location.isin(["VISp", "VISl"])]
     assert sorted(got["merged"].unit_id) == sorted(some.unit_id)
+
+
+def test_dandisets(paths: list[str]) -> None:
+    with (
+        FakeArchive() as archive,
+        dask.config.set({"lazynwb-dask.dandi-instances": {"dandi": archive.instance}}),
+    ):
+        for i, path in enumerate(paths):
+            archive.add("000409", f"sub-{i}/a.nwb", Path(path).read_bytes(), **about(f"mouse {i}", "1"))
+        names = run("Dandisets", paths)
+        got, both = names["units"].compute(), names["both"]["session_id"].compute()
+    assert both.unique().tolist() == [f"mouse {i}/1" for i in range(4)]
+    pd.testing.assert_index_equal(got.columns[-2:], pd.Index(["dandi_subject", "dandi_sex"]))
+    assert got["dandi_subject"].unique().tolist() == [f"mouse {i}" for i in range(4)]
+    close(got["firing_rate"], np.concatenate([columns(p, "units", "firing_rate").firing_rate for p in paths]))
 
 
 def test_every_example_is_tested() -> None:

@@ -183,6 +183,18 @@ def test_a_series_without_a_usable_rate_has_data_only(tmp_path: Path) -> None:
         assert frame.data.compute().tolist() == [0, 1, 2, 3]
 
 
+def test_a_series_without_its_start_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.nwb"
+    with nwb(path) as file:
+        series(file, "/acquisition/s", np.arange(4), (0.0, 10.0))
+        del file["/acquisition/s/starting_time"]
+        file.create_dataset("/acquisition/s/starting_time", data="soon").attrs["rate"] = 10.0
+    found = lazynwb_dask.open_timeseries(path, "s")
+    assert found.rate == 10
+    assert found.starting_time is None
+    assert "Hz" not in repr(found)
+
+
 def test_splits_lie_on_the_borders_of_chunks(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=2, mean_spikes=9, lfp_shape=(50_000, 16), series_chunk=3_000)
     for blocksize in (600_000, 2_000_000):

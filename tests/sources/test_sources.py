@@ -160,7 +160,6 @@ def test_urls_given_in_full_cost_no_request(s3_server: S3Server, range_server: R
         "zip://a.nwb::s3://nobucket/a.zip",
         "simplecache::s3://nobucket/a.nwb",
         "gs://nobucket/a.nwb",
-        "dandi://000409/a.nwb",
     ]
     assert expand(urls, FileAccess(Options(s3_server.storage_options))) == [Source(url) for url in urls]
     assert s3_server.log == range_server.log == []

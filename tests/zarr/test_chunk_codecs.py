@@ -270,6 +270,7 @@ def test_damaged_configurations_are_refused(codec: dict[str, Any]) -> None:
         [{"name": 1}],
         [{}],
         [{"name": "bytes", "configuration": []}],
+        [{"name": "bytes", "configuration": {"endian": "middle"}}],
         ["gzip"],
         ["bytes", "bytes"],
         ["bytes", {"name": "transpose", "configuration": {"order": [0]}}],

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import h5py
 import numpy as np
 import pytest
@@ -316,3 +317,41 @@ def test_pickled_columns_are_left_out_with_the_reason(odd: Path, tmp_path: Path)
     with pytest.raises(NWBError, match=r"(?i)group.*pickle"):
         lazynwb_dask.read_nwb(store, "/units", columns=["group"])
     assert len(frame.compute(scheduler="sync")) == 90
+
+
+@pytest.mark.parametrize("what", ["chunk", "array", "document"])
+def test_symbolic_links_out_of_a_store_are_not_followed(plain: Path, tmp_path: Path, what: str) -> None:
+    store = write(store_of(plain, How(2, rows=10, consolidated=False)), tmp_path / "a.zarr")
+    one = {"chunk": "units/x/1", "array": "units/x", "document": "units/.zattrs"}[what]
+    wanted = lazynwb_dask.read_nwb(plain, "/units").compute()
+
+    def same() -> bool:
+        got = lazynwb_dask.read_nwb(store, "/units").compute()
+        return bool(got.drop(columns="_nwb_path").equals(wanted.drop(columns="_nwb_path")))
+
+    for target in (tmp_path / "secret", tmp_path / "a.zarr/here", tmp_path / ".git/annex/objects/secret"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(Path(store, one).resolve(), target)
+        Path(store, one).unlink(missing_ok=True)
+        Path(store, one).symlink_to(target)
+        if target.name == "here" or "annex" in str(target):
+            assert same()
+            continue
+        with pytest.raises(NWBReadError, match=r"a symbolic link out of the store, to .*secret.*follow-links"):
+            lazynwb_dask.read_nwb(store, "/units").compute()
+        with dask.config.set({"lazynwb-dask.follow-links": True}):
+            assert same()
+
+
+def test_shards_far_larger_than_their_array_are_refused(plain: Path, tmp_path: Path) -> None:
+    """Each would have an index of 16 MiB, also where the shard doesn't exist."""
+
+    def change(metadata: dict[str, Any]) -> None:
+        document = metadata["units/x"]
+        document["shape"] = [40, 1]
+        document["chunk_grid"]["configuration"]["chunk_shape"] = [1, 1 << 20]
+        document["codecs"][0]["configuration"]["chunk_shape"] = [1, 1]
+
+    store = write(changed(store_of(plain, WAYS["v3 shards"]), change), tmp_path / "a.zarr")
+    with pytest.raises(NWBError, match=r"'x'.*41943040 chunks in shards; the limit is 1048576"):
+        lazynwb_dask.read_nwb(store, "/units", columns=["x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from files import nwb, table
+from numcodecs import VLenUTF8, Zstd
 from servers import RangeServer, S3Server
 from stores import How, Keys, serve, store_of, write
 
@@ -283,3 +285,66 @@ def test_what_is_said_of_schemas_or_of_one_array_leaves_the_rest_alone(
     with pytest.warns(UserWarning, match=r"damaged: its (\.zarray|zarr\.json) is incomplete"):
         frame = lazynwb_dask.read_nwb(store, "/units").compute(scheduler="sync")
     assert frame.code.tolist() == ["high", "low", "high"]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_metadata_with_more_values_than_the_limit_are_not_parsed(
+    small: Path, tmp_path: Path, version: int
+) -> None:
+    name = ".zmetadata" if version == 2 else "zarr.json"
+    keys = store_of(small, version=version)
+    many = b',"many":[' + b"[]," * (1 << 21) + b"[]]}"
+    store = write({**keys, name: keys[name][:-1] + many}, tmp_path / "a.zarr")
+    with pytest.raises(NWBReadError, match=r"a\.zarr.*values; the limit is 4194304"):
+        lazynwb_dask.list_tables(store)
+
+
+def test_names_that_begin_with_a_dot_are_listed(small: Path, tmp_path: Path) -> None:
+    keys = store_of(small, version=2, consolidated=False)
+    keys |= {k.replace("units/x/", "units/.x/"): value for k, value in keys.items() if "units/x/" in k}
+    said = json.loads(keys["units/.zattrs"])
+    keys["units/.zattrs"] = json.dumps({**said, "colnames": [*said["colnames"], ".x"]}).encode()
+    keys[".git/.zgroup"] = b"no JSON"
+    frame = lazynwb_dask.read_nwb(write(keys, tmp_path / "a.zarr"), "/units").compute(scheduler="sync")
+    assert frame[".x"].tolist() == frame.x.tolist()
+
+
+def test_many_documents_are_refused_before_all_are_held(small: Path, tmp_path: Path) -> None:
+    keys = store_of(small, version=2, consolidated=False)
+    groups = {f"g{i}/.zgroup": keys[".zgroup"] for i in range(300)}
+    store = write({**keys, **groups}, tmp_path / "a.zarr")
+    for i in range(300):
+        with open(f"{store}/g{i}/.zattrs", "wb") as file:
+            file.truncate(1 << 20)
+    tracemalloc.start()
+    with pytest.raises(NWBReadError, match="metadata of more than 67108864 bytes"):
+        lazynwb_dask.list_tables(store)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 200 << 20
+
+
+@pytest.mark.parametrize("kind", ["U", "texts"])
+def test_small_datasets_with_long_texts_are_refused_before_all_are_held(
+    small: Path, tmp_path: Path, kind: str
+) -> None:
+    keys = store_of(small, version=2)
+    text = np.array(["a" * (4 << 20)])
+    raw = text.tobytes() if kind == "U" else VLenUTF8().encode(text.astype(object))
+    chunk = bytes(Zstd(1).encode(raw))
+    said = {
+        "zarr_format": 2, "shape": [1], "chunks": [1], "order": "C", "fill_value": None,
+        "dtype": text.dtype.str if kind == "U" else "|O", "compressor": {"id": "zstd", "level": 1},
+        "filters": None if kind == "U" else [{"id": "vlen-utf8"}],
+    }  # fmt: skip
+
+    def change(metadata: dict[str, Any]) -> None:
+        for i in range(40):
+            at = f"acquisition/s{i}"
+            metadata |= {f"{at}/.zgroup": {"zarr_format": 2}, f"{at}/starting_time/.zarray": said}
+            metadata[f"{at}/.zattrs"] = {"neurodata_type": "TimeSeries"}
+            keys[f"{at}/starting_time/0"] = chunk
+
+    store = write(changed(keys, change) | {k: v for k, v in keys.items() if k[0] == "a"}, tmp_path / "a.zarr")
+    with pytest.raises(NWBReadError, match=r"a\.zarr: more than 67108864 bytes of small datasets"):
+        lazynwb_dask.contents(store)

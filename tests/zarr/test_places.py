@@ -8,11 +8,14 @@ from typing import Any
 import fsspec
 import h5py
 import oracle
+import pytest
 from files import nwb, table
 from servers import RangeServer, S3Server
 from stores import serve, store_of, write, write_zip
 
 import lazynwb_dask
+from lazynwb_dask.errors import NWBFileChangedError
+from lazynwb_dask.util import lru
 
 NAMES: dict[str, dict[str, Any]] = {
     "a.nwb.zarr": {"version": 2},
@@ -59,3 +62,16 @@ def test_a_store_gives_the_same_frame_wherever_it_is(
             oracle.assert_same(got.drop(columns="_nwb_path"), wanted.drop(columns="_nwb_path"))
             assert got._nwb_path.unique().tolist() == [url]
     assert all("token=1/2" in entry.path for entry in range_server.log if "token" in entry.path)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_server_without_ranges_serves_stores(odd: Path, range_server: RangeServer, version: int) -> None:
+    url = serve(store_of(odd, version=version), range_server, "a.nwb.zarr")
+    wanted = lazynwb_dask.read_nwb(url, "/units").compute()
+    range_server.behaviour.ignore_range = True
+    lru.clear()
+    frame = lazynwb_dask.read_nwb(url, "/units")
+    oracle.assert_same(frame.compute(), wanted)
+    range_server.put("a.nwb.zarr/.zmetadata" if version == 2 else "a.nwb.zarr/zarr.json", b"{}")
+    with pytest.raises(NWBFileChangedError):
+        frame.compute()

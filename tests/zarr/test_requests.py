@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import dask
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from files import nwb, ragged, table
 from servers import Logged, RangeServer
@@ -97,6 +99,21 @@ def test_few_units_fetch_only_their_chunks(units: Path, range_server: RangeServe
     wanted = [f"{below}{chunk}" for chunk in chosen_chunks(units, CHOSEN)]
     asked = [key for key in keys(range_server.requests()) if key.startswith("units/spike_times/")]
     assert asked == sorted(wanted)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_what_few_units_need_comes_in_two_waves(units: Path, range_server: RangeServer, version: int) -> None:
+    url = serve(store_of(units, How(version, rows={"units/spike_times": ROWS})), range_server, "a.nwb.zarr")
+    frame = lazynwb_dask.read_nwb(url, "/units")
+    whole = frame.compute()
+    for columns, waves in ((["b", "spike_times"], 2), (["b", "label"], 1)):
+        begins: list[float] = []
+        range_server.behaviour.before = lambda name, number, to=begins: to.append(time.monotonic())
+        range_server.behaviour.latency = 0.3
+        got = frame[frame.a > 1][columns].compute()
+        range_server.behaviour.before, range_server.behaviour.latency = None, 0.0
+        pd.testing.assert_frame_equal(got, whole[whole.a > 1][columns])
+        assert 1 + int((np.diff(sorted(begins)) > 0.15).sum()) == waves, columns
 
 
 @pytest.mark.parametrize("location", ["start", "end"])

@@ -109,6 +109,7 @@ def test_rows_and_columns_that_are_asked_for(odd: Path, tmp_path: Path, version:
         lambda f: f.query("flag and code == 'low'")[["mask", "group", "i7"]],
         lambda f: f.loc[17:63][["blocks", "texts", "groups"]],
         lambda f: f.nlargest(5, "big")[["id", "words", "gaps"]],
+        lambda f: f[f.words.nwb.len() > 1].assign(n=f.gaps.nwb.len())[["n", "id"]],
         lambda f: f[f.id >= 80].set_index("id"),
     ):
         got, wanted = (one.compute() if hasattr(one, "compute") else one for one in (ask(ours), ask(theirs)))

@@ -1,4 +1,4 @@
-"""The command line, as a new user meets it."""
+"""The demo, as a new user meets it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 import lazynwb_dask
-from lazynwb_dask.datasets import make_sessions
 
 COMMAND = [sys.executable, "-m", "lazynwb_dask.cli.main"]
 
@@ -69,10 +68,7 @@ def running(session: int) -> list[psutil.Process]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize(
-    ("phase", "after"),
-    [("made-up sessions", 0.3), ("Starting", 0), ("Starting", 2), ("The tables", 0), ("Good", 0.2)],
-)
+@pytest.mark.parametrize(("phase", "after"), [("made-up sessions", 0.3), ("Starting", 0), ("Good", 0.2)])
 def test_ctrl_c_ends_the_demo_and_its_workers_at_once(tmp_path: Path, phase: str, after: float) -> None:
     with interrupted(tmp_path, phase, after) as process:
         begin = time.monotonic()
@@ -97,41 +93,3 @@ def test_where_ctrl_c_is_ignored_the_demo_runs_to_its_end(
     assert process.returncode == 0, errors
     assert "Your own files" in output
     assert not list(tmp_path.iterdir())
-
-
-def test_tables_are_listed_and_errors_are_one_line(tmp_path: Path) -> None:
-    (path,) = make_sessions(tmp_path, n=1, units=5, mean_spikes=10)
-    assert "/units" in run("tables", path).stdout.splitlines()
-    wrong = run("tables", str(tmp_path / "missing.nwb"))
-    assert wrong.returncode == 1
-    assert wrong.stderr.startswith("Error: ")
-    assert len(wrong.stderr.splitlines()) == 1
-    assert "Usage" in run("demo", "--sessions", "0").stderr
-    assert "demo" in run("--help").stdout
-
-
-def test_catalogs_are_built_shown_and_refreshed(tmp_path: Path) -> None:
-    folder, where = tmp_path / "sessions", str(tmp_path / "catalog")
-    paths = make_sessions(folder, n=3, units=5, mean_spikes=20, trials=5, samples=20)
-    Path(paths[2]).rename(tmp_path / "later.nwb")
-    done = run("catalog", "build", where, str(folder))
-    assert done.returncode == 0, done.stderr
-    assert "2 NWB files" in done.stdout
-    assert "/units" in done.stdout
-    (tmp_path / "later.nwb").rename(paths[2])
-    (folder / "bad.nwb").write_bytes(b"no")
-    done = run("catalog", "refresh", where)
-    assert done.returncode == 1
-    assert "bad.nwb" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = run("catalog", "refresh", where, "--skip-errors")
-    assert "3 NWB files" in done.stdout
-    assert "bad.nwb" in done.stdout
-    shown = run("catalog", "show", where)
-    assert shown.stdout == done.stdout
-    table = run("catalog", "show", where, "--sessions").stdout.splitlines()
-    assert len(table) == 4
-    assert "Mus musculus" in table[1]
-    missing = run("catalog", "show", str(tmp_path))
-    assert missing.returncode == 1
-    assert "no catalog" in missing.stderr

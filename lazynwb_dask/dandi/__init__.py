@@ -1,0 +1,1 @@
+"""Dandisets by name: what names mean, and which assets there are."""
