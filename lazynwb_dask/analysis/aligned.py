@@ -222,7 +222,7 @@ class Rates(AroundEvents):
         for first, stop in kernels.blocks(len(units), edges.size):
             seconds = np.diff(self.edges)
             if self.observed:
-                watched = kernels.observed(intervals.part(first, stop), edges.min(), edges.max())
+                watched = kernels.observed(intervals.part(first, stop), np.min(edges), np.max(edges))
                 until = watched.until(edges.ravel()).reshape(-1, *edges.shape)
                 seconds = np.maximum(np.diff(until, axis=2), 0).reshape(shape)
             yield kernels.rates(kernels.counts(spikes.part(first, stop), edges), seconds, starts)
