@@ -23,7 +23,7 @@ import click
 from lazynwb_dask.cli import interrupts, sources
 from lazynwb_dask.cli.batches import batches
 from lazynwb_dask.cli.options import Call
-from lazynwb_dask.cli.output import csv_text, json_lines, printable
+from lazynwb_dask.cli.output import csv_texts, json_lines, printable
 from lazynwb_dask.cli.running import Command, cluster, say, tell_left_out
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def _one_file(frame: dd.DataFrame, target: _Target, write: Callable[[Any, IO[byt
 def _csv(frames: Iterator[pd.DataFrame], file: IO[bytes]) -> int:
     count = 0
     for i, frame in enumerate(frames):
-        file.write(csv_text(frame, header=i == 0).encode("utf-8", "backslashreplace"))
+        for text in csv_texts(frame, header=i == 0):
+            file.write(text.encode("utf-8", "backslashreplace"))
         count += len(frame)
     return count
 

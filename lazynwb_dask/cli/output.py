@@ -5,11 +5,13 @@ JSON is one object with sorted keys, and each row on a line of its own. docs/com
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import math
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "json", "jsonl", "csv")
 CELL = 40  # letters of a cell of a table on a terminal
 ALIGNED = 1_000  # rows of a table whose columns are aligned
+PART = 10_000  # rows that are spelt out at a time
 ITEMS = 3  # of a list in a cell of a table
 
 # Control characters, which a terminal might obey, and signs that turn the direction of text
@@ -81,7 +84,8 @@ def write(rows: Any, kind: str, name: str, about: Mapping[str, Any]) -> None:
         _write_table(parts)
     elif kind == "csv":
         for i, frame in enumerate(parts):
-            echo(csv_text(frame, header=i == 0), end="")
+            for text in csv_texts(frame, header=i == 0):
+                echo(text, end="")
     elif kind == "jsonl":
         for frame in parts:
             for line in json_lines(frame):
@@ -104,21 +108,36 @@ def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def json_lines(frame: pd.DataFrame) -> Iterator[str]:
     """Each row as a JSON object, with sorted keys."""
-    for row in json_rows(frame):
-        yield json.dumps(row, sort_keys=True)
+    for part in _parts(frame):
+        for row in json_rows(part):
+            yield json.dumps(row, sort_keys=True)
 
 
-def csv_text(frame: pd.DataFrame, header: bool = True) -> str:
-    """As CSV. Lists are JSON in a cell; what is missing is an empty cell."""
-    import pandas as pd
+def csv_texts(frame: pd.DataFrame, header: bool = True) -> Iterator[str]:
+    """As CSV, in pieces. Lists are JSON in a cell; what is missing is an empty cell."""
+    for i, part in enumerate(_parts(frame)):
+        yield _csv_text(part, header and i == 0)
 
-    cells = {
-        name: [json.dumps(v) if isinstance(v, (list, dict)) else v for v in column]
-        for name, column in _plain(frame).items()
-    }
-    made = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in cells.items()})
-    text: str = made.to_csv(index=False, header=header, lineterminator="\n")
-    return text
+
+def _parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Some rows at a time: as Python's objects they take many times the memory."""
+    for at in range(0, max(len(frame), 1), PART):
+        yield frame.iloc[at : at + PART]
+
+
+def _csv_text(frame: pd.DataFrame, header: bool) -> str:
+    cells = [
+        [json.dumps(v) if isinstance(v, (list, dict)) else v for v in column]
+        for column in _plain(frame).values()
+    ]
+    sink = _Rows()
+    writer = csv.writer(sink)  # whose line ends, \r\n, have texts with either of these letters quoted
+    writer.writerows(itertools.chain([map(str, frame.columns)] * header, zip(*cells, strict=True)))
+    return "".join(f"{row[:-2]}\n" for row in sink)
+
+
+class _Rows(list[str]):
+    write = list.append
 
 
 def _write_json(frames: Iterable[pd.DataFrame], name: str, about: dict[str, Any]) -> None:
@@ -242,8 +261,11 @@ def table_text(frame: pd.DataFrame, width: int | None, header: bool = True) -> s
     blocks: list[list[list[str]]] = [[]]
     room = width or 0
     for (name, column), number in zip(cells.items(), numbers.values(), strict=True):
-        wide = max(map(len, [name, *column]))
-        lines = [text.rjust(wide) if number else text.ljust(wide) for text in [*[name] * header, *column]]
+        wide = max(map(_width, [name, *column]))
+        lines = [
+            f"{'':{wide - _width(text)}}{text}" if number else f"{text}{'':{wide - _width(text)}}"
+            for text in [*[name] * header, *column]
+        ]
         if width is not None and blocks[-1] and wide + 2 > room:
             blocks.append([])
             room = width
@@ -286,7 +308,20 @@ def _cell(value: Any, most: int | None) -> str:
         text = json.dumps(value)
     else:
         text = str(value).translate(_CONTROL)
-    return text if most is None or len(text) <= most else f"{text[: most - 3]}..."
+    if most is None or _width(text) <= most:
+        return text
+    places = itertools.accumulate(map(_width, text[:most]))
+    return f"{text[: sum(place <= most - 3 for place in places)]}..."
+
+
+def _width(text: str) -> int:
+    """Places that a text takes in a terminal: letters of East Asia take two, marks on letters none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(c) in "WF")
+        for c in text
+    )
 
 
 def rows_of(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

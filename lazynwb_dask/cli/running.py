@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -87,8 +89,12 @@ class Group(click.Group):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         interrupts.end_at_signals()
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed
+                stream = open(os.devnull, "w")  # noqa: SIM115
+                setattr(sys, name, stream)
+            stream.reconfigure(errors="backslashreplace")
         return self.main(*args, **kwargs)
 
 
@@ -152,14 +158,35 @@ def cluster(call: Call) -> Iterator[None]:
         raise click.UsageError("--scheduler is a cluster that runs, --workers starts one: give one of them")
     with ExitStack() as stack:
         if call.scheduler is not None:
-            from distributed import Client
-
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            stack.enter_context(Client(call.scheduler, timeout=CONNECTING))
+            stack.enter_context(_client(call.scheduler))
         elif call.workers is not None:
             scratch = stack.enter_context(scratch_folder())
             stack.enter_context(local_cluster(call.workers, scratch))
         yield
+
+
+def _client(address: str) -> Client:
+    """A client of a cluster that runs. Raises OSError if that isn't there, or is something else, which may be
+    silent, or send lengths that are none."""
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    found: queue.Queue[Client | Exception] = queue.Queue()
+
+    def connect() -> None:
+        try:
+            found.put(Client(address, timeout=CONNECTING))
+        except Exception as exc:
+            found.put(exc)
+
+    threading.Thread(target=connect, daemon=True).start()
+    try:
+        client = found.get(timeout=CONNECTING + 2)
+    except queue.Empty:
+        client = TimeoutError("it says nothing")
+    if isinstance(client, Exception):
+        raise OSError(f"--scheduler {address}: no Dask scheduler is there: {client}") from client
+    return client
 
 
 @contextmanager

@@ -77,6 +77,8 @@ def paths(call: Call) -> Paths:
     """What the user means, as the functions of lazynwb_dask take it: a catalog, one path or several."""
     names = given(call)
     if len(names) > 1:
+        if found := next(filter(_is_catalog_here, names), None):
+            raise click.UsageError(f"{found} is a catalog, which is to be named alone")
         return list(names)
     return opened(names[0], call.storage_options) or names[0]
 
@@ -84,15 +86,13 @@ def paths(call: Call) -> Paths:
 def opened(name: str, storage_options: Any) -> Any:
     """The catalog in a folder; None if there is none."""
     from lazynwb_dask.api.catalogs import open_catalog
-    from lazynwb_dask.catalog.tables_schema import MANIFEST
     from lazynwb_dask.dandi.names import is_name
-    from lazynwb_dask.model.source import is_local, local_path
+    from lazynwb_dask.model.source import is_local
 
     if is_name(name):
         return None
     if is_local(name):
-        found = os.path.join(os.path.expanduser(local_path(name)), MANIFEST)
-        can_be = os.path.isfile(found)
+        can_be = _is_catalog_here(name)
     elif name.startswith(("http:", "https:")):
         can_be = name.endswith("/")
     else:
@@ -103,6 +103,13 @@ def opened(name: str, storage_options: Any) -> Any:
         return open_catalog(name, storage_options=storage_options)
     except (FileNotFoundError, PermissionError):  # stores refuse what isn't there to those who may not list
         return None
+
+
+def _is_catalog_here(name: str) -> bool:
+    from lazynwb_dask.catalog.tables_schema import MANIFEST
+    from lazynwb_dask.model.source import is_local, local_path
+
+    return is_local(name) and os.path.isfile(os.path.join(os.path.expanduser(local_path(name)), MANIFEST))
 
 
 def _parsed(path: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lazynwb_dask.dandi.names import Name
-from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.source import Source, links
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.archives import DRAFT, SCHEME, AssetURL, is_id
@@ -74,8 +74,11 @@ def list_assets(name: Name, prefix: str, access: FileAccess, metadata: bool = Fa
         if not isinstance(count, int) or not len(rows) <= count <= MOST or (count and not rows):
             raise _odd(url)
         pages = -(-count // len(rows)) if rows else 1
-        for more in at_once([partial(page, number) for number in range(2, pages + 1)], PAGES):
-            rows += more
+        try:
+            for more in at_once([partial(page, number) for number in range(2, pages + 1)], PAGES):
+                rows += more
+        except NWBFileNotFoundError:  # there are fewer pages now
+            continue
         found = {asset.path: asset for asset in (_asset(row, name, url) for row in rows)}
         if len(found) == count:
             return sorted(found.values(), key=lambda asset: asset.path)

@@ -103,8 +103,10 @@ def paths_of(frame: Any) -> list[str | Source]:
         frame = frame.reset_index()
     if "_nwb_path" not in frame.columns:
         raise TypeError("paths: a table of files needs their column _nwb_path")
+    if bad := {str(url) for url in frame["_nwb_path"] if not isinstance(url, str)}:
+        raise TypeError(f"paths: the column _nwb_path holds what is no path: {', '.join(sorted(bad))}")
     columns = [frame[name] if name in frame.columns else [None] * len(frame) for name in ("size", "blob_id")]
     return [
-        Source(url, int(size), blob) if is_id(blob) else url
+        Source(url, int(size), blob) if is_id(blob) and not (size is None or size != size) else url
         for url, size, blob in zip(frame["_nwb_path"], *columns, strict=True)
     ]

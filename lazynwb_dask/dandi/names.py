@@ -53,10 +53,10 @@ def parse(text: str) -> Name:
     ('dandi', '000409', '0.240101.1200', 'sub-X/*')
     """
     if (match := _IDENTIFIER.fullmatch(text)) is not None:
-        return Name(archive_named(match[1]), match[2], match[3] or "", match[4] or "")
+        return Name(archive_named(match[1]), match[2], (match[3] or "").lower(), match[4] or "")
     if (match := _URL.fullmatch(text)) is not None:
         name, asset, dandiset, version, path = (part or "" for part in match.groups())
-        return Name(archive_named(name), dandiset, version, path, asset)
+        return Name(archive_named(name), dandiset, version.lower(), path, asset.lower())
     found = _of_address(text)
     if found is None:
         raise ValueError(f"{text}: no name of a dandiset; such names are {FORMS}")
@@ -65,7 +65,7 @@ def parse(text: str) -> Name:
 
 def _of_address(text: str) -> Name | None:
     """What an address of an archive's web pages or of its REST interface names."""
-    text = text.replace("://gui.", "://", 1)
+    text = re.sub(r"#(?!/).*", "", text.replace("://gui.", "://", 1))  # what a browser keeps to itself
     for archive in archives().values():
         for begin, pattern in ((archive.api, _API), (archive.web, _WEB)):
             if not begin or not text.startswith(f"{begin}/"):

@@ -65,16 +65,21 @@ _archives = dict(_KNOWN)
 def set_archives(further: Mapping[str, Mapping[str, str]]) -> None:
     """Use further archives in this process, or the known ones at other addresses."""
     global _archives
-    _archives = dict(_KNOWN)
+    found = dict(_KNOWN)
+    if not isinstance(further, Mapping):
+        raise ValueError(f"dandi-instances: needs archives by name, not {further!r}")
     for name, given in further.items():
-        unknown = set(given) - {"api", "web", "bucket"}
-        if unknown or urlsplit(str(given.get("api", ""))).scheme not in ("http", "https"):
+        held = given if isinstance(given, Mapping) else {}
+        texts = all(isinstance(text, str) for text in (name, *held, *held.values()))
+        unknown = set(held) - {"api", "web", "bucket"}
+        if not texts or unknown or urlsplit(held.get("api", "")).scheme not in ("http", "https"):
             raise ValueError(
                 f"dandi-instances: {name!r} needs the address of its REST interface, api, and may have web and "
-                f"bucket; given are {', '.join(given) or 'none'}"
+                f"bucket; given are {', '.join(map(str, held)) or 'none'}"
             )
-        fields = {key: value.rstrip("/") for key, value in given.items()}
-        _archives[name.lower()] = Archive(name.lower(), **fields)
+        fields = {key: value.rstrip("/") for key, value in held.items()}
+        found[name.lower()] = Archive(name.lower(), **fields)
+    _archives = found
 
 
 def is_id(text: object) -> TypeGuard[str]:

@@ -56,6 +56,8 @@ async def asked(
         f"{archive.api}/{path}" + (f"?{urlencode(query, quote_via=quote)}" if query else ""), encoded=True
     )
     token = archive.token
+    if not token.isprintable():
+        raise Fault("forbidden", f"{archive.key} holds several lines, which are no token")
     home, hops = target.origin(), 0
     while True:
         headers = {"Accept": "application/json", **({"Range": "bytes=0-0"} if download else {})}
@@ -66,10 +68,14 @@ async def asked(
             async with session.get(target, headers=headers, **_keywords(allow_redirects=False)) as response:
                 status, answered = response.status, response.headers
                 if status in _REDIRECTS:
-                    target, hops = target.join(URL(answered.get("location", ""), encoded=True)), hops + 1
-                    if download and target.origin() != home:
+                    try:
+                        target, hops = target.join(URL(answered.get("location", ""), encoded=True)), hops + 1
+                        at_home = target.origin() == home
+                    except ValueError:  # of a host's name, or of what has none
+                        raise Fault("other", "the archive redirects to what is no web address") from None
+                    if download and not at_home:
                         return b"", target
-                    if target.origin() != home or hops > HOPS:
+                    if not at_home or hops > HOPS:
                         raise Fault("other", f"the archive redirects to {target.host or 'nowhere'}")
                     continue
                 body = await _body(response, partial(_later, clock, timeout))

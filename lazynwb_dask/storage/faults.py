@@ -109,5 +109,5 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
         return float(text)
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of many digits
         return None

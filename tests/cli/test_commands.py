@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +22,9 @@ from files import nwb, one, ragged, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
-from lazynwb_dask.cli import batches, sources
+from lazynwb_dask.cli import batches, running, sources
 from lazynwb_dask.cli.main import main
+from lazynwb_dask.cli.output import table_text
 from lazynwb_dask.datasets import make_sessions
 
 pty = pytest.importorskip("pty")
@@ -124,7 +127,7 @@ def test_formats_say_the_same(tmp_path: Path) -> None:
     with nwb(tmp_path / "a.nwb") as file:
         group = table(file, "/units", 4, ["x", "t", "n", "b"])
         group.create_dataset("x", data=[0.1, np.nan, np.inf, -np.inf])
-        group.create_dataset("t", data=["plain", 'with "quotes", and more', "two\nlines", ""])
+        group.create_dataset("t", data=["plain", 'with "quotes", and more', "two\nlines", "\r"])
         group.create_dataset("b", data=np.array([1, 0, 1, 1], bool))
         ragged(group, "n", [1, 1, 3, 4], [0.1, np.nan, 2.0, 1e300])
     words = ["query", "units", "--columns", "x,t,n,b", tmp_path]
@@ -133,7 +136,7 @@ def test_formats_say_the_same(tmp_path: Path) -> None:
     assert [row["n"] for row in rows] == [[0.1], [], [None, 2.0], [1e300]]
     assert [row["b"] for row in rows] == [True, False, True, True]
     assert [json.loads(line) for line in here(*words, "--format", "jsonl").stdout.splitlines()] == rows
-    read = list(csv.reader(io.StringIO(here(*words, "--format", "csv").stdout)))
+    read = list(csv.reader(io.StringIO(here(*words, "--format", "csv").stdout, newline="")))
     assert read[0] == ["x", "t", "n", "b"]
     assert [line[1] for line in read[1:]] == [row["t"] for row in rows]
     assert [json.loads(line[2]) for line in read[1:]] == [row["n"] for row in rows]
@@ -285,6 +288,21 @@ def test_commands_compute_on_the_cluster_that_is_named(folder: Path) -> None:
         assert cluster.scheduler.transition_counter > seen
 
 
+def test_a_catalog_among_files_is_misspelt(folder: Path, catalog: Path) -> None:
+    done = here("tables", catalog, folder, code=2)
+    assert f"{catalog} is a catalog, which is to be named alone" in " ".join(done.stderr.split())
+
+
+def test_a_scheduler_that_is_none_is_named(
+    folder: Path, range_server: RangeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "CONNECTING", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (silent.getsockname()[1], range_server.endpoint.rpartition(":")[2], 9):
+            words = ["head", "units", folder, "--scheduler", f"tcp://127.0.0.1:{port}"]
+            assert f"--scheduler tcp://127.0.0.1:{port}: no Dask scheduler is there: " in told(*words)
+
+
 # the terminal, pipes, and who runs it
 
 
@@ -325,6 +343,25 @@ def test_on_a_terminal_rows_are_a_table_that_fits_and_obeys_no_file(tmp_path: Pa
     assert max(map(len, lines)) <= 60
     assert lines[0].split()[0] == "id"
     assert "{" not in lines[0]
+
+
+def test_wide_letters_take_two_places_of_a_table() -> None:
+    frame = pd.DataFrame({"text": ["日本語" * 20, "a", "e\u0301"], "n": [1, 2, 3]})
+    lines = table_text(frame, 40).splitlines()
+    assert lines[1].startswith("日本語日本語日本...  ")
+    assert [_places(line) for line in lines] == [_places(lines[0])] * 4
+    assert _places(lines[0]) <= 40
+
+
+def _places(text: str) -> int:
+    return sum(2 if c > "\u3000" else c != "\u0301" for c in text)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", ">&-", "2>&-"])
+def test_streams_may_be_closed(folder: Path, closed: str) -> None:
+    words = shlex.join([COMMAND, "paths", str(folder)])
+    done = subprocess.run(f"{words} {closed}", shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_head_of_a_pipe_ends_the_command_quietly(folder: Path) -> None:

@@ -50,6 +50,37 @@ def test_one_page_that_fails_is_tried_again_alone(archive: FakeArchive) -> None:
     assert len(archive.log) == 4
 
 
+def test_a_draft_that_loses_a_page_while_it_is_listed_is_listed_again(archive: FakeArchive) -> None:
+    for i in range(20):
+        archive.add("000409", f"{i:02}.nwb", b"%d" % i)
+    archive.largest_page = 10
+    archive.faults = [None, (404, b'{"detail": "Invalid page."}', {})]
+    assert len(listed()) == 20
+    archive.faults = [None, (404, b'{"detail": "Invalid page."}', {})] * 3
+    with pytest.raises(NWBReadError, match="changed while it was read, 3 times"):
+        listed()
+
+
+@pytest.mark.parametrize("location", ["mailto:someone", "file:///etc/passwd", "http://[::1"])
+def test_a_redirect_to_nowhere_is_said(archive: FakeArchive, location: str) -> None:
+    archive.faults = [(302, b"", {"Location": location})]
+    with pytest.raises(NWBReadError, match=r"000409@draft: .*the archive redirects to"):
+        listed()
+
+
+def test_a_token_of_several_lines_is_said_and_not_shown(archive: FakeArchive, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DANDI_API_KEY", f"{TOKEN}\n{TOKEN}")
+    with pytest.raises(NWBPermissionError, match="DANDI_API_KEY holds several lines") as caught:
+        listed()
+    assert TOKEN not in str(caught.value)
+
+
+def test_a_pause_until_a_year_of_many_digits_is_none(archive: FakeArchive) -> None:
+    archive.add("000409", "a.nwb", b"a")
+    archive.faults = [(429, b"", {"Retry-After": f"Mon, 01 Jan {10**20} 00:00:00 GMT"})]
+    assert len(listed()) == 1
+
+
 def test_a_redirect_of_the_archive_is_followed_at_home_alone(archive: FakeArchive, monkeypatch: Any) -> None:
     monkeypatch.setenv("DANDI_API_KEY", TOKEN)
     archive.add("000409", "a.nwb", b"a")
@@ -233,9 +264,16 @@ def test_other_archives_have_their_own_tokens(archive: FakeArchive, monkeypatch:
         assert listed("ember-dandi:000409@draft") == ["dandi://ember-dandi/000409@draft/a.nwb"]
 
 
-def test_a_setting_that_is_none_is_an_error() -> None:
-    wrong = {"lazynwb-dask.dandi-instances": {"lab": {"url": "https://lab.org"}}}
-    with dask.config.set(wrong), pytest.raises(ValueError, match="'lab' needs the address of its REST"):
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lab": {"url": "https://lab.org"}}, {"lab": "https://lab.org"}, {"lab": None}, ["lab"], "lab",
+        {"lab": {"api": "https://lab.org", "web": None}}, {5: {"api": "https://lab.org"}},
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_none_is_an_error(wrong: Any) -> None:
+    words = "dandi-instances: .*needs (the address of its REST|archives by name)"
+    with dask.config.set({"lazynwb-dask.dandi-instances": wrong}), pytest.raises(ValueError, match=words):
         listed()
     config.settings()
 

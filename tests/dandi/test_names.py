@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import stores
@@ -38,6 +39,11 @@ ID = "01a2b3c4-0000-4000-8000-0123456789ab"
         ("dandi:000409@0.240101.1200", "dandi", "000409", "0.240101.1200", "", ""),
         ("dandi:000409/sub-X/*", "dandi", "000409", "", "sub-X/*", ""),
         ("dandi:000409@draft/sub-X/a b.nwb", "dandi", "000409", "draft", "sub-X/a b.nwb", ""),
+        ("dandi:000409@Draft/a.nwb", "dandi", "000409", "draft", "a.nwb", ""),
+        (f"dandi://dandi/assets/{ID.upper()}", "dandi", "", "", "", ID),
+        ("https://dandiarchive.org/dandiset/000409/draft/files?location=sub-X#top", "dandi", "000409", "draft",
+         "sub-X/", ""),
+        ("https://dandiarchive.org/dandiset/000409#about", "dandi", "000409", "", "", ""),
         ("dandi-sandbox:000409", "dandi-sandbox", "000409", "", "", ""),
         ("dandi://dandi/000409/sub-X/", "dandi", "000409", "", "sub-X/", ""),
         ("dandi://DANDI/000409", "dandi", "000409", "", "", ""),
@@ -262,6 +268,15 @@ def test_a_filtered_frame_of_assets_is_read_without_another_listing(three: FakeA
     units = lazynwb_dask.read_nwb(some, "/units").compute()
     assert units["_nwb_path"].unique().tolist() == some["_nwb_path"].tolist()
     assert len(three.log) == 1
+
+
+def test_a_frame_of_assets_may_lack_sizes_but_no_path(three: FakeArchive) -> None:
+    assets = lazynwb_dask.dandi_assets("dandi:000409")
+    for changed in (assets.drop(columns="size"), assets.assign(size=np.nan), assets[::-1].assign(more=1)):
+        found = lazynwb_dask.read_nwb(changed, "/units")["_nwb_path"].compute()
+        assert list(found.unique()) == list(changed["_nwb_path"])
+    with pytest.raises(TypeError, match=r"_nwb_path holds what is no path: (None|nan)"):
+        lazynwb_dask.read_nwb(assets.assign(_nwb_path=[None, "a", "b"]), "/units")
 
 
 def test_columns_of_assets_are_columns_of_rows_and_prune(archive: FakeArchive, sessions: list[str]) -> None:
