@@ -344,3 +344,29 @@ def test_what_cannot_be_followed_is_said(sessions: list[str], tmp_path: Path) ->
             rois["roi"].attrs["table"] = target.ref
     with pytest.raises(ValueError, match=r"refers to /processing/one in .*one\.nwb, and to /processing/two"):
         join_region(read_nwb(paths, "/units"), "roi", "x")
+
+
+@pytest.mark.parametrize("how", ["list", "first", "explode"])
+@pytest.mark.parametrize("kind", ["u8", "i8"])
+def test_large_numbers_are_compared_as_integers(tmp_path: Path, how: Any, kind: str) -> None:
+    """Of row numbers and of keys, of which one is unsigned and the other not; -1 may be the highest of them."""
+    large = 1 << 60
+    keys, lost = np.array([large, 1, large + 1]), np.array([-1, large + 2])
+    with nwb(tmp_path / "a.nwb") as file:
+        target = table(file, "/t", 3, ["x", "key"])
+        target["x"], target["key"] = [0.5, 1.5, 2.5], keys.astype({"u8": "i8", "i8": "u8"}[kind])
+        units = table(file, "/units", 5, ["row", "one", "some"])
+        one = np.concatenate([[large + 1, large, 1], lost]).astype(kind)
+        units["one"], units["row"] = one, np.append([2, 0, 1], lost).astype(kind)
+        ragged(units, "some", np.arange(1, 6), one)
+    read = read_nwb(tmp_path / "a.nwb", "/units")
+    target = read_nwb(tmp_path / "a.nwb", "/t")
+    expected = [2.5, 0.5, 1.5, None, None]
+    for column, key in (("row", None), ("one", "key"), ("some", "key")):
+        found = join_region(read, column, "x", how, target="/t", key=key).x.compute()
+        values = found.explode() if column == "some" and how == "list" else found
+        assert [None if pd.isna(v) else v for v in values] == expected
+    for join in ("inner", "left"):
+        merged = merge_by_file(read[["one"]], target[["x", "key"]], left_on="one", right_on="key", how=join)
+        values = merged.x.compute()
+        assert [None if pd.isna(v) else v for v in values] == (expected[:3] if join == "inner" else expected)

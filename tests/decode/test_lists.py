@@ -125,5 +125,8 @@ def test_what_has_no_lists_has_no_accessor() -> None:
     lists = pd.Series([[["a"]]], dtype=pd.ArrowDtype(pa.list_(pa.list_(pa.string()))))
     with pytest.raises(TypeError, match="order"):
         lists.nwb.between("a", "b")
-    with pytest.raises(TypeError, match="slice"):
-        lists.nwb[1.5]
+    for key in (1.5, True, None):
+        with pytest.raises(TypeError, match="slice"):
+            lists.nwb[key]
+    with pytest.raises(ValueError, match="cannot be zero"):
+        lists.nwb[::0]
