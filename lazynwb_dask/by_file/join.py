@@ -418,8 +418,12 @@ def comparable(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
 
 def exact(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
     """Two keys in types in which none but equal values are equal. Where one has unsigned integers of 64 bits
-    and the other signed ones, pandas compares floats, of which 2**53 and 2**53 + 1 are the same."""
+    and the other signed ones, pandas compares floats, of which 2**53 and 2**53 + 1 are the same; of floats and
+    Arrow's integers it casts the floats, and refuses 1.5."""
     kinds = {key.dtype.kind: key.dtype for key in (left, right)}
+    if kinds.keys() in ({"f", "i"}, {"f", "u"}):
+        floats = [pd.Series(key.to_numpy(np.float64, na_value=np.nan)) for key in (left, right)]
+        return floats[0], floats[1]
     if kinds.keys() != {"i", "u"} or getattr(kinds["u"], "itemsize", 0) < 8:
         return left, right
 

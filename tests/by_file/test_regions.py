@@ -370,3 +370,28 @@ def test_large_numbers_are_compared_as_integers(tmp_path: Path, how: Any, kind: 
         merged = merge_by_file(read[["one"]], target[["x", "key"]], left_on="one", right_on="key", how=join)
         values = merged.x.compute()
         assert [None if pd.isna(v) else v for v in values] == (expected[:3] if join == "inner" else expected)
+
+
+@pytest.mark.parametrize("how", ["list", "explode"])
+@pytest.mark.parametrize("join", [True, False])
+def test_floats_refer_to_the_integers_that_they_are(tmp_path: Path, how: Any, join: bool) -> None:
+    """Also where a file lacks the key, so that it may be missing."""
+    values = np.array([1, 1.5, np.nan, 2, -0.5, 0])
+    with nwb(tmp_path / "a.nwb") as file:
+        target = table(file, "/t", 3, ["x", "key"])
+        target["x"], target["key"] = [0.5, 1.5, 2.5], np.arange(3, dtype="u2")
+        units = table(file, "/units", 3, ["some", "one"])
+        ragged(units, "some", [2, 4, 6], values)
+        units["one"] = values[:3]
+    with nwb(tmp_path / "b.nwb") as file:
+        table(file, "/t", 1, ["x"])["x"] = [9.0]
+        table(file, "/units", 1, [])
+    paths = [tmp_path / "a.nwb", tmp_path / "b.nwb"]
+    units, target = read_nwb(paths, "/units"), read_nwb(paths, "/t")
+    if join:
+        left, right = (t[t._nwb_path == str(paths[0])] for t in (units[["one", "_nwb_path"]], target))
+        found = merge_by_file(left, right[["x", "key"]], left_on="one", right_on="key", how="left")
+        assert found.x.fillna(-1).compute().tolist() == [1.5, -1, -1]
+        return
+    found = join_region(units, "some", "x", how, target="/t", key="key").x.compute()
+    assert [-1 if pd.isna(v) else v for v in found.explode()] == [1.5, -1, -1, 2.5, -1, 0.5, -1]
