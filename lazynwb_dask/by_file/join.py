@@ -229,7 +229,7 @@ class Pairs(ByFile):
 
     def _match(self, left: Rows, right: Rows) -> _Matched:
         frames = []
-        keys = [comparable(left.frame[a], right.frame[b]) for a, b in self.keys]
+        keys = [exact(*comparable(left.frame[a], right.frame[b])) for a, b in self.keys]
         for i, rows in enumerate((left, right)):
             held = {f"key{n}": pair[i].array for n, pair in enumerate(keys)}
             held |= {"file": rows.file, f"at{i}": np.arange(len(rows.file))}
@@ -414,6 +414,27 @@ def comparable(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
         return key
 
     return plain(left, right), plain(right, left)
+
+
+def exact(left: pd.Series[Any], right: pd.Series[Any]) -> tuple[Any, Any]:
+    """Two keys in types in which none but equal values are equal. Where one has unsigned integers of 64 bits
+    and the other signed ones, pandas compares floats, of which 2**53 and 2**53 + 1 are the same; of floats and
+    Arrow's integers it casts the floats, and refuses 1.5."""
+    kinds = {key.dtype.kind: key.dtype for key in (left, right)}
+    if kinds.keys() in ({"f", "i"}, {"f", "u"}):
+        floats = [pd.Series(key.to_numpy(np.float64, na_value=np.nan)) for key in (left, right)]
+        return floats[0], floats[1]
+    if kinds.keys() != {"i", "u"} or getattr(kinds["u"], "itemsize", 0) < 8:
+        return left, right
+
+    def cast(key: pd.Series[Any]) -> pd.Series[Any]:
+        held = pa.array(key.to_numpy() if isinstance(key.dtype, np.dtype) else key.array)
+        return pd.Series(pd.arrays.ArrowExtensionArray(held.cast(kind)))
+
+    highest = (left if left.dtype.kind == "u" else right).max()
+    is_low = pd.isna(highest) or highest <= np.iinfo(np.int64).max
+    kind = pa.int64() if is_low else pa.decimal128(20)
+    return cast(left), cast(right)
 
 
 def taken(column: pd.Series[Any], at: Ints, missing: bool) -> Any:

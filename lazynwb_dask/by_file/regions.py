@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lazynwb_dask.by_file.alignment import Ints, Plan, Rows, align, file_scans
-from lazynwb_dask.by_file.join import Pairs, apart, comparable, taken, width
+from lazynwb_dask.by_file.join import Pairs, apart, comparable, exact, taken, width
 from lazynwb_dask.by_file.join_columns import PATH, Output
 from lazynwb_dask.by_file.row_labels import packed
 from lazynwb_dask.cluster.failures import report_missing
@@ -134,7 +134,7 @@ class Regions(Pairs):
         """The positions of the rows that are meant, or -1."""
         ref = self.reference
         held = pd.DataFrame({"file": right.file, ROW: right.frame[ROW].array, "at": np.arange(len(right.file))})
-        values, keys = comparable(values, right.frame[ref.key])
+        values, keys = exact(*comparable(values, right.frame[ref.key]))
         held["key"] = keys.array
         held = held[held["key"].notna()].drop_duplicates(["file", ROW])  # of a file that is read twice
         twice = held.duplicated(["file", "key"])

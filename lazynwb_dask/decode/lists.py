@@ -5,6 +5,7 @@ Each function takes an Arrow array of lists, which may be a slice and have nulls
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ def _between(lists: pa.Array, start: Any, stop: Any) -> tuple[np.ndarray, np.nda
     keep = pa.array(np.ones(len(flat), bool))
     for limit, holds in ((start, pc.greater_equal), (stop, pc.less)):
         if limit is not None:
-            keep = pc.and_(keep, pc.fill_null(holds(flat, limit), False))
+            keep = pc.and_(keep, pc.fill_null(_compared(flat, limit, holds), False))
     if start is None or stop is None:
         keep = pc.and_(keep, flat.is_valid())
         if pa.types.is_floating(kind):
@@ -153,3 +154,24 @@ def _between(lists: pa.Array, start: Any, stop: Any) -> tuple[np.ndarray, np.nda
     mask: np.ndarray = keep.to_numpy(zero_copy_only=False)
     ends = np.concatenate([[0], np.cumsum(mask)])
     return mask, np.diff(ends[np.concatenate([[0], np.cumsum(_counts(lists))])])
+
+
+def _compared(values: pa.Array, limit: Any, holds: Any) -> pa.Array:
+    """`greater_equal` or `less` of values and a limit. Numbers are compared exactly: with the least number of
+    the values' type that isn't less than the limit. Arrow would cast one to the type of the other, and refuse
+    large integers."""
+    kind, limit = values.type, limit.item() if isinstance(limit, np.generic) else limit
+    is_float = pa.types.is_floating(kind)
+    if not (is_float or pa.types.is_integer(kind)) or not isinstance(limit, (int, float)):
+        return holds(values, limit)
+    if is_float:
+        values = values.cast(pa.float32()) if pa.types.is_float16(kind) else values
+        try:
+            least = float(limit)
+        except OverflowError:
+            least = math.inf if limit > 0 else -math.inf
+        return holds(values, pa.scalar(math.nextafter(least, math.inf) if least < limit else least))
+    info = np.iinfo(kind.to_pandas_dtype())
+    if limit != limit or limit > info.max:
+        return pa.array(np.full(len(values), limit == limit and holds is pc.less))
+    return holds(values, pa.scalar(info.min if limit < info.min else math.ceil(limit), kind))

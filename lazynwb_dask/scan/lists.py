@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,15 @@ def check_lists(dtype: Any) -> pa.DataType:
     return dtype.pyarrow_dtype
 
 
+def check_key(key: Any) -> None:
+    """Whether lists can be taken apart by it. A bool, which is an integer too, isn't."""
+    if isinstance(key, slice):
+        if key.step is not None and operator.index(key.step) == 0:
+            raise ValueError("slice step cannot be zero")
+    elif isinstance(key, bool) or not isinstance(key, (int, np.integer, str)):
+        raise TypeError(f"{key!r}: an integer, a slice, or the name of a field")
+
+
 @register_series_accessor("nwb")
 class SeriesLists:
     """Of a pandas Series of lists; see `lazynwb_dask.api.accessors.ListsAccessor`, whose methods these are."""
@@ -31,12 +41,11 @@ class SeriesLists:
         return self._mapped(lists.lengths)
 
     def __getitem__(self, key: int | slice | str) -> pd.Series[Any]:
+        check_key(key)
         if isinstance(key, slice):
             return self._mapped(lists.sliced, key)
         if isinstance(key, str):
             return self._mapped(lists.field, key)
-        if not isinstance(key, (int, np.integer)):
-            raise TypeError(f"{key!r}: an integer, a slice, or the name of a field")
         return self._mapped(lists.element, int(key))
 
     def __iter__(self) -> Any:

@@ -344,3 +344,54 @@ def test_what_cannot_be_followed_is_said(sessions: list[str], tmp_path: Path) ->
             rois["roi"].attrs["table"] = target.ref
     with pytest.raises(ValueError, match=r"refers to /processing/one in .*one\.nwb, and to /processing/two"):
         join_region(read_nwb(paths, "/units"), "roi", "x")
+
+
+@pytest.mark.parametrize("how", ["list", "first", "explode"])
+@pytest.mark.parametrize("kind", ["u8", "i8"])
+def test_large_numbers_are_compared_as_integers(tmp_path: Path, how: Any, kind: str) -> None:
+    """Of row numbers and of keys, of which one is unsigned and the other not; -1 may be the highest of them."""
+    large = 1 << 60
+    keys, lost = np.array([large, 1, large + 1]), np.array([-1, large + 2])
+    with nwb(tmp_path / "a.nwb") as file:
+        target = table(file, "/t", 3, ["x", "key"])
+        target["x"], target["key"] = [0.5, 1.5, 2.5], keys.astype({"u8": "i8", "i8": "u8"}[kind])
+        units = table(file, "/units", 5, ["row", "one", "some"])
+        one = np.concatenate([[large + 1, large, 1], lost]).astype(kind)
+        units["one"], units["row"] = one, np.append([2, 0, 1], lost).astype(kind)
+        ragged(units, "some", np.arange(1, 6), one)
+    read = read_nwb(tmp_path / "a.nwb", "/units")
+    target = read_nwb(tmp_path / "a.nwb", "/t")
+    expected = [2.5, 0.5, 1.5, None, None]
+    for column, key in (("row", None), ("one", "key"), ("some", "key")):
+        found = join_region(read, column, "x", how, target="/t", key=key).x.compute()
+        values = found.explode() if column == "some" and how == "list" else found
+        assert [None if pd.isna(v) else v for v in values] == expected
+    for join in ("inner", "left"):
+        merged = merge_by_file(read[["one"]], target[["x", "key"]], left_on="one", right_on="key", how=join)
+        values = merged.x.compute()
+        assert [None if pd.isna(v) else v for v in values] == (expected[:3] if join == "inner" else expected)
+
+
+@pytest.mark.parametrize("how", ["list", "explode"])
+@pytest.mark.parametrize("join", [True, False])
+def test_floats_refer_to_the_integers_that_they_are(tmp_path: Path, how: Any, join: bool) -> None:
+    """Also where a file lacks the key, so that it may be missing."""
+    values = np.array([1, 1.5, np.nan, 2, -0.5, 0])
+    with nwb(tmp_path / "a.nwb") as file:
+        target = table(file, "/t", 3, ["x", "key"])
+        target["x"], target["key"] = [0.5, 1.5, 2.5], np.arange(3, dtype="u2")
+        units = table(file, "/units", 3, ["some", "one"])
+        ragged(units, "some", [2, 4, 6], values)
+        units["one"] = values[:3]
+    with nwb(tmp_path / "b.nwb") as file:
+        table(file, "/t", 1, ["x"])["x"] = [9.0]
+        table(file, "/units", 1, [])
+    paths = [tmp_path / "a.nwb", tmp_path / "b.nwb"]
+    units, target = read_nwb(paths, "/units"), read_nwb(paths, "/t")
+    if join:
+        left, right = (t[t._nwb_path == str(paths[0])] for t in (units[["one", "_nwb_path"]], target))
+        found = merge_by_file(left, right[["x", "key"]], left_on="one", right_on="key", how="left")
+        assert found.x.fillna(-1).compute().tolist() == [1.5, -1, -1]
+        return
+    found = join_region(units, "some", "x", how, target="/t", key="key").x.compute()
+    assert [-1 if pd.isna(v) else v for v in found.explode()] == [1.5, -1, -1, 2.5, -1, 0.5, -1]

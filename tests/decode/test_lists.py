@@ -125,5 +125,40 @@ def test_what_has_no_lists_has_no_accessor() -> None:
     lists = pd.Series([[["a"]]], dtype=pd.ArrowDtype(pa.list_(pa.list_(pa.string()))))
     with pytest.raises(TypeError, match="order"):
         lists.nwb.between("a", "b")
-    with pytest.raises(TypeError, match="slice"):
-        lists.nwb[1.5]
+    for key in (1.5, True, None):
+        with pytest.raises(TypeError, match="slice"):
+            lists.nwb[key]
+    with pytest.raises(ValueError, match="cannot be zero"):
+        lists.nwb[::0]
+
+
+@pytest.mark.parametrize("kind", ["halffloat", "float", "double", "int8", "uint8", "int64", "uint64"])
+def test_limits_of_any_size_and_kind_are_compared_exactly(kind: str) -> None:
+    large = 1 << {"int64": 60, "uint64": 60, "double": 60, "float": 30}.get(kind, 6)
+    one = {"double": 1 << 10, "float": 1 << 10}.get(kind, 1)
+    item = pa.type_for_alias(kind)
+    values = np.array([0, 1, 3, large, large + one]).astype(item.to_pandas_dtype())
+    series = pd.Series([values, [], None], dtype=pd.ArrowDtype(pa.list_(item)))
+    held = values.tolist()
+    limits = [
+        None,
+        0,
+        1.5,
+        3,
+        large,
+        large + 1,
+        float(large),
+        -1,
+        -0.5,
+        1 << 70,
+        -(1 << 70),
+        10**400,
+        -(10**400),
+    ]
+    limits += [np.inf, -np.inf, np.nan, np.float32(0.1), np.uint8(3), np.int64(large), True]
+    for start in limits:
+        for stop in limits:
+            a, b = (x.item() if isinstance(x, np.generic) else x for x in (start, stop))
+            wanted = [v for v in held if (a is None or v >= a) and (b is None or v < b)]
+            assert list(series.nwb.between(start, stop).iloc[0]) == wanted, (start, stop)
+            assert series.nwb.count_between(start, stop).fillna(-1).tolist() == [len(wanted), 0, -1]
