@@ -171,22 +171,23 @@ def _client(address: str) -> Client:
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    found: queue.Queue[Client | Exception] = queue.Queue()
+    found: queue.Queue[Exception | None] = queue.Queue()
 
     def connect() -> None:
-        try:
-            found.put(Client(address, timeout=CONNECTING))
+        try:  # one that can't connect would stay the default client
+            Client(address, timeout=CONNECTING, set_as_default=False).close()
+            found.put(None)
         except Exception as exc:
             found.put(exc)
 
     threading.Thread(target=connect, daemon=True).start()
     try:
-        client = found.get(timeout=CONNECTING + 2)
+        failed = found.get(timeout=CONNECTING + 2)
     except queue.Empty:
-        client = TimeoutError("it says nothing")
-    if isinstance(client, Exception):
-        raise OSError(f"--scheduler {address}: no Dask scheduler is there: {client}") from client
-    return client
+        failed = TimeoutError("it says nothing")
+    if failed is not None:
+        raise OSError(f"--scheduler {address}: no Dask scheduler is there: {failed}") from failed
+    return Client(address, timeout=CONNECTING)
 
 
 @contextmanager

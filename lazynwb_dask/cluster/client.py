@@ -116,7 +116,7 @@ def memory_per_thread() -> int | None:
     client = active_client()
     if client is None:
         return None
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = client.scheduler_info(n_workers=-1).get("workers", {}).values()
     shares = [w["memory_limit"] // w["nthreads"] for w in workers if w["memory_limit"]]
     return min(shares, default=None)
 

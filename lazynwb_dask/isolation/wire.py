@@ -19,6 +19,7 @@ from lazynwb_dask.hdf5.sparse_file import Job
 from lazynwb_dask.model.index import TableIndex
 from lazynwb_dask.model.table_json import pack_table, unpack_table
 from lazynwb_dask.nwb.contents import ListObjects
+from lazynwb_dask.nwb.electrode_groups import ListElectrodeGroups
 from lazynwb_dask.nwb.jobs import IndexTable, ListChunks, ListLinks, ListSeries, ListTables
 from lazynwb_dask.nwb.session import ReadSession
 
@@ -27,7 +28,8 @@ MAX_PAYLOAD = 1 << 30
 JOBS: dict[str, type] = {
     job.__name__: job
     for job in (
-        IndexTable, ListChunks, ListLinks, ListObjects, ListSeries, ListTables, NameObjects, ReadSession,
+        IndexTable, ListChunks, ListElectrodeGroups, ListLinks, ListObjects, ListSeries, ListTables, NameObjects,
+        ReadSession,
     )
 }  # fmt: skip
 _HEAD = struct.Struct("<QQ")

@@ -31,7 +31,7 @@ from lazynwb_dask.metadata import hdf5_file, queries
 from lazynwb_dask.model import limits
 from lazynwb_dask.model.index import Extents, Filter, Layout
 from lazynwb_dask.nwb import columns, tables
-from lazynwb_dask.read import column, vlen
+from lazynwb_dask.read import block, column, vlen
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.sources.expand import expand
 from lazynwb_dask.storage import Settings, counters, zipped
@@ -552,7 +552,7 @@ def test_the_documentation_lists_every_limit_as_it_is() -> None:
     modules = {m.__name__.rpartition(".")[2]: m for m in
                (limits, datatypes, columns, tables, links, object_header, chunk_btree, global_heap,
                 column, vlen, sparse_file, array, codecs, contents, documents, fetched, file_image, tree,
-                filters, objects, zipped)}  # fmt: skip
+                filters, objects, zipped, block)}  # fmt: skip
     text = (Path(__file__).parents[2] / "docs" / "hostile-files.md").read_text()
     listed = set()
     for amount, unit, names in re.findall(r"^\| ([\d,]+)( [MGT]iB)? \|.*\| (`.*`) \|$", text, re.M):
