@@ -28,8 +28,8 @@ MAX_PAYLOAD = 1 << 30
 JOBS: dict[str, type] = {
     job.__name__: job
     for job in (
-        IndexTable, ListChunks, ListElectrodeGroups, ListLinks, ListObjects, ListSeries, ListTables, NameObjects,
-        ReadSession,
+        IndexTable, ListChunks, ListElectrodeGroups, ListLinks, ListObjects, ListSeries, ListTables,
+        NameObjects, ReadSession,
     )
 }  # fmt: skip
 _HEAD = struct.Struct("<QQ")
