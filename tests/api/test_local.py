@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,11 +185,14 @@ def test_a_local_file_that_changes_during_a_read_is_an_error(
     path.write_bytes(bytes(40 * MIB))
     source, _ = open_source(Source(str(path)), 10, FileAccess(PLAIN, QUICK))
     calls: list[int] = []
+    numbers, changed = itertools.count(), threading.Event()
 
     def sink(view: memoryview) -> None:
         calls.append(len(view))
-        if len(calls) == 1:
+        if next(numbers) == 0:
             change(path)
+            changed.set()
+        assert changed.wait(30), "no other is read before"
 
     requests = [Request(i * 4 * MIB, i * 4 * MIB + length, sink) for i in range(10)]
     with pytest.raises(NWBFileChangedError, match=r"a\.nwb: the file changed"):

@@ -451,7 +451,7 @@ def test_any_rows_of_any_ragged_column_are_the_same_rows(tmp_path: Path, data: s
     n = data.draw(st.integers(1, 12))
     total = data.draw(st.integers(0, 40))
     ends = data.draw(st.lists(st.integers(0, total + 2), min_size=n, max_size=n))
-    assume(total != 1 or max(ends) != 2)  # values of the shape (1, 2) would be a row vector
+    assume(total != 1 or 2 not in ends)  # values of the shape (1, 2) would be a row vector
     if data.draw(st.booleans()):
         ends = sorted(ends)
     chunk = data.draw(st.sampled_from([None, 1, 4, 50]))
