@@ -21,7 +21,6 @@ from urllib.parse import quote
 import click
 
 from lazynwb_dask.cli import interrupts, sources
-from lazynwb_dask.cli.batches import batches
 from lazynwb_dask.cli.options import Call
 from lazynwb_dask.cli.output import csv_texts, json_lines, printable
 from lazynwb_dask.cli.running import Command, cluster, say, tell_left_out
@@ -64,9 +63,9 @@ def export(table: str, target: str, overwrite: bool, call: Call) -> None:
         where_to = _Target.of(target, call.storage_options, overwrite)
         if kind == "parquet":
             rows = _parquet(_with_session(frame, call), where_to)
-            tell_left_out(frame)
         else:
             rows = _one_file(frame, where_to, _WRITERS[kind])
+        tell_left_out(frame)
     say(f"{rows:,} rows written to {target}")
 
 
@@ -158,6 +157,8 @@ def _kind(target: str) -> str:
 def _one_file(frame: dd.DataFrame, target: _Target, write: Callable[[Any, IO[bytes]], int]) -> int:
     import fsspec
 
+    from lazynwb_dask.stream.batches import batches
+
     with target.beside() as name:
         packed = fsspec.utils.infer_compression(target.name)
         with _bar(frame.npartitions) as bar, fsspec.open(f"file://{name}", "wb", compression=packed) as file:
@@ -185,29 +186,19 @@ def _jsonl(frames: Iterator[pd.DataFrame], file: IO[bytes]) -> int:
 def _feather(frames: Iterator[pd.DataFrame], file: IO[bytes]) -> int:
     import pyarrow as pa
 
+    from lazynwb_dask.stream.arrow import arrow_schema, arrow_table
+
     first = next(frames)
-    schema, count = _schema(first), 0
+    schema, count = arrow_schema(first), 0
     packed = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_file(file, schema, options=packed) as writer:
         for frame in itertools.chain([first], frames):
-            writer.write_table(_table(frame, schema))
+            writer.write_table(arrow_table(frame, schema))
             count += len(frame)
     return count
 
 
 _WRITERS = {"csv": _csv, "jsonl": _jsonl, "feather": _feather}
-
-
-def _schema(frame: pd.DataFrame) -> pa.Schema:
-    import pyarrow as pa
-
-    return pa.Schema.from_pandas(frame, preserve_index=False).remove_metadata()
-
-
-def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
 
 
 def _with_session(frame: dd.DataFrame, call: Call) -> dd.DataFrame:
@@ -275,7 +266,9 @@ def _parquet(frame: dd.DataFrame, target: _Target) -> int:
 def _by_tasks(frame: dd.DataFrame, folder: Folder) -> int:
     import pandas as pd
 
-    schema = _schema(frame._meta.iloc[:, :-1])
+    from lazynwb_dask.stream.arrow import arrow_schema
+
+    schema = arrow_schema(frame._meta.iloc[:, :-1])
     meta = pd.DataFrame({"rows": pd.Series(dtype="int64")})
     # what travels are the URL and the options, whose secrets workers are given apart
     made = frame.map_partitions(_write_partition, folder.url, folder.access.options, schema, meta=meta)
@@ -305,9 +298,10 @@ def _write(rows: pd.DataFrame, session: str, folder: Folder, schema: pa.Schema) 
     import pyarrow.parquet as pq
 
     from lazynwb_dask.model.source import is_local
+    from lazynwb_dask.stream.arrow import arrow_table
 
     sink = BytesIO()
-    pq.write_table(_table(rows.iloc[:, :-1], schema), sink, compression="zstd")
+    pq.write_table(arrow_table(rows.iloc[:, :-1], schema), sink, compression="zstd")
     # by the number of its first row over all files: a task that is repeated writes the same file again
     first = int(rows.index[0]) if len(rows) else 0
     part = f"{rows.columns[-1]}={session}/{first:012d}.parquet"

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lazynwb_dask.cli.batches import batches
 from lazynwb_dask.cli.options import Call
 from lazynwb_dask.cli.output import echo, printable, write_object
-from lazynwb_dask.cli.running import Command, cluster, print_rows, say
+from lazynwb_dask.cli.running import Command, cluster, print_rows, say, tell_left_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +74,7 @@ def explain(table: str, call: Call) -> None:
 def _print(table: str, limit: int | None, call: Call) -> bool:
     """Print rows, and return whether there are more than so many."""
     from lazynwb_dask.nwb.names import table_path
+    from lazynwb_dask.stream.batches import batches
 
     frame, left, more = call.read(table), limit, False
 
@@ -86,6 +86,7 @@ def _print(table: str, limit: int | None, call: Call) -> bool:
             more = len(there) < len(part)
             left = None if left is None else left - len(there)
             yield there
+        tell_left_out(frame)
 
     about = {"limit": limit, "table": table_path(table), "where": call.table.get("filters")}
     print_rows(rows(), call, "rows", truncated=lambda: more, **about)

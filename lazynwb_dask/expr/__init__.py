@@ -45,8 +45,11 @@ def reads(collection: Any) -> list[ReadNWB]:
 
 def partition_bytes(collection: Any) -> list[int]:
     """The decoded bytes of each partition of a read, with the columns that it uses, before its condition has
-    taken any rows; zero for partitions where no row can satisfy it."""
-    node = next(iter(collection.expr.simplify().find_operations(ReadNWB)))
+    taken any rows; zero for partitions where no row can satisfy it. Of what isn't made of one read, none."""
+    nodes = list(collection.expr.simplify().find_operations(ReadNWB))
+    if len(nodes) != 1:
+        return []
+    (node,) = nodes
     weights = node.scan.nbytes(node._inputs)
     return [int(weights[node.parts(int(task))].sum()) for task in node._tasks]
 

@@ -22,10 +22,11 @@ from files import nwb, one, ragged, table
 from servers import RangeServer, S3Server
 
 import lazynwb_dask
-from lazynwb_dask.cli import batches, running, sources
+from lazynwb_dask.cli import running, sources
 from lazynwb_dask.cli.main import main
 from lazynwb_dask.cli.output import table_text
 from lazynwb_dask.datasets import make_sessions
+from lazynwb_dask.stream import batches
 
 pty = pytest.importorskip("pty")
 

@@ -21,9 +21,9 @@ from files import nwb, ragged, table
 from servers import S3Server
 
 import lazynwb_dask
-from lazynwb_dask.cli import batches
 from lazynwb_dask.cli import export as export_module
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.stream import batches
 
 
 def session(path: Path, first: int, session_id: str | None = None, rows: int = 4) -> None:

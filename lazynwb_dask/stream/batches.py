@@ -1,11 +1,11 @@
-"""The rows of a frame, some partitions at a time: in order, and never all of them in memory."""
+"""The partitions of a frame as frames of pandas: in order, and never all of them in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from lazynwb_dask.cli.running import tell_left_out
+from lazynwb_dask import expr
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -22,9 +22,7 @@ def batches(
     First come the rows of one partition; then twice as many partitions each time, up to `LARGEST` bytes.
     `told` is called with how many partitions these were.
     """
-    from lazynwb_dask import expr
-
-    weights = expr.partition_bytes(frame)
+    weights = _weights(frame)
     begin, most, left = 0, 1, limit
     while begin < len(weights) and (left is None or left > 0 or begin == 0):
         end, size = begin + 1, weights[begin]
@@ -42,4 +40,9 @@ def batches(
         begin, most = end, 2 * most
     if not weights:
         yield frame._meta
-    tell_left_out(frame)
+
+
+def _weights(frame: dd.DataFrame) -> list[int]:
+    """The decoded bytes of each partition; `LARGEST`, where that isn't known."""
+    weights = expr.partition_bytes(frame)
+    return weights if len(weights) == frame.npartitions else [LARGEST] * frame.npartitions

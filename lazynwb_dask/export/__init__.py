@@ -1,0 +1,1 @@
+"""Tables of many files written as datasets of Parquet, file by file."""

@@ -1,0 +1,1 @@
+"""Frames and series as objects of other libraries."""

@@ -1,0 +1,1 @@
+"""SQL over tables of NWB files: what a statement needs is scanned by Dask, DuckDB does the rest."""
