@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lazynwb_dask.api.contents import contents
     from lazynwb_dask.api.dandi import dandi_assets, group_assets_by_session
     from lazynwb_dask.api.explain import explain
+    from lazynwb_dask.api.export import export_tables
     from lazynwb_dask.api.hdf5 import open_hdf5
     from lazynwb_dask.api.joins import map_files, merge_by_file
     from lazynwb_dask.api.regions import join_region
@@ -37,6 +38,7 @@ _HOMES = {
     "api.contents": ("contents",),
     "api.dandi": ("dandi_assets", "group_assets_by_session"),
     "api.explain": ("explain",),
+    "api.export": ("export_tables",),
     "api.hdf5": ("open_hdf5",),
     "api.joins": ("map_files", "merge_by_file"),
     "api.regions": ("join_region",),
@@ -55,8 +57,9 @@ _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
     "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "align_events",
-    "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain", "group_assets_by_session",
-    "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5", "open_timeseries",
+    "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain", "export_tables",
+    "group_assets_by_session", "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog",
+    "open_hdf5", "open_timeseries",
     "psth", "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts", "trace",
     "with_sessions",
 ]  # fmt: skip
