@@ -58,8 +58,7 @@ def test_the_version_is_told_in_one_place() -> None:
 
 
 def test_every_requirement_has_a_lowest_version() -> None:
-    extras = PROJECT["optional-dependencies"].values()
-    for line in [*PROJECT["dependencies"], *(line for lines in extras for line in lines)]:
+    for line in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()):
         requirement(line)
 
 
@@ -115,10 +114,7 @@ def test_every_package_that_is_imported_is_required() -> None:
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module or ""]
             found |= {name.partition(".")[0] for name in names}
-    extras = [
-        line for name, lines in PROJECT["optional-dependencies"].items() if name != "test" for line in lines
-    ]
-    required = {requirement(line)[0].replace("-", "_") for line in [*PROJECT["dependencies"], *extras]}
+    required = {package(line) for line in chain(PROJECT["dependencies"], *EXTRAS.values())}
     assert found - sys.stdlib_module_names - {"lazynwb_dask"} <= required | BROUGHT.keys() | ASKED_FOR
     assert {*BROUGHT.values()} <= required
 
@@ -162,8 +158,5 @@ def test_reading_names_loads_no_library_of_a_store() -> None:
     _, loaded = seconds("from lazynwb_dask import *")
     assert {"dask", "h5py"} <= loaded
     stores = {"s3fs", "aiobotocore", "botocore", "aiohttp", "gcsfs", "adlfs", "google", "azure", "distributed"}
-    optional = {
-        line for name, lines in PROJECT["optional-dependencies"].items() if name != "test" for line in lines
-    }
-    optional = {requirement(line)[0].replace("-", "_") for line in optional}
+    optional = {package(line) for line in chain(*EXTRAS.values())}
     assert not loaded & (stores | optional - seconds("import dask.dataframe, dask.array")[1])
