@@ -18,7 +18,6 @@ version = release = lazynwb_dask.__version__
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_click"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["toc.empty_glob"]
 default_role = "known"
 
 autodoc_typehints = "none"  # the docstrings tell types

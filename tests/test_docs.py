@@ -207,7 +207,10 @@ def columns_of(page: Path, beginning: str) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_each_new_call_for_an_old_one_of_lazynwb_runs(world: list[str]) -> None:
+def test_each_new_call_for_an_old_one_of_lazynwb_runs(
+    world: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     calls = [call for call in columns_of(DOCS / "from-lazynwb.md", "lazynwb_dask") if "lazynwb_dask." in call]
     assert len(calls) > 15
     for call in calls:
