@@ -34,6 +34,10 @@ def to_arrow(frame: dd.DataFrame, *, nan_to_null: bool = False) -> pa.RecordBatc
     TypeError
         A column holds Python objects.
 
+    See Also
+    --------
+    to_polars : a LazyFrame, of which a query reads what it needs.
+
     Examples
     --------
     >>> from lazynwb_dask import read_nwb
