@@ -72,7 +72,7 @@ class ReadPlan:
 
     See Also
     --------
-    explain : makes these.
+    lazynwb_dask.explain : makes these.
     """
 
     tables: tuple[str, ...]
@@ -140,7 +140,7 @@ class Explanation:
 
     See Also
     --------
-    explain : makes one.
+    lazynwb_dask.explain : makes one.
     """
 
     reads: tuple[ReadPlan, ...]
