@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lazynwb_dask.api.dandi import dandi_assets, group_assets_by_session
     from lazynwb_dask.api.explain import explain
     from lazynwb_dask.api.hdf5 import open_hdf5
-    from lazynwb_dask.api.interchange import to_arrow, to_polars
+    from lazynwb_dask.api.interchange import to_arrow, to_awkward, to_polars, to_pynapple, to_xarray
     from lazynwb_dask.api.joins import map_files, merge_by_file
     from lazynwb_dask.api.regions import join_region
     from lazynwb_dask.api.series import open_timeseries
@@ -39,7 +39,7 @@ _HOMES = {
     "api.dandi": ("dandi_assets", "group_assets_by_session"),
     "api.explain": ("explain",),
     "api.hdf5": ("open_hdf5",),
-    "api.interchange": ("to_arrow", "to_polars"),
+    "api.interchange": ("to_arrow", "to_awkward", "to_polars", "to_pynapple", "to_xarray"),
     "api.joins": ("map_files", "merge_by_file"),
     "api.regions": ("join_region",),
     "api.series": ("open_timeseries",),
@@ -60,7 +60,7 @@ __all__ = [
     "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain", "group_assets_by_session",
     "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5", "open_timeseries",
     "psth", "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts", "to_arrow",
-    "to_polars", "trace", "with_sessions",
+    "to_awkward", "to_polars", "to_pynapple", "to_xarray", "trace", "with_sessions",
 ]  # fmt: skip
 
 

@@ -20,12 +20,13 @@ from lazynwb_dask.analysis.aligned import (
     is_number,
     times_of,
 )
-from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns, xarray_for
+from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns
 from lazynwb_dask.analysis.series_around import series_around
 from lazynwb_dask.api.joins import Keys, Sessions, listed, plans_of
 from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.timeseries.series import TimeSeries
+from lazynwb_dask.util.extras import optional
 from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def spike_counts(
     """
     import dask
 
-    xr = xarray_for("spike_counts")
+    xr: Any = optional("xarray", "spike_counts")
     _, plans = plans_of({"the frame units=": units, "the frame intervals=": intervals}, None)
     check_lists(plans[0], SPIKES, 1, "spike_counts")
     whole = window is None and isinstance(bins, (int, np.integer))
@@ -342,7 +343,7 @@ def align_timeseries(
     >>> around.isel(channel=3).groupby("is_hit").mean().compute().shape
     (2, 30)
     """
-    xr = xarray_for("align_timeseries")
+    xr: Any = optional("xarray", "align_timeseries")
     if not isinstance(series, TimeSeries):
         raise TypeError(f"align_timeseries: series={type(series).__name__}: one TimeSeries of open_timeseries")
     start, stop = _window(window, "align_timeseries")
