@@ -154,6 +154,20 @@ def test_nothing_is_read_before_it_is_collected(tmp_path: Path) -> None:
     assert seen.total.requests == 0
 
 
+def test_record_batches_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    paths = make_sessions(tmp_path, n=6, units=20, trials=5)
+    units = read_nwb(paths, "/units", columns=["spike_times"], blocksize=None)
+    with trace() as seen:
+        reader = to_arrow(units)
+    assert seen.total.requests == 0
+    with trace() as first:
+        assert len(reader.read_next_batch()) == 20
+    assert list(first.by_file) == paths[:1]
+    with trace() as rest:
+        assert sum(map(len, reader)) == 100
+    assert sorted(rest.by_file) == sorted(paths[1:])
+
+
 def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str]) -> None:
     found = to_polars(both.frame).collect()
     with h5py.File(paths[0]) as one, h5py.File(paths[1]) as other:

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 from files import nwb, ragged, table
 
-from lazynwb_dask import open_timeseries, read_nwb, to_awkward, to_pynapple, to_xarray, trace
+from lazynwb_dask import open_timeseries, read_nwb, to_awkward, to_polars, to_pynapple, to_xarray, trace
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import UnsupportedColumnError
 
@@ -122,7 +122,12 @@ def test_what_xarray_cant_hold_is_named_with_a_way_out(tmp_path: Path, monkeypat
         to_xarray(frame[["x"]], dim="x")
     with pytest.raises(TypeError, match="Series: give a frame"):
         to_xarray(frame.x)
-    for package, call in (("xarray", to_xarray), ("awkward", to_awkward), ("pynapple", to_pynapple)):
+    for package, call in (
+        ("polars", to_polars),
+        ("xarray", to_xarray),
+        ("awkward", to_awkward),
+        ("pynapple", to_pynapple),
+    ):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(ImportError, match=rf"{call.__name__} needs {package}.*lazynwb-dask\[{package}\]"):
             call(frame)
