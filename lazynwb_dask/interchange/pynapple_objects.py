@@ -10,7 +10,6 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import expr
-from lazynwb_dask.by_file.alignment import file_scans
 from lazynwb_dask.errors import NWBError, UnsupportedColumnError
 from lazynwb_dask.expr.extend import scans
 from lazynwb_dask.stream.values import arrow_of, lengths_of, values_of
@@ -30,7 +29,7 @@ def session_rows(frame: Any) -> pd.DataFrame:
     else:
         if "_nwb_path" not in frame.columns:
             frame = _with_path(frame)
-        if len({url for one in scans(frame) for scan in file_scans(one) for url in scan.files.urls}) != 1:
+        if len({url for scan in scans(frame) for url in scan.files.urls}) != 1:
             _check_one(frame["_nwb_path"].unique().compute())  # before anything large is read
         rows = frame[[*dict.fromkeys([*kept, "_nwb_path"])]].compute()
     if "_nwb_path" in rows:
@@ -40,7 +39,7 @@ def session_rows(frame: Any) -> pd.DataFrame:
 
 def _with_path(frame: Any) -> Any:
     found = expr.taken_apart(frame)
-    if found is None:
+    if found is None or "_nwb_path" not in found[0].meta:
         raise ValueError("to_pynapple: keep the column _nwb_path: it says whether the rows are of one file")
     scan, columns, predicate = found
     return expr.from_scan(scan, predicate)[[*columns, "_nwb_path"]]

@@ -12,8 +12,8 @@ import pyarrow as pa
 def values_of(column: pd.Series[Any]) -> Any:
     """A column as a NumPy array; integers that may be missing are floats where they are. Times with a zone are
     in UTC."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
+    if column.dtype.kind == "M" and column.dt.tz is not None:
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     if isinstance(column.dtype, np.dtype):
         return column.to_numpy()
     if column.isna().any() and column.dtype.kind in "iuf":

@@ -12,7 +12,16 @@ import pytest
 import xarray as xr
 from files import nwb, ragged, table
 
-from lazynwb_dask import open_timeseries, read_nwb, to_awkward, to_polars, to_pynapple, to_xarray, trace
+from lazynwb_dask import (
+    open_timeseries,
+    read_nwb,
+    read_sessions,
+    to_awkward,
+    to_polars,
+    to_pynapple,
+    to_xarray,
+    trace,
+)
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.errors import UnsupportedColumnError
 
@@ -68,6 +77,20 @@ def test_what_a_file_lacks_is_missing_in_its_rows(tmp_path: Path) -> None:
         assert np.array_equal(found["count"].values[:2], file["units/count"][:])
     assert np.isnan(found.xyz.values[2:]).all()
     assert np.isnan(found["count"].values[2:]).all()
+
+
+def test_times_with_a_zone_are_in_utc_and_a_dataset_can_be_written(tmp_path: Path) -> None:
+    sessions = read_sessions(make_sessions(tmp_path, n=2, units=3, trials=5))
+    found = to_xarray(sessions[["session_start_time", "file_create_date", "keywords", "identifier"]])
+    expected = sessions.compute()
+    for name, times in (("session_start_time", expected.session_start_time),
+                        ("file_create_date", expected.file_create_date.explode())):  # fmt: skip
+        stamps = [stamp.tz_convert(None).to_datetime64() for stamp in times]
+        assert found[name].dtype.kind == "M"
+        assert found[name].values.ravel().tolist() == np.array(stamps, found[name].dtype).tolist()
+    pytest.importorskip("zarr", minversion="3.0")
+    found.to_zarr(tmp_path / "sessions.zarr")
+    assert xr.open_zarr(tmp_path / "sessions.zarr").load().equals(found)
 
 
 def test_frames_of_any_making_give_the_same_values(tmp_path: Path) -> None:
