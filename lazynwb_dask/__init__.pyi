@@ -15,7 +15,10 @@ from lazynwb_dask.api.explain import explain as explain
 from lazynwb_dask.api.export import export_tables as export_tables
 from lazynwb_dask.api.hdf5 import open_hdf5 as open_hdf5
 from lazynwb_dask.api.interchange import to_arrow as to_arrow
+from lazynwb_dask.api.interchange import to_awkward as to_awkward
 from lazynwb_dask.api.interchange import to_polars as to_polars
+from lazynwb_dask.api.interchange import to_pynapple as to_pynapple
+from lazynwb_dask.api.interchange import to_xarray as to_xarray
 from lazynwb_dask.api.joins import map_files as map_files
 from lazynwb_dask.api.joins import merge_by_file as merge_by_file
 from lazynwb_dask.api.regions import join_region as join_region
