@@ -85,8 +85,9 @@ def _rows(units: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 NAMES = [
     "read_nwb", "rows and columns", "a column", "read_nwb of a catalog", "with_sessions", "merge_by_file",
     "map_files", "join_region", "align_events", "psth", "spike_counts", "align_timeseries",
-    "accessor of frames", "accessor of lists", "read_sessions", "schema_report", "read_report", "contents of one",
-    "contents of many", "TimeSeries", "TimeSeries.scaled", "Catalog", "part of a Catalog", "Trace", "Explanation",
+    "accessor of frames", "accessor of lists", "read_sessions", "schema_report", "read_report",
+    "contents of one", "contents of many", "TimeSeries", "TimeSeries.scaled", "Catalog",
+    "part of a Catalog", "Trace", "Explanation",
 ]  # fmt: skip
 
 
