@@ -12,7 +12,10 @@ from lazynwb_dask.api.contents import contents as contents
 from lazynwb_dask.api.dandi import dandi_assets as dandi_assets
 from lazynwb_dask.api.dandi import group_assets_by_session as group_assets_by_session
 from lazynwb_dask.api.explain import explain as explain
+from lazynwb_dask.api.export import export_tables as export_tables
 from lazynwb_dask.api.hdf5 import open_hdf5 as open_hdf5
+from lazynwb_dask.api.interchange import to_arrow as to_arrow
+from lazynwb_dask.api.interchange import to_polars as to_polars
 from lazynwb_dask.api.joins import map_files as map_files
 from lazynwb_dask.api.joins import merge_by_file as merge_by_file
 from lazynwb_dask.api.regions import join_region as join_region
