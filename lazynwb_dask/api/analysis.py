@@ -156,7 +156,13 @@ def psth(
 
     Raises
     ------
-    As `align_events`.
+    ColumnNotFoundError, UnsupportedColumnError, TypeError, ValueError
+        As of `align_events`.
+
+    See Also
+    --------
+    align_events : the spikes and counts of each event.
+    spike_counts : the counts of one session as an array.
 
     Notes
     -----
@@ -220,6 +226,11 @@ def spike_counts(
         The frames have rows of several files.
     ColumnNotFoundError, UnsupportedColumnError, TypeError
         As `align_events`.
+
+    See Also
+    --------
+    align_events : the same of many sessions, as a frame.
+    align_timeseries : a series around events.
 
     Notes
     -----
@@ -327,6 +338,11 @@ def align_timeseries(
         The series holds no numbers, or they are in other files.
     NWBError
         Stored timestamps don't rise.
+
+    See Also
+    --------
+    open_timeseries : gives the series.
+    align_events : spikes around events.
 
     Notes
     -----

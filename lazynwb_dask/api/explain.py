@@ -29,6 +29,11 @@ def explain(frame: dd.DataFrame) -> Explanation:
         that it doesn't, with the reason; requests and bytes, an upper bound where that can't be known
         before, or "not known beforehand" where there is none; memory.
 
+    Raises
+    ------
+    NWBReadError
+        A catalog that the frame is read from can't be read.
+
     See Also
     --------
     trace : what was fetched in the end.

@@ -148,6 +148,11 @@ def map_files(
     NWBError
         While computing: the function has failed, or returned other columns; names the file.
 
+    See Also
+    --------
+    merge_by_file : joins two tables by keys.
+    align_events : spikes around events.
+
     Examples
     --------
     >>> import pandas as pd
