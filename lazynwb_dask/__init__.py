@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lazynwb_dask.api.regions import join_region
     from lazynwb_dask.api.series import open_timeseries
     from lazynwb_dask.api.sessions import read_sessions, with_sessions
+    from lazynwb_dask.api.sql import SQLQuery, sql
     from lazynwb_dask.api.tables import list_tables, read_nwb, read_report, schema_report
     from lazynwb_dask.catalog.catalog import Catalog
     from lazynwb_dask.errors import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         NWBError,
         NWBReadError,
         SchemaConflictError,
+        SQLError,
         TableNotFoundError,
         UnsupportedColumnError,
     )
@@ -42,22 +44,23 @@ _HOMES = {
     "api.regions": ("join_region",),
     "api.series": ("open_timeseries",),
     "api.sessions": ("read_sessions", "with_sessions"),
+    "api.sql": ("SQLQuery", "sql"),
     "api.tables": ("list_tables", "read_nwb", "read_report", "schema_report"),
     "catalog.catalog": ("Catalog",),
     "errors": (
-        "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
-        "TableNotFoundError", "UnsupportedColumnError",
+        "ColumnNotFoundError", "NWBError", "NWBReadError", "SQLError",
+        "SchemaConflictError", "TableNotFoundError", "UnsupportedColumnError",
     ),
     "explanation.trace": ("Trace", "trace"),
 }  # fmt: skip
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SchemaConflictError",
-    "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__", "align_events",
-    "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain", "group_assets_by_session",
-    "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5", "open_timeseries",
-    "psth", "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts", "trace",
+    "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SQLError", "SQLQuery",
+    "SchemaConflictError", "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__",
+    "align_events", "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain",
+    "group_assets_by_session", "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5",
+    "open_timeseries", "psth", "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts", "sql", "trace",
     "with_sessions",
 ]  # fmt: skip
 

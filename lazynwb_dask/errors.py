@@ -32,6 +32,10 @@ class UnsupportedColumnError(NWBError):
     """A column that is stored in a way that can't be read was asked for by name."""
 
 
+class SQLError(NWBError, ValueError):
+    """A statement that DuckDB doesn't understand, or that isn't taken."""
+
+
 class NWBReadError(NWBError, OSError):
     """A file can't be read: missing, forbidden, truncated, damaged or not NWB."""
 
