@@ -59,9 +59,9 @@ __all__ = [
     "Catalog", "ColumnNotFoundError", "NWBError", "NWBReadError", "SQLError", "SQLQuery",
     "SchemaConflictError", "TableNotFoundError", "Trace", "UnsupportedColumnError", "__version__",
     "align_events", "align_timeseries", "build_catalog", "contents", "dandi_assets", "explain",
-    "group_assets_by_session", "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog", "open_hdf5",
-    "open_timeseries", "psth", "read_nwb", "read_report", "read_sessions", "schema_report", "spike_counts", "sql", "trace",
-    "with_sessions",
+    "group_assets_by_session", "join_region", "list_tables", "map_files", "merge_by_file", "open_catalog",
+    "open_hdf5", "open_timeseries", "psth", "read_nwb", "read_report", "read_sessions", "schema_report",
+    "spike_counts", "sql", "trace", "with_sessions",
 ]  # fmt: skip
 
 

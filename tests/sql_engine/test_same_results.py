@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Whatever is pushed into the scans, results are those of DuckDB over the whole tables."""
 
 from __future__ import annotations
