@@ -25,6 +25,8 @@ from lazynwb_dask.api.regions import join_region as join_region
 from lazynwb_dask.api.series import open_timeseries as open_timeseries
 from lazynwb_dask.api.sessions import read_sessions as read_sessions
 from lazynwb_dask.api.sessions import with_sessions as with_sessions
+from lazynwb_dask.api.sql import SQLQuery as SQLQuery
+from lazynwb_dask.api.sql import sql as sql
 from lazynwb_dask.api.tables import list_tables as list_tables
 from lazynwb_dask.api.tables import read_nwb as read_nwb
 from lazynwb_dask.api.tables import read_report as read_report
@@ -33,6 +35,7 @@ from lazynwb_dask.catalog.catalog import Catalog as Catalog
 from lazynwb_dask.errors import ColumnNotFoundError as ColumnNotFoundError
 from lazynwb_dask.errors import NWBError as NWBError
 from lazynwb_dask.errors import NWBReadError as NWBReadError
+from lazynwb_dask.errors import SQLError as SQLError
 from lazynwb_dask.errors import SchemaConflictError as SchemaConflictError
 from lazynwb_dask.errors import TableNotFoundError as TableNotFoundError
 from lazynwb_dask.errors import UnsupportedColumnError as UnsupportedColumnError
