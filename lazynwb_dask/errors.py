@@ -45,6 +45,10 @@ class UnsupportedColumnError(NWBError):
     """A column was asked for that is stored in a way that can't be read, or by a filter that isn't there."""
 
 
+class SQLError(NWBError, ValueError):
+    """A statement that DuckDB doesn't understand, or that isn't taken."""
+
+
 class NWBReadError(NWBError, OSError):
     """A file can't be read: missing, forbidden, truncated, damaged or not NWB. It is an OSError, too.
 

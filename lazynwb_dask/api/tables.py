@@ -166,8 +166,8 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    frame : dask.dataframe.DataFrame
-        Made by `read_nwb` or `read_sessions`, or from one that was; but not by `persist`, whose result
+    frame : dask.dataframe.DataFrame or SQLQuery
+        Made by `read_nwb`, `read_sessions` or `sql`, or from one that was; but not by `persist`, whose result
         doesn't know what it was read from: the frame that was persisted does.
 
     Returns
@@ -198,6 +198,9 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     >>> read_report(units)[["stage"]].values.tolist()
     [['plan']]
     """
+    if callable(report := getattr(frame, "report", None)):  # of a SQLQuery
+        found: pd.DataFrame = report()
+        return found
     if expr.is_computed(frame):
         raise ValueError(
             "a frame that was persisted doesn't know what it was read from; give read_report the frame "

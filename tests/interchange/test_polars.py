@@ -56,11 +56,13 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 LEAVES: list[Any] = [
     *[op(pl.col(name), value)
       for name, value in [("real", 0.0), ("real", float("nan")), ("real", float("inf")), ("half", 0.9),
-                          ("whole", 1), ("whole", 1.5), ("text", "a"), ("count", 2), ("label", "x"),
-                          ("_table_index", 7)]
+                          ("whole", 1), ("whole", 1.5), ("whole", -2.0), ("whole", 1e300), ("count", 1.5),
+                          ("text", "a"), ("count", 2), ("label", "x"), ("_table_index", 7)]
       for op in (pl.Expr.eq, pl.Expr.ne, pl.Expr.lt, pl.Expr.le, pl.Expr.gt, pl.Expr.ge,
                  pl.Expr.eq_missing, pl.Expr.ne_missing)],
     *[pl.lit(1) < pl.col("whole"), pl.lit(0.0) >= pl.col("real")],
+    *[pl.col("half").cast(pl.Float64) > value for value in (0.1, 0.9)],
+    *[pl.col(name).cast(pl.Float64) <= value for name in ("whole", "count") for value in (1, 1.5)],
     *[pl.col("flag"), pl.col("ok"), pl.col("ok") == False, pl.col("flag") != True],  # noqa: E712
     *[pl.col("real").is_in([2.0, float("nan")]), pl.col("real").is_in([2.0, -1.5])],
     pl.col("whole").is_in([1, 2]),
@@ -101,7 +103,7 @@ def both(paths: list[str]) -> Both:
     return Both(paths)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(condition=TREES)
 def test_any_condition_gives_the_rows_that_polars_gives(both: Both, condition: Any) -> None:
     found = to_polars(both.frame).filter(condition).collect()
@@ -120,6 +122,8 @@ def test_every_leaf_and_its_opposite_keep_all_rows_that_polars_keeps(both: Both)
                 kept = both.rows[mask.compute().fillna(False).astype(bool).to_numpy()]
                 assert {*expected} <= {*kept["_table_index"]}, condition
     assert taken > len(LEAVES)
+    for name in ("whole", "count"):
+        assert str(lazily.of(pl.col(name) > 1.5).expr) == str((both.frame[name] > 1).expr)
 
 
 def test_a_query_reads_the_columns_and_the_units_that_it_needs(tmp_path: Path) -> None:
@@ -152,6 +156,20 @@ def test_nothing_is_read_before_it_is_collected(tmp_path: Path) -> None:
         lazy = to_polars(units).filter(pl.col("firing_rate") > 3).select("spike_times", "_nwb_path")
         assert lazy.collect_schema() == {"spike_times": pl.List(pl.Float64), "_nwb_path": pl.String}
     assert seen.total.requests == 0
+
+
+def test_record_batches_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    paths = make_sessions(tmp_path, n=6, units=20, trials=5)
+    units = read_nwb(paths, "/units", columns=["spike_times"], blocksize=None)
+    with trace() as seen:
+        reader = to_arrow(units)
+    assert seen.total.requests == 0
+    with trace() as first:
+        assert len(reader.read_next_batch()) == 20
+    assert list(first.by_file) == paths[:1]
+    with trace() as rest:
+        assert sum(map(len, reader)) == 100
+    assert sorted(rest.by_file) == sorted(paths[1:])
 
 
 def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str]) -> None:
