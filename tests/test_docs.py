@@ -25,6 +25,7 @@ from servers import S3Server
 
 import lazynwb_dask
 from lazynwb_dask.api.accessors import FrameAccessor, ListsAccessor
+from lazynwb_dask.cli.main import main
 from lazynwb_dask.config import defaults
 from lazynwb_dask.datasets import make_sessions
 
@@ -98,6 +99,12 @@ def test_every_public_name_is_in_the_overview_of_the_reference() -> None:
     overview = (DOCS / "reference" / "index.md").read_text()
     kinds = [kind for kind in lazynwb_dask.__all__ if not kind.startswith("_") and not kind.endswith("Error")]
     assert not [kind for kind in kinds if f"`~lazynwb_dask.{kind}`" not in overview]
+
+
+def test_every_command_is_told_of() -> None:
+    page = (DOCS / "command-line.md").read_text()
+    told = set(re.findall(r"`([a-z-]+)", "".join(re.findall(r"^\| `.*", page, re.M))))
+    assert main.commands.keys() <= told, main.commands.keys() - told
 
 
 def test_every_page_is_reached_from_the_first(site: Path) -> None:
