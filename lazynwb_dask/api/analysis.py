@@ -66,9 +66,9 @@ def align_events(
     by : str or sequence of str, optional
         Columns of `events` that are carried along.
     bins : int or sequence of float, optional
-        Counts in place of times: in as many bins of the window, all as long; or between these edges, rising
-        seconds relative to the event, whatever the window. A bin has its first edge, and not its last, also
-        the last bin.
+        Count spikes, and don't list their times: in this number of equal bins of the window, or between these
+        edges, which are rising seconds relative to the event; then the window doesn't matter. A bin includes
+        its first edge and excludes its last, the last bin too.
     sessions : "session_id", or a mapping from file to session, optional
         As `by` of `map_files`, where units and events of a session are in different files.
 
@@ -88,9 +88,9 @@ def align_events(
     UnsupportedColumnError
         `spike_times` aren't lists of numbers, or `event` no numbers.
     TypeError
-        A frame is no read: it has computed columns, for example.
+        A frame isn't a plain read of a table: it has computed columns, for example.
     ValueError
-        Of the window or the bins; or a column of `by` has a name that a column of `units` has.
+        The window or the bins aren't valid, or a column of `by` has a name that a column of `units` has.
 
     See Also
     --------
@@ -100,8 +100,8 @@ def align_events(
     Notes
     -----
     Nothing is read when called. Each file is one task, or a part of one. Conditions on `units` and `events`
-    spare reads; those on the result are applied to it once spikes have been read. Spikes that aren't in order
-    are sorted; NaN among them belong to no event. Times are compared in float64.
+    lessen what is read; those on the result are applied to it once spikes have been read. Spikes that aren't
+    in order are sorted; NaN among them belong to no event. Times are compared in float64.
 
     Examples
     --------
@@ -333,7 +333,7 @@ def align_timeseries(
     ImportError
         xarray isn't installed.
     ValueError
-        The series has no rate, and none is given; or of the other arguments.
+        The series has no rate, and none is given; or another argument isn't valid.
     UnsupportedColumnError
         The series holds no numbers, or they are in other files.
     NWBError

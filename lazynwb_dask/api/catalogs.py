@@ -42,8 +42,8 @@ def build_catalog(
         Only these tables. All if not given; then timestamps of long TimeSeries are read, too, to know whether
         they rise.
     values_limit : int or str
-        The catalog holds the values of numbers, booleans and texts: of one table of one file so many
-        bytes, columns in their order. Conditions on these columns then cost no request for any NWB file.
+        How many bytes of values of one table of one file the catalog holds, at most: numbers, booleans and
+        texts, columns in their order. Conditions on these columns then cost no request for any NWB file.
     storage_options : mapping, optional
         As in `read_nwb`, for the files and for the catalog.
 

@@ -149,7 +149,7 @@ def with_sessions(
         have further columns of your own. Or the table that `dandi_assets` has made.
     by : "session_id", or a mapping from file to session, optional
         `sessions` has rows for sessions, by its column `session_id`, or for other files of the same sessions.
-        As in `merge_by_file`. Of several rows of a session that counts which says most.
+        As in `merge_by_file`. Of several rows of a session, the one with the fewest missing values counts.
 
     Returns
     -------
