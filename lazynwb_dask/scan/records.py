@@ -99,7 +99,8 @@ class Files:
 
     def lacks(self, name: str) -> np.ndarray:
         """Whether each file, of those that have been indexed, lacks a column, here and in the catalog."""
-        records, slots = self.records.get(name), self.inlined and self.inlined.values.get(name)
+        records = self.records.get(name)
+        slots = None if self.inlined is None else self.inlined.values.get(name)
         nowhere = np.ones(len(self.urls), bool)
         if records is not None:
             nowhere &= records.which == ABSENT
