@@ -107,7 +107,7 @@ def align_events(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> units = read_nwb(paths, "/units")[["unit_id", "firing_rate", "spike_times"]]
     >>> trials = read_nwb(paths, "trials")
     >>> aligned = align_events(units[units.firing_rate > 20], trials[trials.is_hit], by="rewarded_side", bins=3)
@@ -156,7 +156,13 @@ def psth(
 
     Raises
     ------
-    As `align_events`.
+    ColumnNotFoundError, UnsupportedColumnError, TypeError, ValueError
+        As of `align_events`.
+
+    See Also
+    --------
+    align_events : the spikes and counts of each event.
+    spike_counts : the counts of one session as an array.
 
     Notes
     -----
@@ -169,7 +175,7 @@ def psth(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
     >>> found = psth(units[units.structure == "VISp"], read_nwb(paths, "trials"), by="is_hit", bins=15)
     >>> found[["is_hit", "events", "rate", "sem"]].dtypes.astype(str).tolist()
@@ -221,6 +227,11 @@ def spike_counts(
     ColumnNotFoundError, UnsupportedColumnError, TypeError
         As `align_events`.
 
+    See Also
+    --------
+    align_events : the same of many sessions, as a frame.
+    align_timeseries : a series around events.
+
     Notes
     -----
     The small columns are read when called, as xarray needs to know how many units and trials there are. Spikes
@@ -230,7 +241,7 @@ def spike_counts(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=1)
+    >>> paths = make_sessions("sessions", n=1)
     >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
     >>> trials = read_nwb(paths, "trials")[["start_time", "stop_time", "is_hit"]]
     >>> found = spike_counts(units, trials, bins=15, window=(-0.5, 1.0))
@@ -328,6 +339,11 @@ def align_timeseries(
     NWBError
         Stored timestamps don't rise.
 
+    See Also
+    --------
+    open_timeseries : gives the series.
+    align_events : spikes around events.
+
     Notes
     -----
     Events are read when called, and stored timestamps too, block by block, to find the rows of each window.
@@ -337,7 +353,7 @@ def align_timeseries(
     --------
     >>> from lazynwb_dask import open_timeseries, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> (path,) = make_sessions(getfixture("tmp_path"), n=1, lfp_shape=(20_000, 16))
+    >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
     >>> lfp, trials = open_timeseries(path, "lfp"), read_nwb(path, "trials")
     >>> around = align_timeseries(lfp, trials, (-1, 2), by="is_hit", rate=10)
     >>> dict(around.sizes)

@@ -53,10 +53,20 @@ def contents(
         Of several, a row for each path and kind: the number of ``files`` that have it and of those that
         don't, their ``rows`` and bytes together, one file as ``example``.
 
+    Raises
+    ------
+    NWBReadError
+        A file can't be read; with ``on_error="skip"``, none can.
+
+    See Also
+    --------
+    list_tables : the tables of one file alone.
+    schema_report : the columns of one table.
+
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=3)
+    >>> paths = make_sessions("sessions", n=3)
     >>> found = contents(paths[0]).set_index("path")
     >>> found.loc["/acquisition/lick_sensor", ["neurodata_type", "shape", "unit"]].tolist()
     ['TimeSeries', (36000,), 'volts']

@@ -43,11 +43,15 @@ def to_arrow(frame: dd.DataFrame, *, nan_to_null: bool = False) -> pa.RecordBatc
     TypeError
         A column holds Python objects.
 
+    See Also
+    --------
+    to_polars : a LazyFrame, of which a query reads what it needs.
+
     Examples
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2, units=5), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=2, units=5), "/units")
     >>> sum(batch.num_rows for batch in to_arrow(units[["unit_id", "spike_times"]]))
     10
     """
@@ -96,7 +100,7 @@ def to_polars(frame: dd.DataFrame) -> pl.LazyFrame:
     >>> import polars as pl
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = to_polars(read_nwb(make_sessions(getfixture("tmp_path"), n=2), "/units"))
+    >>> units = to_polars(read_nwb(make_sessions("sessions", n=2), "/units"))
     >>> good = units.filter(pl.col("presence_ratio") >= 0.9).select("unit_id", "spike_times").collect()
     >>> good.schema["spike_times"]
     List(Float64)

@@ -93,7 +93,7 @@ def merge_by_file(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> trials = read_nwb(paths, "trials")[["id", "start_time", "is_hit"]]
     >>> licks = read_nwb(paths, "trials")[["id", "stop_time"]]
     >>> merge_by_file(trials, licks, on="id").columns.tolist()
@@ -148,12 +148,17 @@ def map_files(
     NWBError
         While computing: the function has failed, or returned other columns; names the file.
 
+    See Also
+    --------
+    merge_by_file : joins two tables by keys.
+    align_events : spikes around events.
+
     Examples
     --------
     >>> import pandas as pd
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> def counts(units, trials):
     ...     return pd.DataFrame({"units": [len(units)], "trials": [len(trials)]})
     >>> units, trials = read_nwb(paths, "/units")[["id"]], read_nwb(paths, "trials")[["id"]]

@@ -58,8 +58,20 @@ def read_sessions(
         (``subject_``, ``general_``). What a file doesn't say is
         missing.
 
+    Raises
+    ------
+    NWBReadError
+        A file can't be read; with ``on_error="skip"``, none can.
+
+    See Also
+    --------
+    with_sessions : the same values on each row of another frame.
+
     Notes
     -----
+    The fields are those of NWBFile and Subject in the `NWB schema
+    <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
+
     Times (`session_start_time`, `timestamps_reference_time`, `file_create_date`, `date_of_birth`) are in
     UTC. **A time without a zone is taken as UTC**: nothing in the file tells the zone that was meant. Texts
     that are no ISO 8601 times are missing, with one warning.
@@ -73,7 +85,7 @@ def read_sessions(
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> sessions = read_sessions(make_sessions(getfixture("tmp_path"), n=2))
+    >>> sessions = read_sessions(make_sessions("sessions", n=2))
     >>> sessions[["subject_id", "session_start_time", "species"]].compute()
       subject_id            session_start_time       species
     0     600000 2023-01-09 17:30:12.345...+00:00  Mus musculus
@@ -151,11 +163,15 @@ def with_sessions(
     ValueError
         The frame has a column of that name already, or it can't be told which file a row is from.
 
+    See Also
+    --------
+    read_sessions : the session table.
+
     Examples
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=4), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=4), "/units")
     >>> units = with_sessions(units, ["subject_id", "session_start_time"])
     >>> late = units[units.session_start_time > "2023-01-11"]  # reads two of the four files
     >>> late.subject_id.unique().compute().tolist()

@@ -38,7 +38,9 @@ class Folder:
         """The folder at a user's path or URL. Raises ValueError if the URL is chained or has a query."""
         text = os.fspath(url)
         if not is_local(text) and (len(links(text)) > 1 or "?" in text.partition("://")[2]):
-            raise ValueError(f"a catalog's URL can't be chained or have a query: {shown(text)}")
+            raise ValueError(
+                f"the URL of a catalog or an export can't be chained or have a query: {shown(text)}"
+            )
         if is_local(text):
             text = os.path.abspath(os.path.expanduser(local_path(text))).replace(os.sep, "/")
         return Folder(text.rstrip("/"), access)
@@ -95,7 +97,7 @@ class Folder:
             retried(self.url_of(name), self.access, put)
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
-                f"{shown(self.url)}: a catalog can't be written there: there is no such bucket or "
+                f"{shown(self.url)}: nothing can be written there: there is no such bucket or "
                 "container; make it first"
             ) from None
 

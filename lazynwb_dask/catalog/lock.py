@@ -30,9 +30,9 @@ SETTLE = 1.0  # seconds after which a lock that was written without a guarantee 
 
 
 @contextmanager
-def locked(folder: Folder) -> Iterator[Callable[[], None]]:
+def locked(folder: Folder, what: str = "catalog") -> Iterator[Callable[[], None]]:
     """Wait for the lock and hold it. Yields a check that raises NWBError once another process has it."""
-    lock = _Lock(folder)
+    lock = _Lock(folder, what)
     over = threading.Event()
     thread = threading.Thread(target=lock.renew, args=(over,), daemon=True)
     _mine.append(lock)
@@ -55,8 +55,8 @@ def let_go() -> None:
 
 
 class _Lock:
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
+    def __init__(self, folder: Folder, what: str) -> None:
+        self._folder, self._what = folder, what
         self._content = {"id": uuid.uuid4().hex, "owner": _owner()}
 
     def take(self) -> None:
@@ -74,7 +74,7 @@ class _Lock:
             elif owner != announced:
                 announced = owner
                 warnings.warn(
-                    f"{shown(self._folder.url)}: {owner} is building this catalog; waiting until that "
+                    f"{shown(self._folder.url)}: {owner} is building this {self._what}; waiting until that "
                     f"ends. If that process was killed, this one takes over after {SILENT:.0f} s",
                     stacklevel=6,
                 )
@@ -109,9 +109,9 @@ class _Lock:
         held = _parsed(self._held())
         if held.get("id") != self._content["id"]:
             raise NWBError(
-                f"{shown(self._folder.url)}: this process has not renewed the catalog's lock for more than "
-                f"{SILENT:.0f} s, and {held.get('owner', 'another process')} has taken it over. What was "
-                "indexed is kept: the same call goes on from there"
+                f"{shown(self._folder.url)}: this process has not renewed the {self._what}'s lock for more "
+                f"than {SILENT:.0f} s, and {held.get('owner', 'another process')} has taken it over. What was "
+                "done is kept: the same call goes on from there"
             )
 
     def renew(self, over: threading.Event) -> None:

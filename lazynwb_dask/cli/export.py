@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import click
 
 from lazynwb_dask.cli import interrupts, sources
-from lazynwb_dask.cli.options import Call
+from lazynwb_dask.cli.options import Call, names_option
 from lazynwb_dask.cli.output import csv_texts, json_lines, printable
-from lazynwb_dask.cli.running import Command, cluster, say, tell_left_out
+from lazynwb_dask.cli.running import Command, cluster, one_line, say, tell_left_out
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
     import pandas as pd
-    import pyarrow as pa
 
-    from lazynwb_dask.catalog.folder import Folder
     from lazynwb_dask.storage.access import FileAccess
     from lazynwb_dask.storage.options import Options
 
@@ -38,7 +31,38 @@ KINDS = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
     ".feather": "feather", ".arrow": "feather",
 }  # fmt: skip
-NAME = 150  # letters of a session in the name of a folder
+
+
+@click.command(
+    "export-tables", cls=Command, cluster=True, formats=(),
+    example="lazynwb-dask export-tables --to tables/ s3://lab/sessions/\n"
+            "lazynwb-dask export-tables --tables units,trials --to s3://lab/tables/ dandi:000409",
+)  # fmt: skip
+@click.option("--to", "target", required=True, type=click.Path(), help="A folder, or its URL.")
+@click.option(
+    "--tables", multiple=True, metavar="NAME[,NAME...]", callback=names_option,
+    help="Only these; may be repeated.  [default: all, and sessions]",
+)  # fmt: skip
+@click.option("--partition-by", type=click.Choice(["session", "size"]), default="session", show_default=True,
+              help="A Parquet file for each file, or for files of --partition-size.")  # fmt: skip
+@click.option("--partition-size", default="128 MiB", help="Decoded bytes of a Parquet file, about.")
+@click.option("--on-missing", type=click.Choice(["skip", "raise"]), default="skip",
+              help="Whether a file without one of the tables is an error.")  # fmt: skip
+@click.option("--prune", is_flag=True, help="Remove what was exported of files that aren't named now.")
+@click.option("--overwrite", is_flag=True, help="Begin anew.")
+def export_tables(target: str, call: Call, **given: Any) -> None:
+    """Write tables of all files at PATHS to Parquet, each to a folder of its own.
+
+    Called again, it writes what is new and what has changed, and goes on where it was interrupted.
+    """
+    from lazynwb_dask.api.export import export_tables
+
+    with cluster(call):
+        done = export_tables(sources.paths(call), target, **given, **call.access)
+    for path, error in done[done.status == "failed"][["path", "error"]].itertuples(index=False):
+        say(f"Warning: {one_line(f'{path} was left out: {error}')}")
+    counts = done.groupby("status").size()
+    say(f"{done.rows.sum():,} rows at {target}; parts: {', '.join(f'{n} {s}' for s, n in counts.items())}")
 
 
 @click.command(
@@ -62,7 +86,7 @@ def export(table: str, target: str, overwrite: bool, call: Call) -> None:
         frame = call.read(table)
         where_to = _Target.of(target, call.storage_options, overwrite)
         if kind == "parquet":
-            rows = _parquet(_with_session(frame, call), where_to)
+            rows = _parquet(frame, where_to, call)
         else:
             rows = _one_file(frame, where_to, _WRITERS[kind])
         tell_left_out(frame)
@@ -201,153 +225,28 @@ def _feather(frames: Iterator[pd.DataFrame], file: IO[bytes]) -> int:
 _WRITERS = {"csv": _csv, "jsonl": _jsonl, "feather": _feather}
 
 
-def _with_session(frame: dd.DataFrame, call: Call) -> dd.DataFrame:
-    """The frame, with the session that each row is of as its last column."""
-    from lazynwb_dask.api.sessions import read_sessions, with_sessions
-
-    sessions = read_sessions(sources.paths(call), **call.access).compute()
-    name = session_column(list(map(str, frame.columns)))
-    made = sessions[["_nwb_path"]].assign(**{name: session_names(sessions)})
-    return with_sessions(frame, name, sessions=made)
-
-
-def session_column(columns: list[str]) -> str:
-    """What the folders of sessions are called: not as a column of the table.
-
-    >>> session_column(["id", "session"])
-    'nwb_session'
-    """
-    return next(name for name in ("session", "nwb_session", "nwb_session_") if name not in columns)
-
-
-def session_names(sessions: pd.DataFrame) -> list[str]:
-    """The session of each file: its session_id, else its identifier, else its file's name."""
-    import pandas as pd
-
-    found = pd.Series(None, index=sessions.index, dtype=object)
-    for column in ("session_id", "identifier"):
-        if column in sessions.columns:
-            found = found.where(found.notna(), sessions[column].astype(object).where(sessions[column] != ""))
-    stems = [PurePosixPath(path.split("?")[0].rstrip("/")).stem or path for path in sessions["_nwb_path"]]
-    return [str(name) if isinstance(name, str) else stem for name, stem in zip(found, stems, strict=True)]
-
-
-def folder_name(session: str) -> str:
-    """A session as part of a folder's name, percent-encoded, as readers of Parquet decode it.
-
-    >>> folder_name("a/b c"), folder_name("..")
-    ('a%2Fb%20c', '%2E%2E')
-    """
-    quoted = quote(session, safe="", errors="backslashreplace")
-    quoted = quoted.replace(".", "%2E") if not quoted.strip(".") else quoted
-    if len(quoted) <= NAME:
-        return quoted or "%20"
-    digest = hashlib.blake2b(session.encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
-    return f"{quote(session[: NAME // 9], safe='')}-{digest}"
-
-
-def _parquet(frame: dd.DataFrame, target: _Target) -> int:
-    """Written by Dask's tasks, each its partitions; on a cluster by the workers."""
+def _parquet(frame: dd.DataFrame, target: _Target, call: Call) -> int:
+    """Written by Dask's tasks, a part of each file; on a cluster by the workers."""
+    from lazynwb_dask.api.sessions import read_sessions
     from lazynwb_dask.catalog.folder import Folder
-    from lazynwb_dask.cluster.secrets_plugin import share
+    from lazynwb_dask.export.frame import write_frame
+    from lazynwb_dask.export.names import session_name
 
-    share(target.options)
+    found = read_sessions(sources.paths(call), **call.access).compute().astype(object)
+    told = found.where(found.notna(), None)[["_nwb_path", "session_id", "identifier"]]
+    names = {
+        url: session_name(url, {"/general": {"session_id": session}, "/": {"identifier": identifier}})
+        for url, session, identifier in told.itertuples(index=False)
+    }
     if target.is_local:
         with target.beside() as folder:
             os.mkdir(folder)
-            return _by_tasks(frame, Folder.of(folder, target.access))
+            return write_frame(frame, Folder.of(folder, target.access), names)
     try:
-        return _by_tasks(frame, Folder.of(target.name, target.access))
+        return write_frame(frame, Folder.of(target.name, target.access), names)
     except BaseException:
         target.remove()
         raise
-
-
-def _by_tasks(frame: dd.DataFrame, folder: Folder) -> int:
-    import pandas as pd
-
-    from lazynwb_dask.stream.arrow import arrow_schema
-
-    schema = arrow_schema(frame._meta.iloc[:, :-1])
-    meta = pd.DataFrame({"rows": pd.Series(dtype="int64")})
-    # what travels are the URL and the options, whose secrets workers are given apart
-    made = frame.map_partitions(_write_partition, folder.url, folder.access.options, schema, meta=meta)
-    with _bar(frame.npartitions) as bar:
-        written = pd.concat([meta, *_computed(made, bar)])
-    if not len(written):
-        _write(frame._meta, "none", folder, schema)  # so that there is something to read
-    return int(written["rows"].sum())
-
-
-def _write_partition(rows: pd.DataFrame, url: str, options: Options, schema: pa.Schema) -> pd.DataFrame:
-    """Write a file for each session that rows of a partition are of."""
-    import pandas as pd
-
-    from lazynwb_dask import config
-    from lazynwb_dask.catalog.folder import Folder
-
-    folder = Folder(url, config.file_access(options))
-    counts = []
-    for session, part in rows.groupby(rows.columns[-1], sort=False, observed=True):
-        _write(part, folder_name(str(session)), folder, schema)
-        counts.append(len(part))
-    return pd.DataFrame({"rows": counts}, dtype="int64")
-
-
-def _write(rows: pd.DataFrame, session: str, folder: Folder, schema: pa.Schema) -> None:
-    import pyarrow.parquet as pq
-
-    from lazynwb_dask.model.source import is_local
-    from lazynwb_dask.stream.arrow import arrow_table
-
-    sink = BytesIO()
-    pq.write_table(arrow_table(rows.iloc[:, :-1], schema), sink, compression="zstd")
-    # by the number of its first row over all files: a task that is repeated writes the same file again
-    first = int(rows.index[0]) if len(rows) else 0
-    part = f"{rows.columns[-1]}={session}/{first:012d}.parquet"
-    if not is_local(folder.url):
-        folder.write(part, sink.getvalue())
-        return
-    path = Path(folder.url_of(part))
-    if not path.parents[1].is_dir():  # after an error elsewhere it's gone, and not to be made again
-        raise FileNotFoundError(
-            f"{path.parents[3]}: a worker of the cluster can't write there; name a folder that workers share "
-            "with this machine, or a URL such as s3://..."
-        )
-    path.parent.mkdir(exist_ok=True)
-    whole = path.with_name(f".{uuid.uuid4().hex}")
-    whole.write_bytes(sink.getvalue())
-    whole.replace(path)
-
-
-def _computed(frame: dd.DataFrame, bar: Any) -> list[pd.DataFrame]:
-    """All partitions of a frame that is small; the bar is moved on with each."""
-    import dask
-
-    from lazynwb_dask.cluster.client import active_client
-
-    parts = frame.to_delayed()
-    client = active_client()
-    if client is not None:
-        from distributed import as_completed
-
-        futures = client.compute(parts)
-        try:
-            for future in as_completed(futures):
-                future.result()  # the first error ends it
-                bar.update(bar.total / len(parts))
-            return list(client.gather(futures))
-        finally:
-            client.cancel(futures)
-    from dask.callbacks import Callback
-
-    def told(key: Any, *args: Any) -> None:
-        if "write" in str(key):
-            bar.update(bar.total / len(parts))
-
-    # once this pool is closed, no task runs any more after an error of another
-    with Callback(posttask=told), ThreadPoolExecutor(dask.system.CPU_COUNT) as pool:
-        return list(dask.compute(*parts, scheduler="threads", pool=pool))
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from lazynwb_dask.cli.about import config, info
 from lazynwb_dask.cli.catalogs import catalog
 from lazynwb_dask.cli.context import context
 from lazynwb_dask.cli.demo import demo
-from lazynwb_dask.cli.export import export
+from lazynwb_dask.cli.export import export, export_tables
 from lazynwb_dask.cli.rows import explain, head, query
 from lazynwb_dask.cli.running import Group
+from lazynwb_dask.cli.sql import sql
 from lazynwb_dask.cli.tables import assets, contents, paths, schema, sessions, tables
 
 
@@ -31,8 +32,8 @@ def main() -> None:
 
 
 for _command in (
-    assets, catalog, config, contents, context, demo, explain, export, head, info, paths, query, schema,
-    sessions, tables,
+    assets, catalog, config, contents, context, demo, explain, export, export_tables, head, info, paths, query,
+    schema, sessions, sql, tables,
 ):  # fmt: skip
     main.add_command(_command)
 main.add_command(head, "preview")

@@ -53,7 +53,7 @@ def _json_object(context: click.Context, option: click.Parameter, value: str | N
     return found
 
 
-def _names(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> list[str] | None:
+def names_option(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> list[str] | None:
     return [name.strip() for text in value for name in text.split(",")] or None
 
 
@@ -101,7 +101,7 @@ def of_tables(where: bool) -> list[click.Parameter]:
             ["--columns"],
             multiple=True,
             metavar="NAME[,NAME...]",
-            callback=_names,
+            callback=names_option,
             help="Only these columns; may be repeated.",
         ),
         click.Option(

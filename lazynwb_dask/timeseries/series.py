@@ -59,20 +59,25 @@ class TimeSeries:
         The path in the file.
     neurodata_type : str
     data : dask.array.Array or None
-        As stored, time first; in blocks of whole stored chunks. None if the values are in other files,
-        such as videos.
+        As stored, of the shape (samples, ...) and the stored dtype, in blocks of whole stored chunks. None if
+        the values are in other files, such as videos.
     timestamps : dask.array.Array or None
-        In seconds: as stored, or computed from `starting_time` and `rate`. None if they can't be read.
+        Seconds, one for each sample: as stored, or computed from `starting_time` and `rate`. None if they can't
+        be read.
     rate : float or None
         Samples a second; None if timestamps are stored.
     starting_time : float or None
+        Seconds, of the first sample; None if timestamps are stored.
     unit : str
         The unit of the data after conversion.
     conversion, offset : float
+        ``data * conversion * channel_conversion + offset`` is in `unit`, as NWB defines it: see `scaled`.
     channel_conversion : numpy.ndarray or None
         A further factor for each channel.
     resolution : float or None
+        The smallest difference of values that counts, in `unit`.
     description, comments : str
+        As in the file; empty if there are none.
     external_files : tuple of str
         The files that hold the values, if they are in other files.
     electrodes : Region or None

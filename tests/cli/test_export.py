@@ -12,7 +12,6 @@ import dask.dataframe as dd
 import h5py
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.feather
 import pytest
@@ -21,8 +20,6 @@ from files import nwb, ragged, table
 from servers import S3Server
 
 import lazynwb_dask
-from lazynwb_dask.cli import export as export_module
-from lazynwb_dask.storage.options import Options
 from lazynwb_dask.stream import batches
 
 
@@ -79,15 +76,6 @@ def test_parquet_has_a_folder_for_each_session(tmp_path: Path, folder: Path) -> 
     same(found.drop(columns="session"), expected)
     one = ds.dataset(tmp_path / "out.parquet", partitioning="hive").to_table(filter=ds.field("session") == "s1")
     assert one["n"].to_pylist() == [4, 5, 6, 7]
-
-
-def test_a_task_that_is_repeated_writes_no_row_twice(tmp_path: Path, folder: Path) -> None:
-    frame = lazynwb_dask.read_nwb(folder, "/units").compute().assign(session="s")
-    schema = pa.Schema.from_pandas(frame.iloc[:, :-1], preserve_index=False).remove_metadata()
-    (tmp_path / "x" / "data").mkdir(parents=True)
-    for _ in range(2):  # as after the death of a worker
-        export_module._write_partition(frame, str(tmp_path / "x" / "data"), Options(), schema)
-    assert len(pd.read_parquet(tmp_path / "x" / "data")) == 12
 
 
 def test_other_formats_are_one_file_with_all_rows_in_order(
@@ -181,12 +169,3 @@ def test_exports_to_s3(folder: Path, s3_server: S3Server) -> None:
         here(*words, "--overwrite", folder)
         read: Any = pd.read_parquet if name.endswith("parquet") else pd.read_feather
         assert len(read(f"s3://lab/x/{name}", storage_options=s3_server.storage_options)) == 12
-
-
-def test_folders_are_named_as_readers_decode_them() -> None:
-    from urllib.parse import unquote
-
-    for name in ("a", "a/b", "%", "é", ".", "..", "a.b"):
-        assert unquote(export_module.folder_name(name)) == name
-        assert "/" not in export_module.folder_name(name)
-    assert len(export_module.folder_name("é" * 5000).encode()) < 200

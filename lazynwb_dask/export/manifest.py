@@ -1,0 +1,117 @@
+"""What an export has written: its parts, of which version of which files they are, and with which schema."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from lazynwb_dask._version import __version__
+from lazynwb_dask.catalog.folder import Folder
+from lazynwb_dask.export.names import digest
+from lazynwb_dask.export.part import SCRATCH
+from lazynwb_dask.model.source import Source, is_local
+from lazynwb_dask.storage import retried
+
+MANIFEST = "_lazynwb_export.json"
+FORMAT = 1  # of the manifest and of parts; those of another are written again
+
+
+@dataclass
+class Record:
+    """A part. `members` are its files, with the versions that it was written of; None: it is to be written."""
+
+    table: str
+    members: dict[str, str | None]
+    rows: int
+    bytes: int
+    schema: str
+
+    @property
+    def pending(self) -> bool:
+        return None in self.members.values()
+
+
+@dataclass
+class Manifest:
+    partition_by: str = ""
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)  # by path: version, session's fields
+    parts: dict[str, Record] = field(default_factory=dict)  # by path below the folder
+    schemas: dict[str, str] = field(default_factory=dict)  # of parts, by their digest
+    done: str = ""  # the digest of what was asked when all was written
+
+    def of(self, table: str) -> dict[str, Record]:
+        return {path: record for path, record in self.parts.items() if record.table == table}
+
+    def schema(self, key: str) -> pa.Schema:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(self.schemas[key])))
+
+    def add_schema(self, schema: pa.Schema) -> str:
+        """The digest of a schema's names and types."""
+        key = digest(repr([(one.name, str(one.type)) for one in schema]))
+        self.schemas[key] = base64.b64encode(schema.remove_metadata().serialize()).decode()
+        return key
+
+    def write(self, folder: Folder) -> None:
+        used = {record.schema for record in self.parts.values()}
+        self.schemas = {key: held for key, held in self.schemas.items() if key in used}
+        held = json.dumps({"format": FORMAT, "library": __version__, **asdict(self)})
+        folder.write(MANIFEST, json.dumps({"checksum": _checksum(held), "held": held}).encode())
+
+    @staticmethod
+    def read(folder: Folder) -> Manifest:
+        """The manifest of a folder; an empty one if there is none, or none that this version reads."""
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            outer = json.loads(folder.read(MANIFEST) or b"")
+            held = json.loads(outer["held"])
+            if outer["checksum"] == _checksum(outer["held"]) and held.pop("format") == FORMAT:
+                held.pop("library")
+                parts = {path: Record(**record) for path, record in held.pop("parts").items()}
+                return Manifest(parts=parts, **held)
+        return Manifest()
+
+
+def _checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def version_of(source: Source) -> str:
+    return json.dumps([source.size, source.etag, source.document])
+
+
+def parquet_files(folder: Folder) -> dict[str, int]:
+    """The Parquet files below a folder, with their sizes."""
+    if not is_local(folder.url):
+        return retried(folder.url, folder.access, _found)
+    found = {}
+    for place, folders, files in os.walk(folder.url):
+        folders[:] = [name for name in folders if name != SCRATCH]
+        for name in files:
+            if name.endswith(".parquet"):
+                path = os.path.join(place, name)
+                found[os.path.relpath(path, folder.url).replace(os.sep, "/")] = os.path.getsize(path)
+    return found
+
+
+def _found(filesystem: Any, path: str) -> dict[str, int]:
+    filesystem.invalidate_cache()
+    found = filesystem.find(path, detail=True)
+    begin = len(path.rstrip("/")) + 1
+    return {name[begin:]: info["size"] for name, info in found.items() if name.endswith(".parquet")}
+
+
+def remove_parts(folder: Folder, paths: Iterable[str]) -> None:
+    """Delete parts, and local folders that are empty then."""
+    gone = list(paths)
+    folder.remove(gone)
+    if is_local(folder.url):
+        for path in gone:
+            with suppress(OSError):
+                os.removedirs(os.path.dirname(folder.url_of(path)))

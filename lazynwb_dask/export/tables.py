@@ -1,0 +1,359 @@
+"""Tables of many files as datasets of Parquet: which parts there are to be, and which are written anew."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lazynwb_dask._version import __version__
+from lazynwb_dask.catalog.folder import Folder
+from lazynwb_dask.catalog.lock import locked
+from lazynwb_dask.errors import Failure, SchemaConflictError
+from lazynwb_dask.export.manifest import Manifest, Record, parquet_files, remove_parts, version_of
+from lazynwb_dask.export.names import (
+    SESSIONS,
+    digest,
+    folder_name,
+    part_name,
+    session_column,
+    session_name,
+    stem,
+    table_folders,
+)
+from lazynwb_dask.export.part import Part, Rows, Written, lacks, sink
+from lazynwb_dask.export.run import write_parts
+from lazynwb_dask.export.schema import can_copy, unified
+from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.nwb.session import Session
+from lazynwb_dask.plan import sessions
+from lazynwb_dask.plan.index_cache import is_identified
+from lazynwb_dask.scan.scan import Scan
+from lazynwb_dask.stream.arrow import arrow_schema, arrow_table
+
+OFTEN = 2.0  # seconds between two writes of the manifest, at least
+_OURS = re.compile(r"-[0-9a-f]{16}\.parquet$")  # the names of parts
+
+
+class Files(Protocol):
+    """The files of an export."""
+
+    def sources(self) -> Sequence[Source]:
+        """All of them, each once, with their versions."""
+
+    def sessions(self, sources: Sequence[Source]) -> tuple[Sequence[Session], Sequence[Failure]]: ...
+
+    def tables(self, sources: Sequence[Source]) -> tuple[list[str], Sequence[Failure]]:
+        """The paths of the tables that are asked for."""
+
+    def scan(self, table: str, sources: Sequence[Source]) -> tuple[Scan, pd.DataFrame]:
+        """A table of those that have it, and the report of its schema."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an export is laid out, and what becomes of what is there."""
+
+    tables: tuple[str, ...] | None
+    partition_by: str
+    partition_size: int
+    on_error: str
+    prune: bool = False
+    overwrite: bool = False
+
+
+def export(files: Files, folder: Folder, layout: Layout) -> pd.DataFrame:
+    """Write the parts of tables that aren't there yet. Returns all parts, and what became of them."""
+    with locked(folder, "export") as check_lock:
+        run = _Export(files, folder, layout)
+        if not run.is_done():
+            run.plan()
+            check_lock()
+            run.write()
+        return run.report()
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """A table to be exported."""
+
+    path: str
+    folder: str
+    scan: Scan
+    schema: pa.Schema
+    key: str  # the schema's
+
+    def files(self) -> dict[str, int]:
+        """Its files in the scan, by their names."""
+        return {shown(url): i for i, url in enumerate(self.scan.files.urls)}
+
+    def lacking(self, file: int) -> list[str]:
+        return [name for name in self.scan.fields if lacks(self.scan, name, file)]
+
+    def weights(self) -> np.ndarray:
+        """The decoded bytes of each file."""
+        return np.bincount(
+            self.scan.file, self.scan.nbytes(self.scan.fields), minlength=len(self.scan.files.urls)
+        )
+
+
+@dataclass
+class _Export:
+    files: Files
+    folder: Folder
+    layout: Layout
+    failures: list[tuple[str, str, str]] = field(default_factory=list)  # table, path, error
+    removed: dict[str, Record] = field(default_factory=dict)
+    todo: dict[str, Part] = field(default_factory=dict)
+    after: dict[str, Record] = field(default_factory=dict)  # what is known of these once they are written
+    replaced: dict[str, str] = field(default_factory=dict)  # parts to be removed once another is written
+    new: set[str] = field(default_factory=set)  # parts that were written
+    saved: float = 0.0  # when the manifest was
+
+    def __post_init__(self) -> None:
+        self.there = parquet_files(self.folder)
+        self.manifest = Manifest.read(self.folder)
+        by = self.layout.partition_by
+        if self.layout.overwrite:
+            remove_parts(self.folder, self.manifest.parts)
+            self.manifest = Manifest()
+        elif self.manifest.parts and self.manifest.partition_by != by:
+            raise ValueError(
+                f"partition_by={by!r}: what is at {shown(self.folder.url)} is partitioned by "
+                f"{self.manifest.partition_by!r}; overwrite=True replaces it"
+            )
+        self.manifest.partition_by = by
+        before = self.manifest.parts
+        self.manifest.parts = {
+            path: record
+            for path, record in before.items()
+            if path in self.there and (record.pending or self.there[path] == record.bytes)
+        }
+        self.lost = len(self.manifest.parts) < len(before)
+        self.sources = {shown(source.url): source for source in self.files.sources()}
+        named = sorted((name, version_of(source)) for name, source in self.sources.items())
+        self.asked = digest(repr((self.layout.tables, named)))
+
+    def is_done(self) -> bool:
+        """Whether all is there already."""
+        return (
+            self.manifest.done == self.asked
+            and not self.lost
+            and not any(record.pending for record in self.manifest.parts.values())
+            and not (self.layout.prune and self.manifest.sources.keys() - self.sources.keys())
+            and all(map(is_identified, self.sources.values()))
+        )
+
+    def plan(self) -> None:
+        manifest = self.manifest
+        manifest.done = ""
+        if self.layout.prune:
+            manifest.sources = {n: held for n, held in manifest.sources.items() if n in self.sources}
+        new = [
+            source
+            for name, source in self.sources.items()
+            if not self._is_same(name, manifest.sources.get(name, {}).get("version"))
+        ]
+        found, failed = self.files.sessions(new)
+        self._leave_out(failed)
+        for session in found:
+            name = shown(session.source.url)
+            manifest.sources[name] = {"version": self._version(name), "session": session.fields}
+        tables, failed = self.files.tables(list(self.sources.values()))
+        self._leave_out(failed)
+        known = {record.table for record in manifest.parts.values()}
+        folders = table_folders(sorted({*tables, *known}))
+        for path in [*tables, *sorted(known - {*tables})] if self.layout.tables is None else tables:
+            if path == SESSIONS:
+                continue
+            if path in tables:
+                self._plan_table(path, folders[path])
+            else:  # only files that are left alone have it
+                self._remove_if(path, lambda name: name in self.sources or name not in manifest.sources)
+        self.tables = tables
+
+    def _is_same(self, name: str, version: str | None) -> bool:
+        return is_identified(self.sources[name]) and version == self._version(name)
+
+    def _version(self, name: str) -> str:
+        return version_of(self.sources[name])
+
+    def _leave_out(self, failed: Sequence[Failure]) -> None:
+        """From here on, what is there of these files is left as it is."""
+        for failure in failed:
+            if self.sources.pop(failure.path, None) is not None:
+                self.failures.append(("", failure.path, failure.error))
+
+    def _remove_if(self, table: str, is_gone: Callable[[str], bool]) -> None:
+        for path, record in self.manifest.of(table).items():
+            if all(map(is_gone, record.members)):
+                self.removed[path] = self.manifest.parts.pop(path)
+
+    def _plan_table(self, path: str, folder: str) -> None:
+        scan, report = self.files.scan(path, list(self.sources.values()))
+        self._leave_out([Failure(*one) for one in scan.failures if one[0] not in map(shown, scan.files.urls)])
+        mine = set(map(shown, scan.files.urls))
+
+        def is_gone(name: str) -> bool:
+            """Whether a file's part isn't to stay: it has been pruned, or has lost the table."""
+            return name not in mine and (name in self.sources or name not in self.manifest.sources)
+
+        self._remove_if(path, is_gone)
+        before = self.manifest.of(path)
+        left = {record.schema for record in before.values() if not record.members.keys() <= mine}
+        schema = unified(scan, report, [self.manifest.schema(key) for key in sorted(left)], path)
+        table = _Table(path, folder, scan, schema, self.manifest.add_schema(schema))
+        for part, members, old in self._groups(table, before, is_gone):
+            self._plan_part(table, part, members, old)
+        for name in self.there.keys() - self.manifest.parts.keys() - self.todo.keys() - self.removed.keys():
+            if name.startswith(f"{folder}/") and _OURS.search(name):  # of an export whose manifest was lost
+                self.removed[name] = Record(path, {}, 0, self.there[name], "")
+
+    def _groups(
+        self, table: _Table, before: Mapping[str, Record], is_gone: Callable[[str], bool]
+    ) -> Iterator[tuple[str, list[str], str]]:
+        """The parts: path, files, and where it was before."""
+        old = {name: path for path, record in before.items() for name in record.members if not is_gone(name)}
+        files = table.files()
+        if self.layout.partition_by == "session":
+            column = session_column(table.schema.names)
+            for name in dict.fromkeys([*files, *old]):
+                session = session_name(name, self.manifest.sources[name]["session"])
+                part = part_name(stem(name), name)
+                yield f"{table.folder}/{column}={folder_name(session)}/{part}", [name], old.get(name, "")
+            return
+        for path in dict.fromkeys(old.values()):  # a file stays in the part that it is in
+            kept = [name for name in before[path].members if not is_gone(name)]
+            yield f"{table.folder}/{path.rpartition('/')[2]}", kept, path
+        members: list[str] = []
+        size, weights = 0, table.weights()
+        for name in [*files, ""]:
+            weight = int(weights[files[name]]) if name else 0
+            if members and (not name or size + weight > self.layout.partition_size):
+                yield f"{table.folder}/{part_name(stem(members[0]), '|'.join(members))}", members, ""
+                members, size = [], 0
+            if name and name not in old:
+                members, size = [*members, name], size + weight
+
+    def _plan_part(self, table: _Table, path: str, members: list[str], old: str) -> None:
+        """Plan a part to be written, unless it is there. Rows of files that haven't changed are copied."""
+        record, files = self.manifest.parts.get(old), table.files()
+        held = record.members if record is not None else {}
+        fresh = {n for n in members if n in held and (n not in files or self._is_same(n, held[n]))}
+        there = record is not None and path == old and record.schema == table.key and not record.pending
+        if there and fresh == {*members} == {*held}:
+            return
+        rows: list[Rows] = []
+        for name in members:
+            file = files.get(name)
+            lacking = table.schema.names if file is None else table.lacking(file)
+            if name in fresh and can_copy(self.manifest.schema(record.schema), table.schema, lacking):  # type: ignore[union-attr]
+                urls = rows.pop().urls if rows and rows[-1].kept else ()
+                rows.append(Rows((*urls, name), kept=old))
+            elif file is not None:
+                rows.append(rows_of(table.scan, file))
+            else:
+                raise SchemaConflictError(
+                    f"{table.path}: the columns of {name}, which was exported before, have other types in "
+                    "these files: prune=True removes it, overwrite=True all that is there"
+                )
+        if record is not None and path == old:
+            record.members = dict.fromkeys(members)  # to be written, whatever happens from here on
+        elif record is not None and any(one.kept for one in rows):
+            self.replaced[path] = old
+        elif record is not None:
+            self.removed[old] = self.manifest.parts.pop(old)
+        columns = tuple(name for name in table.schema.names if name in table.scan.fields)
+        self.todo[path] = Part(path, table.schema, tuple(rows), columns)
+        versions: dict[str, str | None] = {
+            n: self._version(n) if n in files else held[n] or "" for n in members
+        }
+        self.after[path] = Record(table.path, versions, 0, 0, table.key)
+
+    def write(self) -> None:
+        self.removed = {path: record for path, record in self.removed.items() if path not in self.todo}
+        self.manifest.write(self.folder)
+        remove_parts(self.folder, self.removed)
+        try:
+            write_parts(list(self.todo.values()), self.folder, self.layout.on_error, self._told)
+            remove_parts(self.folder, self.replaced.values())
+            if SESSIONS in self.tables:
+                self._write_sessions()
+            if not self.failures:
+                self.manifest.done = self.asked
+        finally:
+            self.manifest.write(self.folder)
+
+    def _told(self, written: Written) -> None:
+        """Take note of a part that is complete."""
+        path, parts = written.path, self.manifest.parts
+        record = self.after[path]
+        left_out = {name for name, _ in written.failed}
+        self.failures += [(record.table, name, error) for name, error in written.failed]
+        if written.bytes:
+            members = {name: version for name, version in record.members.items() if name not in left_out}
+            parts[path] = Record(record.table, members, written.rows, written.bytes, record.schema)
+            self.new.add(path)
+            parts.pop(self.replaced.get(path, ""), None)
+        elif path in parts and parts[path].schema != record.schema:
+            self.removed[path] = parts.pop(path)
+            remove_parts(self.folder, [path])
+        if time.monotonic() - self.saved > OFTEN:
+            self.manifest.write(self.folder)
+            self.saved = time.monotonic()
+
+    def _write_sessions(self) -> None:
+        """The table of all files' sessions: one part, with the names that their folders have."""
+        held, path = self.manifest.sources, f"{SESSIONS}/{SESSIONS}.parquet"
+        names = [*[name for name in self.sources if name in held], *sorted(held.keys() - self.sources.keys())]
+        members: dict[str, str | None] = {name: held[name]["version"] for name in names}
+        before = self.manifest.parts.get(path)
+        if before is not None and list(before.members.items()) == list(members.items()):
+            return
+        found = [Session(Source(name), held[name]["session"]) for name in names]
+        frame, odd = sessions.table(found)
+        if odd:
+            warnings.warn(
+                f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})", stacklevel=5
+            )
+        told = [session_name(one.source.url, one.fields) for one in found]
+        frame.insert(
+            len(frame.columns) - 1, session_column(frame.columns), pd.Series(told, dtype="string[pyarrow]")
+        )
+        about = {"table_path": SESSIONS, "lazynwb_dask": __version__}
+        schema = pa.schema([(one.name, _text(one.type)) for one in arrow_schema(frame)], about)
+        with sink(self.folder, path) as file:
+            pq.write_table(arrow_table(frame, schema), file, compression="zstd")
+            size = int(file.tell())
+        key = self.manifest.add_schema(schema)
+        self.manifest.parts[path] = Record(SESSIONS, members, len(frame), size, key)
+        self.new.add(path)
+
+    def report(self) -> pd.DataFrame:
+        rows = [
+            (record.table, path, record.rows, record.bytes, "written" if path in self.new else "kept", "")
+            for path, record in sorted(self.manifest.parts.items())
+        ]
+        rows += [(one.table, path, one.rows, one.bytes, "removed", "") for path, one in self.removed.items()]
+        rows += [(table, path, 0, 0, "failed", error) for table, path, error in self.failures]
+        return pd.DataFrame(rows, columns=["table", "path", "rows", "bytes", "status", "error"])
+
+
+def rows_of(scan: Scan, file: int) -> Rows:
+    """The rows of a file, as they are read."""
+    first, last = np.searchsorted(scan.file, [file, file + 1]).tolist()
+    parts = [i for i in range(first, last) if not scan.indexed or scan.stop[i] > scan.start[i]]
+    narrow = scan.narrow(tuple(scan.fields), parts) if parts else None
+    return Rows((scan.files.urls[file],), narrow)
+
+
+def _text(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_large_string(kind) else kind
