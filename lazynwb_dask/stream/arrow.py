@@ -86,7 +86,7 @@ def record_batches(
 
     def made() -> Iterator[pa.RecordBatch]:
         for rows in batches(frame, limit):
-            table = arrow_table(rows[schema.names], schema, nan_to_null=nan_to_null)
+            table = arrow_table(rows[schema.names] if missing else rows, schema, nan_to_null=nan_to_null)
             yield from set_missing(table, rows, missing).to_batches(ROWS)
 
     return pa.RecordBatchReader.from_batches(schema, made())
