@@ -25,6 +25,8 @@ from servers import S3Server
 
 import lazynwb_dask
 from lazynwb_dask.api.accessors import FrameAccessor, ListsAccessor
+from lazynwb_dask.cli.main import main
+from lazynwb_dask.config import defaults
 from lazynwb_dask.datasets import make_sessions
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +101,12 @@ def test_every_public_name_is_in_the_overview_of_the_reference() -> None:
     assert not [kind for kind in kinds if f"`~lazynwb_dask.{kind}`" not in overview]
 
 
+def test_every_command_is_told_of() -> None:
+    page = (DOCS / "command-line.md").read_text()
+    told = set(re.findall(r"`([a-z-]+)", "".join(re.findall(r"^\| `.*", page, re.M))))
+    assert main.commands.keys() <= told, main.commands.keys() - told
+
+
 def test_every_page_is_reached_from_the_first(site: Path) -> None:
     reached, ahead = set(), {"index.html"}
     while ahead:
@@ -114,7 +122,8 @@ def test_every_page_is_reached_from_the_first(site: Path) -> None:
 
 def test_every_setting_is_in_the_site(site: Path) -> None:
     text = html.unescape(re.sub("<[^>]+>", "", (site / "reference" / "settings.html").read_text()))
-    for name in dask.config.get("lazynwb-dask"):
+    assert len(defaults()) > 15
+    for name in defaults():
         assert f"{name}:" in text, name
 
 

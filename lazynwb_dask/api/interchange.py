@@ -141,7 +141,7 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
 
     See Also
     --------
-    TimeSeries.to_xarray : a series, lazily.
+    lazynwb_dask.timeseries.series.TimeSeries.to_xarray : a series, lazily.
     spike_counts : units x trials x bins.
 
     Notes
@@ -159,7 +159,7 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     >>> import numpy as np
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2, units=5), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=2, units=5), "/units")
     >>> found = to_xarray(units[["unit_id", "spike_times", "waveform_mean"]], dim="unit")
     >>> found.waveform_mean.dims
     ('unit', 'waveform_mean_dim_1', 'waveform_mean_dim_2')
@@ -208,6 +208,11 @@ def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
     UnsupportedColumnError, NWBError
         Spike times aren't lists of numbers, a series has no numbers, or no timestamps.
 
+    See Also
+    --------
+    open_timeseries : gives a series.
+    spike_counts : counts of a session, by xarray.
+
     Notes
     -----
     Other lists than `spike_times` and `obs_intervals` are not read. pynapple rounds times to nanoseconds.
@@ -216,7 +221,7 @@ def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2, units=5)
+    >>> paths = make_sessions("sessions", n=2, units=5)
     >>> units = read_nwb(paths, "/units")[["id", "structure", "spike_times", "_nwb_path"]]
     >>> group = to_pynapple(units[units._nwb_path == paths[0]])  # doctest: +SKIP
     >>> group.getby_category("structure")  # doctest: +SKIP
@@ -257,12 +262,16 @@ def to_awkward(frame: Frame) -> ak.Array:
     TypeError
         A column holds Python objects.
 
+    See Also
+    --------
+    to_arrow : record batches, a few partitions at a time.
+
     Examples
     --------
     >>> import awkward as ak
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2, units=5), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=2, units=5), "/units")
     >>> found = to_awkward(units[["unit_id", "spike_times"]])
     >>> print(found.type)
     10 * {unit_id: int64, spike_times: var * float64}

@@ -80,11 +80,11 @@ def sql(
     --------
     >>> from lazynwb_dask import sql
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> query = sql("SELECT count(*) AS units, avg(len(spike_times)) > 0 AS fire FROM units", paths)
     >>> query.compute()
        units  fire
-    0    100  True
+    0    240  True
     """
     if paths is not None and not isinstance(paths, (str, os.PathLike)) and iter(paths) is paths:
         paths = list(paths)

@@ -201,7 +201,7 @@ class TimeSeries:
         --------
         >>> from lazynwb_dask import open_timeseries
         >>> from lazynwb_dask.datasets import make_sessions
-        >>> (path,) = make_sessions(getfixture("tmp_path"), n=1, lfp_shape=(20_000, 16))
+        >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
         >>> lfp = open_timeseries(path, "lfp").to_xarray(scaled=True)
         >>> minute = lfp.set_xindex("time").sel(time=slice(600, 660))
         >>> minute.dims, minute.shape, minute.units
