@@ -61,8 +61,8 @@ class Manifest:
 
     def write(self, folder: Folder) -> None:
         used = {record.schema for record in self.parts.values()}
-        self.schemas = {key: held for key, held in self.schemas.items() if key in used}
-        held = json.dumps({"format": FORMAT, "library": __version__, **asdict(self)})
+        schemas = {key: held for key, held in self.schemas.items() if key in used}
+        held = json.dumps({"format": FORMAT, "library": __version__, **asdict(self), "schemas": schemas})
         folder.write(MANIFEST, json.dumps({"checksum": _checksum(held), "held": held}).encode())
 
     @staticmethod

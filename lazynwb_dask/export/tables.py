@@ -124,6 +124,7 @@ class _Export:
         by = self.layout.partition_by
         if self.layout.overwrite:
             remove_parts(self.folder, self.manifest.parts)
+            self.there = {p: size for p, size in self.there.items() if p not in self.manifest.parts}
             self.manifest = Manifest()
         elif self.manifest.parts and self.manifest.partition_by != by:
             raise ValueError(
@@ -303,8 +304,8 @@ class _Export:
             parts[path] = Record(record.table, members, written.rows, written.bytes, record.schema)
             self.new.add(path)
             parts.pop(self.replaced.get(path, ""), None)
-        elif path in parts and parts[path].schema != record.schema:
-            self.removed[path] = parts.pop(path)
+        elif path in self.there and (path not in parts or parts[path].schema != record.schema):
+            self.removed[path] = parts.pop(path, record)
             remove_parts(self.folder, [path])
         if time.monotonic() - self.saved > OFTEN:
             self.manifest.write(self.folder)
@@ -338,6 +339,14 @@ class _Export:
         self.new.add(path)
 
     def report(self) -> pd.DataFrame:
+        if self.failures:
+            _, path, error = self.failures[0]
+            count = len({name for _, name, _ in self.failures})
+            warnings.warn(
+                f"{count} files can't be read and are left out (the first: "
+                f"{path}: {error}); the table that export_tables returns lists them",
+                stacklevel=4,
+            )
         rows = [
             (record.table, path, record.rows, record.bytes, "written" if path in self.new else "kept", "")
             for path, record in sorted(self.manifest.parts.items())
