@@ -20,7 +20,7 @@ def session_column(columns: Iterable[str]) -> str:
     >>> session_column(["id", "session"])
     'nwb_session'
     """
-    there = set(columns)
+    there = {name.lower() for name in columns}  # as SQL has names
     return next(name for name in ("session", "nwb_session", "nwb_session_") if name not in there)
 
 
@@ -31,7 +31,7 @@ def session_name(url: str, fields: Mapping[str, Mapping[str, Any]]) -> str:
         if isinstance(found, list) and len(found) == 1:
             found = found[0]
         if found is not None and not isinstance(found, list) and str(found):
-            return str(found)
+            return str(found).encode("utf-8", "backslashreplace").decode()
     return stem(url)
 
 

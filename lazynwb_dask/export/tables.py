@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,14 @@ from lazynwb_dask._version import __version__
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.lock import locked
 from lazynwb_dask.errors import Failure, SchemaConflictError
-from lazynwb_dask.export.manifest import Manifest, Record, parquet_files, remove_parts, version_of
+from lazynwb_dask.export.manifest import (
+    Manifest,
+    Record,
+    parquet_files,
+    remove_parts,
+    remove_scratch,
+    version_of,
+)
 from lazynwb_dask.export.names import (
     SESSIONS,
     digest,
@@ -91,6 +99,7 @@ class _Table:
     schema: pa.Schema
     key: str  # the schema's
 
+    @cached_property
     def files(self) -> dict[str, int]:
         """Its files in the scan, by their names."""
         return {shown(url): i for i, url in enumerate(self.scan.files.urls)}
@@ -119,6 +128,7 @@ class _Export:
     saved: float = 0.0  # when the manifest was
 
     def __post_init__(self) -> None:
+        remove_scratch(self.folder)
         self.there = parquet_files(self.folder)
         self.manifest = Manifest.read(self.folder)
         by = self.layout.partition_by
@@ -223,7 +233,7 @@ class _Export:
     ) -> Iterator[tuple[str, list[str], str]]:
         """The parts: path, files, and where it was before."""
         old = {name: path for path, record in before.items() for name in record.members if not is_gone(name)}
-        files = table.files()
+        files = table.files
         if self.layout.partition_by == "session":
             column = session_column(table.schema.names)
             for name in dict.fromkeys([*files, *old]):
@@ -246,7 +256,7 @@ class _Export:
 
     def _plan_part(self, table: _Table, path: str, members: list[str], old: str) -> None:
         """Plan a part to be written, unless it is there. Rows of files that haven't changed are copied."""
-        record, files = self.manifest.parts.get(old), table.files()
+        record, files = self.manifest.parts.get(old), table.files
         held = record.members if record is not None else {}
         fresh = {n for n in members if n in held and (n not in files or self._is_same(n, held[n]))}
         there = record is not None and path == old and record.schema == table.key and not record.pending
