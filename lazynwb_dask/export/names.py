@@ -74,7 +74,7 @@ def part_name(label: str, key: str) -> str:
     """The name of a Parquet file, by what it is of.
 
     >>> part_name("sub-1 a", "/data/sub-1 a.nwb")
-    'sub-1%20a-4ac2f5c8fdd1cf86.parquet'
+    'sub-1%20a-e43ecc3cd2965622.parquet'
     """
     return f"{folder_name(label[: NAME // 3])}-{digest(key)}.parquet"
 
