@@ -183,6 +183,8 @@ class _Files:
 
     def scan(self, table: str, sources: Sequence[Source]) -> tuple[Scan, pd.DataFrame]:
         request = replace(self.request, table=table)
+        if self.named is None:
+            request = replace(request, on_missing="skip")
         with _unwarned(self.named is None):
             if knows_table(self.paths, request):
                 return catalog_scan(self.paths, request), report_of(self.paths, request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -81,10 +81,9 @@ class Layout:
 def export(files: Files, folder: Folder, layout: Layout) -> pd.DataFrame:
     """Write the parts of tables that aren't there yet. Returns all parts, and what became of them."""
     with locked(folder, "export") as check_lock:
-        run = _Export(files, folder, layout)
+        run = _Export(files, folder, layout, check_lock)
         if not run.is_done():
             run.plan()
-            check_lock()
             run.write()
         return run.report()
 
@@ -119,6 +118,7 @@ class _Export:
     files: Files
     folder: Folder
     layout: Layout
+    check_lock: Callable[[], None]
     failures: list[tuple[str, str, str]] = field(default_factory=list)  # table, path, error
     removed: dict[str, Record] = field(default_factory=dict)
     todo: dict[str, Part] = field(default_factory=dict)
@@ -182,14 +182,21 @@ class _Export:
         self._leave_out(failed)
         known = {record.table for record in manifest.parts.values()}
         folders = table_folders(sorted({*tables, *known}))
-        for path in [*tables, *sorted(known - {*tables})] if self.layout.tables is None else tables:
-            if path == SESSIONS:
-                continue
-            if path in tables:
+        for path in sorted(known - {*tables}):  # nothing is written of these
+            self._check_place(path, folders[path])
+            # of all tables, those that no file has any more
+            self._remove_gone(path, {*self.sources} if self.layout.tables is None else set())
+        for path in tables:
+            if path != SESSIONS:
                 self._plan_table(path, folders[path])
-            else:  # only files that are left alone have it
-                self._remove_if(path, lambda name: name in self.sources or name not in manifest.sources)
         self.tables = tables
+
+    def _check_place(self, table: str, folder: str) -> None:
+        if not all(path.startswith(f"{folder}/") for path in self.manifest.of(table)):
+            raise ValueError(
+                f"{table} was exported before, to a folder within another table's now: name both tables, so that "
+                "it gets another one"
+            )
 
     def _is_same(self, name: str, version: str | None) -> bool:
         return is_identified(self.sources[name]) and version == self._version(name)
@@ -203,36 +210,37 @@ class _Export:
             if self.sources.pop(failure.path, None) is not None:
                 self.failures.append(("", failure.path, failure.error))
 
-    def _remove_if(self, table: str, is_gone: Callable[[str], bool]) -> None:
+    def _is_gone(self, name: str, lost: Container[str]) -> bool:
+        """Whether rows of a file aren't to stay: it is one of those that have lost the table, or was pruned."""
+        return name in lost or name not in self.manifest.sources
+
+    def _remove_gone(self, table: str, lost: Container[str]) -> None:
         for path, record in self.manifest.of(table).items():
-            if all(map(is_gone, record.members)):
+            if all(self._is_gone(name, lost) for name in record.members):
                 self.removed[path] = self.manifest.parts.pop(path)
 
     def _plan_table(self, path: str, folder: str) -> None:
         scan, report = self.files.scan(path, list(self.sources.values()))
         self._leave_out([Failure(*one) for one in scan.failures if one[0] not in map(shown, scan.files.urls)])
         mine = set(map(shown, scan.files.urls))
-
-        def is_gone(name: str) -> bool:
-            """Whether a file's part isn't to stay: it has been pruned, or has lost the table."""
-            return name not in mine and (name in self.sources or name not in self.manifest.sources)
-
-        self._remove_if(path, is_gone)
+        lost = self.sources.keys() - mine
+        self._remove_gone(path, lost)
         before = self.manifest.of(path)
         left = {record.schema for record in before.values() if not record.members.keys() <= mine}
         schema = unified(scan, report, [self.manifest.schema(key) for key in sorted(left)], path)
         table = _Table(path, folder, scan, schema, self.manifest.add_schema(schema))
-        for part, members, old in self._groups(table, before, is_gone):
+        for part, members, old in self._groups(table, before, lost):
             self._plan_part(table, part, members, old)
         for name in self.there.keys() - self.manifest.parts.keys() - self.todo.keys() - self.removed.keys():
             if name.startswith(f"{folder}/") and _OURS.search(name):  # of an export whose manifest was lost
                 self.removed[name] = Record(path, {}, 0, self.there[name], "")
 
     def _groups(
-        self, table: _Table, before: Mapping[str, Record], is_gone: Callable[[str], bool]
+        self, table: _Table, before: Mapping[str, Record], lost: Container[str]
     ) -> Iterator[tuple[str, list[str], str]]:
         """The parts: path, files, and where it was before."""
-        old = {name: path for path, record in before.items() for name in record.members if not is_gone(name)}
+        stays = {path: [n for n in one.members if not self._is_gone(n, lost)] for path, one in before.items()}
+        old = {name: path for path, names in stays.items() for name in names}
         files = table.files
         if self.layout.partition_by == "session":
             column = session_column(table.schema.names)
@@ -242,8 +250,7 @@ class _Export:
                 yield f"{table.folder}/{column}={folder_name(session)}/{part}", [name], old.get(name, "")
             return
         for path in dict.fromkeys(old.values()):  # a file stays in the part that it is in
-            kept = [name for name in before[path].members if not is_gone(name)]
-            yield f"{table.folder}/{path.rpartition('/')[2]}", kept, path
+            yield f"{table.folder}/{path.rpartition('/')[2]}", stays[path], path
         members: list[str] = []
         size, weights = 0, table.weights()
         for name in [*files, ""]:
@@ -291,7 +298,7 @@ class _Export:
 
     def write(self) -> None:
         self.removed = {path: record for path, record in self.removed.items() if path not in self.todo}
-        self.manifest.write(self.folder)
+        self._save()
         remove_parts(self.folder, self.removed)
         try:
             write_parts(list(self.todo.values()), self.folder, self.layout.on_error, self._told)
@@ -301,7 +308,12 @@ class _Export:
             if not self.failures:
                 self.manifest.done = self.asked
         finally:
-            self.manifest.write(self.folder)
+            self._save()
+
+    def _save(self) -> None:
+        self.check_lock()
+        self.manifest.write(self.folder)
+        self.saved = time.monotonic()
 
     def _told(self, written: Written) -> None:
         """Take note of a part that is complete."""
@@ -318,8 +330,7 @@ class _Export:
             self.removed[path] = parts.pop(path, record)
             remove_parts(self.folder, [path])
         if time.monotonic() - self.saved > OFTEN:
-            self.manifest.write(self.folder)
-            self.saved = time.monotonic()
+            self._save()
 
     def _write_sessions(self) -> None:
         """The table of all files' sessions: one part, with the names that their folders have."""

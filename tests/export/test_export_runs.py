@@ -310,6 +310,37 @@ def test_arguments_are_checked(tmp_path: Path, paths: list[Path]) -> None:
         export_tables(paths, tmp_path / "out", "units", on_missing="raise")
 
 
+def test_a_table_around_one_that_is_there(tmp_path: Path) -> None:
+    path, out = session(tmp_path / "a.nwb", tables=("/events", "/events/inner")), tmp_path / "out"
+    export_tables(path, out, "/events/inner")
+    with pytest.raises(ValueError, match="name both tables"):
+        export_tables(path, out, "/events")
+    done = export_tables(path, out, ["/events", "/events/inner"])
+    assert sorted(done.status) == ["written", "written"]
+    assert numbers(out, "events") == numbers(out, "%2Fevents%2Finner") == [0, 1, 2, 3]
+
+
+def test_a_session_that_is_renamed_moves(tmp_path: Path, paths: list[Path]) -> None:
+    out = tmp_path / "out"
+    export_tables(paths, out)
+    with h5py.File(paths[0], "r+") as file:
+        del file["general/session_id"]
+        file["general/session_id"] = "other"
+    done = export_tables(paths, out)
+    assert sorted(done.status[done.table == "/units"]) == ["kept", "kept", "removed", "written"]
+    assert numbers(out) == list(range(12))
+    assert sorted(path.name for path in (out / "units").iterdir()) == [
+        "session=1",
+        "session=2",
+        "session=other",
+    ]
+    session(paths[1], 4, session=np.arange(4))
+    export_tables(paths, out)
+    found = pd.read_parquet(out / "units")
+    assert found.nwb_session.astype(str).tolist() == ["1"] * 4 + ["2"] * 4 + ["other"] * 4
+    assert sorted(found.n) == list(range(12))
+
+
 def test_in_processes_and_on_a_cluster(tmp_path: Path, paths: list[Path]) -> None:
     with dask.config.set(scheduler="processes", num_workers=2):
         done = export_tables(paths, tmp_path / "processes", "units")
@@ -428,7 +459,7 @@ def test_memory_is_bounded_by_a_row_group(tmp_path: Path) -> None:
     assert groups._table_index.tolist() == list(range(100))
 
 
-def test_zarr_and_other_locations(tmp_path: Path, paths: list[Path]) -> None:
+def test_in_any_filesystem(tmp_path: Path, paths: list[Path]) -> None:
     export_tables(paths, "memory://lab/out", "units")
     found = pd.read_parquet("memory://lab/out/units")
     assert sorted(found.n) == list(range(12))
