@@ -36,7 +36,7 @@ class ListsAccessor:
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2, units=3), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units")
     >>> many = units[units.spike_times.nwb.len() > 400]  # reads where lists end, and no spikes
     >>> first = many.spike_times.nwb[0].compute()
     >>> first_minute = many.spike_times.nwb.count_between(0, 60).compute()
@@ -113,7 +113,7 @@ class FrameAccessor:
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2, units=3), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units")
     >>> units.nwb.sessions().subject_id.compute().tolist()
     ['600000', '600000']
     >>> len(units.nwb.report())

@@ -104,7 +104,7 @@ def align_events(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> units = read_nwb(paths, "/units")[["unit_id", "firing_rate", "spike_times"]]
     >>> trials = read_nwb(paths, "trials")
     >>> aligned = align_events(units[units.firing_rate > 20], trials[trials.is_hit], by="rewarded_side", bins=3)
@@ -166,7 +166,7 @@ def psth(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
     >>> found = psth(units[units.structure == "VISp"], read_nwb(paths, "trials"), by="is_hit", bins=15)
     >>> found[["is_hit", "events", "rate", "sem"]].dtypes.astype(str).tolist()
@@ -227,7 +227,7 @@ def spike_counts(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=1)
+    >>> paths = make_sessions("sessions", n=1)
     >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
     >>> trials = read_nwb(paths, "trials")[["start_time", "stop_time", "is_hit"]]
     >>> found = spike_counts(units, trials, bins=15, window=(-0.5, 1.0))
@@ -334,7 +334,7 @@ def align_timeseries(
     --------
     >>> from lazynwb_dask import open_timeseries, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> (path,) = make_sessions(getfixture("tmp_path"), n=1, lfp_shape=(20_000, 16))
+    >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
     >>> lfp, trials = open_timeseries(path, "lfp"), read_nwb(path, "trials")
     >>> around = align_timeseries(lfp, trials, (-1, 2), by="is_hit", rate=10)
     >>> dict(around.sizes)

@@ -63,8 +63,7 @@ def build_catalog(
     --------
     >>> from lazynwb_dask import build_catalog, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> folder = getfixture("tmp_path")
-    >>> catalog = build_catalog(make_sessions(folder, n=2), folder / "catalog")
+    >>> catalog = build_catalog(make_sessions("sessions", n=2), "catalog")
     >>> units = read_nwb(catalog, "/units")
     >>> fast = units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()
     """

@@ -56,7 +56,7 @@ def contents(
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=3)
+    >>> paths = make_sessions("sessions", n=3)
     >>> found = contents(paths[0]).set_index("path")
     >>> found.loc["/acquisition/lick_sensor", ["neurodata_type", "shape", "unit"]].tolist()
     ['TimeSeries', (36000,), 'volts']

@@ -37,7 +37,7 @@ def explain(frame: dd.DataFrame) -> Explanation:
     --------
     >>> from lazynwb_dask import explain, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=2), "/units")
     >>> told = explain(units[["unit_id", "firing_rate"]])
     >>> told.requests <= 4, told.reads[0].columns
     (True, ('unit_id', 'firing_rate'))

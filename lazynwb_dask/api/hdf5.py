@@ -35,7 +35,7 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> with open_hdf5(make_sessions(getfixture("tmp_path"), n=1)[0]) as file:
+    >>> with open_hdf5(make_sessions("sessions", n=1)[0]) as file:
     ...     file["units/id"].dtype
     dtype('int64')
     """

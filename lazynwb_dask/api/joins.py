@@ -92,7 +92,7 @@ def merge_by_file(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> trials = read_nwb(paths, "trials")[["id", "start_time", "is_hit"]]
     >>> licks = read_nwb(paths, "trials")[["id", "stop_time"]]
     >>> merge_by_file(trials, licks, on="id").columns.tolist()
@@ -152,7 +152,7 @@ def map_files(
     >>> import pandas as pd
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> paths = make_sessions(getfixture("tmp_path"), n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> def counts(units, trials):
     ...     return pd.DataFrame({"units": [len(units)], "trials": [len(trials)]})
     >>> units, trials = read_nwb(paths, "/units")[["id"]], read_nwb(paths, "trials")[["id"]]

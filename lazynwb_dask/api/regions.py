@@ -95,7 +95,7 @@ def join_region(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=2), "/units")[["unit_id", "electrodes"]]
+    >>> units = read_nwb(make_sessions("sessions", n=2), "/units")[["unit_id", "electrodes"]]
     >>> joined = join_region(units, "electrodes", ["location", "group_name"], how="first")
     >>> joined[joined.location == "CA1"].group_name.unique().compute().tolist()
     ['probeA']

@@ -56,7 +56,7 @@ def open_timeseries(
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> (path,) = make_sessions(getfixture("tmp_path"), n=1, lfp_shape=(20_000, 16))
+    >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
     >>> lfp = open_timeseries(path, "lfp")
     >>> lfp.data.shape, lfp.data.dtype, lfp.data.chunksize
     ((20000, 16), dtype('int16'), (20000, 16))

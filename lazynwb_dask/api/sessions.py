@@ -73,7 +73,7 @@ def read_sessions(
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> sessions = read_sessions(make_sessions(getfixture("tmp_path"), n=2))
+    >>> sessions = read_sessions(make_sessions("sessions", n=2))
     >>> sessions[["subject_id", "session_start_time", "species"]].compute()
       subject_id            session_start_time       species
     0     600000 2023-01-09 17:30:12.345...+00:00  Mus musculus
@@ -155,7 +155,7 @@ def with_sessions(
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = read_nwb(make_sessions(getfixture("tmp_path"), n=4), "/units")
+    >>> units = read_nwb(make_sessions("sessions", n=4), "/units")
     >>> units = with_sessions(units, ["subject_id", "session_start_time"])
     >>> late = units[units.session_start_time > "2023-01-11"]  # reads two of the four files
     >>> late.subject_id.unique().compute().tolist()

@@ -129,8 +129,7 @@ def read_nwb(
     --------
     >>> import lazynwb_dask
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> folder = getfixture("tmp_path")
-    >>> paths = make_sessions(folder, n=2)
+    >>> paths = make_sessions("sessions", n=2)
     >>> units = lazynwb_dask.read_nwb(paths, "/units")
     >>> good = units[(units.presence_ratio >= 0.7) & (units.isi_violations_ratio <= 0.5)]
     >>> spikes = good[["unit_id", "location", "spike_times", "_nwb_path"]].compute()
@@ -216,7 +215,7 @@ def schema_report(
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> report = schema_report(make_sessions(getfixture("tmp_path"), n=3), "/units")
+    >>> report = schema_report(make_sessions("sessions", n=3), "/units")
     >>> report.found["spike_times"], report.found["firing_rate"]
     ('list<item: double> (3)', 'float64 (3)')
     """
@@ -234,7 +233,7 @@ def list_tables(path: str | os.PathLike[str], *, storage_options: Mapping[str, A
     """The paths of all tables of one file. Links to other files aren't followed, but warned of.
 
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> list_tables(make_sessions(getfixture("tmp_path"), n=1)[0])[:2]
+    >>> list_tables(make_sessions("sessions", n=1)[0])[:2]
     ['/units', '/events/events']
     """
     access = file_access(path, storage_options)

@@ -28,21 +28,17 @@ from lazynwb_dask.storage.options import Options
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """The index of many NWB files, made by `build_catalog`. Goes wherever paths go.
+    """The index of many NWB files, made by `build_catalog` or opened by `open_catalog`. Goes wherever paths go.
 
-    Parameters
-    ----------
-    index : IndexReader
-    chosen : numpy.ndarray of int64, optional
-        Which of its files, in order; all that can be read if not given.
+    ``catalog[mask]``, with a condition on `sessions`, is a catalog of some of the files; ``len(catalog)`` their
+    number.
 
     Examples
     --------
     >>> import lazynwb_dask
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> folder = getfixture("tmp_path")
-    >>> paths = make_sessions(folder / "sessions", n=3)
-    >>> catalog = lazynwb_dask.build_catalog(paths, folder / "catalog")
+    >>> paths = make_sessions("sessions", n=3)
+    >>> catalog = lazynwb_dask.build_catalog(paths, "catalog")
     >>> males = catalog[catalog.sessions.sex == "M"]
     >>> lazynwb_dask.read_nwb(males, "/units").npartitions <= 3
     True
@@ -197,9 +193,8 @@ class Catalog:
         --------
         >>> import fsspec, lazynwb_dask
         >>> from lazynwb_dask.datasets import make_sessions
-        >>> folder = getfixture("tmp_path")
-        >>> (path,) = make_sessions(folder / "sessions", n=1)
-        >>> catalog = lazynwb_dask.build_catalog(path, folder / "catalog")
+        >>> (path,) = make_sessions("sessions", n=1)
+        >>> catalog = lazynwb_dask.build_catalog(path, "catalog")
         >>> references = catalog.to_kerchunk(path, tables="/units")
         >>> fsspec.filesystem("reference", fo=references).exists("units/spike_times/.zarray")
         True

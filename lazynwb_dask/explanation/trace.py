@@ -79,7 +79,7 @@ def trace() -> Iterator[Trace]:
     --------
     >>> import lazynwb_dask
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> units = lazynwb_dask.read_nwb(make_sessions(getfixture("tmp_path"), n=2), "/units")
+    >>> units = lazynwb_dask.read_nwb(make_sessions("sessions", n=2), "/units")
     >>> with trace() as fetched:
     ...     spikes = units[units.presence_ratio > 0.9].spike_times.compute()
     >>> len(fetched.files), fetched.total.retries

@@ -234,8 +234,6 @@ def _local_sink(root: str, path: str) -> Iterator[Any]:
     finally:
         with suppress(OSError):
             os.unlink(whole)
-        with suppress(OSError):
-            os.rmdir(scratch)
 
 
 @contextmanager

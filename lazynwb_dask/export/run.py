@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.cluster.client import active_client, completed
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.export.part import Part, Written, write_part
+from lazynwb_dask.export.part import SCRATCH, Part, Written, write_part
 from lazynwb_dask.model.source import is_local, shown
 from lazynwb_dask.util.concurrently import progress_bar
 from lazynwb_dask.util.locks import Lock
@@ -54,6 +55,9 @@ def write_parts(parts: Sequence[Part], folder: Folder, on_error: str, told: Call
             _here([partial(_then, one, done) for one in work])
     finally:
         bar.close()
+        if is_local(folder.url):
+            with suppress(OSError):
+                os.rmdir(folder.url_of(SCRATCH))
 
 
 def _tasks(work: Sequence[Callable[[], Any]]) -> list[Any]:

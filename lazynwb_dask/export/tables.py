@@ -194,8 +194,8 @@ class _Export:
     def _check_place(self, table: str, folder: str) -> None:
         if not all(path.startswith(f"{folder}/") for path in self.manifest.of(table)):
             raise ValueError(
-                f"{table} was exported before, to a folder within another table's now: name both tables, so that "
-                "it gets another one"
+                f"{table} was exported before, to a folder within another table's now: name both tables, so "
+                "that it gets another one"
             )
 
     def _is_same(self, name: str, version: str | None) -> bool:

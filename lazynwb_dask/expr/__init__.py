@@ -112,5 +112,5 @@ def _why_left(node: Any) -> str:
     if read.limit is not None:
         return "it is of rows that were chosen by their order"
     if isinstance(node, (ex.DropnaFrame, ex.DropnaSeries)):
-        return "reads take in no dropna; say frame[frame.column.notna()]"
+        return "reads take in no dropna; say frame[frame.column.notnull()]"
     return "it isn't known to look at each row by itself"

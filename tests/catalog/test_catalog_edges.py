@@ -188,7 +188,7 @@ def test_a_query_that_is_not_by_row_and_a_dropna_are_told(units: dd.DataFrame) -
     assert (text, why) == ("x > x.mean()", "it isn't known to look at each row by itself")
     ((text, why),) = lazynwb_dask.explain(units[units.x > 850].x.dropna()).left
     assert text == "dropna()"
-    assert "notna()" in why
+    assert "notnull()" in why
     assert not lazynwb_dask.explain(units.query("x > 850")).left
 
 

@@ -1,0 +1,24 @@
+"""Which frames can be handed to other libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_object_dtype
+
+
+def check_frame(frame: Any, call: str, more: str = "") -> None:
+    """Raise TypeError if it is no frame, or has columns of no certain type."""
+    if not isinstance(getattr(frame, "_meta", frame), pd.DataFrame):
+        raise TypeError(f"{call}: {type(frame).__name__}: give a frame, as read_nwb makes them{more}")
+    names = frame.columns.tolist()
+    if len({*names}) < len(names):
+        again = sorted({str(name) for name in names if names.count(name) > 1})
+        raise ValueError(f"{call}: several columns have the same name: {', '.join(again)}: rename them")
+    for name, dtype in frame.dtypes.items():
+        if is_object_dtype(dtype):
+            raise TypeError(
+                f"{call}: column {name!r} holds Python objects, whose type is uncertain: give it one, as "
+                f"frame.astype({{{name!r}: 'string[pyarrow]'}}), or leave it out: frame.drop(columns={name!r})"
+            )
