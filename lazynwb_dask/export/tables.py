@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -39,7 +39,7 @@ from lazynwb_dask.export.names import (
 )
 from lazynwb_dask.export.part import Part, Rows, Written, lacks, sink
 from lazynwb_dask.export.run import write_parts
-from lazynwb_dask.export.schema import can_copy, unified
+from lazynwb_dask.export.schema import can_copy, stored, unified
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.session import Session
 from lazynwb_dask.plan import sessions
@@ -190,6 +190,11 @@ class _Export:
             if path != SESSIONS:
                 self._plan_table(path, folders[path])
         self.tables = tables
+        places = tuple(f"{folders[path]}/" for path in tables)
+        for path in self.there.keys() - manifest.parts.keys() - self.todo.keys() - self.removed.keys():
+            # of a run that was killed, or of an export whose manifest was lost
+            if _OURS.search(path) and (self.layout.tables is None or path.startswith(places)):
+                self.removed[path] = Record("", {}, 0, self.there[path], "")
 
     def _check_place(self, table: str, folder: str) -> None:
         if not all(path.startswith(f"{folder}/") for path in self.manifest.of(table)):
@@ -226,14 +231,22 @@ class _Export:
         lost = self.sources.keys() - mine
         self._remove_gone(path, lost)
         before = self.manifest.of(path)
-        left = {record.schema for record in before.values() if not record.members.keys() <= mine}
+        left = {
+            record.schema
+            for record in before.values()
+            if not all(name in mine or self._is_gone(name, lost) for name in record.members)
+        }
         schema = unified(scan, report, [self.manifest.schema(key) for key in sorted(left)], path)
+        fields = {
+            name: one
+            if stored(one.type) == schema.field(name).type
+            else replace(one, type=schema.field(name).type)
+            for name, one in scan.fields.items()
+        }
+        scan = replace(scan, fields=fields, known_token="")
         table = _Table(path, folder, scan, schema, self.manifest.add_schema(schema))
         for part, members, old in self._groups(table, before, lost):
             self._plan_part(table, part, members, old)
-        for name in self.there.keys() - self.manifest.parts.keys() - self.todo.keys() - self.removed.keys():
-            if name.startswith(f"{folder}/") and _OURS.search(name):  # of an export whose manifest was lost
-                self.removed[name] = Record(path, {}, 0, self.there[name], "")
 
     def _groups(
         self, table: _Table, before: Mapping[str, Record], lost: Container[str]
