@@ -42,11 +42,13 @@ def _about(name: str, report: pd.DataFrame) -> dict[str, str] | None:
 
 
 def stored(kind: pa.DataType) -> pa.DataType:
-    """The type in Parquet, whose float16 not all readers know."""
+    """The type in Parquet, whose float16 not all readers know; and pandas' texts as all others."""
     if pa.types.is_list(kind):
         return pa.list_(stored(kind.value_type))
     if pa.types.is_struct(kind):
         return pa.struct([(one.name, stored(one.type)) for one in kind])
+    if pa.types.is_large_string(kind):
+        return pa.string()
     return pa.float32() if kind == pa.float16() else kind
 
 

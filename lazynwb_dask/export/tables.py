@@ -364,7 +364,7 @@ class _Export:
             len(frame.columns) - 1, session_column(frame.columns), pd.Series(told, dtype="string[pyarrow]")
         )
         about = {"table_path": SESSIONS, "lazynwb_dask": __version__}
-        schema = pa.schema([(one.name, _text(one.type)) for one in arrow_schema(frame)], about)
+        schema = pa.schema([(one.name, stored(one.type)) for one in arrow_schema(frame)], about)
         with sink(self.folder, path) as file:
             pq.write_table(arrow_table(frame, schema), file, compression="zstd")
             size = int(file.tell())
@@ -396,7 +396,3 @@ def rows_of(scan: Scan, file: int) -> Rows:
     parts = [i for i in range(first, last) if not scan.indexed or scan.stop[i] > scan.start[i]]
     narrow = scan.narrow(tuple(scan.fields), parts) if parts else None
     return Rows((scan.files.urls[file],), narrow)
-
-
-def _text(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_large_string(kind) else kind
