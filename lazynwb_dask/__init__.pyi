@@ -35,8 +35,8 @@ from lazynwb_dask.catalog.catalog import Catalog as Catalog
 from lazynwb_dask.errors import ColumnNotFoundError as ColumnNotFoundError
 from lazynwb_dask.errors import NWBError as NWBError
 from lazynwb_dask.errors import NWBReadError as NWBReadError
-from lazynwb_dask.errors import SQLError as SQLError
 from lazynwb_dask.errors import SchemaConflictError as SchemaConflictError
+from lazynwb_dask.errors import SQLError as SQLError
 from lazynwb_dask.errors import TableNotFoundError as TableNotFoundError
 from lazynwb_dask.errors import UnsupportedColumnError as UnsupportedColumnError
 from lazynwb_dask.explanation.trace import Trace as Trace

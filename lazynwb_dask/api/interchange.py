@@ -9,7 +9,7 @@ import pandas as pd
 from lazynwb_dask.interchange import awkward_array, pynapple_objects, xarray_table
 from lazynwb_dask.interchange.columns import check_frame
 from lazynwb_dask.interchange.polars_source import lazy_frame
-from lazynwb_dask.stream.arrow import record_batches
+from lazynwb_dask.stream.arrow import missing_in_files, record_batches
 from lazynwb_dask.timeseries.series import TimeSeries
 from lazynwb_dask.util.extras import optional
 
@@ -31,7 +31,7 @@ def to_arrow(frame: dd.DataFrame, *, nan_to_null: bool = False) -> pa.RecordBatc
     frame : dask.dataframe.DataFrame
         Of `read_nwb`, or made of one.
     nan_to_null : bool
-        Whether NaN in columns of numbers become null. In lists they stay.
+        Whether NaN in columns of numbers become null, and not only what files lack. In lists they stay.
 
     Returns
     -------
@@ -92,8 +92,8 @@ def to_polars(frame: dd.DataFrame) -> pl.LazyFrame:
     applied by Polars to what was read. Dask reads a few partitions at a time, on its scheduler or the active
     client, and `sink_parquet` and the streaming engine hold no more of them.
 
-    NaN stay NaN, which Polars takes to be greater than all numbers; null is what is missing in columns of other
-    types. Columns of floats that a file lacks are NaN in its rows, as they are in the frame.
+    A stored NaN stays NaN, which Polars takes to be greater than all numbers. What a file lacks is null;
+    of floats only where the frame is a read of one table: else it is NaN, as in the frame.
 
     Examples
     --------
@@ -253,7 +253,7 @@ def to_awkward(frame: Frame) -> ak.Array:
     -------
     awkward.Array
         A field for each column, without the index. Ragged columns and arrays are lists of any depth, structs
-        are records. Types are options where something is missing. NaN stay NaN.
+        are records. Types are options where something is missing, as in `to_polars`. A stored NaN stays NaN.
 
     Raises
     ------
@@ -273,17 +273,16 @@ def to_awkward(frame: Frame) -> ak.Array:
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=2, units=5), "/units")
     >>> found = to_awkward(units[["unit_id", "spike_times"]])
-    >>> found.type.show()
-    10 * {
-        unit_id: int64,
-        spike_times: var * float64
-    }
+    >>> print(found.type)
+    10 * {unit_id: int64, spike_times: var * float64}
     >>> ak.count(found.spike_times[found.spike_times < 60.0], axis=1).ndim
     1
     """
     optional("awkward", "to_awkward")  # before anything is read
     check_frame(frame, "to_awkward")
-    return awkward_array.records(_computed(frame))
+    names = frame.columns.tolist()
+    wide, missing = (frame, {}) if isinstance(frame, pd.DataFrame) else missing_in_files(frame)
+    return awkward_array.records(_computed(wide), names, missing)
 
 
 def _computed(frame: Frame) -> pd.DataFrame:

@@ -88,6 +88,8 @@ def sql(
     """
     if paths is not None and not isinstance(paths, (str, os.PathLike)) and iter(paths) is paths:
         paths = list(paths)
+    if not isinstance(statement, str):
+        raise TypeError(f"statement={statement!r}: the text of a SELECT")
     own = dict(tables or {})
     policies: dict[str, Any] = {"on_error": on_error, "storage_options": storage_options}
     frames = {}
@@ -176,8 +178,9 @@ class SQLQuery:
 
     def report(self) -> pd.DataFrame:
         """The files that were left out, and why. See `lazynwb_dask.read_report`."""
-        found = pd.concat([read_report(frame) for frame in self.frames.values()] or [pd.DataFrame()])
-        return found.drop_duplicates(ignore_index=True)
+        none = pd.DataFrame(columns=["path", "stage", "error"])
+        each = [read_report(frame) for frame in self.frames.values() if not expr.is_computed(frame)]
+        return pd.concat([none, *each]).drop_duplicates(ignore_index=True)
 
     def __repr__(self) -> str:
         return "\n".join([f"SQLQuery: {self.statement.strip()}", *[f"  {k}: {v}" for k, v in self._told()]])

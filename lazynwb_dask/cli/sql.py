@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=Command, cluster=True,
-    example='lazynwb-dask sql "SELECT location, count(*) AS n FROM units GROUP BY 1 ORDER BY n DESC" s3://lab/sessions/\n'
-            "lazynwb-dask sql --explain 'SELECT unit_id, spike_times FROM units WHERE snr > 3' dandi:000409",
+    example='lazynwb-dask sql "SELECT location, count(*) FROM units GROUP BY 1" s3://lab/sessions/\n'
+            'lazynwb-dask sql --explain "SELECT spike_times FROM units WHERE snr > 3" dandi:000409',
 )  # fmt: skip
 @click.argument("statement")
 @click.option("--explain", is_flag=True, help="Say what would be read, and read nothing.")
@@ -57,7 +57,9 @@ def _rows(query: SQLQuery) -> Iterator[pd.DataFrame]:
 
     from lazynwb_dask.sql_engine.results import to_pandas
 
-    yield to_pandas(query.schema.empty_table())
+    batch = None
     for batch in query.record_batches():
         yield to_pandas(pa.Table.from_batches([batch]))
+    if batch is None:
+        yield to_pandas(query.schema.empty_table())
     tell_left_out(query)

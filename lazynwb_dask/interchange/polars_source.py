@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lazynwb_dask.stream.arrow import arrow_schema, record_batches
+from lazynwb_dask.stream.arrow import arrow_schema, missing_in_files, record_batches
 from lazynwb_dask.util.extras import optional
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def lazy_frame(frame: dd.DataFrame, call: str) -> pl.LazyFrame:
     from polars.io.plugins import register_io_source
 
     empty = pl.from_arrow(arrow_schema(frame._meta).empty_table())
+    all_names = frame.columns.tolist()
+    frame, missing = missing_in_files(frame)
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
@@ -41,10 +43,11 @@ def lazy_frame(frame: dd.DataFrame, call: str) -> pl.LazyFrame:
         if predicate is not None and rows is None:  # of the first rows those are left that satisfy it
             mask = Condition(frame).of(predicate)
             kept = frame if mask is None else frame[mask]
-        names = frame.columns.tolist() if columns is None else columns
+        names = all_names if columns is None else columns
         used = [] if predicate is None else predicate.meta.root_names()
+        used += ["_nwb_path"] if {*names, *used} & {*missing} else []
         needed = [name for name in frame.columns if name in {*names, *used}]
-        for batch in record_batches(kept[needed], rows, nan_to_null=False):
+        for batch in record_batches(kept[needed], rows, nan_to_null=False, missing=missing):
             found = pl.from_arrow(batch)
             yield (found if predicate is None else found.filter(predicate)).select(names)
 

@@ -34,11 +34,11 @@ def known_of(frame: Any) -> Known:
     if not (isinstance(scan, Scan) and scan.nparts and scan.files.tables):
         return Known({}, {})
     files = scan.files
-    ragged = {
-        name: max((len(layouts) - 1 for layouts, _ in records.variants), default=0)
-        for name, records in files.records.items()
-        if not any(layout.element[0] == "sequence" for layouts, _ in records.variants for layout in layouts)
-    }
+    ragged = dict.fromkeys(files.inlined.indexes if files.inlined else (), 1)  # values that a catalog holds
+    for name, records in files.records.items():
+        layouts = [some for some, _ in records.variants]
+        if layouts and not any(one.element[0] == "sequence" for some in layouts for one in some):
+            ragged[name] = max(len(some) - 1 for some in layouts)
     first = int(scan.file[0])
     request = replace(scan.request, table=files.tables[int(files.table[first])], details=True)
     attributes = {}

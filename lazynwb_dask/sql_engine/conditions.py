@@ -58,6 +58,9 @@ _WIDER = {
 }
 
 
+MOST = 50  # parts of a condition: Dask looks at expressions recursively
+
+
 class NotPushed(Exception):
     """A condition that is left to DuckDB; says why."""
 
@@ -89,6 +92,8 @@ def masks(
 def _mask(node: dict[str, Any], column: Callable[[str], Any], negated: bool) -> Any:
     kind, form = node.get("type"), node.get("class")
     if form == "CONJUNCTION":  # any of these is enough
+        if len(node["children"]) > MOST:
+            raise NotPushed("it has too many parts; IN (...) may have more")
         each = [masks(child, column, negated) for child in node["children"]]
         if not all(some for some, _ in each):
             raise NotPushed("a part of it can't be")

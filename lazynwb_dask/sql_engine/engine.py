@@ -97,7 +97,8 @@ class Run:
         with self._readable(len("EXPLAIN ")):  # errors are of the statement as it was written
             opened.execute(f"EXPLAIN {text}").fetchall()
         with self._readable():
-            empty = opened.sql(text).limit(0).to_arrow_table().schema
+            whole = statement.unparse(opened, statement.parse(opened, text))
+            empty = opened.sql(whole).limit(0).to_arrow_table().schema
         self.schema = pa.schema([pa.field(field.name, plain(field.type)) for field in empty])
 
     def plan(self, reading: bool = True) -> None:
@@ -280,6 +281,8 @@ def _error(text: str, said: str, before: int | None) -> SQLError:
         message = about["exception_message"]
     except (ValueError, KeyError):
         return SQLError(statement.placed(text, said, None))
+    if "maximum nesting depth" in message or "expression depth" in message:
+        return SQLError("the statement is nested too deeply; of many terms, some can go into a list")
     if about.get("exception_type") == "Out of Memory":
         message += ". The setting lazynwb-dask.sql-memory-limit is what DuckDB may take"
     return SQLError(

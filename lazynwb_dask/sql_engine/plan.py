@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lazynwb_dask.sql_engine.conditions import masks
+from lazynwb_dask.sql_engine.conditions import MOST, masks
 from lazynwb_dask.sql_engine.scans import FrameScan
 from lazynwb_dask.sql_engine.statement import tree_of, unparse
 
@@ -55,7 +55,9 @@ def conditions(
             left.append((scan.said(text), "DuckDB says it in a way that isn't understood"))
             continue
         found, rest = masks(tree["statements"][0]["node"]["select_list"][0], scan.column)
-        pushed += found
+        if len(found) > MOST:
+            left.append((f"{len(found) - MOST} more conditions", f"only {MOST} go into a read"))
+        pushed += found[:MOST]
         for node, why in rest:
             tree["statements"][0]["node"]["select_list"] = [node]
             left.append((scan.said(unparse(connection, tree).removeprefix("SELECT ")), why))

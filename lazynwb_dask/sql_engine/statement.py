@@ -18,7 +18,16 @@ Tree = dict[str, Any]
 
 def parse(connection: Any, text: str) -> Tree:
     """The tree of a single SELECT. Raises SQLError for all else, with the line and the column."""
-    parsed = tree_of(connection, text)
+    try:
+        parsed = tree_of(connection, text)
+        _check(text, parsed)
+        tables(parsed)
+    except RecursionError:
+        raise SQLError(f"the statement is nested too deeply: {_short(text)}") from None
+    return parsed
+
+
+def _check(text: str, parsed: Tree) -> None:
     if parsed["error"]:
         if parsed["error_type"] != "parser":
             raise SQLError(f"{ALLOWED}; not: {_short(text)}")
@@ -40,7 +49,6 @@ def parse(connection: Any, text: str) -> Tree:
             raise SQLError(
                 f'no table {path}: put the path of a table in double quotes, as in "intervals/trials"'
             )
-    return parsed
 
 
 def tree_of(connection: Any, text: str) -> Tree:

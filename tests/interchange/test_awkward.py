@@ -25,16 +25,19 @@ def test_records_have_every_value_and_options_only_where_something_is_missing(tm
             units["grid"] = np.arange(12, dtype="<i2").reshape(3, 2, 2)
             if n:
                 units["count"] = np.arange(3)
+                units["depth"] = np.array([np.nan, 1.0, 2.0])
                 units["label"] = np.array(["x", "", "z"], h5py.string_dtype())
-    frame = read_nwb(str(tmp_path), "/units")[["real", "spike_times", "grid", "count", "label"]]
+    frame = read_nwb(str(tmp_path), "/units")[["real", "spike_times", "grid", "count", "label", "depth"]]
     found = to_awkward(frame)
     assert str(found.type) == (
         "6 * {real: float64, spike_times: var * float64, grid: var * var * int16, "
-        "count: ?int64, label: ?string}"
+        "count: ?int64, label: ?string, depth: ?float64}"
     )
     assert np.array_equal(found.real.to_numpy(), [np.nan, 1, 2] * 2, equal_nan=True)
     assert ak.num(found.spike_times).tolist() == [2, 0, 1] * 2
     assert ak.to_numpy(found.grid).tolist() == np.tile(np.arange(12).reshape(3, 2, 2), (2, 1, 1)).tolist()
+    assert found.depth.tolist()[:3] + found.depth.tolist()[4:] == [None] * 3 + [1.0, 2.0]
+    assert np.isnan(found.depth[3])
     assert found["count"].tolist() == [None] * 3 + [0, 1, 2]
     assert found.label.tolist() == [None] * 3 + ["x", "", "z"]
     assert to_awkward(frame[frame.real > 9]).tolist() == []

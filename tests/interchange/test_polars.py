@@ -15,7 +15,7 @@ from files import nwb, ragged, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazynwb_dask import read_nwb, to_arrow, to_polars, trace, with_sessions
+from lazynwb_dask import build_catalog, read_nwb, to_arrow, to_polars, trace, with_sessions
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.interchange.polars_source import Condition
 
@@ -49,6 +49,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
                 units["count"] = rng.integers(0, 4, ROWS, dtype="<u4")
                 units["label"] = rng.choice(["x", "y"], ROWS).astype(h5py.string_dtype())
                 units["ok"] = rng.choice([False, True], ROWS)
+                units["depth"] = rng.choice([np.nan, 1.0, 2.0], ROWS)
         found.append(str(path))
     return found
 
@@ -57,7 +58,8 @@ LEAVES: list[Any] = [
     *[op(pl.col(name), value)
       for name, value in [("real", 0.0), ("real", float("nan")), ("real", float("inf")), ("half", 0.9),
                           ("whole", 1), ("whole", 1.5), ("whole", -2.0), ("whole", 1e300), ("count", 1.5),
-                          ("text", "a"), ("count", 2), ("label", "x"), ("_table_index", 7)]
+                          ("text", "a"), ("count", 2), ("label", "x"), ("_table_index", 7),
+                          ("depth", 1.0), ("depth", float("nan"))]
       for op in (pl.Expr.eq, pl.Expr.ne, pl.Expr.lt, pl.Expr.le, pl.Expr.gt, pl.Expr.ge,
                  pl.Expr.eq_missing, pl.Expr.ne_missing)],
     *[pl.lit(1) < pl.col("whole"), pl.lit(0.0) >= pl.col("real")],
@@ -71,7 +73,7 @@ LEAVES: list[Any] = [
     *[pl.col(name).is_between(low, high, closed)
       for name, low, high in [("real", -1.5, 2.0), ("whole", -1, 2), ("count", 1, 2)]
       for closed in ("both", "left", "right", "none")],
-    *[f(pl.col(name)) for name in ("real", "count", "label", "whole", "ok")
+    *[f(pl.col(name)) for name in ("real", "count", "label", "whole", "ok", "depth")
       for f in (pl.Expr.is_null, pl.Expr.is_not_null)],
     *[pl.col("real").is_nan(), pl.col("real").is_not_nan(), pl.col("half").is_nan()],
     *[pl.col("spike_times").list.len() > 1, pl.col("real") > pl.col("half")],
@@ -172,7 +174,7 @@ def test_record_batches_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     assert sorted(rest.by_file) == sorted(paths[1:])
 
 
-def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str]) -> None:
+def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str], tmp_path: Path) -> None:
     found = to_polars(both.frame).collect()
     with h5py.File(paths[0]) as one, h5py.File(paths[1]) as other:
         stored = [np.concatenate([f[f"units/{n}"][:] for f in (one, other)]) for n in ("real", "half")]
@@ -181,6 +183,17 @@ def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str]) 
     for name, values in zip(("real", "half"), stored, strict=True):
         assert found[name].null_count() == 0
         assert np.array_equal(found[name].to_numpy(), values, equal_nan=True)
+    with h5py.File(paths[1]) as other:
+        depth = other["units/depth"][:]
+    of_catalog = read_nwb(build_catalog(paths, str(tmp_path)), "/units")
+    some_of_it = both.frame[both.frame.whole > -9][["depth"]]
+    for lazy in (both.frame, both.frame[["depth", "whole"]], some_of_it, of_catalog):
+        in_arrow = pl.from_arrow(to_arrow(lazy).read_all()["depth"])
+        for some in (to_polars(lazy).select("depth").collect()["depth"], in_arrow):
+            assert some[:ROWS].null_count() == ROWS
+            assert some[ROWS:].null_count() == 0
+            assert np.array_equal(some[ROWS:].to_numpy(), depth, equal_nan=True)
+        assert to_polars(lazy).collect().columns == lazy.columns.tolist()
     assert [found[n].null_count() for n in ("count", "label", "ok")] == [ROWS] * 3
     assert [found.schema[n] for n in ("half", "whole", "count", "ok")] == [
         pl.Float32, pl.Int16, pl.UInt32, pl.Boolean,

@@ -13,6 +13,7 @@ import xarray as xr
 from files import nwb, ragged, table
 
 from lazynwb_dask import (
+    build_catalog,
     open_timeseries,
     read_nwb,
     read_sessions,
@@ -97,6 +98,10 @@ def test_frames_of_any_making_give_the_same_values(tmp_path: Path) -> None:
     frame = read_nwb([units_file(tmp_path / f"{n}.nwb", n) for n in (4, 5)], "/units")
     some = frame[frame["count"] > 2]
     expected = to_xarray(some)
+    catalog = build_catalog(sorted({*frame._nwb_path.compute()}), str(tmp_path / "catalog"))
+    of_catalog = read_nwb(catalog, "/units")
+    of_catalog = of_catalog[of_catalog["count"] > 2]
+    assert to_xarray(of_catalog).equals(expected)
     for made in (some.persist(), some.compute(), some.assign(id=some.id + 0)):
         found = to_xarray(made)
         assert np.array_equal(found.xyz.values, expected.xyz.values)
