@@ -101,6 +101,13 @@ def test_every_public_name_is_in_the_overview_of_the_reference() -> None:
     assert not [kind for kind in kinds if f"`~lazynwb_dask.{kind}`" not in overview]
 
 
+def test_the_overview_of_how_to_pages_has_them_all() -> None:
+    pages = re.findall(r":caption: How to\n\nhowto\n(.*?)```", (DOCS / "index.md").read_text(), re.S)[0].split()
+    assert len(pages) > 15
+    links = re.findall(r"\]\(([\w-]+)\.md\)", (DOCS / "howto.md").read_text())
+    assert sorted(links) == sorted(pages)
+
+
 def test_every_command_is_told_of() -> None:
     page = (DOCS / "command-line.md").read_text()
     told = set(re.findall(r"`([a-z-]+)", "".join(re.findall(r"^\| `.*", page, re.M))))
