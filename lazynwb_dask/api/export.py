@@ -113,12 +113,11 @@ def export_tables(
     >>> import pandas as pd
     >>> from lazynwb_dask import export_tables
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> folder = getfixture("tmp_path")
-    >>> paths = make_sessions(folder / "nwb", n=2)
-    >>> done = export_tables(paths, folder / "out", ["units", "trials"])
+    >>> paths = make_sessions("nwb", n=2)
+    >>> done = export_tables(paths, "out", ["units", "trials"])
     >>> done.groupby("table").rows.sum().to_dict() == {"/intervals/trials": 400, "/units": 240}
     True
-    >>> units = pd.read_parquet(folder / "out" / "units", dtype_backend="pyarrow")
+    >>> units = pd.read_parquet("out/units", dtype_backend="pyarrow")
     >>> units.spike_times.dtype
     list<element: double>[pyarrow]
     """

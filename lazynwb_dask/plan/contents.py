@@ -15,6 +15,7 @@ from lazynwb_dask.metadata import queries
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.contents import OTHER, TABLE, TIMESERIES
 from lazynwb_dask.plan.each_file import each_file
+from lazynwb_dask.plan.report import Shown
 from lazynwb_dask.storage.access import FileAccess
 
 COLUMNS = {  # with the pandas dtype of each
@@ -26,12 +27,8 @@ COLUMNS = {  # with the pandas dtype of each
 _ICONS = {TABLE: "▦", TIMESERIES: "∿", OTHER: "▪"}
 
 
-class Contents(pd.DataFrame):
-    """The objects of one file, shown as a tree in notebooks."""
-
-    @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame  # a part of it is no tree any more
+class Contents(Shown):
+    """The objects of one file, shown as a tree in notebooks. A part of them is no tree any more."""
 
     def _repr_html_(self) -> str:
         name = html.escape(str(self.attrs.get("name", "")))

@@ -6,6 +6,8 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -19,13 +21,24 @@ WIDTH = 40  # characters of a cell, in a terminal
 HTML_WIDTH = 100  # in a notebook
 
 
-class Report(pd.DataFrame):
-    """A DataFrame shown whole, without text columns that are empty. Selections of it are plain
-    DataFrames."""
+class Shown(pd.DataFrame):
+    """A DataFrame with a repr of its own. What pandas makes of it is a plain DataFrame."""
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
+
+    def __copy__(self, deep: bool = True) -> Self:
+        again = type(self)(self.copy(deep))
+        again.attrs = deepcopy(self.attrs)
+        return again
+
+    def __deepcopy__(self, memo: object = None) -> Self:
+        return self.__copy__()
+
+
+class Report(Shown):
+    """Shown whole, without text columns that are empty."""
 
     def __repr__(self) -> str:
         width = shutil.get_terminal_size().columns

@@ -248,6 +248,19 @@ def test_what_a_given_up_connection_sends_late_goes_nowhere() -> None:
     assert seen.total.retries == 1
 
 
+@pytest.mark.parametrize("length", [10, 100_000, 300_000])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_of_no_told_length_that_ends_too_early_is_requested_again(chunked: bool, length: int) -> None:
+    head = headers(0, length).replace(f"Content-Length: {length}".encode(), b"Connection: close")
+    short, whole = DATA[: length // 2], DATA[:length]
+    if chunked:
+        head = head.replace(b"Connection: close", b"Transfer-Encoding: chunked")
+        short, whole = (b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) for data in (short, whole))
+    with Raw([head, short], [head, whole]) as server, record() as seen:
+        assert read(Source(server.url, len(DATA)), [(0, length)]) == [DATA[:length]]
+    assert seen.total.retries == 1
+
+
 def test_bytes_behind_a_body_are_not_taken_for_the_next_one() -> None:
     first: list[bytes | float] = [headers(0, 200_000), DATA[:200_000] + b"\xff" * 1000, 1.0]
     second: list[bytes | float] = [headers(200_000, 400_000), DATA[200_000:400_000], 1.0]
