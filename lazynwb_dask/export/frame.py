@@ -38,7 +38,7 @@ def write_frame(frame: dd.DataFrame, folder: Folder, sessions: Mapping[str, str]
     for file in np.unique(scan.file).tolist():
         url = scan.files.urls[file]
         path = f"{column}={folder_name(sessions.get(url, stem(url)))}/{part_name(stem(url), shown(url))}"
-        parts.append(Part(path, schema, (rows_of(scan, file),), tuple(columns), predicate))
+        parts.append(Part(path, schema, (rows_of(scan, [file]),), tuple(columns), predicate))
     done: list[Written] = []
     write_parts(parts, folder, scan.request.on_error, done.append)
     failed = [Failure(path, "read", error) for written in done for path, error in written.failed]

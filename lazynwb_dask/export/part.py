@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -90,10 +91,22 @@ def write_part(part: Part, url: str, options: Options, on_error: str) -> Written
         except _FileError as exc:
             if on_error == "raise":
                 raise exc.cause from None
-            failed += [(shown(one), f"{type(exc.cause).__name__}: {exc.cause}") for one in exc.urls]
-            rows = tuple(one for one in rows if one.urls != exc.urls)
+            bad = next(i for i, one in enumerate(rows) if one.urls == exc.urls)
+            if len(exc.urls) > 1:  # which of these it is
+                rows = (*rows[:bad], *_by_file(rows[bad]), *rows[bad + 1 :])
+                continue
+            failed.append((shown(exc.urls[0]), f"{type(exc.cause).__name__}: {exc.cause}"))
+            rows = (*rows[:bad], *rows[bad + 1 :])
             if not rows:
                 return Written(part.path, failed=tuple(failed))
+
+
+def _by_file(rows: Rows) -> Iterator[Rows]:
+    scan = rows.scan
+    assert scan is not None
+    for url in rows.urls:
+        parts = [i for i, file in enumerate(scan.file.tolist()) if scan.files.urls[file] == url]
+        yield Rows((url,), scan.narrow(tuple(scan.fields), parts) if parts else None)
 
 
 def _written(part: Part, folder: Folder) -> tuple[int, int]:
@@ -129,15 +142,19 @@ def _tables(part: Part, folder: Folder) -> Iterator[pa.Table]:
 
 
 def _read(urls: tuple[str, ...], scan: Scan, part: Part) -> Iterator[pa.Table]:
-    """The rows of files, one partition after the other."""
+    """The rows of files, one partition after the other, or of small ones some at a time."""
     deciding = part.predicate.columns if part.predicate is not None else frozenset()
     fields = {
         name: field if name in deciding else StoredField(name, field.type, field.nullable, field.of)
         for name, field in scan.fields.items()
     }
     scan = replace(scan, fields=fields, request=replace(scan.request, on_error="raise"))
-    for i in range(scan.nparts):
-        one = scan.narrow(tuple({*part.columns, *deciding}), [i])
+    ends = np.cumsum(scan.nbytes(part.columns))
+    stop = 0
+    while stop < scan.nparts:
+        i, done = stop, int(ends[stop - 1]) if stop else 0
+        stop = max(int(np.searchsorted(ends, done + ROW_GROUP, side="right")), i + 1)
+        one = scan.narrow(tuple({*part.columns, *deciding}), range(i, stop))
         try:
             frame = read(one, part.columns, part.predicate, None)
         except NWBError as exc:

@@ -18,10 +18,12 @@ from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.cluster.client import active_client, completed
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.export.part import SCRATCH, Part, Written, write_part
+from lazynwb_dask.export.part import ROW_GROUP, SCRATCH, Part, Written, write_part
 from lazynwb_dask.model.source import is_local, shown
 from lazynwb_dask.util.concurrently import progress_bar
 from lazynwb_dask.util.locks import Lock
+
+MOST = 16  # small parts that are written at a time
 
 
 def write_parts(parts: Sequence[Part], folder: Folder, on_error: str, told: Callable[[Written], None]) -> None:
@@ -52,7 +54,7 @@ def write_parts(parts: Sequence[Part], folder: Folder, on_error: str, told: Call
                 dask.compute(*_tasks(work))
         else:
             # noted where it is written: also after an error of another, while this one still runs
-            _here([partial(_then, one, done) for one in work])
+            _here([partial(_then, one, done) for one in work], _threads(parts))
     finally:
         bar.close()
         if is_local(folder.url):
@@ -73,13 +75,27 @@ def _then(work: Callable[[], Written], done: Callable[[Written], None]) -> None:
     done(work())
 
 
-def _here(work: Sequence[Callable[[], None]]) -> None:
+def _threads(parts: Sequence[Part]) -> int:
+    """How many parts to write at a time in this process: more than there are cores where these are small, and
+    reading them is mostly waiting."""
+    if dask.config.get("num_workers", None):
+        return int(dask.config.get("num_workers"))
+    cores = dask.system.CPU_COUNT
+    sizes = [
+        sum(int(rows.scan.nbytes(part.columns).sum()) for rows in part.rows if rows.scan is not None)
+        for part in parts
+    ]
+    mean = sum(min(size, ROW_GROUP) for size in sizes) / len(sizes)
+    return int(max(cores, min(MOST, cores * ROW_GROUP / max(mean, 1))))
+
+
+def _here(work: Sequence[Callable[[], None]], threads: int) -> None:
     tasks = _tasks(work)
     if dask.config.get("scheduler", None) or dask.config.get("pool", None):
         dask.compute(*tasks)
         return
     # once this pool is closed, no task runs any more after an error of another
-    with ThreadPoolExecutor(dask.config.get("num_workers", None) or dask.system.CPU_COUNT) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         dask.compute(*tasks, scheduler="threads", pool=pool)
 
 

@@ -282,20 +282,26 @@ class _Export:
         there = record is not None and path == old and record.schema == table.key and not record.pending
         if there and fresh == {*members} == {*held}:
             return
-        rows: list[Rows] = []
+        runs: list[tuple[bool, list[str]]] = []  # files in a row that are copied, or that are read
         for name in members:
-            file = files.get(name)
-            lacking = table.schema.names if file is None else table.lacking(file)
-            if name in fresh and can_copy(self.manifest.schema(record.schema), table.schema, lacking):  # type: ignore[union-attr]
-                urls = rows.pop().urls if rows and rows[-1].kept else ()
-                rows.append(Rows((*urls, name), kept=old))
-            elif file is not None:
-                rows.append(rows_of(table.scan, file))
-            else:
+            lacking = table.lacking(files[name]) if name in files else table.schema.names
+            copied = (
+                name in fresh
+                and record is not None
+                and can_copy(self.manifest.schema(record.schema), table.schema, lacking)
+            )
+            if not copied and name not in files:
                 raise SchemaConflictError(
                     f"{table.path}: the columns of {name}, which was exported before, have other types in "
                     "these files: prune=True removes it, overwrite=True all that is there"
                 )
+            if not runs or runs[-1][0] != copied:
+                runs.append((copied, []))
+            runs[-1][1].append(name)
+        rows = [
+            Rows(tuple(names), kept=old) if copied else rows_of(table.scan, [files[n] for n in names])
+            for copied, names in runs
+        ]
         if record is not None and path == old:
             record.members = dict.fromkeys(members)  # to be written, whatever happens from here on
         elif record is not None and any(one.kept for one in rows):
@@ -321,6 +327,7 @@ class _Export:
             if not self.failures:
                 self.manifest.done = self.asked
         finally:
+            remove_scratch(self.folder)
             self._save()
 
     def _save(self) -> None:
@@ -390,9 +397,10 @@ class _Export:
         return pd.DataFrame(rows, columns=["table", "path", "rows", "bytes", "status", "error"])
 
 
-def rows_of(scan: Scan, file: int) -> Rows:
-    """The rows of a file, as they are read."""
-    first, last = np.searchsorted(scan.file, [file, file + 1]).tolist()
-    parts = [i for i in range(first, last) if not scan.indexed or scan.stop[i] > scan.start[i]]
+def rows_of(scan: Scan, files: Sequence[int]) -> Rows:
+    """The rows of files, as they are read."""
+    parts: list[int] = []
+    for first, last in np.searchsorted(scan.file, [[file, file + 1] for file in files]).tolist():
+        parts += [i for i in range(first, last) if not scan.indexed or scan.stop[i] > scan.start[i]]
     narrow = scan.narrow(tuple(scan.fields), parts) if parts else None
-    return Rows((scan.files.urls[file],), narrow)
+    return Rows(tuple(scan.files.urls[file] for file in files), narrow)

@@ -465,3 +465,20 @@ def test_in_any_filesystem(tmp_path: Path, paths: list[Path]) -> None:
     assert sorted(found.n) == list(range(12))
     files = fsspec.filesystem("memory").find("/lab/out")
     assert all(name.endswith((".parquet", MANIFEST)) for name in files), files
+
+
+def test_small_files_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [session(tmp_path / f"{i:02}.nwb", 4 * i) for i in range(24)]
+    calls: list[int] = []
+    read = part_module.read
+
+    def counted(scan: Any, *args: Any) -> Any:
+        calls.append(scan.nparts)
+        return read(scan, *args)
+
+    monkeypatch.setattr(part_module, "read", counted)
+    export_tables(paths, tmp_path / "out", "units", partition_by="size")
+    assert calls == [24]
+    assert pd.read_parquet(tmp_path / "out" / "units").n.tolist() == list(range(96)), (
+        "in the order of the files"
+    )
