@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import inspect
 import os
 import re
 import subprocess
@@ -16,12 +17,16 @@ from typing import Any
 
 import dask.config
 import distributed  # noqa: F401, its settings are among those that a page may change
+import numpy as np
+import pandas as pd
 import pytest
 from dandi.archive import FakeArchive, about
 from servers import S3Server
 
 import lazynwb_dask
 from lazynwb_dask.api.accessors import FrameAccessor, ListsAccessor
+from lazynwb_dask.cli.main import main
+from lazynwb_dask.config import defaults
 from lazynwb_dask.datasets import make_sessions
 
 ROOT = Path(__file__).parents[1]
@@ -75,10 +80,31 @@ def test_the_site_has_every_public_name(site: Path) -> None:
     assert wanted <= known.keys(), wanted - known.keys()
 
 
+def test_docstrings_say_what_is_taken_given_and_raised_with_an_example() -> None:
+    docscrape = pytest.importorskip("numpydoc.docscrape")
+    functions = [(n, getattr(lazynwb_dask, n)) for n in lazynwb_dask.__all__]
+    functions = [(name, function) for name, function in functions if inspect.isfunction(function)]
+    assert len(functions) > 20
+    for name, function in functions:
+        told = docscrape.NumpyDocString(inspect.getdoc(function))
+        taken = {part.strip().lstrip("*") for one in told["Parameters"] for part in one.name.split(",")}
+        assert taken == set(inspect.signature(function).parameters), name
+        assert told["Returns"] or told["Yields"], name
+        assert told["Raises"] or told["Yields"], name
+        assert told["See Also"], name
+        assert told["Examples"], name
+
+
 def test_every_public_name_is_in_the_overview_of_the_reference() -> None:
     overview = (DOCS / "reference" / "index.md").read_text()
     kinds = [kind for kind in lazynwb_dask.__all__ if not kind.startswith("_") and not kind.endswith("Error")]
     assert not [kind for kind in kinds if f"`~lazynwb_dask.{kind}`" not in overview]
+
+
+def test_every_command_is_told_of() -> None:
+    page = (DOCS / "command-line.md").read_text()
+    told = set(re.findall(r"`([a-z-]+)", "".join(re.findall(r"^\| `.*", page, re.M))))
+    assert main.commands.keys() <= told, main.commands.keys() - told
 
 
 def test_every_page_is_reached_from_the_first(site: Path) -> None:
@@ -96,7 +122,8 @@ def test_every_page_is_reached_from_the_first(site: Path) -> None:
 
 def test_every_setting_is_in_the_site(site: Path) -> None:
     text = html.unescape(re.sub("<[^>]+>", "", (site / "reference" / "settings.html").read_text()))
-    for name in dask.config.get("lazynwb-dask"):
+    assert len(defaults()) > 15
+    for name in defaults():
         assert f"{name}:" in text, name
 
 
@@ -192,3 +219,57 @@ def test_few_blocks_are_not_run() -> None:
     for page in PAGES:
         for title, _, code in blocks(page):
             ast.parse(code, f"{named(page)}: {title}")
+
+
+def columns_of(page: Path, beginning: str) -> list[str]:
+    """The code in the cells of the columns whose heading begins so."""
+    found: list[str] = []
+    for table in re.findall(r"^\|.*\n\|[-|]+\n(?:\|.*\n)+", page.read_text(), re.M):
+        head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+        at = [i for i, name in enumerate(head) if name.startswith(beginning)]
+        found += ["; ".join(re.findall(r"`([^`]+)`", row[i])) for row in rows for i in at]
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_new_call_for_an_old_one_of_lazynwb_runs(
+    world: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls = [call for call in columns_of(DOCS / "from-lazynwb.md", "lazynwb_dask") if "lazynwb_dask." in call]
+    assert len(calls) > 15
+    for call in calls:
+        exec(call, names_of(world))
+
+
+def flat(value: Any) -> list[Any]:
+    """Values in their order, whatever holds them."""
+    if hasattr(value, "dask"):
+        value = value.compute()
+    if isinstance(value, pd.DataFrame):
+        return [flat(value[name]) for name in value.columns]
+    return np.ravel(np.asarray(value)).tolist() if not isinstance(value, tuple) else [flat([v]) for v in value]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_new_call_gives_what_pynwb_gives(world: list[str]) -> None:
+    page = DOCS / "from-pynwb.md"
+    names = names_of(world[:1])
+    (code,) = [code for _, _, code in blocks(page)]
+    exec(code, names)
+    pairs = list(zip(columns_of(page, "pynwb"), columns_of(page, "lazynwb_dask"), strict=True))
+    assert len(pairs) > 10
+    compared = 0
+    for old, new in pairs:
+        wanted, got = eval(old, names), eval(new, names)
+        if isinstance(wanted, pd.DataFrame) and "to_dataframe" in old and "join_region" not in new:
+            got = got[[name for name in wanted.columns if name in got.columns]]
+            numbers = [n for n in got.columns if wanted[n].dtype.kind in "ifb"]
+            np.testing.assert_equal(flat(got[numbers]), flat(wanted[numbers]))
+            assert numbers
+        elif "spike_times" in old or "conversion" in old or ".sex" in old or old.endswith("data"):
+            np.testing.assert_equal(flat(got), flat(wanted))
+        else:
+            continue
+        compared += 1
+    assert compared >= 8

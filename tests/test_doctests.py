@@ -16,12 +16,10 @@ MODULES = ["lazynwb_dask", *[m.name for m in pkgutil.walk_packages(lazynwb_dask.
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.filterwarnings("ignore")
-def test_examples_show_what_they_say(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_show_what_they_say(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE, verbose=False)
-    names = {**vars(module), "getfixture": request.getfixturevalue}
+    names = dict(vars(module))
     for i, test in enumerate(doctest.DocTestFinder(exclude_empty=True).find(module, name, globs=names)):
         (tmp_path / str(i)).mkdir()
         monkeypatch.chdir(tmp_path / str(i))

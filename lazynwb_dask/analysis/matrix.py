@@ -20,17 +20,7 @@ from lazynwb_dask.by_file.alignment import Plan
 from lazynwb_dask.by_file.map import map_over
 from lazynwb_dask.errors import NWBError
 from lazynwb_dask.predicate.tree import Labelled, then
-
-
-def xarray_for(call: str) -> Any:
-    """xarray, which is no dependency."""
-    try:
-        import xarray
-    except ImportError as exc:
-        raise ImportError(
-            f"{call} returns xarray objects, and xarray isn't installed: pip install xarray"
-        ) from exc
-    return xarray
+from lazynwb_dask.stream.values import values_of
 
 
 def rows_per_block(row: int) -> int:
@@ -89,17 +79,6 @@ def count_matrix(units: Plan, rows: pd.DataFrame, edges: kernels.Floats) -> da.A
         (frame,) = expr.from_scan(mapped).to_delayed()
         blocks.append(da.from_delayed(dask.delayed(_matrix)(frame, shape), shape, np.int64))
     return da.concatenate(blocks)
-
-
-def values_of(column: pd.Series[Any]) -> Any:
-    """A column as a NumPy array; integers that may be missing are floats where they are."""
-    if isinstance(column.dtype, np.dtype):
-        return column.to_numpy()
-    if column.isna().any() and column.dtype.kind in "iuf":
-        return column.to_numpy(np.float64, na_value=np.nan)
-    if column.dtype.kind in "iufbM":
-        return column.to_numpy()
-    return column.astype(object).where(column.notna(), None).to_numpy()
 
 
 def coordinates(rows: pd.DataFrame, dim: str, taken: Sequence[str]) -> dict[str, Any]:

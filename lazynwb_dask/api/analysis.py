@@ -20,12 +20,15 @@ from lazynwb_dask.analysis.aligned import (
     is_number,
     times_of,
 )
-from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns, xarray_for
+from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns
 from lazynwb_dask.analysis.series_around import series_around
 from lazynwb_dask.api.joins import Keys, Sessions, listed, plans_of
+from lazynwb_dask.by_file.alignment import warn_if_apart
 from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
+from lazynwb_dask.expr.extend import scans
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.timeseries.series import TimeSeries
+from lazynwb_dask.util.extras import optional
 from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
@@ -153,7 +156,13 @@ def psth(
 
     Raises
     ------
-    As `align_events`.
+    ColumnNotFoundError, UnsupportedColumnError, TypeError, ValueError
+        As of `align_events`.
+
+    See Also
+    --------
+    align_events : the spikes and counts of each event.
+    spike_counts : the counts of one session as an array.
 
     Notes
     -----
@@ -218,6 +227,11 @@ def spike_counts(
     ColumnNotFoundError, UnsupportedColumnError, TypeError
         As `align_events`.
 
+    See Also
+    --------
+    align_events : the same of many sessions, as a frame.
+    align_timeseries : a series around events.
+
     Notes
     -----
     The small columns are read when called, as xarray needs to know how many units and trials there are. Spikes
@@ -238,7 +252,7 @@ def spike_counts(
     """
     import dask
 
-    xr = xarray_for("spike_counts")
+    xr: Any = optional("xarray", "spike_counts")
     _, plans = plans_of({"the frame units=": units, "the frame intervals=": intervals}, None)
     check_lists(plans[0], SPIKES, 1, "spike_counts")
     whole = window is None and isinstance(bins, (int, np.integer))
@@ -325,6 +339,11 @@ def align_timeseries(
     NWBError
         Stored timestamps don't rise.
 
+    See Also
+    --------
+    open_timeseries : gives the series.
+    align_events : spikes around events.
+
     Notes
     -----
     Events are read when called, and stored timestamps too, block by block, to find the rows of each window.
@@ -342,7 +361,7 @@ def align_timeseries(
     >>> around.isel(channel=3).groupby("is_hit").mean().compute().shape
     (2, 30)
     """
-    xr = xarray_for("align_timeseries")
+    xr: Any = optional("xarray", "align_timeseries")
     if not isinstance(series, TimeSeries):
         raise TypeError(f"align_timeseries: series={type(series).__name__}: one TimeSeries of open_timeseries")
     start, stop = _window(window, "align_timeseries")
@@ -390,12 +409,23 @@ def _events_of(series: TimeSeries, events: Any, event: str, by: Sequence[str]) -
             raise ColumnNotFoundError(f"align_timeseries: the frame events= has no column {name!r}{hint}")
     if not is_number(events.dtypes[event]):
         raise UnsupportedColumnError(f"align_timeseries: {event!r} is {events.dtypes[event]}, and not a time")
-    if "_nwb_path" in events.columns:
-        events = events[events["_nwb_path"] == series.file]
+    paths = events["_nwb_path"] if "_nwb_path" in events.columns else None
+    if paths is not None:
+        events = events[paths == series.file]
     kept = [name for name in events.columns if name in (event, *by, "_table_index")]
     some = events[kept]
     found: pd.DataFrame = some.compute() if hasattr(some, "compute") else some
+    if paths is not None and not len(found):
+        warn_if_apart([[series.file], _files_in(paths)])
     return found
+
+
+def _files_in(paths: Any) -> list[str]:
+    """The files of a frame, of which this is the column of paths; without conditions, if it is a read."""
+    if not hasattr(paths, "compute"):
+        return [*paths.unique()]
+    read = [url for scan in scans(paths) for url in scan.files.urls]
+    return read or [*paths.unique().compute()]
 
 
 def _around(

@@ -59,6 +59,11 @@ def build_catalog(
     TableNotFoundError
         No file has any of `tables`.
 
+    See Also
+    --------
+    open_catalog : open one that was built.
+    Catalog.refresh : index what is new.
+
     Examples
     --------
     >>> from lazynwb_dask import build_catalog, read_nwb
@@ -86,5 +91,24 @@ def open_catalog(url: str | os.PathLike[str], *, storage_options: Mapping[str, A
         Goes wherever `paths` goes. ``catalog.sessions`` is the table of sessions;
         ``catalog[catalog.sessions.species == "Mus musculus"]`` is a part of the catalog;
         ``catalog.refresh()`` indexes what is new.
+
+    Raises
+    ------
+    NWBFileNotFoundError
+        There is no catalog.
+    NWBReadError
+        It can't be read, is damaged, or is of another version.
+
+    See Also
+    --------
+    build_catalog : make one.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import build_catalog, open_catalog
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> _ = build_catalog(make_sessions("sessions", n=2), "catalog")
+    >>> len(open_catalog("catalog"))
+    2
     """
     return catalog.load(url, Options(storage_options))

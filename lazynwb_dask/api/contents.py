@@ -53,6 +53,16 @@ def contents(
         Of several, a row for each path and kind: the number of ``files`` that have it and of those that
         don't, their ``rows`` and bytes together, one file as ``example``.
 
+    Raises
+    ------
+    NWBReadError
+        A file can't be read; with ``on_error="skip"``, none can.
+
+    See Also
+    --------
+    list_tables : the tables of one file alone.
+    schema_report : the columns of one table.
+
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions

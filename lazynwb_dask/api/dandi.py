@@ -43,6 +43,12 @@ def dandi_assets(name: str) -> pd.DataFrame:
     See Also
     --------
     group_assets_by_session : which files belong together.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import dandi_assets, read_nwb
+    >>> assets = dandi_assets("dandi:000409")  # doctest: +SKIP
+    >>> units = read_nwb(assets[assets.sex == "Female"], "/units")  # doctest: +SKIP
     """
     access = file_access(name, None)
     return assets_plan.table(find([name], access, metadata=True)[name])
@@ -61,6 +67,17 @@ def group_assets_by_session(assets: str | pd.DataFrame) -> pd.Series[str]:
     pandas.Series
         ``subject/session`` for each ``_nwb_path``: as the archive has them; where it has no session, as the
         file's name has them (``sub-X_ses-Y_ecephys.nwb``); else the file is alone, under its own path.
+
+    Raises
+    ------
+    ValueError
+        The table lacks a column of `dandi_assets`.
+    NWBReadError
+        As `dandi_assets`, where it is called.
+
+    See Also
+    --------
+    merge_by_file : takes what is returned as `by`.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazynwb_dask.api.sql import SQLQuery
 from lazynwb_dask.explanation import explanation
 from lazynwb_dask.explanation.explanation import Explanation
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
 
 
-def explain(frame: dd.DataFrame) -> Explanation:
+def explain(frame: dd.DataFrame | SQLQuery) -> Explanation:
     """Say what computing a frame would read, without reading it.
 
     Prints as text, and as a table in a notebook. Of the files themselves nothing is read; of a catalog,
@@ -19,8 +20,8 @@ def explain(frame: dd.DataFrame) -> Explanation:
 
     Parameters
     ----------
-    frame : dask.dataframe.DataFrame or Series
-        Made by `read_nwb`, or from one that was.
+    frame : dask.dataframe.DataFrame or Series, or SQLQuery
+        Made by `read_nwb` or `sql`, or from what was.
 
     Returns
     -------
@@ -28,6 +29,11 @@ def explain(frame: dd.DataFrame) -> Explanation:
         Files and partitions left and pruned; columns and condition that the read takes in, and conditions
         that it doesn't, with the reason; requests and bytes, an upper bound where that can't be known
         before, or "not known beforehand" where there is none; memory.
+
+    Raises
+    ------
+    NWBReadError
+        A catalog that the frame is read from can't be read.
 
     See Also
     --------
@@ -42,4 +48,4 @@ def explain(frame: dd.DataFrame) -> Explanation:
     >>> told.requests <= 4, told.reads[0].columns
     (True, ('unit_id', 'firing_rate'))
     """
-    return explanation.explain(frame)
+    return frame.explain() if isinstance(frame, SQLQuery) else explanation.explain(frame)

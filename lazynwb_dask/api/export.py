@@ -18,6 +18,8 @@ from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.scan import catalog_scan, report_of
 from lazynwb_dask.errors import Failure
+from lazynwb_dask.export import part
+from lazynwb_dask.export.tables import Layout, export
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.names import table_path
 from lazynwb_dask.nwb.session import Session
@@ -111,17 +113,14 @@ def export_tables(
     >>> import pandas as pd
     >>> from lazynwb_dask import export_tables
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> folder = getfixture("tmp_path")
-    >>> paths = make_sessions(folder / "nwb", n=2)
-    >>> done = export_tables(paths, folder / "out", ["units", "trials"])
+    >>> paths = make_sessions("nwb", n=2)
+    >>> done = export_tables(paths, "out", ["units", "trials"])
     >>> done.groupby("table").rows.sum().to_dict() == {"/intervals/trials": 400, "/units": 240}
     True
-    >>> units = pd.read_parquet(folder / "out" / "units", dtype_backend="pyarrow")
+    >>> units = pd.read_parquet("out/units", dtype_backend="pyarrow")
     >>> units.spike_times.dtype
     list<element: double>[pyarrow]
     """
-    from lazynwb_dask.export.tables import Layout, export
-
     if format != "parquet":
         raise ValueError(f"format={format!r}: only 'parquet'")
     if partition_by not in ("session", "size"):
@@ -130,14 +129,11 @@ def export_tables(
     wanted = None if names is None else tuple(dict.fromkeys(map(_path, names)))
     if wanted is not None and not wanted:
         raise ValueError("tables=[]: name a table, or None for all")
-    request = TableRequest((), blocksize=ROW_GROUP, on_missing=on_missing, on_error=on_error, details=True)
+    request = TableRequest((), blocksize=part.ROW_GROUP, on_missing=on_missing, on_error=on_error, details=True)
     access = file_access(paths, storage_options)
     folder = Folder.of(out, config.file_access(Options(storage_options)))
     layout = Layout(wanted, partition_by, parse_bytes(partition_size), on_error, prune, overwrite)
     return export(_Files(paths, access, request, wanted), folder, layout)
-
-
-ROW_GROUP = 32 << 20  # decoded bytes that are read at a time, about
 
 
 def _path(name: str) -> str:
@@ -186,6 +182,8 @@ class _Files:
 
     def scan(self, table: str, sources: Sequence[Source]) -> tuple[Scan, pd.DataFrame]:
         request = replace(self.request, table=table)
+        if self.named is None:
+            request = replace(request, on_missing="skip")
         with _unwarned(self.named is None):
             if knows_table(self.paths, request):
                 return catalog_scan(self.paths, request), report_of(self.paths, request)

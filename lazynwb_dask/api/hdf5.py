@@ -32,6 +32,22 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
     storage_options : mapping, optional
         As in `read_nwb`.
 
+    Returns
+    -------
+    h5py.File
+        Open for reading. Close it, or use it in a ``with`` block.
+
+    Raises
+    ------
+    NWBReadError
+        The file can't be read, or isn't HDF5.
+    ValueError
+        The path means several files.
+
+    See Also
+    --------
+    contents : what is in a file, without opening it by h5py.
+
     Examples
     --------
     >>> from lazynwb_dask.datasets import make_sessions

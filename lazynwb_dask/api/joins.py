@@ -49,7 +49,8 @@ def merge_by_file(
         Made by `read_nwb`, `merge_by_file` or `map_files`, perhaps with columns selected and rows left
         out by conditions that `explain` shows as part of the read.
     on : str or sequence of str
-        Columns that both have. `_nwb_path` is always a key, and need not be named.
+        Columns that both have. `_nwb_path` is always a key, and need not be named: frames without a path
+        in common give no rows of both, and a warning.
     how : {"inner", "left", "right", "outer"}
     suffixes : pair of str
         For columns of both sides that are no keys, `_table_path` and `_table_index` among them.
@@ -146,6 +147,11 @@ def map_files(
         The result's columns can't be told.
     NWBError
         While computing: the function has failed, or returned other columns; names the file.
+
+    See Also
+    --------
+    merge_by_file : joins two tables by keys.
+    align_events : spikes around events.
 
     Examples
     --------

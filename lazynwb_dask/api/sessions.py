@@ -58,8 +58,20 @@ def read_sessions(
         (``subject_``, ``general_``). What a file doesn't say is
         missing.
 
+    Raises
+    ------
+    NWBReadError
+        A file can't be read; with ``on_error="skip"``, none can.
+
+    See Also
+    --------
+    with_sessions : the same values on each row of another frame.
+
     Notes
     -----
+    The fields are those of NWBFile and Subject in the `NWB schema
+    <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
+
     Times (`session_start_time`, `timestamps_reference_time`, `file_create_date`, `date_of_birth`) are in
     UTC. **A time without a zone is taken as UTC**: nothing in the file tells the zone that was meant. Texts
     that are no ISO 8601 times are missing, with one warning.
@@ -150,6 +162,10 @@ def with_sessions(
         The session table has no such column.
     ValueError
         The frame has a column of that name already, or it can't be told which file a row is from.
+
+    See Also
+    --------
+    read_sessions : the session table.
 
     Examples
     --------

@@ -166,8 +166,8 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    frame : dask.dataframe.DataFrame
-        Made by `read_nwb` or `read_sessions`, or from one that was; but not by `persist`, whose result
+    frame : dask.dataframe.DataFrame or SQLQuery
+        Made by `read_nwb`, `read_sessions` or `sql`, or from one that was; but not by `persist`, whose result
         doesn't know what it was read from: the frame that was persisted does.
 
     Returns
@@ -182,7 +182,25 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     ------
     ValueError
         The frame was persisted.
+
+    See Also
+    --------
+    schema_report : files that lack a column.
+
+    Examples
+    --------
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> paths = make_sessions("sessions", n=2)
+    >>> _ = open(paths[1], "r+b").truncate(5_000)
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     units = read_nwb(paths, "/units", on_error="skip")
+    >>> read_report(units)[["stage"]].values.tolist()
+    [['plan']]
     """
+    if callable(report := getattr(frame, "report", None)):  # of a SQLQuery
+        found: pd.DataFrame = report()
+        return found
     if expr.is_computed(frame):
         raise ValueError(
             "a frame that was persisted doesn't know what it was read from; give read_report the frame "
@@ -208,9 +226,21 @@ def schema_report(
     Returns
     -------
     pandas.DataFrame
-        One row for each column: the dtype chosen, the types found and in how many files, how many files
-        have it and lack it, its shape, description and unit, what is odd about it, and, where it is left
-        out of the frame, why.
+        One row for each column, by its name: ``dtype``, in the frame; ``found``, the types in the files and in
+        how many files each is; ``files`` and ``missing``, how many files have the column and lack it; ``shape``
+        of its rows; ``description``, ``unit``; ``refers_to``, the table that row numbers are of; ``notes``,
+        what is odd about it; ``problem``, why it is left out of the frame, else empty.
+
+    Raises
+    ------
+    NWBReadError
+        A file can't be read.
+    TableNotFoundError
+        No file has the table.
+
+    See Also
+    --------
+    contents : which tables there are.
 
     Examples
     --------
@@ -232,6 +262,31 @@ def schema_report(
 def list_tables(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
     """The paths of all tables of one file. Links to other files aren't followed, but warned of.
 
+    Parameters
+    ----------
+    path : str or os.PathLike
+        One file.
+    storage_options : mapping, optional
+        As in `read_nwb`.
+
+    Returns
+    -------
+    list of str
+        Paths in the file, each of which `read_nwb` takes as `table`.
+
+    Raises
+    ------
+    NWBReadError
+        The file can't be read.
+    ValueError
+        The path means several files.
+
+    See Also
+    --------
+    contents : TimeSeries and all other objects, too; of one or many files.
+
+    Examples
+    --------
     >>> from lazynwb_dask.datasets import make_sessions
     >>> list_tables(make_sessions("sessions", n=1)[0])[:2]
     ['/units', '/events/events']

@@ -5,6 +5,8 @@ use Dask."""
 from __future__ import annotations
 
 import hashlib
+import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from lazynwb_dask.cluster.execute import execute
 from lazynwb_dask.decode.runs import spread
+from lazynwb_dask.model.source import shown
 from lazynwb_dask.model.task_names import tables, task_label
 from lazynwb_dask.plan.tasks import Scan, possible
 from lazynwb_dask.predicate.tree import Predicate, then
@@ -167,7 +170,8 @@ def align(
     whose files count as one; and a file that a frame has several times counts once. They are in the order of
     the first frame, then those that only the second has, and so on. `wanted` gets for each side whether it has
     each file, and returns whether the file takes part."""
-    parts, paths, ordered = [], [], []
+    parts, paths = [], []
+    names_of = []  # of each side
     for scan, _, predicate in plans:
         left = possible(scan, predicate)
         kept = np.arange(scan.nparts) if left is None else np.flatnonzero(left)
@@ -177,9 +181,11 @@ def align(
         # a file whose table has no rows may have no partition, but has its place
         files = getattr(scan, "files", None)
         if files is None:
-            ordered += [*of_parts]
+            names_of.append([*of_parts])
         else:
-            ordered += files.urls if by == "_nwb_path" else files.facts[by].to_pylist()
+            names_of.append([*(files.urls if by == "_nwb_path" else files.facts[by].to_pylist())])
+    ordered = [name for some in names_of for name in some]
+    warn_if_apart(names_of, by)
     names = pd.Index(pd.unique(np.array(ordered, object)))
     by_side = [names.get_indexer(pd.Index(path, dtype=names.dtype)) for path in paths]
     chosen = wanted([np.isin(np.arange(len(names)), file) for file in by_side])
@@ -193,6 +199,21 @@ def align(
         order = np.argsort(number, kind="stable")
         sides.append(_side(plan, kept[here][order], number[order], int(chosen.sum()), by))
     return tuple(sides)
+
+
+def warn_if_apart(names_of: Sequence[Sequence[Any]], by: str = "_nwb_path") -> None:
+    """Warn if two frames have files, or sessions, and none in common. Files are known by their names."""
+    for one, other in itertools.combinations([some for some in names_of if len(some)], 2):
+        if {*one}.isdisjoint(other):
+            first, second = (shown(str(some[0])) for some in (one, other))
+            what = "file" if by == "_nwb_path" else by
+            warnings.warn(
+                f"two frames have no {what} in common, so no rows of them meet: one has {first}, the other "
+                f"{second}. If these are the same, read both frames from the same paths: a link and the file "
+                "behind it are two names; files of one session meet by session: by= or sessions=",
+                stacklevel=2,
+            )
+            return
 
 
 def _side(plan: Plan, parts: Ints, file: Ints, files: int, by: str) -> Side:

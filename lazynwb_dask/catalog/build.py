@@ -25,7 +25,7 @@ from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
 from lazynwb_dask.catalog.reader import IndexReader
 from lazynwb_dask.catalog.survey import Surveyed, survey
 from lazynwb_dask.catalog.tables_schema import BATCHES
-from lazynwb_dask.cluster.client import active_client, cancellation_check
+from lazynwb_dask.cluster.client import active_client, cancellation_check, completed
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.metadata.queries import list_tables
@@ -273,18 +273,13 @@ def _by_threads(
 def _by_cluster(
     parts: Sequence[Sequence[Source]], folder: Folder, keeps: Keeps, client: Any
 ) -> Generator[_Made, None, None]:
-    from distributed import as_completed as completed
-
     share(folder.access.options)
     running = [
         client.submit(_make_there, list(part), folder.url, folder.access.options, keeps, pure=False)
         for part in parts
     ]
-    try:
-        for future in completed(running):
-            yield future.result()
-    finally:
-        client.cancel(running)
+    with closing(completed(client, running)) as made:
+        yield from made
 
 
 def _make_there(sources: Sequence[Source], url: str, options: Options, keeps: Keeps) -> _Made:

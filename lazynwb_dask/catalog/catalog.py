@@ -33,6 +33,10 @@ class Catalog:
     ``catalog[mask]``, with a condition on `sessions`, is a catalog of some of the files; ``len(catalog)`` their
     number.
 
+    See Also
+    --------
+    read_nwb : takes a catalog in the place of paths.
+
     Examples
     --------
     >>> import lazynwb_dask

@@ -55,7 +55,7 @@ def let_go() -> None:
 
 
 class _Lock:
-    def __init__(self, folder: Folder, what: str) -> None:
+    def __init__(self, folder: Folder, what: str = "catalog") -> None:
         self._folder, self._what = folder, what
         self._content = {"id": uuid.uuid4().hex, "owner": _owner()}
 

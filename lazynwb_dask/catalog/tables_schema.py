@@ -1,5 +1,5 @@
-"""The schemas of a catalog's Parquet files; see `docs/catalog.md`. ``columns`` is sorted by table, column
-and file, so that the rows of one table are contiguous. Files are referred to by their rows in ``files``."""
+"""The schemas of a catalog's Parquet files; see `docs/catalog-format.md`. ``columns`` is sorted by table,
+column and file: the rows of one table are contiguous. Files are referred to by their rows in ``files``."""
 
 from __future__ import annotations
 

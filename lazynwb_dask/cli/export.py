@@ -56,8 +56,10 @@ def export_tables(target: str, call: Call, **given: Any) -> None:
     Called again, it writes what is new and what has changed, and goes on where it was interrupted.
     """
     from lazynwb_dask.api.export import export_tables
+    from lazynwb_dask.catalog import lock
 
-    with cluster(call):
+    hint = "What was written is kept: the same command goes on from there."
+    with interrupts.undone(lock.let_go, hint), interrupts.orderly(), cluster(call):
         done = export_tables(sources.paths(call), target, **given, **call.access)
     for path, error in done[done.status == "failed"][["path", "error"]].itertuples(index=False):
         say(f"Warning: {one_line(f'{path} was left out: {error}')}")

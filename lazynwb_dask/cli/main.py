@@ -12,6 +12,7 @@ from lazynwb_dask.cli.demo import demo
 from lazynwb_dask.cli.export import export, export_tables
 from lazynwb_dask.cli.rows import explain, head, query
 from lazynwb_dask.cli.running import Group
+from lazynwb_dask.cli.sql import sql
 from lazynwb_dask.cli.tables import assets, contents, paths, schema, sessions, tables
 
 
@@ -32,7 +33,7 @@ def main() -> None:
 
 for _command in (
     assets, catalog, config, contents, context, demo, explain, export, export_tables, head, info, paths, query,
-    schema, sessions, tables,
+    schema, sessions, sql, tables,
 ):  # fmt: skip
     main.add_command(_command)
 main.add_command(head, "preview")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
     from distributed import Client
 
+    from lazynwb_dask.api.sql import SQLQuery
+
 STARTING = 300  # seconds that worker processes may take to start
 CONNECTING = 10  # seconds that a cluster may take to answer
 
@@ -224,7 +226,7 @@ def local_cluster(workers: int, scratch: str) -> Iterator[Client]:
             yield client
 
 
-def tell_left_out(frame: dd.DataFrame) -> None:
+def tell_left_out(frame: dd.DataFrame | SQLQuery) -> None:
     """Say which files could not be read, and were left out."""
     from lazynwb_dask.api.tables import read_report
 

@@ -6,7 +6,7 @@ import functools
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from threading import get_ident
@@ -109,6 +109,18 @@ def _release_freed(worker: Any) -> None:
     callback = PeriodicCallback(look, 500)
     if worker.periodic_callbacks.setdefault(name, callback) is callback:
         worker.loop.add_callback(callback.start)
+
+
+def completed(client: Any, futures: Sequence[Any]) -> Generator[Any, None, None]:
+    """The results of futures as they are completed. The first error ends it; what isn't done then is
+    cancelled."""
+    from distributed import as_completed
+
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        client.cancel(futures)
 
 
 def memory_per_thread() -> int | None:

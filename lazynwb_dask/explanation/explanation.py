@@ -38,16 +38,21 @@ class ReadPlan:
     Attributes
     ----------
     tables : tuple of str
+        Paths in the files; empty where each file's is found when it is read.
     files, files_left : int
+        How many the frame has, and in how many a wanted row can be.
     partitions, partitions_left : int
+        The same of partitions.
     tasks : int
+        Of Dask, that read them.
     columns : tuple of str
-        That are read.
+        That are read for the wanted rows. Those of the condition alone are not among them.
     from_catalog : tuple of str
-        Those of them, and of the condition's, whose values the catalog holds for every file.
+        Of all columns that are used, those whose values the catalog holds for every file.
     condition : str
-        Pushed into the read; empty for none.
+        That decides which rows are wanted; empty if all are.
     limit : str
+        Such as ``"first 5"``, of each partition; empty for none.
     requests, bytes : int
         To NWB files.
     exact : bool
@@ -55,7 +60,7 @@ class ReadPlan:
     known : bool
         False where there is more, of which nothing is known before it is read.
     rows : int
-        That are left, at most.
+        That are wanted, at most.
     memory : int
         Decoded bytes of the largest partition, before the condition has taken any rows.
     memory_task : int
@@ -64,6 +69,10 @@ class ReadPlan:
         Why requests and bytes aren't exact.
     catalog_requests, catalog_bytes : int
         To the catalog, at most, by each process that reads and has none of these values yet.
+
+    See Also
+    --------
+    lazynwb_dask.explain : makes these.
     """
 
     tables: tuple[str, ...]
@@ -120,13 +129,18 @@ class ReadPlan:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What computing a frame would read.
+    """What computing a frame would read. It prints as text, and as a table in a notebook.
 
     Attributes
     ----------
     reads : tuple of ReadPlan
+        One for each table that is read, or part of one.
     left : tuple of (str, str)
         Conditions that are not part of a read, and why not. Dask applies them to what was read.
+
+    See Also
+    --------
+    lazynwb_dask.explain : makes one.
     """
 
     reads: tuple[ReadPlan, ...]
@@ -134,10 +148,12 @@ class Explanation:
 
     @property
     def requests(self) -> int:
+        """To NWB files, by all reads."""
         return sum(read.requests for read in self.reads)
 
     @property
     def bytes(self) -> int:
+        """Of NWB files, by all reads."""
         return sum(read.bytes for read in self.reads)
 
     def __str__(self) -> str:

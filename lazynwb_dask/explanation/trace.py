@@ -24,16 +24,31 @@ Process = tuple[str, int]
 
 @dataclass
 class Trace:
-    """What was fetched within a ``with`` block; complete once it has ended.
+    """What was fetched within a ``with`` block of `trace`; complete once it has ended.
 
     Attributes
     ----------
     total : Tally
-        ``requests``, ``bytes``, ``wanted`` (bytes that were requested), ``gap`` (bytes between them that
-        came along), ``retries``.
+        Counts of all files together: ``requests``, ``bytes`` that arrived, ``wanted`` (bytes that were asked
+        for), ``gap`` (bytes between these that came along), ``retries``.
     by_file : dict of str to Tally
+        The same of each file, by its path or URL.
     processes : int
-        That fetched anything.
+        How many processes fetched anything.
+
+    See Also
+    --------
+    trace : makes one.
+
+    Examples
+    --------
+    >>> import lazynwb_dask
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> units = lazynwb_dask.read_nwb(make_sessions("sessions", n=2), "/units")
+    >>> with lazynwb_dask.trace() as fetched:
+    ...     rates = units.firing_rate.compute()
+    >>> fetched.files.columns.tolist()
+    ['requests', 'bytes', 'wanted', 'gap', 'retries']
     """
 
     total: Tally = field(default_factory=Tally)
@@ -42,7 +57,7 @@ class Trace:
 
     @property
     def files(self) -> pd.DataFrame:
-        """A row for each file, those with the most bytes first."""
+        """A pandas.DataFrame with a row for each file, those with the most bytes first."""
         rows = {name: [getattr(t, c) for c in _COLUMNS] for name, t in self.by_file.items()}
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS)
         frame.index.name = "file"
@@ -74,6 +89,10 @@ def trace() -> Iterator[Trace]:
     ------
     Trace
         Empty until the block has ended.
+
+    See Also
+    --------
+    explain : what would be fetched, beforehand.
 
     Examples
     --------

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from lazynwb_dask import expr
 from lazynwb_dask.catalog.folder import Folder
@@ -14,6 +15,7 @@ from lazynwb_dask.errors import Failure
 from lazynwb_dask.export.names import folder_name, part_name, session_column, stem
 from lazynwb_dask.export.part import Part, Written
 from lazynwb_dask.export.run import write_parts
+from lazynwb_dask.export.schema import stored
 from lazynwb_dask.export.tables import rows_of
 from lazynwb_dask.model.source import shown
 from lazynwb_dask.scan.scan import Scan
@@ -30,7 +32,8 @@ def write_frame(frame: dd.DataFrame, folder: Folder, sessions: Mapping[str, str]
     assert apart is not None
     scan, columns, predicate = apart
     assert isinstance(scan, Scan)
-    schema, column = arrow_schema(frame._meta), session_column(columns)
+    schema = pa.schema([(one.name, stored(one.type)) for one in arrow_schema(frame._meta)])
+    column = session_column(columns)
     parts = []
     for file in np.unique(scan.file).tolist():
         url = scan.files.urls[file]

@@ -6,19 +6,23 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from lazynwb_dask._version import __version__
 from lazynwb_dask.catalog.folder import Folder
+from lazynwb_dask.errors import NWBFileNotFoundError
 from lazynwb_dask.export.names import digest
 from lazynwb_dask.export.part import SCRATCH
 from lazynwb_dask.model.source import Source, is_local
 from lazynwb_dask.storage import retried
+from lazynwb_dask.util.threads import at_once
 
 MANIFEST = "_lazynwb_export.json"
 FORMAT = 1  # of the manifest and of parts; those of another are written again
@@ -61,8 +65,8 @@ class Manifest:
 
     def write(self, folder: Folder) -> None:
         used = {record.schema for record in self.parts.values()}
-        self.schemas = {key: held for key, held in self.schemas.items() if key in used}
-        held = json.dumps({"format": FORMAT, "library": __version__, **asdict(self)})
+        schemas = {key: held for key, held in self.schemas.items() if key in used}
+        held = json.dumps({"format": FORMAT, "library": __version__, **asdict(self), "schemas": schemas})
         folder.write(MANIFEST, json.dumps({"checksum": _checksum(held), "held": held}).encode())
 
     @staticmethod
@@ -108,10 +112,35 @@ def _found(filesystem: Any, path: str) -> dict[str, int]:
 
 
 def remove_parts(folder: Folder, paths: Iterable[str]) -> None:
-    """Delete parts, and local folders that are empty then."""
-    gone = list(paths)
-    folder.remove(gone)
+    """Delete parts, and local folders that are empty then. Raises OSError if that isn't possible: their rows
+    would be there twice."""
+    at_once([partial(_remove, folder, path) for path in paths], 16)
+
+
+def _remove(folder: Folder, path: str) -> None:
+    url = folder.url_of(path)
+    with suppress(FileNotFoundError):
+        if not is_local(folder.url):
+            retried(url, folder.access, _delete)
+            return
+        os.unlink(url)
+    with suppress(OSError):
+        os.removedirs(os.path.dirname(url))
+
+
+def _delete(filesystem: Any, path: str) -> None:
+    filesystem.rm_file(path)
+
+
+def remove_scratch(folder: Folder) -> None:
+    """Delete what a run that was killed has left."""
     if is_local(folder.url):
-        for path in gone:
-            with suppress(OSError):
-                os.removedirs(os.path.dirname(folder.url_of(path)))
+        shutil.rmtree(folder.url_of(SCRATCH), ignore_errors=True)
+    else:
+        with suppress(NWBFileNotFoundError):
+            retried(folder.url_of(SCRATCH), folder.access, _clear)
+
+
+def _clear(filesystem: Any, path: str) -> None:
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)

@@ -20,7 +20,7 @@ def session_column(columns: Iterable[str]) -> str:
     >>> session_column(["id", "session"])
     'nwb_session'
     """
-    there = set(columns)
+    there = {name.lower() for name in columns}  # as SQL has names
     return next(name for name in ("session", "nwb_session", "nwb_session_") if name not in there)
 
 
@@ -31,7 +31,7 @@ def session_name(url: str, fields: Mapping[str, Mapping[str, Any]]) -> str:
         if isinstance(found, list) and len(found) == 1:
             found = found[0]
         if found is not None and not isinstance(found, list) and str(found):
-            return str(found)
+            return str(found).encode("utf-8", "backslashreplace").decode()
     return stem(url)
 
 
@@ -74,7 +74,7 @@ def part_name(label: str, key: str) -> str:
     """The name of a Parquet file, by what it is of.
 
     >>> part_name("sub-1 a", "/data/sub-1 a.nwb")
-    'sub-1%20a-4ac2f5c8fdd1cf86.parquet'
+    'sub-1%20a-e43ecc3cd2965622.parquet'
     """
     return f"{folder_name(label[: NAME // 3])}-{digest(key)}.parquet"
 

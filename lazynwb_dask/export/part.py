@@ -162,9 +162,8 @@ def _table(frame: pd.DataFrame, schema: pa.Schema, lacking: set[str]) -> pa.Tabl
         if field.name not in frame.columns or field.name in lacking:
             arrays.append(pa.nulls(len(frame), field.type))
             continue
-        values = frame[field.name].array
-        held = getattr(values, "_pa_array", None)
-        column = pa.chunked_array([pa.array(values, from_pandas=False)]) if held is None else held
+        held = getattr(frame[field.name].array, "_pa_array", None)
+        column = pa.chunked_array([pa.array(frame[field.name].to_numpy())]) if held is None else held
         if field.name == "_nwb_path":
             column = _shown(column)
         arrays.append(column if column.type == field.type else pc.cast(column, field.type))
@@ -215,7 +214,7 @@ def sink(folder: Folder, path: str) -> Iterator[Any]:
             f"{shown(folder.url)}: it can't be written there ({exc}). On a cluster, name a folder that workers "
             "share with this machine, or a URL such as s3://..."
         ) from None
-    except OSError as exc:
+    except Exception as exc:  # of any store's library
         raise NWBReadError(f"{shown(url)}: it can't be written: {type(exc).__name__}: {exc}") from exc
 
 
@@ -235,8 +234,6 @@ def _local_sink(root: str, path: str) -> Iterator[Any]:
     finally:
         with suppress(OSError):
             os.unlink(whole)
-        with suppress(OSError):
-            os.rmdir(scratch)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -14,71 +15,72 @@ from dask.callbacks import Callback
 
 from lazynwb_dask import config
 from lazynwb_dask.catalog.folder import Folder
-from lazynwb_dask.cluster.client import active_client
+from lazynwb_dask.cluster.client import active_client, completed
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError
-from lazynwb_dask.export.part import Part, Written, write_part
+from lazynwb_dask.export.part import SCRATCH, Part, Written, write_part
 from lazynwb_dask.model.source import is_local, shown
 from lazynwb_dask.util.concurrently import progress_bar
+from lazynwb_dask.util.locks import Lock
 
 
 def write_parts(parts: Sequence[Part], folder: Folder, on_error: str, told: Callable[[Written], None]) -> None:
     """Write all parts. `told` is called with each as it is complete; the first error ends it."""
     if not parts:
         return
-    for options in {
-        folder.access.options,
-        *(one.scan.options for part in parts for one in part.rows if one.scan),
-    }:
+    read = {rows.scan.options for part in parts for rows in part.rows if rows.scan is not None}
+    for options in {folder.access.options, *read}:
         share(options)
-    bar = progress_bar(len(parts), "Writing", unit="part")
+    bar, lock = progress_bar(len(parts), "Writing", unit="part"), Lock()
     bar.disable = bar.disable or not config.get("progress")
 
     def done(written: Written) -> None:
-        _check_here(written, folder)
-        told(written)
-        bar.update()
+        with lock:
+            _check_here(written, folder)
+            told(written)
+            bar.update()
 
     # what travels are the URL and the options, whose secrets workers are given apart
-    work = [
-        dask.delayed(
-            partial(write_part, part, folder.url, folder.access.options, on_error), pure=False, traverse=False
-        )(dask_key_name=f"write-part-{uuid.uuid4().hex}")
-        for part in parts
-    ]
+    work = [partial(write_part, part, folder.url, folder.access.options, on_error) for part in parts]
     try:
         client = active_client()
-        if client is None:
-            _in_processes_or_threads(work, done)
+        if client is not None:
+            for written in completed(client, client.compute(_tasks(work))):
+                done(written)
+        elif dask.config.get("scheduler", None) in ("processes", "multiprocessing"):
+            with Callback(posttask=lambda key, result, *args: done(result)):
+                dask.compute(*_tasks(work))
         else:
-            _by_cluster(client, work, done)
+            # noted where it is written: also after an error of another, while this one still runs
+            _here([partial(_then, one, done) for one in work])
     finally:
         bar.close()
+        if is_local(folder.url):
+            with suppress(OSError):
+                os.rmdir(folder.url_of(SCRATCH))
 
 
-def _by_cluster(client: Any, work: Sequence[Any], done: Callable[[Written], None]) -> None:
-    from distributed import as_completed
-
-    futures = client.compute(list(work))
-    try:
-        for future in as_completed(futures):
-            done(future.result())
-    finally:
-        client.cancel(futures)
+def _tasks(work: Sequence[Callable[[], Any]]) -> list[Any]:
+    run, count = uuid.uuid4().hex, len(work)
+    return [
+        # of tasks that depend on nothing, Dask begins with the last key
+        dask.delayed(one, pure=False, traverse=False)(dask_key_name=f"write-part-{run}-{count - i:06}")
+        for i, one in enumerate(work)
+    ]
 
 
-def _in_processes_or_threads(work: Sequence[Any], done: Callable[[Written], None]) -> None:
-    def told(key: Any, result: Any, *args: Any) -> None:
-        if isinstance(result, Written):
-            done(result)
+def _then(work: Callable[[], Written], done: Callable[[Written], None]) -> None:
+    done(work())
 
+
+def _here(work: Sequence[Callable[[], None]]) -> None:
+    tasks = _tasks(work)
     if dask.config.get("scheduler", None) or dask.config.get("pool", None):
-        with Callback(posttask=told):
-            dask.compute(*work)
+        dask.compute(*tasks)
         return
     # once this pool is closed, no task runs any more after an error of another
-    with Callback(posttask=told), ThreadPoolExecutor(dask.system.CPU_COUNT) as pool:
-        dask.compute(*work, scheduler="threads", pool=pool)
+    with ThreadPoolExecutor(dask.config.get("num_workers", None) or dask.system.CPU_COUNT) as pool:
+        dask.compute(*tasks, scheduler="threads", pool=pool)
 
 
 def _check_here(written: Written, folder: Folder) -> None:

@@ -19,7 +19,7 @@ _OF_FIELDS = ("description", "unit", "shape", "refers_to")  # of the report, as 
 def unified(scan: Scan, report: pd.DataFrame, others: Sequence[pa.Schema], table: str) -> pa.Schema:
     """The schema of a scan, and of parts of other files, which stay. Raises SchemaConflictError if there is
     none."""
-    types = {name: _stored(field.type) for name, field in scan.fields.items()}
+    types = {name: stored(field.type) for name, field in scan.fields.items()}
     for other in others:
         for field in other:
             chosen = common([types.get(field.name, field.type), field.type])
@@ -41,12 +41,14 @@ def _about(name: str, report: pd.DataFrame) -> dict[str, str] | None:
     return {key: str(held[key]) for key in _OF_FIELDS if held[key]} or None
 
 
-def _stored(kind: pa.DataType) -> pa.DataType:
-    """The type in Parquet, whose float16 not all readers know."""
+def stored(kind: pa.DataType) -> pa.DataType:
+    """The type in Parquet, whose float16 not all readers know; and pandas' texts as all others."""
     if pa.types.is_list(kind):
-        return pa.list_(_stored(kind.value_type))
+        return pa.list_(stored(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([(one.name, _stored(one.type)) for one in kind])
+        return pa.struct([(one.name, stored(one.type)) for one in kind])
+    if pa.types.is_large_string(kind):
+        return pa.string()
     return pa.float32() if kind == pa.float16() else kind
 
 

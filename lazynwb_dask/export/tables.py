@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,14 @@ from lazynwb_dask._version import __version__
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.lock import locked
 from lazynwb_dask.errors import Failure, SchemaConflictError
-from lazynwb_dask.export.manifest import Manifest, Record, parquet_files, remove_parts, version_of
+from lazynwb_dask.export.manifest import (
+    Manifest,
+    Record,
+    parquet_files,
+    remove_parts,
+    remove_scratch,
+    version_of,
+)
 from lazynwb_dask.export.names import (
     SESSIONS,
     digest,
@@ -31,7 +39,7 @@ from lazynwb_dask.export.names import (
 )
 from lazynwb_dask.export.part import Part, Rows, Written, lacks, sink
 from lazynwb_dask.export.run import write_parts
-from lazynwb_dask.export.schema import can_copy, unified
+from lazynwb_dask.export.schema import can_copy, stored, unified
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.nwb.session import Session
 from lazynwb_dask.plan import sessions
@@ -73,10 +81,9 @@ class Layout:
 def export(files: Files, folder: Folder, layout: Layout) -> pd.DataFrame:
     """Write the parts of tables that aren't there yet. Returns all parts, and what became of them."""
     with locked(folder, "export") as check_lock:
-        run = _Export(files, folder, layout)
+        run = _Export(files, folder, layout, check_lock)
         if not run.is_done():
             run.plan()
-            check_lock()
             run.write()
         return run.report()
 
@@ -91,6 +98,7 @@ class _Table:
     schema: pa.Schema
     key: str  # the schema's
 
+    @cached_property
     def files(self) -> dict[str, int]:
         """Its files in the scan, by their names."""
         return {shown(url): i for i, url in enumerate(self.scan.files.urls)}
@@ -110,6 +118,7 @@ class _Export:
     files: Files
     folder: Folder
     layout: Layout
+    check_lock: Callable[[], None]
     failures: list[tuple[str, str, str]] = field(default_factory=list)  # table, path, error
     removed: dict[str, Record] = field(default_factory=dict)
     todo: dict[str, Part] = field(default_factory=dict)
@@ -119,11 +128,13 @@ class _Export:
     saved: float = 0.0  # when the manifest was
 
     def __post_init__(self) -> None:
+        remove_scratch(self.folder)
         self.there = parquet_files(self.folder)
         self.manifest = Manifest.read(self.folder)
         by = self.layout.partition_by
         if self.layout.overwrite:
             remove_parts(self.folder, self.manifest.parts)
+            self.there = {p: size for p, size in self.there.items() if p not in self.manifest.parts}
             self.manifest = Manifest()
         elif self.manifest.parts and self.manifest.partition_by != by:
             raise ValueError(
@@ -171,14 +182,26 @@ class _Export:
         self._leave_out(failed)
         known = {record.table for record in manifest.parts.values()}
         folders = table_folders(sorted({*tables, *known}))
-        for path in [*tables, *sorted(known - {*tables})] if self.layout.tables is None else tables:
-            if path == SESSIONS:
-                continue
-            if path in tables:
+        for path in sorted(known - {*tables}):  # nothing is written of these
+            self._check_place(path, folders[path])
+            # of all tables, those that no file has any more
+            self._remove_gone(path, {*self.sources} if self.layout.tables is None else set())
+        for path in tables:
+            if path != SESSIONS:
                 self._plan_table(path, folders[path])
-            else:  # only files that are left alone have it
-                self._remove_if(path, lambda name: name in self.sources or name not in manifest.sources)
         self.tables = tables
+        places = tuple(f"{folders[path]}/" for path in tables)
+        for path in self.there.keys() - manifest.parts.keys() - self.todo.keys() - self.removed.keys():
+            # of a run that was killed, or of an export whose manifest was lost
+            if _OURS.search(path) and (self.layout.tables is None or path.startswith(places)):
+                self.removed[path] = Record("", {}, 0, self.there[path], "")
+
+    def _check_place(self, table: str, folder: str) -> None:
+        if not all(path.startswith(f"{folder}/") for path in self.manifest.of(table)):
+            raise ValueError(
+                f"{table} was exported before, to a folder within another table's now: name both tables, so "
+                "that it gets another one"
+            )
 
     def _is_same(self, name: str, version: str | None) -> bool:
         return is_identified(self.sources[name]) and version == self._version(name)
@@ -192,37 +215,46 @@ class _Export:
             if self.sources.pop(failure.path, None) is not None:
                 self.failures.append(("", failure.path, failure.error))
 
-    def _remove_if(self, table: str, is_gone: Callable[[str], bool]) -> None:
+    def _is_gone(self, name: str, lost: Container[str]) -> bool:
+        """Whether rows of a file aren't to stay: it is one of those that have lost the table, or was pruned."""
+        return name in lost or name not in self.manifest.sources
+
+    def _remove_gone(self, table: str, lost: Container[str]) -> None:
         for path, record in self.manifest.of(table).items():
-            if all(map(is_gone, record.members)):
+            if all(self._is_gone(name, lost) for name in record.members):
                 self.removed[path] = self.manifest.parts.pop(path)
 
     def _plan_table(self, path: str, folder: str) -> None:
         scan, report = self.files.scan(path, list(self.sources.values()))
         self._leave_out([Failure(*one) for one in scan.failures if one[0] not in map(shown, scan.files.urls)])
         mine = set(map(shown, scan.files.urls))
-
-        def is_gone(name: str) -> bool:
-            """Whether a file's part isn't to stay: it has been pruned, or has lost the table."""
-            return name not in mine and (name in self.sources or name not in self.manifest.sources)
-
-        self._remove_if(path, is_gone)
+        lost = self.sources.keys() - mine
+        self._remove_gone(path, lost)
         before = self.manifest.of(path)
-        left = {record.schema for record in before.values() if not record.members.keys() <= mine}
+        left = {
+            record.schema
+            for record in before.values()
+            if not all(name in mine or self._is_gone(name, lost) for name in record.members)
+        }
         schema = unified(scan, report, [self.manifest.schema(key) for key in sorted(left)], path)
+        fields = {
+            name: one
+            if stored(one.type) == schema.field(name).type
+            else replace(one, type=schema.field(name).type)
+            for name, one in scan.fields.items()
+        }
+        scan = replace(scan, fields=fields, known_token="")
         table = _Table(path, folder, scan, schema, self.manifest.add_schema(schema))
-        for part, members, old in self._groups(table, before, is_gone):
+        for part, members, old in self._groups(table, before, lost):
             self._plan_part(table, part, members, old)
-        for name in self.there.keys() - self.manifest.parts.keys() - self.todo.keys() - self.removed.keys():
-            if name.startswith(f"{folder}/") and _OURS.search(name):  # of an export whose manifest was lost
-                self.removed[name] = Record(path, {}, 0, self.there[name], "")
 
     def _groups(
-        self, table: _Table, before: Mapping[str, Record], is_gone: Callable[[str], bool]
+        self, table: _Table, before: Mapping[str, Record], lost: Container[str]
     ) -> Iterator[tuple[str, list[str], str]]:
         """The parts: path, files, and where it was before."""
-        old = {name: path for path, record in before.items() for name in record.members if not is_gone(name)}
-        files = table.files()
+        stays = {path: [n for n in one.members if not self._is_gone(n, lost)] for path, one in before.items()}
+        old = {name: path for path, names in stays.items() for name in names}
+        files = table.files
         if self.layout.partition_by == "session":
             column = session_column(table.schema.names)
             for name in dict.fromkeys([*files, *old]):
@@ -231,8 +263,7 @@ class _Export:
                 yield f"{table.folder}/{column}={folder_name(session)}/{part}", [name], old.get(name, "")
             return
         for path in dict.fromkeys(old.values()):  # a file stays in the part that it is in
-            kept = [name for name in before[path].members if not is_gone(name)]
-            yield f"{table.folder}/{path.rpartition('/')[2]}", kept, path
+            yield f"{table.folder}/{path.rpartition('/')[2]}", stays[path], path
         members: list[str] = []
         size, weights = 0, table.weights()
         for name in [*files, ""]:
@@ -245,7 +276,7 @@ class _Export:
 
     def _plan_part(self, table: _Table, path: str, members: list[str], old: str) -> None:
         """Plan a part to be written, unless it is there. Rows of files that haven't changed are copied."""
-        record, files = self.manifest.parts.get(old), table.files()
+        record, files = self.manifest.parts.get(old), table.files
         held = record.members if record is not None else {}
         fresh = {n for n in members if n in held and (n not in files or self._is_same(n, held[n]))}
         there = record is not None and path == old and record.schema == table.key and not record.pending
@@ -280,7 +311,7 @@ class _Export:
 
     def write(self) -> None:
         self.removed = {path: record for path, record in self.removed.items() if path not in self.todo}
-        self.manifest.write(self.folder)
+        self._save()
         remove_parts(self.folder, self.removed)
         try:
             write_parts(list(self.todo.values()), self.folder, self.layout.on_error, self._told)
@@ -290,7 +321,12 @@ class _Export:
             if not self.failures:
                 self.manifest.done = self.asked
         finally:
-            self.manifest.write(self.folder)
+            self._save()
+
+    def _save(self) -> None:
+        self.check_lock()
+        self.manifest.write(self.folder)
+        self.saved = time.monotonic()
 
     def _told(self, written: Written) -> None:
         """Take note of a part that is complete."""
@@ -303,12 +339,11 @@ class _Export:
             parts[path] = Record(record.table, members, written.rows, written.bytes, record.schema)
             self.new.add(path)
             parts.pop(self.replaced.get(path, ""), None)
-        elif path in parts and parts[path].schema != record.schema:
-            self.removed[path] = parts.pop(path)
+        elif path in self.there and (path not in parts or parts[path].schema != record.schema):
+            self.removed[path] = parts.pop(path, record)
             remove_parts(self.folder, [path])
         if time.monotonic() - self.saved > OFTEN:
-            self.manifest.write(self.folder)
-            self.saved = time.monotonic()
+            self._save()
 
     def _write_sessions(self) -> None:
         """The table of all files' sessions: one part, with the names that their folders have."""
@@ -329,7 +364,7 @@ class _Export:
             len(frame.columns) - 1, session_column(frame.columns), pd.Series(told, dtype="string[pyarrow]")
         )
         about = {"table_path": SESSIONS, "lazynwb_dask": __version__}
-        schema = pa.schema([(one.name, _text(one.type)) for one in arrow_schema(frame)], about)
+        schema = pa.schema([(one.name, stored(one.type)) for one in arrow_schema(frame)], about)
         with sink(self.folder, path) as file:
             pq.write_table(arrow_table(frame, schema), file, compression="zstd")
             size = int(file.tell())
@@ -338,6 +373,14 @@ class _Export:
         self.new.add(path)
 
     def report(self) -> pd.DataFrame:
+        if self.failures:
+            _, path, error = self.failures[0]
+            count = len({name for _, name, _ in self.failures})
+            warnings.warn(
+                f"{count} files can't be read and are left out (the first: "
+                f"{path}: {error}); the table that export_tables returns lists them",
+                stacklevel=4,
+            )
         rows = [
             (record.table, path, record.rows, record.bytes, "written" if path in self.new else "kept", "")
             for path, record in sorted(self.manifest.parts.items())
@@ -353,7 +396,3 @@ def rows_of(scan: Scan, file: int) -> Rows:
     parts = [i for i in range(first, last) if not scan.indexed or scan.stop[i] > scan.start[i]]
     narrow = scan.narrow(tuple(scan.fields), parts) if parts else None
     return Rows((scan.files.urls[file],), narrow)
-
-
-def _text(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_large_string(kind) else kind

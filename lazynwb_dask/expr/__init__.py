@@ -45,13 +45,13 @@ def reads(collection: Any) -> list[ReadNWB]:
 
 def partition_bytes(collection: Any) -> list[int]:
     """The decoded bytes of each partition of a read, with the columns that it uses, before its condition has
-    taken any rows; zero for partitions where no row can satisfy it. Of what isn't made of one read, none."""
-    nodes = list(collection.expr.simplify().find_operations(ReadNWB))
-    if len(nodes) != 1:
-        return []
-    (node,) = nodes
-    weights = node.scan.nbytes(node._inputs)
-    return [int(weights[node.parts(int(task))].sum()) for task in node._tasks]
+    taken any rows; zero for partitions where no row can satisfy it. Of what isn't made of reads with as many
+    partitions, none."""
+    each = []
+    for node in collection.expr.simplify().find_operations(ReadNWB):
+        weights = node.scan.nbytes(node._inputs)
+        each.append([int(weights[node.parts(int(task))].sum()) for task in node._tasks])
+    return [sum(one) for one in zip(*each, strict=True)] if len(set(map(len, each))) == 1 else []
 
 
 def is_computed(collection: Any) -> bool:

@@ -8,9 +8,9 @@ import pandas as pd
 from pandas.api.types import is_object_dtype
 
 
-def check_frame(frame: Any, call: str, more: str = "") -> None:
-    """Raise TypeError if it is no frame, or has columns of no certain type."""
-    if not isinstance(getattr(frame, "_meta", frame), pd.DataFrame):
+def check_frame(frame: Any, call: str, *, dask: bool = False, more: str = "") -> None:
+    """Raise TypeError if it is no frame (of Dask alone, if `dask`), or a column has no certain type."""
+    if not isinstance(getattr(frame, "_meta", None if dask else frame), pd.DataFrame):
         raise TypeError(f"{call}: {type(frame).__name__}: give a frame, as read_nwb makes them{more}")
     names = frame.columns.tolist()
     if len({*names}) < len(names):

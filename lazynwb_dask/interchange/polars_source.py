@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from lazynwb_dask.stream.arrow import arrow_schema, record_batches
+from lazynwb_dask.stream.arrow import arrow_schema, missing_in_files, record_batches
 from lazynwb_dask.util.extras import optional
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ _AND, _OR = {"And", "LogicalAnd"}, {"Or", "LogicalOr"}
 _COMPARED = {"Eq": "eq", "NotEq": "ne", "Lt": "lt", "LtEq": "le", "Gt": "gt", "GtEq": "ge"}
 _OPPOSITE = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "GtEq", "LtEq": "Gt", "Gt": "LtEq", "GtEq": "Lt"}
 _SWAPPED = {"Lt": "Gt", "LtEq": "GtEq", "Gt": "Lt", "GtEq": "LtEq"}
-_PYTHON = {"f": (int, float), "i": (int,), "u": (int,), "b": (bool,), "O": (str,)}
+_EXACT = 1 << 53  # smaller integers are the same as float64
+_PYTHON = {"f": (int, float), "i": (int, float), "u": (int, float), "b": (bool,), "O": (str,)}
 
 
 def lazy_frame(frame: dd.DataFrame, call: str) -> pl.LazyFrame:
@@ -31,6 +33,8 @@ def lazy_frame(frame: dd.DataFrame, call: str) -> pl.LazyFrame:
     from polars.io.plugins import register_io_source
 
     empty = pl.from_arrow(arrow_schema(frame._meta).empty_table())
+    all_names = frame.columns.tolist()
+    frame, missing = missing_in_files(frame)
 
     def read(
         columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, size: int | None
@@ -39,10 +43,11 @@ def lazy_frame(frame: dd.DataFrame, call: str) -> pl.LazyFrame:
         if predicate is not None and rows is None:  # of the first rows those are left that satisfy it
             mask = Condition(frame).of(predicate)
             kept = frame if mask is None else frame[mask]
-        names = frame.columns.tolist() if columns is None else columns
+        names = all_names if columns is None else columns
         used = [] if predicate is None else predicate.meta.root_names()
+        used += ["_nwb_path"] if {*names, *used} & {*missing} else []
         needed = [name for name in frame.columns if name in {*names, *used}]
-        for batch in record_batches(kept[needed], rows, nan_to_null=False):
+        for batch in record_batches(kept[needed], rows, nan_to_null=False, missing=missing):
             found = pl.from_arrow(batch)
             yield (found if predicate is None else found.filter(predicate)).select(names)
 
@@ -82,17 +87,22 @@ class Condition:
                 return self._mask(inner, negated)
             case {"Column": name} if self.kinds.get(name) == "b":
                 return self.frame[name] == (not negated)
-            case {"BinaryExpr": {"left": left, "op": op, "right": right}} if op in _AND | _OR:
+            case {"BinaryExpr": {"left": left, "op": op, "right": right}} if str(op) in _AND | _OR:
                 one, other = self._mask(left, negated), self._mask(right, negated)
                 if (op in _OR) != negated:
                     return None if one is None or other is None else one | other
                 if one is None or other is None:
                     return other if one is None else one
                 return one & other
-            case {"BinaryExpr": {"left": {"Column": name}, "op": op, "right": value}}:
-                return self._compared(name, op, value, negated)
-            case {"BinaryExpr": {"left": value, "op": op, "right": {"Column": name}}}:
-                return self._compared(name, _SWAPPED.get(op, op), value, negated)
+            case {"BinaryExpr": {"left": left, "op": op, "right": right}}:
+                if "Literal" in left:
+                    left, op, right = right, _SWAPPED.get(str(op), op), left
+                match left:
+                    case {"Column": name}:
+                        return self._compared(name, op, right, negated)
+                    case {"Cast": {"expr": {"Column": name}, "dtype": {"Literal": "Float64"}}}:
+                        if self.kinds.get(name) in ("i", "u"):
+                            return self._compared(name, op, right, negated)
             case {"Function": {"input": [inner], "function": {"Boolean": "Not"}}}:
                 return self._mask(inner, not negated)
             case {"Function": {"input": [{"Column": name}, *values], "function": {"Boolean": function}}}:
@@ -101,9 +111,15 @@ class Condition:
 
     def _compared(self, name: str, op: Any, node: Any, negated: bool) -> Any:
         value = self._value(name, node)
-        if op not in _COMPARED or value is None:
+        if str(op) not in _COMPARED or value is None:
             return None
         op = _OPPOSITE[op] if negated else op
+        if self.kinds[name] in "iu" and abs(value) >= _EXACT:
+            return None
+        if isinstance(value, float) and self.kinds[name] in "iu":  # Polars makes floats of the integers
+            if op in ("Eq", "NotEq"):
+                return None
+            value = math.floor(value) if op in ("Gt", "LtEq") else math.ceil(value)
         column = self.frame[name]
         mask = getattr(column, _COMPARED[op])(value)
         return mask | column.isna() if op in ("Gt", "GtEq") and self.kinds[name] == "f" else mask
@@ -126,7 +142,7 @@ class Condition:
                 return self._mask({"BinaryExpr": {"left": low, "op": "And", "right": high}}, negated)
             case {"IsIn": {"nulls_equal": False}}:
                 some = self._value(name, values[0])
-                if not isinstance(some, list):
+                if not isinstance(some, list) or (kind in "iu" and any(isinstance(v, float) for v in some)):
                     return None
                 return ~column.isin(some) if negated else column.isin(some)
         return None

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lazynwb_dask.model.index import ArrayIndex, ColumnIndex, Extents, Layout
 from lazynwb_dask.model.source import Source
-from lazynwb_dask.scan.catalog_slots import Held, Inlined
+from lazynwb_dask.scan.catalog_slots import NONE, Held, Inlined
 
 Variant = tuple[tuple[Layout, ...], tuple[str, ...] | None]
 ABSENT = -1
@@ -96,6 +96,17 @@ class Files:
         parts = self.parts[file] if self.parts else ()
         document = self.documents[file] if self.documents else ""
         return Source(self.urls[file], size if size >= 0 else None, self.etags[file], parts, document)
+
+    def lacks(self, name: str) -> np.ndarray:
+        """Whether each file, of those that have been indexed, lacks a column, here and in the catalog."""
+        records = self.records.get(name)
+        slots = None if self.inlined is None else self.inlined.values.get(name)
+        nowhere = np.ones(len(self.urls), bool)
+        if records is not None:
+            nowhere &= records.which == ABSENT
+        if slots is not None:
+            nowhere &= slots.which == NONE
+        return nowhere if name not in self.facts else np.zeros(len(self.urls), bool)
 
     def take(self, files: np.ndarray) -> Files:
         """Some files, renumbered from 0."""

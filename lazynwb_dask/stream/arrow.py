@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from lazynwb_dask import expr
+from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.stream.batches import batches
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
     import pandas as pd
 
+Missing = Mapping[str, Sequence[str]]  # column to files
 ROWS = 1 << 16  # of a record batch, at most
 
 
@@ -33,8 +37,31 @@ def arrow_table(rows: pd.DataFrame, schema: pa.Schema, *, nan_to_null: bool = Tr
     return table
 
 
+def missing_in_files(frame: dd.DataFrame) -> tuple[dd.DataFrame, Missing]:
+    """Which files lack which columns of floats, whose NaN there are none that are stored; and the frame, with
+    `_nwb_path` if that is needed to tell. Known of a read of one table."""
+    scan, columns, predicate = expr.taken_apart(frame) or (None, [], None)
+    missing: dict[str, list[str]] = {}
+    if isinstance(scan, Scan) and scan.indexed:
+        floats = [n for n, t in frame.dtypes.items() if isinstance(t, np.dtype) and t.kind == "f"]
+        lacking = {name: np.flatnonzero(scan.files.lacks(name)) for name in floats if name in scan.meta}
+        missing = {name: [scan.files.urls[i] for i in some] for name, some in lacking.items() if len(some)}
+    if scan is not None and missing and "_nwb_path" not in columns:
+        return expr.from_scan(scan, predicate)[[*columns, "_nwb_path"]], missing
+    return frame, missing
+
+
+def set_missing(table: pa.Table, rows: pd.DataFrame, missing: Missing) -> pa.Table:
+    """The table with null in columns that the rows' files lack."""
+    for at, field in enumerate(table.schema):
+        if field.name in missing:
+            lacking = pa.array(rows["_nwb_path"].isin(missing[field.name]).to_numpy(bool))
+            table = table.set_column(at, field, pc.if_else(lacking, pa.scalar(None, field.type), table[at]))
+    return table
+
+
 def record_batches(
-    frame: dd.DataFrame, limit: int | None = None, *, nan_to_null: bool = True
+    frame: dd.DataFrame, limit: int | None = None, *, nan_to_null: bool = True, missing: Missing | None = None
 ) -> pa.RecordBatchReader:
     """The rows of a frame in order, a few partitions at a time.
 
@@ -44,7 +71,9 @@ def record_batches(
     limit : int, optional
         Only so many of the first rows.
     nan_to_null : bool
-        Whether NaN in columns of numbers become null. In lists they stay.
+        Whether NaN in columns of numbers become null; else those that files lack. In lists they stay.
+    missing : mapping, optional
+        What `missing_in_files` said of a frame that this one is made of.
 
     Returns
     -------
@@ -52,9 +81,12 @@ def record_batches(
         Nothing is read before the first batch is asked for, and nothing after the reader is closed.
     """
     schema = arrow_schema(frame._meta)
+    if missing is None:
+        frame, missing = (frame, {}) if nan_to_null else missing_in_files(frame)
 
     def made() -> Iterator[pa.RecordBatch]:
         for rows in batches(frame, limit):
-            yield from arrow_table(rows, schema, nan_to_null=nan_to_null).to_batches(ROWS)
+            table = arrow_table(rows[schema.names] if missing else rows, schema, nan_to_null=nan_to_null)
+            yield from set_missing(table, rows, missing).to_batches(ROWS)
 
     return pa.RecordBatchReader.from_batches(schema, made())

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 import dask.array as da
@@ -25,6 +25,10 @@ from lazynwb_dask.nwb.series import REGIONS, SERIES
 from lazynwb_dask.nwb.series_view import check_channels, stored_conversion
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.timeseries.stored_array import StoredArray
+from lazynwb_dask.util.extras import optional
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,20 +59,25 @@ class TimeSeries:
         The path in the file.
     neurodata_type : str
     data : dask.array.Array or None
-        As stored, time first; in blocks of whole stored chunks. None if the values are in other files,
-        such as videos.
+        As stored, of the shape (samples, ...) and the stored dtype, in blocks of whole stored chunks. None if
+        the values are in other files, such as videos.
     timestamps : dask.array.Array or None
-        In seconds: as stored, or computed from `starting_time` and `rate`. None if they can't be read.
+        Seconds, one for each sample: as stored, or computed from `starting_time` and `rate`. None if they can't
+        be read.
     rate : float or None
         Samples a second; None if timestamps are stored.
     starting_time : float or None
+        Seconds, of the first sample; None if timestamps are stored.
     unit : str
         The unit of the data after conversion.
     conversion, offset : float
+        ``data * conversion * channel_conversion + offset`` is in `unit`, as NWB defines it: see `scaled`.
     channel_conversion : numpy.ndarray or None
         A further factor for each channel.
     resolution : float or None
+        The smallest difference of values that counts, in `unit`.
     description, comments : str
+        As in the file; empty if there are none.
     external_files : tuple of str
         The files that hold the values, if they are in other files.
     electrodes : Region or None
@@ -164,6 +173,63 @@ class TimeSeries:
                 lists = arrow(nested(flat, values.shape[1:], len(values)))
                 columns[name] = pd.arrays.ArrowExtensionArray(lists)
         return pd.DataFrame(columns, index=index)
+
+    def to_xarray(self, *, scaled: bool = False) -> xarray.DataArray:
+        """The series as an `xarray.DataArray` of Dask arrays. Nothing is read.
+
+        Parameters
+        ----------
+        scaled : bool
+            The data in `unit` rather than as stored.
+
+        Returns
+        -------
+        xarray.DataArray
+            With the dimensions `time`, `channel`, `dim_2`, ... The coordinate `time` is in seconds, lazy, and
+            so without an index: ``set_xindex("time")`` reads it, for ``sel(time=slice(600, 660))``.
+            `electrodes` and `rois` are coordinates of `channel`: rows of their tables. `attrs` has
+            `description`, `unit`, `conversion` and `offset`; `units`, where the data are in the unit.
+
+        Raises
+        ------
+        ImportError
+            xarray isn't installed.
+        UnsupportedColumnError
+            The values are in other files, or `scaled` ones are asked for that are no numbers.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import open_timeseries
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
+        >>> lfp = open_timeseries(path, "lfp").to_xarray(scaled=True)
+        >>> minute = lfp.set_xindex("time").sel(time=slice(600, 660))
+        >>> minute.dims, minute.shape, minute.units
+        (('time', 'channel'), (667, 16), 'volts')
+        """
+        xr: Any = optional("xarray", "to_xarray")
+        data = self.scaled if scaled else self.data
+        if data is None:
+            raise UnsupportedColumnError(f"{self.file}: {self.path}: its values are in other files")
+        dims = ["time", "channel", *[f"dim_{n}" for n in range(2, data.ndim)]][: data.ndim]
+        coords: dict[str, Any] = {}
+        if self.timestamps is not None:
+            coords["time"] = ("time", self.timestamps, {"units": "s"})
+        for name in REGIONS:
+            region = getattr(self, name)
+            if region is not None and data.shape[1:2] == region.rows.shape:
+                coords[name] = ("channel", region.rows, {"table": region.table})
+        plain = self.conversion == 1 and not self.offset and self.channel_conversion is None
+        attrs: dict[str, Any] = {"description": self.description, "unit": self.unit}
+        attrs |= {"units": self.unit} if scaled or plain else {}
+        attrs |= {} if scaled else {"conversion": self.conversion, "offset": self.offset}
+        if self.channel_conversion is not None and not scaled and data.ndim > 1:
+            coords["channel_conversion"] = ("channel", self.channel_conversion)
+        attrs |= {"neurodata_type": self.neurodata_type, "path": self.path, "_nwb_path": self.file}
+        made: xarray.DataArray = xr.DataArray(
+            data, xr.Coordinates(coords, indexes={}), dims, self.path.rpartition("/")[2], attrs
+        )
+        return made
 
     def _facts(self) -> dict[str, str]:
         facts = {"file": shown(self.file)}

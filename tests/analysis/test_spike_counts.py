@@ -93,5 +93,5 @@ def test_an_error_names_the_way_out(paths: list[str], monkeypatch: pytest.Monkey
     with pytest.raises(ColumnNotFoundError, match=r"'stop_time'.*select it too"):
         spike_counts(units, trials[["start_time"]])
     monkeypatch.setitem(sys.modules, "xarray", None)
-    with pytest.raises(ImportError, match="pip install xarray"):
+    with pytest.raises(ImportError, match=r"pip install .lazynwb-dask\[xarray\]"):
         lazynwb_dask.spike_counts(units, trials)

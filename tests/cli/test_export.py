@@ -169,3 +169,21 @@ def test_exports_to_s3(folder: Path, s3_server: S3Server) -> None:
         here(*words, "--overwrite", folder)
         read: Any = pd.read_parquet if name.endswith("parquet") else pd.read_feather
         assert len(read(f"s3://lab/x/{name}", storage_options=s3_server.storage_options)) == 12
+
+
+def test_tables_are_exported_each_to_a_folder_of_its_own(tmp_path: Path, folder: Path) -> None:
+    words = ["export-tables", "--to", tmp_path / "out", "--tables", "units,sessions", folder]
+    done = here(*words)
+    assert (done.stdout, "15 rows" in done.stderr, "4 written" in done.stderr) == ("", True, True)
+    assert sorted(pd.read_parquet(tmp_path / "out" / "units").n) == list(range(12))
+    assert pd.read_parquet(tmp_path / "out" / "sessions").session_id.tolist() == ["s0", "s1", "s2"]
+    assert "4 kept" in here(*words).stderr
+    (folder / "0.nwb").unlink()
+    damage(folder / "1.nwb")
+    assert "1.nwb" in told(*words)
+    done = here(*words, "--skip-errors", "--prune")
+    assert "1.nwb was left out" in done.stderr
+    assert "1 removed" in done.stderr
+    assert sorted(pd.read_parquet(tmp_path / "out" / "units").n) == list(range(4, 12)), "what was there stays"
+    here(*words, "--partition-by", "size", "--overwrite", "--skip-errors")
+    assert sorted(pd.read_parquet(tmp_path / "out" / "units").n) == list(range(8, 12))

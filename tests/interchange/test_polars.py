@@ -15,7 +15,7 @@ from files import nwb, ragged, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazynwb_dask import read_nwb, to_arrow, to_polars, trace, with_sessions
+from lazynwb_dask import build_catalog, read_nwb, to_arrow, to_polars, trace, with_sessions
 from lazynwb_dask.datasets import make_sessions
 from lazynwb_dask.interchange.polars_source import Condition
 
@@ -49,6 +49,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
                 units["count"] = rng.integers(0, 4, ROWS, dtype="<u4")
                 units["label"] = rng.choice(["x", "y"], ROWS).astype(h5py.string_dtype())
                 units["ok"] = rng.choice([False, True], ROWS)
+                units["depth"] = rng.choice([np.nan, 1.0, 2.0], ROWS)
         found.append(str(path))
     return found
 
@@ -56,11 +57,14 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 LEAVES: list[Any] = [
     *[op(pl.col(name), value)
       for name, value in [("real", 0.0), ("real", float("nan")), ("real", float("inf")), ("half", 0.9),
-                          ("whole", 1), ("whole", 1.5), ("text", "a"), ("count", 2), ("label", "x"),
-                          ("_table_index", 7)]
+                          ("whole", 1), ("whole", 1.5), ("whole", -2.0), ("whole", 1e300), ("count", 1.5),
+                          ("text", "a"), ("count", 2), ("label", "x"), ("_table_index", 7),
+                          ("depth", 1.0), ("depth", float("nan"))]
       for op in (pl.Expr.eq, pl.Expr.ne, pl.Expr.lt, pl.Expr.le, pl.Expr.gt, pl.Expr.ge,
                  pl.Expr.eq_missing, pl.Expr.ne_missing)],
     *[pl.lit(1) < pl.col("whole"), pl.lit(0.0) >= pl.col("real")],
+    *[pl.col("half").cast(pl.Float64) > value for value in (0.1, 0.9)],
+    *[pl.col(name).cast(pl.Float64) <= value for name in ("whole", "count") for value in (1, 1.5)],
     *[pl.col("flag"), pl.col("ok"), pl.col("ok") == False, pl.col("flag") != True],  # noqa: E712
     *[pl.col("real").is_in([2.0, float("nan")]), pl.col("real").is_in([2.0, -1.5])],
     pl.col("whole").is_in([1, 2]),
@@ -69,7 +73,7 @@ LEAVES: list[Any] = [
     *[pl.col(name).is_between(low, high, closed)
       for name, low, high in [("real", -1.5, 2.0), ("whole", -1, 2), ("count", 1, 2)]
       for closed in ("both", "left", "right", "none")],
-    *[f(pl.col(name)) for name in ("real", "count", "label", "whole", "ok")
+    *[f(pl.col(name)) for name in ("real", "count", "label", "whole", "ok", "depth")
       for f in (pl.Expr.is_null, pl.Expr.is_not_null)],
     *[pl.col("real").is_nan(), pl.col("real").is_not_nan(), pl.col("half").is_nan()],
     *[pl.col("spike_times").list.len() > 1, pl.col("real") > pl.col("half")],
@@ -101,7 +105,7 @@ def both(paths: list[str]) -> Both:
     return Both(paths)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(condition=TREES)
 def test_any_condition_gives_the_rows_that_polars_gives(both: Both, condition: Any) -> None:
     found = to_polars(both.frame).filter(condition).collect()
@@ -120,6 +124,8 @@ def test_every_leaf_and_its_opposite_keep_all_rows_that_polars_keeps(both: Both)
                 kept = both.rows[mask.compute().fillna(False).astype(bool).to_numpy()]
                 assert {*expected} <= {*kept["_table_index"]}, condition
     assert taken > len(LEAVES)
+    for name in ("whole", "count"):
+        assert str(lazily.of(pl.col(name) > 1.5).expr) == str((both.frame[name] > 1).expr)
 
 
 def test_a_query_reads_the_columns_and_the_units_that_it_needs(tmp_path: Path) -> None:
@@ -154,7 +160,21 @@ def test_nothing_is_read_before_it_is_collected(tmp_path: Path) -> None:
     assert seen.total.requests == 0
 
 
-def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str]) -> None:
+def test_record_batches_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    paths = make_sessions(tmp_path, n=6, units=20, trials=5)
+    units = read_nwb(paths, "/units", columns=["spike_times"], blocksize=None)
+    with trace() as seen:
+        reader = to_arrow(units)
+    assert seen.total.requests == 0
+    with trace() as first:
+        assert len(reader.read_next_batch()) == 20
+    assert list(first.by_file) == paths[:1]
+    with trace() as rest:
+        assert sum(map(len, reader)) == 100
+    assert sorted(rest.by_file) == sorted(paths[1:])
+
+
+def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str], tmp_path: Path) -> None:
     found = to_polars(both.frame).collect()
     with h5py.File(paths[0]) as one, h5py.File(paths[1]) as other:
         stored = [np.concatenate([f[f"units/{n}"][:] for f in (one, other)]) for n in ("real", "half")]
@@ -163,6 +183,17 @@ def test_nan_stay_nan_and_what_is_missing_is_null(both: Both, paths: list[str]) 
     for name, values in zip(("real", "half"), stored, strict=True):
         assert found[name].null_count() == 0
         assert np.array_equal(found[name].to_numpy(), values, equal_nan=True)
+    with h5py.File(paths[1]) as other:
+        depth = other["units/depth"][:]
+    of_catalog = read_nwb(build_catalog(paths, str(tmp_path)), "/units")
+    some_of_it = both.frame[both.frame.whole > -9][["depth"]]
+    for lazy in (both.frame, both.frame[["depth", "whole"]], some_of_it, of_catalog):
+        in_arrow = pl.from_arrow(to_arrow(lazy).read_all()["depth"])
+        for some in (to_polars(lazy).select("depth").collect()["depth"], in_arrow):
+            assert some[:ROWS].null_count() == ROWS
+            assert some[ROWS:].null_count() == 0
+            assert np.array_equal(some[ROWS:].to_numpy(), depth, equal_nan=True)
+        assert to_polars(lazy).collect().columns == lazy.columns.tolist()
     assert [found[n].null_count() for n in ("count", "label", "ok")] == [ROWS] * 3
     assert [found.schema[n] for n in ("half", "whole", "count", "ok")] == [
         pl.Float32, pl.Int16, pl.UInt32, pl.Boolean,
