@@ -36,7 +36,7 @@ from lazynwb_dask.sources.stat import opened, versions
 from lazynwb_dask.storage.archives import SCHEME
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.runtime import ReadCancelled
-from lazynwb_dask.util.concurrently import concurrently
+from lazynwb_dask.util.concurrently import concurrently, progress_bar
 from lazynwb_dask.util.suggest import did_you_mean, listed
 from lazynwb_dask.util.threads import at_once
 
@@ -241,7 +241,7 @@ def _indexing(sources: Sequence[Source], folder: Folder, keeps: Keeps) -> Genera
     most = LARGEST if client is not None else LARGEST_LOCAL
     size = min(max(math.ceil(len(sources) / (4 * max(slots, 1))), SMALLEST), most)
     parts = [sources[i : i + size] for i in range(0, len(sources), size)]
-    bar = _bar(len(sources)) if config.get("progress") else None
+    bar = progress_bar(len(sources), "Building the catalog", 1) if config.get("progress") else None
     if client is not None:
         work = _by_cluster(parts, folder, keeps, client)
     else:
@@ -317,9 +317,3 @@ def make_batch(
     if len(files) < len(sources):
         raise ReadCancelled
     return name, [file.problem for file in files]
-
-
-def _bar(total: int) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="Building the catalog", unit="file", delay=1, disable=None)

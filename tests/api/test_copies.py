@@ -75,6 +75,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             "part of a Catalog": catalog[:1],
             "Trace": fetched,
             "Explanation": explanation,
+            "SQLQuery": lazynwb_dask.sql("select unit_id from units where snr > 2", paths, **options),
         }
 
 
@@ -87,7 +88,7 @@ NAMES = [
     "map_files", "join_region", "align_events", "psth", "spike_counts", "align_timeseries",
     "accessor of frames", "accessor of lists", "read_sessions", "schema_report", "read_report",
     "contents of one", "contents of many", "TimeSeries", "TimeSeries.scaled", "Catalog",
-    "part of a Catalog", "Trace", "Explanation",
+    "part of a Catalog", "Trace", "Explanation", "SQLQuery",
 ]  # fmt: skip
 
 
@@ -127,6 +128,9 @@ def same(a: Any, b: Any) -> None:
 
 def test_one_of_each_is_tried(objects: dict[str, Any]) -> None:
     assert [*objects] == NAMES
+    public = [getattr(lazynwb_dask, name) for name in lazynwb_dask.__all__]
+    classes = {kind for kind in public if isinstance(kind, type) and not issubclass(kind, Exception)}
+    assert classes <= {type(value) for value in objects.values()}
 
 
 @pytest.mark.parametrize("how", COPIES)

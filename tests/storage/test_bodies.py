@@ -250,13 +250,16 @@ def test_what_a_given_up_connection_sends_late_goes_nowhere() -> None:
 
 @pytest.mark.parametrize("length", [10, 100_000, 300_000])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_of_no_told_length_that_ends_too_early_is_requested_again(chunked: bool, length: int) -> None:
+@pytest.mark.parametrize("wrong", [0.5, 1.5])
+def test_a_body_of_another_length_than_its_range_is_requested_again(
+    wrong: float, chunked: bool, length: int
+) -> None:
     head = headers(0, length).replace(f"Content-Length: {length}".encode(), b"Connection: close")
-    short, whole = DATA[: length // 2], DATA[:length]
+    first, whole = DATA[: int(length * wrong)], DATA[:length]
     if chunked:
         head = head.replace(b"Connection: close", b"Transfer-Encoding: chunked")
-        short, whole = (b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) for data in (short, whole))
-    with Raw([head, short], [head, whole]) as server, record() as seen:
+        first, whole = (b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) for data in (first, whole))
+    with Raw([head, first], [head, whole]) as server, record() as seen:
         assert read(Source(server.url, len(DATA)), [(0, length)]) == [DATA[:length]]
     assert seen.total.retries == 1
 
