@@ -106,6 +106,11 @@ class Executor:
             self._asked = True
             yield self._one_byte()
 
+    def close(self) -> None:
+        """End what still runs after an error."""
+        if self._check is not None and not self._check.result.done():
+            self._check.stop()
+
     def _one_byte(self) -> Fetch:
         return Fetch(self.source, [_one_byte(self.source)], self.access, quick=True)
 

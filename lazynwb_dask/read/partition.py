@@ -149,10 +149,13 @@ class PartReader:
         columns = selection.columns
         if chosen is not None and not chosen.size:
             return _no_rows(self.scan, self.part, columns)
-        rows, values = (yield from self.choose(selection)) if chosen is None else (chosen, {})
-        todo = [name for name in columns if name not in values]
-        read = yield from self.executor.through(self.steps(todo, rows))
-        yield from self.executor.settle()
+        try:
+            rows, values = (yield from self.choose(selection)) if chosen is None else (chosen, {})
+            todo = [name for name in columns if name not in values]
+            read = yield from self.executor.through(self.steps(todo, rows))
+            yield from self.executor.settle()
+        finally:
+            self.executor.close()
         self._note(rows, dict(zip(todo, read, strict=True)))
         values |= dict(zip(todo, read, strict=True))
         return Piece(self.part, rows, {name: values[name] for name in columns})
@@ -180,7 +183,8 @@ class PartReader:
             return
 
         def run(steps: Steps[Values]) -> Values:
-            return alone(self.executor.through(guarded(steps, where(self.part, "timestamps"))))
+            # whether it is still the same file is asked once, of which `settle` awaits the answer
+            return alone(self.executor.through(guarded(steps, where(self.part, "timestamps"))), ends=False)
 
         file = time_search.File(self.reader, self.order, run)
         self.part = yield from blocking(lambda: time_search.narrowed(self.part, predicate, names, file))

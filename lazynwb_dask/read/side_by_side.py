@@ -74,8 +74,8 @@ def blocking(call: Callable[[], T]) -> Read[T]:
     return found[0]
 
 
-def alone(read: Read[T]) -> T:
-    """What one read returns, all of it on this thread."""
+def alone(read: Read[T], ends: bool = True) -> T:
+    """What one read returns, all of it on this thread. With `ends` no fetch that it has begun outlives it."""
     begun: list[Started[None]] = []
     try:
         asked = next(read)
@@ -84,7 +84,7 @@ def alone(read: Read[T]) -> T:
             try:
                 if isinstance(asked, Begin):
                     answer = begin(asked)
-                    begun += [answer] if answer else []
+                    begun += [answer] if answer and ends else []
                 else:
                     call_of(asked)()
             except Exception as exc:

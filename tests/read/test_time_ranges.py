@@ -296,6 +296,24 @@ def test_partitions_read_their_own_times_then_look_them_up_once_for_all(
     assert len(range_server.log) <= 6
 
 
+def test_a_store_that_answers_late_tells_of_the_file_after_its_times_were_narrowed(
+    tmp_path: Path, range_server: RangeServer
+) -> None:
+    with nwb(tmp_path / "f.nwb") as file:
+        series(file, "/acquisition/s", np.arange(100_000), np.arange(100_000) / 10, chunks=(20_000,))
+    url = range_server.put("f.nwb", (tmp_path / "f.nwb").read_bytes())
+    frame = lazynwb_dask.read_nwb(url, "/acquisition/s")
+    whole = frame.compute()  # now it is known that times rise
+    query = frame[frame.timestamps.between(20, 21)]
+    range_server.behaviour.latency = 0.2
+    range_server.clear_log()
+    oracle.assert_same(query.compute(), whole[whole.timestamps.between(20, 21)])
+    assert len(range_server.log) == 1  # whether it is still the same file
+    range_server.put("f.nwb", (tmp_path / "f.nwb").read_bytes() + b" ")
+    with pytest.raises(NWBFileChangedError):
+        query.compute()
+
+
 def test_of_times_that_do_not_rise_all_are_read_and_it_says_so(
     tmp_path: Path, range_server: RangeServer
 ) -> None:
