@@ -47,7 +47,8 @@ def one_source(path: str | os.PathLike[str], access: FileAccess) -> Source:
     """The file that is meant. Raises ValueError if these are several."""
     source, *more = expand(path, access)
     if more:
-        raise ValueError(f"{path}: this takes one file; these are {1 + len(more)}")
+        count, first = 1 + len(more), shown(source.url)
+        raise ValueError(f"{path}: this takes one file; these are {count}. Name one, such as {first}")
     return source
 
 

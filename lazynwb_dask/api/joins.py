@@ -182,6 +182,8 @@ def map_files(
 
 def plan_of(frame: Any, what: str) -> Plan:
     """What a frame reads."""
+    if isinstance(frame, pd.DataFrame):
+        raise TypeError(f"{what} is a pandas DataFrame: give a frame of read_nwb that is not computed")
     found = expr.taken_apart(frame)
     if found is None:
         raise TypeError(

@@ -89,6 +89,10 @@ class Group(click.Group):
         super().__init__(*args, **kwargs)
         self.params.append(options.debug_option())
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        cmd.short_help = cmd.short_help or (cmd.help or "").split("\n\n")[0].replace("\n", " ")  # whole
+        super().add_command(cmd, name)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         interrupts.end_at_signals()
         for name in ("stdout", "stderr"):

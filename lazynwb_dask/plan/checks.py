@@ -47,7 +47,7 @@ def _no_table(absent: Sequence[Source], count: int, request: TableRequest, acces
     name = _table_name(request)
     text = f"no table {name} in {shown(first.url)}"
     if len(absent) > 1:
-        text += f" and {len(absent) - 1} of the {count} files"
+        text += f" and {len(absent) - 1} more of the {count} files"
     series = queries.list_series(first, access)
     text += did_you_mean([table_path(t) for t in request.table_names], [*there, *series])
     if series:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from lazynwb_dask import config
-from lazynwb_dask.errors import Failure, NWBError
+from lazynwb_dask.errors import Failure, NWBError, NWBReadError
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.util.concurrently import concurrently
 
@@ -25,6 +25,8 @@ def each_file(
             return work(source)
         except NWBError as exc:
             if on_error == "raise":
+                if isinstance(exc, NWBReadError) and len(distinct) > 1:
+                    exc.args = (f"{str(exc).rstrip('.')}. on_error='skip' leaves such files out",)
                 raise
             return Failure.of(shown(source.url), "plan", exc)
 

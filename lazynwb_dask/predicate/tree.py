@@ -69,7 +69,16 @@ class Predicate:
 
     def rows(self, frame: pd.DataFrame) -> NDArray[np.intp]:
         """The positions of the rows for which it is true, as `frame[mask]` would take them."""
-        mask = self(frame)
+        try:
+            mask = self(frame)
+        except (TypeError, ValueError, NotImplementedError) as exc:
+            lists = [name for name in sorted(self.columns) if str(frame[name].dtype).startswith("list")]
+            if not lists:
+                raise
+            raise TypeError(
+                f"the condition {self!r} fails: {exc}. Of a column of lists ({', '.join(lists)}) say what "
+                "of each list is compared: .nwb.len(), .nwb[0] or .nwb.count_between(start, stop)"
+            ) from exc
         if not isinstance(mask, (pd.Series, pd.Index, np.ndarray)) or not is_bool_dtype(mask.dtype):
             raise TypeError(f"the condition {self!r} is neither true nor false for each row")
         if not isinstance(mask, np.ndarray):

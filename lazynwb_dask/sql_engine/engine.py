@@ -19,10 +19,11 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import config, expr
-from lazynwb_dask.errors import NWBError, SQLError, TableNotFoundError
+from lazynwb_dask.errors import SQLError, TableNotFoundError
 from lazynwb_dask.sql_engine import plan, statement
 from lazynwb_dask.sql_engine.joins import PATH, limits
 from lazynwb_dask.sql_engine.scans import FrameScan, is_counted
+from lazynwb_dask.util.extras import optional
 from lazynwb_dask.util.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -36,10 +37,7 @@ _ROWS = 1 << 16  # of a record batch
 @contextmanager
 def connection() -> Iterator[Any]:
     """A connection to a DuckDB of its own, which may write to a temporary folder alone."""
-    try:
-        import duckdb
-    except ImportError as exc:
-        raise NWBError("sql() needs DuckDB: pip install 'lazynwb-dask[sql]'") from exc
+    duckdb = optional("duckdb", "sql()", "sql")
     folder = tempfile.mkdtemp(prefix="lazynwb-dask-sql-", dir=dask.config.get("temporary-directory", None))
     try:
         opened = duckdb.connect(

@@ -74,6 +74,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("forbidden", kind)
     if isinstance(error, OSError) and error.errno:
         return Fault("other", os.strerror(error.errno))
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):  # names it, not its value
+        return Fault("other", f"storage_options don't fit: {error}")
     return Fault("other", kind)
 
 

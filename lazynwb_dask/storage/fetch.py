@@ -507,8 +507,8 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
         case "transient":
             return NWBReadError(
                 f"{name}: {what} can't be read: {attempts} attempts in {spent:.1f} s failed, the "
-                f"last one because of: {cause}. Try again later, or with larger "
-                "settings (timeout, retries, deadline)."
+                f"last one because of: {cause}. Check the address and the network; try again later, or with "
+                "larger settings (timeout, retries, deadline)."
             )
     return NWBReadError(f"{name}: {what} can't be read: {cause}.")
 

@@ -19,6 +19,7 @@ from lazynwb_dask.storage.runtime import process
 from lazynwb_dask.storage.settings import Settings
 from lazynwb_dask.util.buffers import passing
 from lazynwb_dask.util.locks import Lock
+from lazynwb_dask.util.suggest import did_you_mean
 
 # On a disk there is no round trip to save: skip gaps, and hand out work in small pieces.
 GAP, SPLIT = 4 * KIB, 2 * MIB
@@ -190,11 +191,23 @@ def _about_folder(name: str) -> NWBReadError:
     return NWBFileNotFoundError(f"{name}: a folder, and no Zarr store.")
 
 
+def _nearby(path: str) -> str:
+    """Where a path ends to be right: the folder that is there, and names in it near to the one that isn't."""
+    part, folder = "", path
+    while not os.path.isdir(folder) and folder != os.path.dirname(folder):
+        part, folder = os.path.basename(folder) or part, os.path.dirname(folder)
+    try:
+        near = did_you_mean(part, os.listdir(folder))
+    except OSError:
+        near = "."
+    return f". Its path is right up to {folder}{near}"
+
+
 def _absent(name: str) -> NWBReadError:
     """The error for a path at which there is no file."""
     link = _link_of(local_path(name))
     if link is None:
-        return NWBFileNotFoundError(f"{name}: no such file.")
+        return NWBFileNotFoundError(f"{name}: no such file{_nearby(local_path(name))}")
     target = local_url(os.readlink(link))
     if "annex/objects" in target.replace(os.sep, "/"):
         return NWBReadError(f"{name}: {NOT_FETCHED}")

@@ -40,11 +40,13 @@ def listed(names: Iterable[object]) -> str:
 
 
 def _near(name: str, names: dict[str, str]) -> list[str]:
-    """Names that are spelled alike; paths with the same last part, or below this one. Three of each."""
+    """Names spelled alike, or with such ends; paths with the same last part, or below this one. Three of each."""
     folded = name.casefold()
     last = folded.rsplit("/", 1)[-1]
     begin_alike = sorted(names, key=lambda known: known[:2] != folded[:2])
     alike = get_close_matches(folded, begin_alike[:COMPARED], n=3, cutoff=0.6)
+    ends = {known.rsplit("/", 1)[-1]: known for known in begin_alike[:COMPARED]}
+    alike += [ends[end] for end in get_close_matches(last, ends, n=3, cutoff=0.75)]
     same_end = islice((known for known in names if known.rsplit("/", 1)[-1] == last), 3)
     below = islice((known for known in names if known.startswith(f"{folded}/")), 3)
     return [names[known] for known in (*alike, *same_end, *below) if names[known] != name]

@@ -153,8 +153,48 @@ def test_paths_that_are_none_are_an_error_that_says_what_a_path_is(call: Call) -
 def test_several_files_are_no_one_file(tmp_path: Path, name: str) -> None:
     for i in range(2):
         one(tmp_path / f"{i}.nwb", [i])
-    with pytest.raises(ValueError, match="takes one file; these are 2"):
+    with pytest.raises(ValueError, match=r"takes one file; these are 2\. Name one, such as .*0\.nwb"):
         OF_ONE[name](tmp_path)
+
+
+def test_a_path_that_is_not_there_is_told_from_what_is(tmp_path: Path) -> None:
+    one(tmp_path / "sub-1.nwb", [1])
+    for wrong, hint in (("sub-2.nwb", "sub-1.nwb"), (f"../{tmp_path.name[:-1]}", tmp_path.name)):
+        with pytest.raises(NWBError, match=f"Its path is right up to .*; did you mean .*'{hint}'"):
+            lazynwb_dask.read_nwb(tmp_path / wrong, "/units")
+
+
+def test_one_bad_file_among_good_ones_is_told_with_the_way_out(tmp_path: Path) -> None:
+    one(tmp_path / "a.nwb", [1])
+    (tmp_path / "b.nwb").write_text("hello")
+    for name, call in OF_MANY.items():
+        with pytest.raises(NWBError, match=r"b\.nwb: not an HDF5 file.*on_error='skip' leaves such") as told:
+            call(tmp_path)
+        assert isinstance(told.value, OSError)
+        with pytest.raises(NWBError) as alone:
+            call(tmp_path / "b.nwb")
+        assert "skip" not in str(alone.value), name
+
+
+def test_conditions_on_lists_say_what_can_be_asked_of_them(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        units = table(file, "/units", 2, ["spike_times"])
+        units["spike_times"] = [1.0, 2.0, 3.0]
+        units["spike_times_index"] = [2, 3]
+        for name, kind in (("spike_times", "VectorData"), ("spike_times_index", "VectorIndex")):
+            units[name].attrs["neurodata_type"] = kind
+        units["spike_times_index"].attrs["target"] = units["spike_times"].ref
+    units = lazynwb_dask.read_nwb(tmp_path, "/units")
+    for wrong in (units[units.spike_times > 2], units.query("spike_times > 2")):
+        with pytest.raises(TypeError, match=r"spike_times > 2.* a column of lists \(spike_times\) .*nwb\.len"):
+            wrong.compute()
+    with pytest.raises(TypeError, match="a pandas DataFrame"):
+        lazynwb_dask.map_files(lambda units: units, units=units.compute())
+
+
+def test_an_option_of_the_store_that_is_misspelt_is_named(s3_server: S3Server) -> None:
+    with pytest.raises(NWBError, match=r"storage_options don't fit: .*'anonn'"):
+        lazynwb_dask.read_nwb("s3://lab/x/", "/units", storage_options={"s3": {"anonn": True}})
 
 
 # ------------------------------------------------------------------------------ links that aren't followed

@@ -510,3 +510,11 @@ def test_catalogs_are_built_shown_and_refreshed(tmp_path: Path) -> None:
     assert len(lines) == 4
     assert "Mus musculus" in lines[1]
     assert "no catalog is there; catalog build makes one" in told("catalog", "show", tmp_path)
+
+
+def test_the_list_of_commands_says_what_each_does_in_whole_sentences() -> None:
+    from click.testing import CliRunner
+
+    for group in ([], ["catalog"], ["config"]):
+        told = CliRunner().invoke(main, [*group, "--help"]).output
+        assert "..." not in told.partition("Commands:")[2]

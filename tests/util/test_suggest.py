@@ -20,6 +20,11 @@ def test_paths_with_the_same_end_and_those_below_are_suggested() -> None:
     assert PATHS[2] in did_you_mean("/processing/behavior", PATHS)
 
 
+def test_paths_that_end_alike_are_suggested() -> None:
+    assert did_you_mean("/trial", PATHS) == "; did you mean '/intervals/trials'?"
+    assert did_you_mean("/lick", PATHS) == f"; did you mean {PATHS[2]!r}?"
+
+
 def test_of_several_names_each_is_looked_up_and_nothing_is_said_twice() -> None:
     assert did_you_mean(["/unit", "/unitz"], PATHS) == "; did you mean '/units'?"
     assert did_you_mean([], PATHS) == "."
