@@ -40,7 +40,7 @@ def listed(names: Iterable[object]) -> str:
 
 
 def _near(name: str, names: dict[str, str]) -> list[str]:
-    """Names spelled alike, or with such ends; paths with the same last part, or below this one. Three of each."""
+    """Names spelled alike, or whose ends are; paths with the same end, or below this one. Three of each."""
     folded = name.casefold()
     last = folded.rsplit("/", 1)[-1]
     begin_alike = sorted(names, key=lambda known: known[:2] != folded[:2])
