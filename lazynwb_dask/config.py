@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -19,6 +20,7 @@ from lazynwb_dask.storage.archives import set_archives
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
 from lazynwb_dask.util import lru
+from lazynwb_dask.util.suggest import did_you_mean
 
 
 @functools.cache
@@ -49,6 +51,10 @@ def _open_files() -> int:
 
 def settings() -> Settings:
     """The settings for reading. Also applies `memory-cache` and `dandi-instances` to this process."""
+    given = dask.config.get("lazynwb-dask", default=None) or {}
+    for key in sorted({str(key).replace("_", "-") for key in given} - set(defaults())):
+        hint = did_you_mean(key, defaults())
+        warnings.warn(f"lazynwb-dask.{key} is no setting, and does nothing{hint}", stacklevel=2)
     lru.set_limit(parse_bytes(get("memory-cache")))
     set_archives(get("dandi-instances") or {})
     plain = Settings(

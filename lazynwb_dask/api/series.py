@@ -10,8 +10,11 @@ from typing import Any
 from lazynwb_dask.api.arguments import file_access, one_source
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
+from lazynwb_dask.metadata.queries import list_series
+from lazynwb_dask.model.source import shown
 from lazynwb_dask.timeseries.find import find
 from lazynwb_dask.timeseries.series import TimeSeries, open_series
+from lazynwb_dask.util.suggest import listed
 
 
 def open_timeseries(
@@ -68,7 +71,8 @@ def open_timeseries(
     access = file_access(path, storage_options)
     source = one_source(path, access)
     if name is None and not match_all:
-        raise ValueError("name a TimeSeries, or give match_all=True")
+        there = listed(list_series(source, access))
+        raise ValueError(f"{shown(source.url)}: name a TimeSeries, or give match_all=True. There are: {there}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name={name!r}: the path of a TimeSeries, or a part of it")
     share(access.options)

@@ -37,7 +37,7 @@ from lazynwb_dask.storage.archives import SCHEME
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.runtime import ReadCancelled
 from lazynwb_dask.util.concurrently import concurrently, progress_bar
-from lazynwb_dask.util.suggest import did_you_mean, listed
+from lazynwb_dask.util.suggest import did_you_mean, listed, sentence
 from lazynwb_dask.util.threads import at_once
 
 SMALLEST, LARGEST = 8, 128  # files of a batch that a worker indexes
@@ -120,7 +120,7 @@ class _Update:
                 self.check_lock()
                 problem = next(filter(None, problems), "")
                 if problem and self.on_error == "raise":
-                    raise NWBReadError(f"{problem.rstrip('.')}. on_error='skip' leaves such files out")
+                    raise NWBReadError(f"{sentence(problem)} on_error='skip' leaves such files out")
         found = read_batches(self.folder, names, self.keeps, _threads())
         if len(found) < len(names):
             raise NWBReadError(

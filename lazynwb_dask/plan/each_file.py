@@ -9,6 +9,7 @@ from lazynwb_dask import config
 from lazynwb_dask.errors import Failure, NWBError, NWBReadError
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.util.concurrently import concurrently
+from lazynwb_dask.util.suggest import sentence
 
 R = TypeVar("R")
 
@@ -26,7 +27,7 @@ def each_file(
         except NWBError as exc:
             if on_error == "raise":
                 if isinstance(exc, NWBReadError) and len(distinct) > 1:
-                    exc.args = (f"{str(exc).rstrip('.')}. on_error='skip' leaves such files out",)
+                    exc.args = (f"{sentence(str(exc))} on_error='skip' leaves such files out",)
                 raise
             return Failure.of(shown(source.url), "plan", exc)
 

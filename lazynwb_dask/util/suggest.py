@@ -39,6 +39,11 @@ def listed(names: Iterable[object]) -> str:
     return (", ".join(texts[:LISTED]) or "none") + more
 
 
+def sentence(text: str) -> str:
+    """The text, ended."""
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 def _near(name: str, names: dict[str, str]) -> list[str]:
     """Names spelled alike, or whose ends are; paths with the same end, or below this one. Three of each."""
     folded = name.casefold()

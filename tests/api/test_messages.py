@@ -197,6 +197,19 @@ def test_an_option_of_the_store_that_is_misspelt_is_named(s3_server: S3Server) -
         lazynwb_dask.read_nwb("s3://lab/x/", "/units", storage_options={"s3": {"anonn": True}})
 
 
+def test_a_setting_that_is_misspelt_is_warned_of(tmp_path: Path) -> None:
+    path = one(tmp_path / "a.nwb", [1])
+    for key in ("lazynwb-dask.retires", "lazynwb-dask.memory_cashe"):
+        with (
+            dask.config.set({key: 3}),
+            pytest.warns(UserWarning, match="is no setting.*mean '(retries|memory)"),
+        ):
+            lazynwb_dask.read_nwb(path, "/units")
+    with dask.config.set({"lazynwb_dask.cache_size": "1GiB"}), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lazynwb_dask.read_nwb(path, "/units")
+
+
 # ------------------------------------------------------------------------------ links that aren't followed
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:

@@ -236,7 +236,7 @@ def test_refresh_drops_files_that_have_vanished_from_a_store(
 def test_what_was_never_there_stays_a_failure_and_if_all_is_gone_the_catalog_stays(tmp_path: Path) -> None:
     there = write(tmp_path / "0.nwb", 0)
     named = [there, tmp_path / "typo.nwb"]
-    with pytest.raises(NWBReadError, match=r"no such file\. on_error='skip' leaves"):
+    with pytest.raises(NWBReadError, match=r"no such file\. .* did you mean '0\.nwb'\? on_error='skip' leaves"):
         lazynwb_dask.build_catalog(named, tmp_path / "catalog")
     made = lazynwb_dask.build_catalog(named, tmp_path / "catalog", on_error="skip")
     assert made.refresh(on_error="skip").failures.path.tolist() == [str(named[1])]
@@ -291,7 +291,7 @@ def test_the_command_line_speaks_of_its_own_options(tmp_path: Path) -> None:
 
     where, path = str(tmp_path / "catalog"), str(write(tmp_path / "0.nwb", 0))
     told = run(where, str(tmp_path / "missing.nwb"))
-    assert "no such file. --skip-errors leaves such files out" in told
+    assert "no such file. " in told and ". --skip-errors leaves such files out" in told
     (tmp_path / "a file").write_text("")
     run(str(tmp_path / "a file/catalog"), path)
     with socket.socket() as unused:

@@ -263,7 +263,7 @@ def test_series_are_found_by_path_by_name_or_all(kinds: Path, tmp_path: Path) ->
         read(kinds, "/processing/behaviour/speed")
     with pytest.raises(TableNotFoundError, match="electrodes is a table"):
         read(kinds, "/general/extracellular_ephys/electrodes")
-    with pytest.raises(ValueError, match="match_all=True"):
+    with pytest.raises(ValueError, match=r"match_all=True\. There are: .*speed"):
         read(kinds)
     for name in ("a.nwb", "b.nwb"):
         (tmp_path / name).write_bytes(kinds.read_bytes())
