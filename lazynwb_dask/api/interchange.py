@@ -137,7 +137,7 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     TypeError
         A column holds Python objects.
     ValueError
-        Two variables would have the same name.
+        Two variables would have the same name, or one that of another one's dimension.
 
     See Also
     --------
@@ -148,7 +148,7 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     -----
     In the file, a VectorIndex makes a column ragged. Of frames that are more than a read (computed columns,
     joins, persisted), lists are taken to be ragged if their lengths differ. Missing integers make floats with
-    NaN, missing texts are None, a missing list is empty. Times with a zone are in UTC.
+    NaN, missing texts are null (`isnull`), a missing list is empty. Times with a zone are in UTC.
 
     References
     ----------
@@ -188,12 +188,14 @@ def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
     -------
     pynapple.TsGroup
         Of units. Its index is `id`, if these are unique, else `_table_index`. The other columns that aren't
-        lists are metadata (`rate`, a name of pynapple's, is ``rate_in_table``). The time support, of which
-        pynapple has one for all units, is the union of their `obs_intervals`, if the frame has them, and spikes
-        outside are left out, with a warning; else it is from the first spike to the last. NaN are no spikes.
+        lists are metadata, missing texts as ``""`` (`rate`, a name of pynapple's, is ``rate_in_table``).
+        The time support, of which pynapple has one for all units, is the union of their `obs_intervals`, if the
+        frame has them, and spikes outside are left out, with a warning; else it is from the first spike to the
+        last. Times that aren't finite are no spikes.
     pynapple.IntervalSet
         Of trials, epochs and the like, by their starts, with the other columns as metadata. pynapple itself
-        warns of intervals that overlap or have no duration, and then leaves out metadata.
+        joins intervals that overlap and leaves out those without a start, stop or duration. It warns, and drops
+        all metadata if intervals have changed.
     pynapple.Tsd, pynapple.TsdFrame or pynapple.TsdTensor
         Of a series with one, two or more dimensions.
 

@@ -144,6 +144,8 @@ class Condition:
                 some = self._value(name, values[0])
                 if not isinstance(some, list) or (kind in "iu" and any(isinstance(v, float) for v in some)):
                     return None
+                if column.dtype == np.float16:  # pandas has no isin of these
+                    return None
                 return ~column.isin(some) if negated else column.isin(some)
         return None
 
