@@ -197,7 +197,8 @@ def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
         joins intervals that overlap and leaves out those without a start, stop or duration. It warns, and drops
         all metadata if intervals have changed.
     pynapple.Tsd, pynapple.TsdFrame or pynapple.TsdTensor
-        Of a series with one, two or more dimensions.
+        Of a series with one, two or more dimensions: its samples by their times, without those whose time isn't
+        finite.
 
     Raises
     ------

@@ -70,10 +70,7 @@ def group(rows: pd.DataFrame) -> Any:
         ends = np.concatenate(([0], np.cumsum(there)))[ends]
         times = times[there]
     support = _union(nap, rows) if OBSERVED in rows else None
-    if support is None and not len(times):
-        support = nap.IntervalSet(np.zeros(0), np.zeros(0))
-    elif support is None:  # never without a duration
-        support = nap.IntervalSet(times.min(), max(times.max(), times.min() + 1e-6))
+    support = _span(nap, times) if support is None else support
     labels = _labels(rows)
     pieces = np.split(times, ends[:-1]) if len(ends) else []
     trains = [nap.Ts(piece, time_support=support) for piece in pieces]
@@ -90,6 +87,13 @@ def group(rows: pd.DataFrame) -> Any:
             stacklevel=3,
         )
     return found
+
+
+def _span(nap: Any, times: Any) -> Any:
+    """From the first time to the last, and never without a duration."""
+    if not len(times):
+        return nap.IntervalSet(np.zeros(0), np.zeros(0))
+    return nap.IntervalSet(times.min(), max(times.max(), times.min() + 1e-6))
 
 
 def _union(nap: Any, rows: pd.DataFrame) -> Any:
@@ -155,4 +159,8 @@ def series_of(series: TimeSeries, scaled: bool) -> Any:
         raise UnsupportedColumnError(f"{where}: its data are not numbers: series.to_dataframe() gives them")
     times, values = dask.compute(series.timestamps, data)
     kind = {1: nap.Tsd, 2: nap.TsdFrame}.get(values.ndim, nap.TsdTensor)
-    return kind(t=times, d=values)
+    there = np.isfinite(times)
+    if not there.all() or (times[1:] < times[:-1]).any():  # pynapple would sort the times without the values
+        order = np.flatnonzero(there)[np.argsort(times[there], kind="stable")]
+        times, values = times[order], values[order]
+    return kind(t=times, d=values, time_support=_span(nap, times))

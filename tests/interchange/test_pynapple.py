@@ -155,3 +155,19 @@ def test_missing_texts_are_empty_and_times_are_numbers(paths: list[str]) -> None
     trials = read_nwb(paths[0], "trials")
     with pytest.raises(UnsupportedColumnError, match=r"start_time is of string.*not numbers"):
         to_pynapple(trials.assign(start_time=trials.start_time.astype("string[pyarrow]")))
+
+
+def test_samples_are_sorted_with_their_times(tmp_path: Path) -> None:
+    stamps = {"mixed": [3.0, 1.0, np.nan, 2.0], "one": [5.0], "none": []}
+    for name, times in stamps.items():
+        with nwb(tmp_path / f"{name}.nwb") as file:
+            series = file.create_group("acquisition/s")
+            series.attrs["neurodata_type"] = "TimeSeries"
+            series["timestamps"] = np.array(times)
+            series["data"] = np.arange(2.0 * len(times)).reshape(-1, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = to_pynapple(open_timeseries(tmp_path / f"{name}.nwb", "s"))
+        order = [n for n in np.argsort(times).tolist() if np.isfinite(times[n])]
+        assert found.t.tolist() == [times[n] for n in order]
+        assert found.d.tolist() == [[2.0 * n, 2.0 * n + 1] for n in order]
