@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import dask
@@ -21,8 +22,8 @@ def apart(frame: Any) -> Any:
     rows.
     """
     node = frame.expr.simplify()
-    values = {one._name: one for one in node.walk() if one.ndim == 0 and not isinstance(one, _WHOLE)}
-    inner = {dep._name for one in values.values() for part in one.dependencies() for dep in part.walk()}
+    values = {one._name: one for one in _nodes(node) if not isinstance(one, _WHOLE) and one.ndim == 0}
+    inner = {dep._name for one in values.values() for part in one.dependencies() for dep in _nodes(part)}
     outer = [one for name, one in values.items() if name not in inner]
     if outer:
         known = dict(zip([one._name for one in outer], dask.compute(*map(new_collection, outer)), strict=True))
@@ -32,6 +33,17 @@ def apart(frame: Any) -> Any:
         return frame
     lowered = frame.optimize(fuse=False)
     return lowered if _is_apart(lowered.expr, (Repartition, StackPartition)) else lowered.persist()
+
+
+def _nodes(top: Any) -> Iterator[Any]:
+    """The expressions that one is made of, down to reads and data."""
+    seen, left = {top._name}, [top]
+    while left:
+        node = left.pop()
+        yield node
+        new = [] if isinstance(node, _WHOLE) else [d for d in node.dependencies() if d._name not in seen]
+        seen.update(dep._name for dep in new)
+        left.extend(new)
 
 
 def _with_values(node: Any, known: dict[str, Any]) -> Any:
@@ -47,7 +59,7 @@ def _with_values(node: Any, known: dict[str, Any]) -> Any:
 
 def _is_apart(top: Any, more: tuple[Any, ...]) -> bool:
     """Whether each partition needs one of each frame that it is made of, and no frame is needed as a whole."""
-    for node in top.walk():
+    for node in _nodes(top):
         if isinstance(node, (ReadNWB, *_WHOLE)):
             continue
         needed = node.dependencies()

@@ -30,6 +30,7 @@ MADE: dict[str, Callable[[Any], Any]] = {
     "in fewer partitions": lambda f: f.repartition(npartitions=3),
     "in more partitions": lambda f: f.repartition(npartitions=30),
     "persisted, of some values": lambda f: (lambda g: g[g.id.isin([1, 2, 8])])(f.persist()),
+    "of tasks": lambda f: dd.from_delayed(f.to_delayed(), meta=f._meta),
     "persisted": lambda f: f.persist().assign(z=1),
 }
 
