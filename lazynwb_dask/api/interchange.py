@@ -91,8 +91,8 @@ def to_polars(frame: dd.DataFrame) -> pl.LazyFrame:
     are conditions on the frame: so other columns are read for the rows that pass. All other conditions are
     applied by Polars to what was read. Dask reads a few partitions at a time, on its scheduler or the active
     client, and the streaming engine holds no more of them; `sink_parquet` holds the rows of a row group, too:
-    give it a `row_group_size` for rows with spikes. What Dask must have whole, as a sort or a join of two frames,
-    is computed first, and held in memory.
+    give it a `row_group_size` for rows with spikes. What Dask must have whole, as a sort or a join of two
+    frames, is computed first, and held in memory.
 
     A stored NaN stays NaN, which Polars takes to be greater than all numbers. What a file lacks is null;
     of floats only where the frame is a read of one table: else it is NaN, as in the frame.
