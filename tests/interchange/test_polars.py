@@ -229,6 +229,8 @@ def test_frames_of_any_making_and_any_engine_give_the_same(paths: list[str], tmp
             assert found["spike_times"].to_list() == expected["spike_times"].to_list()
         lazy.sink_parquet(tmp_path / "rows.parquet")
         assert pl.read_parquet(tmp_path / "rows.parquet").equals(lazy.collect())
+    numbered = to_polars(frame.reset_index()).filter(pl.col("index") > 4).select("index").collect()
+    assert numbered["index"].to_list() == [*range(5, 2 * ROWS)]
     joined = to_polars(frame).join(to_polars(frame), on=["_nwb_path", "_table_index"]).collect()
     assert joined.height == 2 * ROWS
 
