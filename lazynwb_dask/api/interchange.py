@@ -90,7 +90,9 @@ def to_polars(frame: dd.DataFrame) -> pl.LazyFrame:
     and truth values, `is_in`, `is_between`, `is_null`, `is_nan`, and these combined by ``&``, ``|`` and ``~``,
     are conditions on the frame: so other columns are read for the rows that pass. All other conditions are
     applied by Polars to what was read. Dask reads a few partitions at a time, on its scheduler or the active
-    client, and `sink_parquet` and the streaming engine hold no more of them.
+    client, and the streaming engine holds no more of them; `sink_parquet` holds the rows of a row group, too:
+    give it a `row_group_size` for rows with spikes. What Dask must have whole, as a sort or a join of two
+    frames, is computed first, and held in memory.
 
     A stored NaN stays NaN, which Polars takes to be greater than all numbers. What a file lacks is null;
     of floats only where the frame is a read of one table: else it is NaN, as in the frame.
@@ -137,7 +139,7 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     TypeError
         A column holds Python objects.
     ValueError
-        Two variables would have the same name.
+        Two variables would have the same name, or one that of another one's dimension.
 
     See Also
     --------
@@ -148,7 +150,7 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     -----
     In the file, a VectorIndex makes a column ragged. Of frames that are more than a read (computed columns,
     joins, persisted), lists are taken to be ragged if their lengths differ. Missing integers make floats with
-    NaN, missing texts are None, a missing list is empty. Times with a zone are in UTC.
+    NaN, missing texts are null (`isnull`), a missing list is empty. Times with a zone are in UTC.
 
     References
     ----------
@@ -188,14 +190,17 @@ def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
     -------
     pynapple.TsGroup
         Of units. Its index is `id`, if these are unique, else `_table_index`. The other columns that aren't
-        lists are metadata (`rate`, a name of pynapple's, is ``rate_in_table``). The time support, of which
-        pynapple has one for all units, is the union of their `obs_intervals`, if the frame has them, and spikes
-        outside are left out, with a warning; else it is from the first spike to the last. NaN are no spikes.
+        lists are metadata, missing texts as ``""`` (`rate`, a name of pynapple's, is ``rate_in_table``).
+        The time support, of which pynapple has one for all units, is the union of their `obs_intervals`, if the
+        frame has them, and spikes outside are left out, with a warning; else it is from the first spike to the
+        last. Times that aren't finite are no spikes.
     pynapple.IntervalSet
         Of trials, epochs and the like, by their starts, with the other columns as metadata. pynapple itself
-        warns of intervals that overlap or have no duration, and then leaves out metadata.
+        joins intervals that overlap and leaves out those without a start, stop or duration. It warns, and drops
+        all metadata if intervals have changed.
     pynapple.Tsd, pynapple.TsdFrame or pynapple.TsdTensor
-        Of a series with one, two or more dimensions.
+        Of a series with one, two or more dimensions: its samples by their times, without those whose time isn't
+        finite.
 
     Raises
     ------

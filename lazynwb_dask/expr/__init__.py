@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lazynwb_dask.expr.apart import apart
 from lazynwb_dask.expr.chosen import ReadRest
 from lazynwb_dask.expr.internals import FinalizeCompute, FromGraph, Loc, collections_to_expr, ex, new_collection
 from lazynwb_dask.expr.node import Pushed, View
@@ -19,7 +20,7 @@ from lazynwb_dask.plan.tasks import Scan, TaskLayout
 from lazynwb_dask.predicate.tree import Limit, Predicate
 
 __all__ = [
-    "FinalizeCompute", "Loc", "ReadNWB", "collections_to_expr", "ex", "filters_left", "from_scan",
+    "FinalizeCompute", "Loc", "ReadNWB", "apart", "collections_to_expr", "ex", "filters_left", "from_scan",
     "is_computed", "new_collection", "partition_bytes", "reads", "taken_apart",
 ]  # fmt: skip
 

@@ -13,10 +13,12 @@ try:
     from dask.dataframe.dask_expr import _expr as ex
     from dask.dataframe.dask_expr import new_collection
     from dask.dataframe.dask_expr._accessor import FunctionMap, PropertyMap
+    from dask.dataframe.dask_expr._concat import StackPartition
     from dask.dataframe.dask_expr._indexing import Loc
     from dask.dataframe.dask_expr._reductions import Len, NLargest, NSmallest
+    from dask.dataframe.dask_expr._repartition import Repartition
     from dask.dataframe.dask_expr._shuffle import SetIndexBlockwise
-    from dask.dataframe.dask_expr.io.io import BlockwiseIO, FromGraph
+    from dask.dataframe.dask_expr.io.io import IO, BlockwiseIO, FromGraph
     from dask.tokenize import _tokenize_deterministic as tokenize_deterministic
     from dask.utils import M, methodcaller
 except ImportError as exc:
@@ -44,7 +46,7 @@ if _missing:
     )
 
 __all__ = [
-    "AnyExpr", "BlockwiseIO", "DataNode", "FinalizeCompute", "FromGraph", "FunctionMap", "Len",
-    "Loc", "M", "NLargest", "NSmallest", "PropertyMap", "SetIndexBlockwise", "Task",
-    "collections_to_expr", "ex", "methodcaller", "new_collection", "tokenize_deterministic",
+    "IO", "AnyExpr", "BlockwiseIO", "DataNode", "FinalizeCompute", "FromGraph", "FunctionMap", "Len",
+    "Loc", "M", "NLargest", "NSmallest", "PropertyMap", "Repartition", "SetIndexBlockwise", "StackPartition",
+    "Task", "collections_to_expr", "ex", "methodcaller", "new_collection", "tokenize_deterministic",
 ]  # fmt: skip

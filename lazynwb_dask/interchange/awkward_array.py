@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from lazynwb_dask.stream.arrow import Missing, arrow_schema, arrow_table, set_missing
 from lazynwb_dask.util.extras import optional
 
@@ -22,5 +24,7 @@ def records(rows: pd.DataFrame, names: list[str], missing: Missing) -> ak.Array:
 
     kept = rows[names]
     table = set_missing(arrow_table(kept, arrow_schema(kept.iloc[:0]), nan_to_null=False), rows, missing)
-    found: ak.Array = ak.transform(certain, ak.from_arrow(table.combine_chunks()))
+    plain = [t.value_type if pa.types.is_dictionary(t) else t for t in table.schema.types]  # of categories
+    table = table.cast(pa.schema(zip(names, plain, strict=True))).combine_chunks()
+    found: ak.Array = ak.transform(certain, ak.from_arrow(table))
     return found

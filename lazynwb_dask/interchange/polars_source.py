@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import operator
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _AND, _OR = {"And", "LogicalAnd"}, {"Or", "LogicalOr"}
-_COMPARED = {"Eq": "eq", "NotEq": "ne", "Lt": "lt", "LtEq": "le", "Gt": "gt", "GtEq": "ge"}
+_COMPARED = {"Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtEq": operator.le,
+             "Gt": operator.gt, "GtEq": operator.ge}  # fmt: skip
 _OPPOSITE = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "GtEq", "LtEq": "Gt", "Gt": "LtEq", "GtEq": "Lt"}
 _SWAPPED = {"Lt": "Gt", "LtEq": "GtEq", "Gt": "Lt", "GtEq": "LtEq"}
 _EXACT = 1 << 53  # smaller integers are the same as float64
@@ -121,7 +123,7 @@ class Condition:
                 return None
             value = math.floor(value) if op in ("Gt", "LtEq") else math.ceil(value)
         column = self.frame[name]
-        mask = getattr(column, _COMPARED[op])(value)
+        mask = _COMPARED[op](column, value)
         return mask | column.isna() if op in ("Gt", "GtEq") and self.kinds[name] == "f" else mask
 
     def _function(self, name: str, function: Any, values: list[Any], negated: bool) -> Any:
@@ -143,6 +145,8 @@ class Condition:
             case {"IsIn": {"nulls_equal": False}}:
                 some = self._value(name, values[0])
                 if not isinstance(some, list) or (kind in "iu" and any(isinstance(v, float) for v in some)):
+                    return None
+                if column.dtype == np.float16:  # pandas has no isin of these
                     return None
                 return ~column.isin(some) if negated else column.isin(some)
         return None

@@ -65,19 +65,17 @@ def group(rows: pd.DataFrame) -> Any:
         raise UnsupportedColumnError(f"to_pynapple: {SPIKES} is of {lists.type}, not lists of numbers")
     times = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     ends = np.cumsum(lengths_of(lists))
-    if np.isnan(times).any():
-        there = ~np.isnan(times)
+    there = np.isfinite(times)
+    if not there.all():
         ends = np.concatenate(([0], np.cumsum(there)))[ends]
         times = times[there]
     support = _union(nap, rows) if OBSERVED in rows else None
-    if support is None and not len(times):
-        support = nap.IntervalSet(np.zeros(0), np.zeros(0))
-    elif support is None and times.min() < times.max():  # else pynapple's own, which depends on the units
-        support = nap.IntervalSet(times.min(), times.max())
+    support = _span(nap, times) if support is None else support
     labels = _labels(rows)
     pieces = np.split(times, ends[:-1]) if len(ends) else []
+    trains = [nap.Ts(piece, time_support=support) for piece in pieces]
     found = nap.TsGroup(
-        {label: nap.Ts(piece) for label, piece in zip(labels.tolist(), pieces, strict=True)},
+        dict(zip(labels.tolist(), trains, strict=True)),
         time_support=support,
         metadata=_metadata(rows, labels, {SPIKES, OBSERVED}),
     )
@@ -89,6 +87,13 @@ def group(rows: pd.DataFrame) -> Any:
             stacklevel=3,
         )
     return found
+
+
+def _span(nap: Any, times: Any) -> Any:
+    """From the first time to the last, and never without a duration."""
+    if not len(times):
+        return nap.IntervalSet(np.zeros(0), np.zeros(0))
+    return nap.IntervalSet(times.min(), max(times.max(), times.min() + 1e-6))
 
 
 def _union(nap: Any, rows: pd.DataFrame) -> Any:
@@ -119,13 +124,22 @@ def _labels(rows: pd.DataFrame) -> Any:
 
 def _metadata(rows: pd.DataFrame, labels: Any, without: set[str]) -> pd.DataFrame:
     names = [n for n in rows.columns if n not in without and not _nested(rows[n].dtype)]
-    columns = {f"{n}_in_table" if n == RATE else n: values_of(rows[n]) for n in names}
+    columns = {}
+    for name in names:
+        values = rows[name].fillna("") if isinstance(rows[name].dtype, pd.StringDtype) else rows[name]
+        key = f"{name}_in_table" if name == RATE else name
+        while key != name and key in rows:
+            key += "_"
+        columns[key] = values_of(values)
     return pd.DataFrame(columns, index=labels)
 
 
 def intervals(rows: pd.DataFrame) -> Any:
     """An `IntervalSet` of the rows of trials, epochs or the like, in the order of their starts."""
     nap: Any = optional("pynapple", "to_pynapple")
+    for name in SPAN:
+        if rows[name].dtype.kind not in "iuf":
+            raise UnsupportedColumnError(f"to_pynapple: {name} is of {rows[name].dtype}, not numbers")
     start, stop = (np.asarray(values_of(rows[name]), np.float64) for name in SPAN)
     order = np.argsort(start, kind="stable")
     metadata = _metadata(rows, np.arange(len(rows)), {*SPAN, SPIKES, OBSERVED})
@@ -145,4 +159,8 @@ def series_of(series: TimeSeries, scaled: bool) -> Any:
         raise UnsupportedColumnError(f"{where}: its data are not numbers: series.to_dataframe() gives them")
     times, values = dask.compute(series.timestamps, data)
     kind = {1: nap.Tsd, 2: nap.TsdFrame}.get(values.ndim, nap.TsdTensor)
-    return kind(t=times, d=values)
+    there = np.isfinite(times)
+    if not there.all() or (times[1:] < times[:-1]).any():  # pynapple would sort the times without the values
+        order = np.flatnonzero(there)[np.argsort(times[there], kind="stable")]
+        times, values = times[order], values[order]
+    return kind(t=times, d=values, time_support=_span(nap, times))

@@ -57,10 +57,16 @@ def dataset(rows: pd.DataFrame, known: Known, dim: str) -> Any:
     for name in map(str, rows.columns):
         attributes = known.attributes.get(name, {})
         for key, (dims, values, more) in _variables(rows[name], name, dim, known.ragged.get(name)).items():
-            if key == dim or key in made or (key != name and key in rows.columns):
-                way = "another dim=" if key == dim else "another name to the column (frame.rename)"
+            same = dim in (key, *dims[1:]) or dims[0] == f"{name}_sample" == dim
+            if same or key in made or (key != name and key in rows.columns):
+                way = "another dim=" if same else "another name to the column (frame.rename)"
                 raise ValueError(f"to_xarray: column {name!r} becomes {key!r}, which is taken: give {way}")
             made[key] = (dims, values, {**(attributes if key.startswith(name) and not more else {}), **more})
+    for key, (dims, *_) in made.items():
+        for taken in {*made} & {*dims}:
+            raise ValueError(
+                f"to_xarray: column {key!r} has a dimension {taken!r}, which is taken: rename one of the two"
+            )
     return xr.Dataset(made, {dim: (dim, rows.index.to_numpy())})
 
 

@@ -20,8 +20,10 @@ def batches(
     """All rows of a frame, or the first so many, as frames of pandas, at least one.
 
     First come the rows of one partition; then twice as many partitions each time, up to `LARGEST` bytes.
-    `told` is called with how many partitions these were.
+    `told` is called with how many partitions these were. What Dask must have whole, as for a sort or a join of
+    two frames, is computed first and held in memory.
     """
+    frame = expr.apart(frame)
     weights = _weights(frame)
     begin, most, left = 0, 1, limit
     while begin < len(weights) and (left is None or left > 0 or begin == 0):

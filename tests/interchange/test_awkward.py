@@ -63,3 +63,9 @@ def test_partitions_are_arrays_of_their_own_lazily(tmp_path: Path) -> None:
     found = ak.concatenate(dask.compute(*first))
     assert found.tolist() == ak.firsts(to_awkward(units).spike_times).tolist()
     assert len(found) == 15
+
+
+def test_categories_are_their_values(tmp_path: Path) -> None:
+    units = read_nwb(make_sessions(tmp_path, n=2, units=5), "/units")
+    found = to_awkward(units.assign(kind=units.structure.astype("category"))[["kind"]])
+    assert found.kind.tolist() == units.structure.compute().tolist()

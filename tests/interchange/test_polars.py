@@ -37,9 +37,10 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for n in range(2):
         path = tmp_path_factory.mktemp("odd") / f"{n}.nwb"
         with nwb(path) as file:
-            units = table(file, "units", ROWS, ["real", "half", "whole", "text", "flag"])
+            units = table(file, "units", ROWS, ["real", "half", "short", "whole", "text", "flag"])
             units["real"] = rng.choice([np.nan, -1.5, 0.0, 2.0, np.inf], ROWS)
             units["half"] = rng.choice([np.nan, 0.1, 0.9], ROWS).astype("<f4")
+            units["short"] = rng.choice([np.nan, 1.5, 2.5], ROWS).astype("<f2")
             units["whole"] = rng.integers(-3, 3, ROWS, dtype="<i2")
             units["text"] = rng.choice(["", "a", "b\u00e9", "zz"], ROWS).astype(h5py.string_dtype())
             units["flag"] = rng.choice([False, True], ROWS)
@@ -67,7 +68,7 @@ LEAVES: list[Any] = [
     *[pl.col(name).cast(pl.Float64) <= value for name in ("whole", "count") for value in (1, 1.5)],
     *[pl.col("flag"), pl.col("ok"), pl.col("ok") == False, pl.col("flag") != True],  # noqa: E712
     *[pl.col("real").is_in([2.0, float("nan")]), pl.col("real").is_in([2.0, -1.5])],
-    pl.col("whole").is_in([1, 2]),
+    *[pl.col("whole").is_in([1, 2]), pl.col("short").is_in([1.5, None]), pl.col("short") > 1],
     *[pl.col("count").is_in([1, None]), pl.col("count").is_in([1, None], nulls_equal=True)],
     *[pl.col("text").is_in(["a", "zz"]), pl.col("label").is_in([]), pl.col("label").is_in(["y"])],
     *[pl.col(name).is_between(low, high, closed)
@@ -228,6 +229,8 @@ def test_frames_of_any_making_and_any_engine_give_the_same(paths: list[str], tmp
             assert found["spike_times"].to_list() == expected["spike_times"].to_list()
         lazy.sink_parquet(tmp_path / "rows.parquet")
         assert pl.read_parquet(tmp_path / "rows.parquet").equals(lazy.collect())
+    numbered = to_polars(frame.reset_index()).filter(pl.col("index") > 4).select("index").collect()
+    assert numbered["index"].to_list() == [*range(5, 2 * ROWS)]
     joined = to_polars(frame).join(to_polars(frame), on=["_nwb_path", "_table_index"]).collect()
     assert joined.height == 2 * ROWS
 
@@ -244,3 +247,6 @@ def test_columns_that_no_type_is_known_of_are_named(paths: list[str]) -> None:
     twice = frame[["id", "real"]].rename(columns={"real": "id"})
     with pytest.raises(ValueError, match="same name: id"):
         to_polars(twice)
+    for name in (5, ""):
+        with pytest.raises(TypeError, match=f"to_polars: {name!r} is no name of a column.*rename"):
+            to_polars(frame[["id"]].rename(columns={"id": name}))

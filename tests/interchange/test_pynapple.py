@@ -14,6 +14,7 @@ from files import nwb, ragged, table
 
 from lazynwb_dask import open_timeseries, read_nwb, to_pynapple, trace
 from lazynwb_dask.datasets import make_sessions
+from lazynwb_dask.errors import UnsupportedColumnError
 
 nap = pytest.importorskip("pynapple")
 CLOSE = {"rtol": 0, "atol": 1e-9}  # pynapple rounds to nanoseconds
@@ -120,3 +121,53 @@ def test_series_are_tsd_by_their_dimensions(paths: list[str]) -> None:
     speed = to_pynapple(running)
     assert isinstance(speed, nap.Tsd)
     assert np.allclose(speed.t, running.timestamps.compute(), **CLOSE)
+
+
+def test_odd_units_become_a_group_without_warnings(tmp_path: Path) -> None:
+    spikes = {
+        "one spike": [[5.0]],
+        "one time": [[5.0], [5.0], []],
+        "one spike each": [[1.0], [2.0], [9.0]],
+        "not finite": [[np.nan, 1.0, np.inf], [-np.inf, 3.0]],
+        "none": [[], []],
+    }
+    for name, units in spikes.items():
+        with nwb(tmp_path / f"{name}.nwb") as file:
+            group = table(file, "units", len(units), ["rate", "rate_in_table", "spike_times"])
+            group["rate"] = np.arange(len(units), dtype=float)
+            group["rate_in_table"] = np.full(len(units), 7.0)
+            ragged(group, "spike_times", np.cumsum([len(some) for some in units]), np.concatenate(units))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = to_pynapple(read_nwb(tmp_path / f"{name}.nwb", "/units"))
+        expected = [[time for time in some if np.isfinite(time)] for some in units]
+        assert [found[n].t.tolist() for n in range(len(units))] == expected, name
+        assert found["rate_in_table"].tolist() == [7.0] * len(units)
+        assert found["rate_in_table_"].tolist() == [*range(len(units))]
+
+
+def test_missing_texts_are_empty_and_times_are_numbers(paths: list[str]) -> None:
+    units = read_nwb(paths[0], "/units")
+    some = units.assign(structure=units.structure.where(units.id != 3))
+    groups = to_pynapple(some).getby_category("structure")
+    texts = some.structure.fillna("").compute()
+    assert groups[""].index.tolist() == np.flatnonzero(texts == "").tolist()
+    trials = read_nwb(paths[0], "trials")
+    with pytest.raises(UnsupportedColumnError, match=r"start_time is of string.*not numbers"):
+        to_pynapple(trials.assign(start_time=trials.start_time.astype("string[pyarrow]")))
+
+
+def test_samples_are_sorted_with_their_times(tmp_path: Path) -> None:
+    stamps = {"mixed": [3.0, 1.0, np.nan, 2.0], "one": [5.0], "none": []}
+    for name, times in stamps.items():
+        with nwb(tmp_path / f"{name}.nwb") as file:
+            series = file.create_group("acquisition/s")
+            series.attrs["neurodata_type"] = "TimeSeries"
+            series["timestamps"] = np.array(times)
+            series["data"] = np.arange(2.0 * len(times)).reshape(-1, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = to_pynapple(open_timeseries(tmp_path / f"{name}.nwb", "s"))
+        order = [n for n in np.argsort(times).tolist() if np.isfinite(times[n])]
+        assert found.t.tolist() == [times[n] for n in order]
+        assert found.d.tolist() == [[2.0 * n, 2.0 * n + 1] for n in order]

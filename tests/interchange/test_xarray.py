@@ -161,6 +161,22 @@ def test_what_xarray_cant_hold_is_named_with_a_way_out(tmp_path: Path, monkeypat
             call(frame)
 
 
+def test_columns_with_the_name_of_a_dimension_are_named(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        units = table(file, "units", 2, ["w", "w_dim_1", "st", "st_sample"])
+        units["w"] = np.ones((2, 3))
+        ragged(units, "st", [1, 3], np.arange(3.0))
+        for name in ("w_dim_1", "st_sample"):
+            units[name] = np.arange(2)
+    frame = read_nwb(tmp_path / "a.nwb", "/units")
+    for column, dimension in (("w", "w_dim_1"), ("st", "st_sample")):
+        with pytest.raises(ValueError, match=f"column '{column}' has a dimension '{dimension}', which"):
+            to_xarray(frame[[column, dimension]])
+        with pytest.raises(ValueError, match=f"column '{column}' .*taken: give another dim="):
+            to_xarray(frame[[column]], dim=dimension)
+        assert column in to_xarray(frame[[column]])
+
+
 def test_a_series_is_lazy_and_has_the_values_units_and_times_of_the_file(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5, trials=5, lfp_shape=(3000, 8))
     lfp = open_timeseries(path, "lfp")
