@@ -132,7 +132,8 @@ def export_tables(
     request = TableRequest((), blocksize=part.ROW_GROUP, on_missing=on_missing, on_error=on_error, details=True)
     access = file_access(paths, storage_options)
     folder = Folder.of(out, config.file_access(Options(storage_options)))
-    layout = Layout(wanted, partition_by, parse_bytes(partition_size), on_error, prune, overwrite)
+    size = parse_bytes(partition_size)
+    layout = Layout(wanted, partition_by, size, on_missing, on_error, prune, overwrite)
     return export(_Files(paths, access, request, wanted), folder, layout)
 
 
