@@ -97,7 +97,9 @@ def export_tables(
     Raises
     ------
     NWBReadError
-        A file can't be read, or the folder can't be written. Parts that are complete stay.
+        A file can't be read, or a part can't be written. Parts that are complete stay.
+    OSError
+        The folder can't be made, or is read-only.
     TableNotFoundError
         No file has one of `tables`; with ``on_missing="raise"``, some file.
     SchemaConflictError

@@ -303,14 +303,19 @@ class _Export:
             Rows(tuple(names), kept=old) if copied else rows_of(table.scan, [files[n] for n in names])
             for copied, names in runs
         ]
+        before: frozenset[str] = frozenset()
         if record is not None and path == old:
+            # of a file alone in its part the rows stay if nothing is written
+            if len(members) > 1 or record.schema != table.key:
+                schema = self.manifest.schema(record.schema)
+                before = frozenset(held if can_copy(schema, table.schema, table.schema.names) else ())
             record.members = dict.fromkeys(members)  # to be written, whatever happens from here on
         elif record is not None and any(one.kept for one in rows):
             self.replaced[path] = old
         elif record is not None:
             self.removed[old] = self.manifest.parts.pop(old)
         columns = tuple(name for name in table.schema.names if name in table.scan.fields)
-        self.todo[path] = Part(path, table.schema, tuple(rows), columns)
+        self.todo[path] = Part(path, table.schema, tuple(rows), columns, held=before)
         versions: dict[str, str | None] = {
             n: self._version(n) if n in files else held[n] or "" for n in members
         }
@@ -340,10 +345,14 @@ class _Export:
         """Take note of a part that is complete."""
         path, parts = written.path, self.manifest.parts
         record = self.after[path]
-        left_out = {name for name, _ in written.failed}
+        left_out, held = {name for name, _ in written.failed}, self.todo[path].held
         self.failures += [(record.table, name, error) for name, error in written.failed]
         if written.bytes:
-            members = {name: version for name, version in record.members.items() if name not in left_out}
+            members = {
+                name: None if name in left_out else version
+                for name, version in record.members.items()
+                if name not in left_out or name in held
+            }
             parts[path] = Record(record.table, members, written.rows, written.bytes, record.schema)
             self.new.add(path)
             parts.pop(self.replaced.get(path, ""), None)

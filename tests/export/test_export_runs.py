@@ -299,6 +299,28 @@ def test_by_size_one_bad_file_costs_its_own_rows(tmp_path: Path, paths: list[Pat
     assert numbers(tmp_path / "out") == list(range(12))
 
 
+@BY
+@pytest.mark.parametrize("wider", [False, True])
+def test_earlier_rows_of_a_file_that_became_bad_stay(
+    tmp_path: Path, paths: list[Path], partition_by: str, wider: bool
+) -> None:
+    out = tmp_path / "out"
+    export_tables(paths, out, "units", partition_by=partition_by)
+    session(paths[1], 40, rows=2)
+    damage(paths[1])
+    session(paths[2], 20, **({"more": np.arange(4.0)} if wider else {}))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="can't be read"):
+            done = export_tables(paths, out, "units", partition_by=partition_by, on_error="skip")
+        assert "failed" in set(done.status)
+        assert numbers(out) == [0, 1, 2, 3, 4, 5, 6, 7, 20, 21, 22, 23]
+        assert ("more" in pd.read_parquet(out / "units")) == wider
+    session(paths[1], 40)
+    export_tables(paths, out, "units", partition_by=partition_by)
+    assert numbers(out) == [0, 1, 2, 3, 20, 21, 22, 23, 40, 41, 42, 43]
+    assert set(export_tables(paths, out, "units", partition_by=partition_by).status) == {"kept"}
+
+
 def test_arguments_are_checked(tmp_path: Path, paths: list[Path]) -> None:
     for wrong in ({"format": "csv"}, {"partition_by": "day"}, {"tables": []}, {"on_error": "x"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
