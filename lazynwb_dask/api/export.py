@@ -100,6 +100,8 @@ def export_tables(
         A file can't be read, or a part can't be written. Parts that are complete stay.
     OSError
         The folder can't be made, or is read-only.
+    NWBError
+        A later version of this library has exported to the folder.
     TableNotFoundError
         No file has one of `tables`; with ``on_missing="raise"``, some file.
     SchemaConflictError

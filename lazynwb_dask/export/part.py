@@ -51,7 +51,7 @@ class Part:
     rows: tuple[Rows, ...]
     columns: tuple[str, ...]  # those of the schema that files have
     predicate: Predicate | None = None
-    held: frozenset[str] = frozenset()  # files whose rows are there from before, and stay if these can't be read
+    held: frozenset[str] = frozenset()  # files whose rows are there already, and stay if these can't be read
 
 
 @dataclass(frozen=True)
