@@ -134,8 +134,8 @@ class _Export:
         self.manifest = Manifest.read(self.folder)
         by = self.layout.partition_by
         if self.layout.overwrite:
-            remove_parts(self.folder, self.manifest.parts.keys() & self.there.keys())
-            self.there = {p: size for p, size in self.there.items() if p not in self.manifest.parts}
+            # once it is known what is written instead
+            self.removed = {path: one for path, one in self.manifest.parts.items() if path in self.there}
             self.manifest = Manifest()
         elif self.manifest.parts and self.manifest.partition_by != by:
             raise ValueError(
@@ -322,7 +322,8 @@ class _Export:
         self.after[path] = Record(table.path, versions, 0, 0, table.key)
 
     def write(self) -> None:
-        self.removed = {path: record for path, record in self.removed.items() if path not in self.todo}
+        written = {*self.todo, *([SESSIONS_FILE] if SESSIONS in self.tables else [])}
+        self.removed = {path: record for path, record in self.removed.items() if path not in written}
         self._save()
         remove_parts(self.folder, self.removed)
         try:
