@@ -97,7 +97,11 @@ def export_tables(
     Raises
     ------
     NWBReadError
-        A file can't be read, or the folder can't be written. Parts that are complete stay.
+        A file can't be read, or a part can't be written. Parts that are complete stay.
+    OSError
+        The folder can't be made, or is read-only.
+    NWBError
+        A later version of this library has exported to the folder.
     TableNotFoundError
         No file has one of `tables`; with ``on_missing="raise"``, some file.
     SchemaConflictError
@@ -132,7 +136,8 @@ def export_tables(
     request = TableRequest((), blocksize=part.ROW_GROUP, on_missing=on_missing, on_error=on_error, details=True)
     access = file_access(paths, storage_options)
     folder = Folder.of(out, config.file_access(Options(storage_options)))
-    layout = Layout(wanted, partition_by, parse_bytes(partition_size), on_error, prune, overwrite)
+    size = parse_bytes(partition_size)
+    layout = Layout(wanted, partition_by, size, on_missing, on_error, prune, overwrite)
     return export(_Files(paths, access, request, wanted), folder, layout)
 
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from lazynwb_dask._version import __version__
 from lazynwb_dask.catalog.folder import Folder
-from lazynwb_dask.errors import NWBFileNotFoundError
-from lazynwb_dask.export.names import digest
+from lazynwb_dask.errors import NWBError, NWBFileNotFoundError
+from lazynwb_dask.export.names import digest, is_part
 from lazynwb_dask.export.part import SCRATCH
-from lazynwb_dask.model.source import Source, is_local
+from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.storage import retried
 from lazynwb_dask.util.threads import at_once
 
@@ -71,14 +71,23 @@ class Manifest:
 
     @staticmethod
     def read(folder: Folder) -> Manifest:
-        """The manifest of a folder; an empty one if there is none, or none that this version reads."""
+        """The manifest of a folder; an empty one if there is none, or if it is damaged. Raises NWBError if it
+        is of a later version."""
         with suppress(ValueError, KeyError, TypeError, AttributeError):
             outer = json.loads(folder.read(MANIFEST) or b"")
             held = json.loads(outer["held"])
-            if outer["checksum"] == _checksum(outer["held"]) and held.pop("format") == FORMAT:
-                held.pop("library")
-                parts = {path: Record(**record) for path, record in held.pop("parts").items()}
-                return Manifest(parts=parts, **held)
+            library, version = held.pop("library"), held.pop("format")
+            if version > FORMAT:
+                raise NWBError(
+                    f"{shown(folder.url)}: it was exported with lazynwb-dask {library}, whose manifest this "
+                    "version can't read: update lazynwb-dask, or export to another folder"
+                )
+            if outer["checksum"] == _checksum(outer["held"]) and version == FORMAT:
+                parts = {path: Record(**one) for path, one in held.pop("parts").items() if is_part(path)}
+                found = Manifest(parts=parts, **held)
+                for record in parts.values():
+                    found.schema(record.schema)
+                return found
         return Manifest()
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +13,8 @@ from lazynwb_dask.model.source import shown
 
 NAME = 150  # letters of a name, at most
 SESSIONS = "sessions"  # the table of sessions, which has no path in a file
+SESSIONS_FILE = f"{SESSIONS}/{SESSIONS}.parquet"
+_PART = re.compile(r"[^/]+-[0-9a-f]{16}\.parquet")
 
 
 def session_column(columns: Iterable[str]) -> str:
@@ -81,3 +84,19 @@ def part_name(label: str, key: str) -> str:
 
 def digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
+
+
+def is_part(path: str, folders: Container[str] | None = None) -> bool:
+    """Whether a path below the folder of an export is as those of parts are: in one of some tables' folders,
+    if these are given.
+
+    >>> is_part("units/session=1/a-e43ecc3cd2965622.parquet", ["units"]), is_part("units/mine.parquet")
+    (True, False)
+    >>> is_part("pilot/units/session=1/a-e43ecc3cd2965622.parquet", ["units"])
+    False
+    """
+    place, _, name = path.rpartition("/")
+    if path != SESSIONS_FILE and not _PART.fullmatch(name):
+        return False
+    above, _, last = place.rpartition("/")
+    return folders is None or (above if "=" in last else place) in folders

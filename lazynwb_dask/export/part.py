@@ -51,6 +51,7 @@ class Part:
     rows: tuple[Rows, ...]
     columns: tuple[str, ...]  # those of the schema that files have
     predicate: Predicate | None = None
+    held: frozenset[str] = frozenset()  # files whose rows are there already, and stay if these can't be read
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ def write_part(part: Part, url: str, options: Options, on_error: str) -> Written
             if len(exc.urls) > 1:  # which of these it is
                 rows = (*rows[:bad], *_by_file(rows[bad]), *rows[bad + 1 :])
                 continue
-            failed.append((shown(exc.urls[0]), f"{type(exc.cause).__name__}: {exc.cause}"))
-            rows = (*rows[:bad], *rows[bad + 1 :])
+            name = shown(exc.urls[0])
+            failed.append((name, f"{type(exc.cause).__name__}: {exc.cause}"))
+            before = (Rows(exc.urls, kept=part.path),) if name in part.held else ()
+            rows = (*rows[:bad], *before, *rows[bad + 1 :])
             if not rows:
                 return Written(part.path, failed=tuple(failed))
 

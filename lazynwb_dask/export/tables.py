@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -29,8 +28,10 @@ from lazynwb_dask.export.manifest import (
 )
 from lazynwb_dask.export.names import (
     SESSIONS,
+    SESSIONS_FILE,
     digest,
     folder_name,
+    is_part,
     part_name,
     session_column,
     session_name,
@@ -48,7 +49,6 @@ from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.stream.arrow import arrow_schema, arrow_table
 
 OFTEN = 2.0  # seconds between two writes of the manifest, at least
-_OURS = re.compile(r"-[0-9a-f]{16}\.parquet$")  # the names of parts
 
 
 class Files(Protocol):
@@ -73,6 +73,7 @@ class Layout:
     tables: tuple[str, ...] | None
     partition_by: str
     partition_size: int
+    on_missing: str
     on_error: str
     prune: bool = False
     overwrite: bool = False
@@ -133,8 +134,8 @@ class _Export:
         self.manifest = Manifest.read(self.folder)
         by = self.layout.partition_by
         if self.layout.overwrite:
-            remove_parts(self.folder, self.manifest.parts)
-            self.there = {p: size for p, size in self.there.items() if p not in self.manifest.parts}
+            # once it is known what is written instead
+            self.removed = {path: one for path, one in self.manifest.parts.items() if path in self.there}
             self.manifest = Manifest()
         elif self.manifest.parts and self.manifest.partition_by != by:
             raise ValueError(
@@ -142,16 +143,16 @@ class _Export:
                 f"{self.manifest.partition_by!r}; overwrite=True replaces it"
             )
         self.manifest.partition_by = by
-        before = self.manifest.parts
+        self.before = self.manifest.parts
         self.manifest.parts = {
             path: record
-            for path, record in before.items()
+            for path, record in self.before.items()
             if path in self.there and (record.pending or self.there[path] == record.bytes)
         }
-        self.lost = len(self.manifest.parts) < len(before)
+        self.lost = len(self.manifest.parts) < len(self.before)
         self.sources = {shown(source.url): source for source in self.files.sources()}
         named = sorted((name, version_of(source)) for name, source in self.sources.items())
-        self.asked = digest(repr((self.layout.tables, named)))
+        self.asked = digest(repr((self.layout.tables, self.layout.on_missing, named)))
 
     def is_done(self) -> bool:
         """Whether all is there already."""
@@ -190,10 +191,10 @@ class _Export:
             if path != SESSIONS:
                 self._plan_table(path, folders[path])
         self.tables = tables
-        places = tuple(f"{folders[path]}/" for path in tables)
+        places = {folders[path] for path in tables if path != SESSIONS}
         for path in self.there.keys() - manifest.parts.keys() - self.todo.keys() - self.removed.keys():
             # of a run that was killed, or of an export whose manifest was lost
-            if _OURS.search(path) and (self.layout.tables is None or path.startswith(places)):
+            if is_part(path, places) or (self.layout.tables is None and path in self.before):
                 self.removed[path] = Record("", {}, 0, self.there[path], "")
 
     def _check_place(self, table: str, folder: str) -> None:
@@ -302,21 +303,27 @@ class _Export:
             Rows(tuple(names), kept=old) if copied else rows_of(table.scan, [files[n] for n in names])
             for copied, names in runs
         ]
+        before: frozenset[str] = frozenset()
         if record is not None and path == old:
+            # of a file alone in its part the rows stay if nothing is written
+            if len(members) > 1 or record.schema != table.key:
+                schema = self.manifest.schema(record.schema)
+                before = frozenset(held if can_copy(schema, table.schema, table.schema.names) else ())
             record.members = dict.fromkeys(members)  # to be written, whatever happens from here on
         elif record is not None and any(one.kept for one in rows):
             self.replaced[path] = old
         elif record is not None:
             self.removed[old] = self.manifest.parts.pop(old)
         columns = tuple(name for name in table.schema.names if name in table.scan.fields)
-        self.todo[path] = Part(path, table.schema, tuple(rows), columns)
+        self.todo[path] = Part(path, table.schema, tuple(rows), columns, held=before)
         versions: dict[str, str | None] = {
             n: self._version(n) if n in files else held[n] or "" for n in members
         }
         self.after[path] = Record(table.path, versions, 0, 0, table.key)
 
     def write(self) -> None:
-        self.removed = {path: record for path, record in self.removed.items() if path not in self.todo}
+        written = {*self.todo, *([SESSIONS_FILE] if SESSIONS in self.tables else [])}
+        self.removed = {path: record for path, record in self.removed.items() if path not in written}
         self._save()
         remove_parts(self.folder, self.removed)
         try:
@@ -339,10 +346,14 @@ class _Export:
         """Take note of a part that is complete."""
         path, parts = written.path, self.manifest.parts
         record = self.after[path]
-        left_out = {name for name, _ in written.failed}
+        left_out, held = {name for name, _ in written.failed}, self.todo[path].held
         self.failures += [(record.table, name, error) for name, error in written.failed]
         if written.bytes:
-            members = {name: version for name, version in record.members.items() if name not in left_out}
+            members = {
+                name: None if name in left_out else version
+                for name, version in record.members.items()
+                if name not in left_out or name in held
+            }
             parts[path] = Record(record.table, members, written.rows, written.bytes, record.schema)
             self.new.add(path)
             parts.pop(self.replaced.get(path, ""), None)
@@ -354,7 +365,7 @@ class _Export:
 
     def _write_sessions(self) -> None:
         """The table of all files' sessions: one part, with the names that their folders have."""
-        held, path = self.manifest.sources, f"{SESSIONS}/{SESSIONS}.parquet"
+        held, path = self.manifest.sources, SESSIONS_FILE
         names = [*[name for name in self.sources if name in held], *sorted(held.keys() - self.sources.keys())]
         members: dict[str, str | None] = {name: held[name]["version"] for name in names}
         before = self.manifest.parts.get(path)

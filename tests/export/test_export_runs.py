@@ -106,7 +106,7 @@ def test_by_size_files_stay_in_their_parts(tmp_path: Path, paths: list[Path]) ->
     assert numbers(out) == [4, 5, 6, 7, 8, 9, 10, 11]
     assert set(last.path) == set(second.path)
     small = export_tables(paths, out, "units", partition_by="size", partition_size=1, overwrite=True)
-    assert len(small) == 3
+    assert sorted(small.status) == ["removed", "written", "written", "written"], "one is replaced"
     with pytest.raises(ValueError, match="overwrite=True"):
         export_tables(paths, out, "units")
 
@@ -297,6 +297,43 @@ def test_by_size_one_bad_file_costs_its_own_rows(tmp_path: Path, paths: list[Pat
     session(paths[1], 4)
     export_tables(paths, tmp_path / "out", "units", partition_by="size")
     assert numbers(tmp_path / "out") == list(range(12))
+
+
+@BY
+@pytest.mark.parametrize("wider", [False, True])
+def test_earlier_rows_of_a_file_that_became_bad_stay(
+    tmp_path: Path, paths: list[Path], partition_by: str, wider: bool
+) -> None:
+    out = tmp_path / "out"
+    export_tables(paths, out, "units", partition_by=partition_by)
+    session(paths[1], 40, rows=2)
+    damage(paths[1])
+    session(paths[2], 20, **({"more": np.arange(4.0)} if wider else {}))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="can't be read"):
+            done = export_tables(paths, out, "units", partition_by=partition_by, on_error="skip")
+        assert "failed" in set(done.status)
+        assert numbers(out) == [0, 1, 2, 3, 4, 5, 6, 7, 20, 21, 22, 23]
+        assert ("more" in pd.read_parquet(out / "units")) == wider
+    session(paths[1], 40)
+    export_tables(paths, out, "units", partition_by=partition_by)
+    assert numbers(out) == [0, 1, 2, 3, 20, 21, 22, 23, 40, 41, 42, 43]
+    assert set(export_tables(paths, out, "units", partition_by=partition_by).status) == {"kept"}
+
+
+@BY
+def test_overwriting_deletes_nothing_before_it_is_known_what_comes(
+    tmp_path: Path, paths: list[Path], partition_by: str
+) -> None:
+    out = tmp_path / "out"
+    export_tables(paths, out, partition_by=partition_by)
+    before = stamps(out)
+    with pytest.raises(TableNotFoundError, match="unitz"):
+        export_tables(paths, out, "unitz", partition_by=partition_by, overwrite=True)
+    assert stamps(out) == before
+    done = export_tables(paths[:2], out, partition_by=partition_by, overwrite=True)
+    assert numbers(out) == list(range(8))
+    assert set(done.path[done.status == "written"]) == {str(Path(p).relative_to(out)) for p in stamps(out)}
 
 
 def test_arguments_are_checked(tmp_path: Path, paths: list[Path]) -> None:
