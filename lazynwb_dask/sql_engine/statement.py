@@ -37,6 +37,8 @@ def _check(text: str, parsed: Tree) -> None:
         raise SQLError(f"{ALLOWED}; these are {len(parsed['statements'])}")
     for node in _walk(parsed):
         kind = node.get("type")
+        if "\0" in str((node.get("literal") or {}).get("text")):  # DuckDB would cut the text there
+            raise SQLError("SQL: a NUL in a text; write 'a' || chr(0) || 'b'")
         if kind == "TABLE_FUNCTION" and node["function"]["function_name"].lower() not in _FUNCTIONS:
             name = node["function"]["function_name"]
             raise SQLError(f"{ALLOWED}; not the table function {name}. Tables are those of the NWB files")
@@ -114,14 +116,22 @@ def lengths_alone(tree: Tree) -> dict[str, str]:
     counted: dict[str, int] = {}
     named: dict[str, int] = {}
     for node in _walk(tree):
-        if node.get("class") == "STAR" or node.get("ref_type") == "NATURAL" or "PIVOT" in str(node.get("type")):
+        kind = str(node.get("type"))
+        if node.get("class") == "STAR" or node.get("ref_type") == "NATURAL" or "PIVOT" in kind:
+            return {}
+        if kind in ("TABLE_FUNCTION", "EXPRESSION_LIST"):  # columns that have no name in the statement
             return {}
         if (column := _length_of(node)) is not None:
             counted[column] = counted.get(column, 0) + 1
         if node.get("class") == "COLUMN_REF":
             for name in node["column_names"]:
                 named[name.lower()] = named.get(name.lower(), 0) + 1
-        aliases = [node.get("alias"), *_texts(node.get("column_name_alias")), *_texts(node.get("aliases"))]
+        aliases = [
+            node.get("alias"),
+            node.get("schema"),
+            *_texts(node.get("column_name_alias")),
+            *_texts(node.get("aliases")),
+        ]
         for name in [*aliases, *_texts(node.get("using_columns"))]:
             if name:
                 named[name.lower()] = named.get(name.lower(), 0) + 1
@@ -148,8 +158,8 @@ def _length_of(node: Tree) -> str | None:
     return str(given[0]["column_names"][-1]).lower()
 
 
-def ordered_rows(tree: Tree) -> bool:
-    """Whether a statement is of the first rows of one table, in an order."""
+def ordered_rows(tree: Tree, table: str) -> bool:
+    """Whether a statement is of the first rows of this table, in an order."""
     node = tree["statements"][0]["node"]
     kinds = sorted(modifier["type"] for modifier in node.get("modifiers", []))
     limits = [modifier for modifier in node.get("modifiers", []) if modifier["type"] == "LIMIT_MODIFIER"]
@@ -159,6 +169,8 @@ def ordered_rows(tree: Tree) -> bool:
         node["type"] == "SELECT_NODE"
         and kinds == ["LIMIT_MODIFIER", "ORDER_MODIFIER"]
         and node["from_table"]["type"] == "BASE_TABLE"
+        and node["from_table"]["table_name"] == table
+        and not node["from_table"]["column_name_alias"]
     )
 
 

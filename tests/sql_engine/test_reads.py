@@ -235,6 +235,8 @@ def test_a_time_series_a_catalog_and_a_table_of_ones_own(paths: list[str], tmp_p
         ("SELECT * FROM (SELECT * FROM glob('/*'))", "table function glob"),
         ("SELECT * FROM query_table('units')", "table function query_table"),
         ("SELECT * FROM units WHERE id = ?", "parameters"),
+        ("SELECT 'a\x00b' FROM units", "chr"),
+        ('SELECT * FROM units, "Units"', "units and Units differ by case alone"),
         ("SELECT * FROM intervals.trials", "double quotes"),
         ("SELECT * FROM information_schema.tables", "double quotes"),
     ],
@@ -254,6 +256,29 @@ def test_tables_that_are_not_there(paths: list[str], tmp_path: Path) -> None:
             lazynwb_dask.sql(f"SELECT * FROM {name}", paths)
     with pytest.raises(lazynwb_dask.TableNotFoundError, match="did you mean 'units'"):
         lazynwb_dask.sql("SELECT * FROM unit", tables={"units": frame})
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({0: [1]}),
+        pd.DataFrame({"": [1]}),
+        pd.DataFrame(),
+        pd.DataFrame([[1, 2]], columns=["x", "x"]),
+    ],
+)
+def test_frames_that_are_no_tables(frame: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"mine.*name of its own"):
+        lazynwb_dask.sql("SELECT * FROM mine", tables={"mine": frame})
+    with pytest.raises(TypeError, match=r"mine.*pandas or Dask, not Table"):
+        lazynwb_dask.sql("SELECT * FROM mine", tables={"mine": pa.table({"x": [1]})})
+
+
+def test_types_that_pandas_lacks() -> None:
+    found = lazynwb_dask.sql("SELECT INTERVAL 1 DAY AS i, union_value(a := 1) AS u")
+    assert found.compute().u.tolist() == [1]
+    assert found.compute().i[0].days == 1
+    assert found.dtypes.tolist() == [object, object]
 
 
 def test_names_of_the_statements_own_come_first(paths: list[str]) -> None:
@@ -321,6 +346,27 @@ def test_names_that_differ_by_case_have_a_number(tmp_path: Path) -> None:
         'SELECT X, x_1, "a ""b""", "select", len(times) n FROM units WHERE "select" > 3', str(tmp_path)
     ).compute()
     assert found.to_numpy().tolist() == [[10, 11, 12, 13, 2]]
+
+
+def test_columns_of_a_file_that_are_called_like_those_of_read_nwb(tmp_path: Path) -> None:
+    """Of names that differ by case alone, a statement's is the first."""
+    for k in range(2):
+        with nwb(tmp_path / f"{k}.nwb") as file:
+            group = table(file, "/units", 3, ["_NWB_path", "_TABLE_index", "n"])
+            group.create_dataset("_NWB_path", data=np.array(["x", "y", "z"], object), dtype=h5py.string_dtype())
+            group.create_dataset("_TABLE_index", data=np.array([7, 8, 9]))
+            group.create_dataset("n", data=np.arange(3) + 3 * k)
+            ragged(group, "Times", [1, 2, 3], np.arange(3.0))
+    areas = pd.DataFrame({"_nwb_path": ["x", "z"], "v": [1, 2]})
+    names = {"areas": areas}
+    found = lazynwb_dask.sql(
+        "SELECT n, v FROM units u JOIN areas a ON u._nwb_path = a._nwb_path ORDER BY n",
+        str(tmp_path),
+        tables=names,
+    )
+    assert found.compute().to_numpy().tolist() == [[0, 1], [2, 2], [3, 1], [5, 2]]
+    first = lazynwb_dask.sql("SELECT n, times FROM units ORDER BY n DESC LIMIT 2", str(tmp_path)).compute()
+    assert first.n.tolist() == [5, 4]
 
 
 def test_what_is_scanned_more_than_once_is_read_once(paths: list[str]) -> None:
