@@ -42,15 +42,19 @@ def connection() -> Iterator[Any]:
     except ImportError as exc:
         raise NWBError("sql() needs DuckDB: pip install 'lazynwb-dask[sql]'") from exc
     folder = tempfile.mkdtemp(prefix="lazynwb-dask-sql-", dir=dask.config.get("temporary-directory", None))
+    limit = str(config.get("sql-memory-limit"))
     try:
-        opened = duckdb.connect(
-            config={
-                "memory_limit": str(config.get("sql-memory-limit")),
-                "python_enable_replacements": False,
-                "autoload_known_extensions": False,
-                "autoinstall_known_extensions": False,
-            }
-        )
+        try:
+            opened = duckdb.connect(
+                config={
+                    "memory_limit": f"{limit}B" if limit.isdigit() else limit,
+                    "python_enable_replacements": False,
+                    "autoload_known_extensions": False,
+                    "autoinstall_known_extensions": False,
+                }
+            )
+        except duckdb.ParserException as exc:
+            raise NWBError(f"the setting lazynwb-dask.sql-memory-limit, {limit!r}: {exc}") from None
         try:
             opened.execute("SET TimeZone = 'UTC'")
             opened.execute("SET errors_as_json = true")
@@ -297,9 +301,10 @@ def _error(text: str, said: str, before: int | None) -> SQLError:
         message = about["exception_message"]
     except (ValueError, KeyError):
         return SQLError(statement.placed(text, said, None))
-    if "maximum nesting depth" in message or "expression depth" in message:
-        return SQLError("the statement is nested too deeply; of many terms, some can go into a list")
+    if statement.too_deep(message):
+        return SQLError(statement.TOO_DEEP)
     if about.get("exception_type") == "Out of Memory":
+        message = message.split("Possible solutions")[0].strip()  # these are settings of DuckDB's
         message += ". The setting lazynwb-dask.sql-memory-limit is what DuckDB may take"
     return SQLError(
         statement.placed(text, message, None if position is None else int(position) - (before or 0))

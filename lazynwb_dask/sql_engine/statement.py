@@ -11,6 +11,7 @@ from lazynwb_dask.errors import SQLError
 ALLOWED = "sql() takes one SELECT of DuckDB's SQL (with WITH, UNION, subqueries, windows, unnest, range)"
 _FUNCTIONS = {"unnest", "range", "generate_series"}  # that give tables, and read nothing
 _LENGTHS = {"len", "length", "array_length", "list_length"}
+TOO_DEEP = "the statement is nested too deeply; of many terms, some can go into a list"
 _AROUND = 40  # letters before and after an error
 
 Tree = dict[str, Any]
@@ -23,14 +24,20 @@ def parse(connection: Any, text: str) -> Tree:
         _check(text, parsed)
         tables(parsed)
     except RecursionError:
-        raise SQLError(f"the statement is nested too deeply: {_short(text)}") from None
+        raise SQLError(TOO_DEEP) from None
     return parsed
+
+
+def too_deep(message: str) -> bool:
+    return "maximum nesting depth" in message or "expression depth" in message
 
 
 def _check(text: str, parsed: Tree) -> None:
     if parsed["error"]:
         if parsed["error_type"] != "parser":
             raise SQLError(f"{ALLOWED}; not: {_short(text)}")
+        if too_deep(parsed["error_message"]):
+            raise SQLError(TOO_DEEP)
         at = parsed.get("position")
         raise SQLError(placed(text, parsed["error_message"], None if at is None else int(at)))
     if len(parsed["statements"]) != 1:
@@ -152,7 +159,7 @@ def use_lengths(tree: Tree, names: dict[str, str]) -> None:
 def _length_of(node: Tree) -> str | None:
     if node.get("class") != "FUNCTION" or node.get("function_name", "").lower() not in _LENGTHS:
         return None
-    given = [one["expression"] for one in node["arguments"]]
+    given = [one.get("expression") or {"class": ""} for one in node.get("arguments") or []]
     if len(given) != 1 or given[0]["class"] != "COLUMN_REF" or node.get("distinct") or node.get("filter"):
         return None
     return str(given[0]["column_names"][-1]).lower()

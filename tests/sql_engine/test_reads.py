@@ -236,6 +236,8 @@ def test_a_time_series_a_catalog_and_a_table_of_ones_own(paths: list[str], tmp_p
         ("SELECT * FROM query_table('units')", "table function query_table"),
         ("SELECT * FROM units WHERE id = ?", "parameters"),
         ("SELECT 'a\x00b' FROM units", "chr"),
+        (f"SELECT {'+'.join('1' * 3000)}", "nested too deeply"),
+        (f"SELECT {'NOT ' * 700} true", "nested too deeply"),
         ('SELECT * FROM units, "Units"', "units and Units differ by case alone"),
         ("SELECT * FROM intervals.trials", "double quotes"),
         ("SELECT * FROM information_schema.tables", "double quotes"),
@@ -279,6 +281,20 @@ def test_types_that_pandas_lacks() -> None:
     assert found.compute().u.tolist() == [1]
     assert found.compute().i[0].days == 1
     assert found.dtypes.tolist() == [object, object]
+
+
+def test_the_memory_that_duckdb_may_take() -> None:
+    for limit in ("20MB", 20_000_000):
+        with dask.config.set({"lazynwb-dask.sql-memory-limit": limit}):
+            query = lazynwb_dask.sql("SELECT list(i) AS l FROM range(10000000) r(i)")
+            with pytest.raises(lazynwb_dask.SQLError, match=r"sql-memory-limit") as caught:
+                query.compute()
+        assert "SET " not in str(caught.value)
+    with (
+        dask.config.set({"lazynwb-dask.sql-memory-limit": "much"}),
+        pytest.raises(lazynwb_dask.NWBError, match=r"sql-memory-limit, 'much'"),
+    ):
+        lazynwb_dask.sql("SELECT 1")
 
 
 def test_names_of_the_statements_own_come_first(paths: list[str]) -> None:

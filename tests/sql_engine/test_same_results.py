@@ -18,6 +18,7 @@ from toy import ToyScan
 
 import lazynwb_dask
 from lazynwb_dask import expr
+from lazynwb_dask.sql_engine.conditions import masks
 from lazynwb_dask.stream.arrow import arrow_schema, arrow_table
 
 UNITS, TRIALS = ToyScan((7, 0, 1, 20), seed=1), ToyScan((5, 9, 3), seed=2)
@@ -228,3 +229,20 @@ def test_a_plan_that_is_not_understood_costs_reading_alone(monkeypatch: pytest.M
         )
         check("SELECT area, len(spikes) FROM units WHERE x > 0 AND n = 2 ORDER BY y LIMIT 3")
         check("SELECT u.x FROM units u LEFT JOIN trials t ON u._nwb_path = t._nwb_path AND t.x > 1")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"class": "COMPARISON", "type": "COMPARE_EQUAL"},
+        {"class": "BETWEEN", "type": "COMPARE_BETWEEN"},
+        {"class": "FUNCTION", "type": "FUNCTION", "function_name": "prefix"},
+        {"class": "OPERATOR", "type": "COMPARE_IN", "children": [{"class": "CAST"}]},
+        {"class": "OPERATOR", "type": "OPERATOR_IS_NULL", "children": []},
+        {"class": "COLUMN_REF", "type": "COLUMN_REF"},
+    ],
+)
+def test_a_condition_of_another_version_of_duckdb_is_left_to_it(node: dict[str, Any]) -> None:
+    found, left = masks(node, odd().__getitem__)
+    assert not found
+    assert left == [(node, "DuckDB says it in a way that isn't understood")]
