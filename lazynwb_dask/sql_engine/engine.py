@@ -200,8 +200,9 @@ class Run:
         for column, alias in zip([PATH, "_table_index"], names, strict=True):
             about = {"class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": [column], "alias": alias}
             first["statements"][0]["node"]["select_list"].append(about)
-        sql = f"SELECT {', '.join(names)} FROM ({statement.unparse(self._opened, first)})"
-        (need,) = plan.needs(self._opened, sql, [made.scan])
+        with self._readable():
+            sql = f"SELECT {', '.join(names)} FROM ({statement.unparse(self._opened, first)})"
+            (need,) = plan.needs(self._opened, sql, [made.scan])
         later = [name for name in made.scan.lists(made.need.columns) if name not in need.columns]
         if not later:
             return

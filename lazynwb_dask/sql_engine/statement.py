@@ -10,6 +10,7 @@ from lazynwb_dask.errors import SQLError
 
 ALLOWED = "sql() takes one SELECT of DuckDB's SQL (with WITH, UNION, subqueries, windows, unnest, range)"
 _FUNCTIONS = {"unnest", "range", "generate_series"}  # that give tables, and read nothing
+_SETTINGS = {"current_setting", "getvariable", "getenv"}
 _LENGTHS = {"len", "length", "array_length", "list_length"}
 TOO_DEEP = "the statement is nested too deeply; of many terms, some can go into a list"
 _AROUND = 40  # letters before and after an error
@@ -49,6 +50,8 @@ def _check(text: str, parsed: Tree) -> None:
         if kind == "TABLE_FUNCTION" and node["function"]["function_name"].lower() not in _FUNCTIONS:
             name = node["function"]["function_name"]
             raise SQLError(f"{ALLOWED}; not the table function {name}. Tables are those of the NWB files")
+        if node.get("class") == "FUNCTION" and node["function_name"].lower() in _SETTINGS:
+            raise SQLError(f"{ALLOWED}; not the function {node['function_name']}, which reads settings")
         if kind == "SHOW_REF":
             raise SQLError(f"{ALLOWED}; not: {_short(text)}")
         if node.get("class") == "PARAMETER":

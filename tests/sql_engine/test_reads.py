@@ -235,6 +235,9 @@ def test_a_time_series_a_catalog_and_a_table_of_ones_own(paths: list[str], tmp_p
         ("SELECT * FROM (SELECT * FROM glob('/*'))", "table function glob"),
         ("SELECT * FROM query_table('units')", "table function query_table"),
         ("SELECT * FROM units WHERE id = ?", "parameters"),
+        ("SELECT list_transform([1], lambda x: Current_Setting('temp_directory'))", "reads settings"),
+        ("SELECT getvariable('x')", "reads settings"),
+        ("SELECT getenv('HOME')", "reads settings"),
         ("SELECT 'a\x00b' FROM units", "chr"),
         (f"SELECT {'+'.join('1' * 3000)}", "nested too deeply"),
         (f"SELECT {'NOT ' * 700} true", "nested too deeply"),
@@ -452,8 +455,9 @@ def test_more_bytes_than_memory(tmp_path: Path) -> None:
     assert grown < rows * each * 8 / 4, "what is read at a time, and what DuckDB may take"
 
 
-def test_no_temporary_folder_is_left(paths: list[str], tmp_path: Path) -> None:
+def test_no_temporary_folder_is_left(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with dask.config.set({"temporary-directory": str(tmp_path)}):
         lazynwb_dask.sql("SELECT count(*) FROM units", paths).compute()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lazynwb_dask.sql("SELECT count(*) FROM units", paths).compute()
     assert not [*tmp_path.iterdir()]
-    assert not [*Path(tempfile.gettempdir()).glob("lazynwb-dask-sql-*")]

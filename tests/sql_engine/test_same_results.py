@@ -57,7 +57,9 @@ def rows(table: Any) -> list[str]:
     columns = [pa.table(table).column(i).to_pylist() for i in range(table.num_columns)]
 
     def said(value: Any) -> str:
-        return f"{value:.9g}" if isinstance(value, float) and not math.isnan(value) else repr(value)
+        return (
+            f"{round(value, 9) + 0:.9g}" if isinstance(value, float) and not math.isnan(value) else repr(value)
+        )
 
     return sorted(" ".join(map(said, row)) for row in zip(*columns, strict=True))
 
