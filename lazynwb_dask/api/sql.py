@@ -95,7 +95,7 @@ def sql(
     frames = {}
     for name in engine.table_names(statement):
         if name in own:
-            frames[name] = _frame(own[name])
+            frames[name] = _frame(name, own[name])
         elif paths is None:
             raise engine.no_table(name, own)
         elif name == "sessions":
@@ -138,7 +138,7 @@ class SQLQuery:
     @property
     def dtypes(self) -> pd.Series[Any]:
         """Of `compute`'s result. Whole numbers and bools of which some are missing have Arrow's instead."""
-        return to_pandas(self._schema.empty_table()).dtypes
+        return to_pandas(pa.Table.from_batches([], self._schema)).dtypes
 
     def compute(self) -> pd.DataFrame:
         """The result as a frame of pandas, with the dtypes that `read_nwb` gives."""
@@ -206,9 +206,12 @@ class SQLQuery:
         return found
 
 
-def _frame(given: Any) -> dd.DataFrame:
-    if not isinstance(given, pd.DataFrame):
-        return given
+def _frame(table: str, given: Any) -> dd.DataFrame:
     import dask.dataframe as dd
 
-    return dd.from_pandas(given, npartitions=1)
+    if not isinstance(given, (pd.DataFrame, dd.DataFrame)):
+        raise TypeError(f"tables={{{table!r}: ...}}: a frame of pandas or Dask, not {type(given).__name__}")
+    names = list(given.columns)
+    if not names or len({*names}) < len(names) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"tables={{{table!r}: ...}}: each column must have a name of its own, a text: {names}")
+    return dd.from_pandas(given, npartitions=1) if isinstance(given, pd.DataFrame) else given

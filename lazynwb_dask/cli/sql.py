@@ -61,5 +61,5 @@ def _rows(query: SQLQuery) -> Iterator[pd.DataFrame]:
     for batch in query.record_batches():
         yield to_pandas(pa.Table.from_batches([batch]))
     if batch is None:
-        yield to_pandas(query.schema.empty_table())
+        yield to_pandas(pa.Table.from_batches([], query.schema))
     tell_left_out(query)

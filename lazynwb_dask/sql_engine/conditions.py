@@ -87,6 +87,14 @@ def masks(
         return [_mask(node, column, negated)], []
     except NotPushed as why:
         return [], [(node, str(why))]
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ):  # a tree of another version of DuckDB
+        return [], [(node, "DuckDB says it in a way that isn't understood")]
 
 
 def _mask(node: dict[str, Any], column: Callable[[str], Any], negated: bool) -> Any:

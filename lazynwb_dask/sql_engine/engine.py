@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from lazynwb_dask import config, expr
 from lazynwb_dask.errors import SQLError, TableNotFoundError
 from lazynwb_dask.sql_engine import plan, statement
 from lazynwb_dask.sql_engine.joins import PATH, limits
+from lazynwb_dask.sql_engine.plan import Need
 from lazynwb_dask.sql_engine.scans import FrameScan, is_counted
 from lazynwb_dask.util.extras import optional
 from lazynwb_dask.util.suggest import did_you_mean
@@ -39,15 +40,19 @@ def connection() -> Iterator[Any]:
     """A connection to a DuckDB of its own, which may write to a temporary folder alone."""
     duckdb = optional("duckdb", "sql()", "sql")
     folder = tempfile.mkdtemp(prefix="lazynwb-dask-sql-", dir=dask.config.get("temporary-directory", None))
+    limit = str(config.get("sql-memory-limit"))
     try:
-        opened = duckdb.connect(
-            config={
-                "memory_limit": str(config.get("sql-memory-limit")),
-                "python_enable_replacements": False,
-                "autoload_known_extensions": False,
-                "autoinstall_known_extensions": False,
-            }
-        )
+        try:
+            opened = duckdb.connect(
+                config={
+                    "memory_limit": f"{limit}B" if limit.isdigit() else limit,
+                    "python_enable_replacements": False,
+                    "autoload_known_extensions": False,
+                    "autoinstall_known_extensions": False,
+                }
+            )
+        except duckdb.ParserException as exc:
+            raise NWBError(f"the setting lazynwb-dask.sql-memory-limit, {limit!r}: {exc}") from None
         try:
             opened.execute("SET TimeZone = 'UTC'")
             opened.execute("SET errors_as_json = true")
@@ -65,7 +70,12 @@ def table_names(text: str) -> list[str]:
     """The tables that a statement names. Raises SQLError if it is none."""
     with connection() as opened:
         found = statement.tables(statement.parse(opened, text))
-    return list(dict.fromkeys(table["table_name"] for table in found))
+    names = list(dict.fromkeys(table["table_name"] for table in found))
+    for at, name in enumerate(names):
+        if name.lower() in (before := [other.lower() for other in names[:at]]):
+            other = names[before.index(name.lower())]
+            raise SQLError(f"the tables {other} and {name} differ by case alone, which SQL can't tell apart")
+    return names
 
 
 def no_table(name: str, there: Iterable[str]) -> TableNotFoundError:
@@ -101,23 +111,13 @@ class Run:
 
     def plan(self, reading: bool = True) -> None:
         """Find what each scan needs. With `reading`, what decides on the files and rows of others is read."""
-        tree = statement.parse(self._opened, self._text)
-        named = statement.tables(tree)
-        frames = [self._frames[table["table_name"]] for table in named]
-        lengths = {
-            name: made
-            for name, made in statement.lengths_alone(tree).items()
-            if all(_lists(frame, name) is not False for frame in frames)
-        }
-        statement.use_lengths(tree, lengths)
-        for number, (table, frame) in enumerate(zip(named, frames, strict=True)):
-            scan = FrameScan(frame, f"c{self._token}_{number}", lengths)
-            made = Scanned(table["table_name"], f"scan_{self._token}_{number}", scan)
-            statement.rename(table, made.view)
-            self._show(made.view, scan)
-            self.scans.append(made)
-        self._sql = statement.unparse(self._opened, tree)
-        needs = plan.needs(self._opened, self._sql, [made.scan for made in self.scans])
+        import duckdb
+
+        try:
+            tree, needs = self._placed("c", statement.lengths_alone)
+        except duckdb.Error:  # what looked like the length of a column was something else
+            with self._readable():
+                tree, needs = self._placed("d", lambda _: {})
         for made, need in zip(self.scans, needs, strict=True):
             made.need = need
             masks, left, made.pushed = plan.conditions(self._opened, made.scan, need.conditions)
@@ -128,12 +128,32 @@ class Run:
             if masks:
                 made.keep(reduce(and_, masks))
         self._limit_files(limits(tree), reading)
-        if len(self.scans) == 1 and needs[0].is_all and statement.ordered_rows(tree):
+        if len(self.scans) == 1 and needs[0].is_all and statement.ordered_rows(tree, self.scans[0].view):
             self._read_rows_first(self.scans[0], tree, reading)
         if reading:
             for made in self.scans:
                 if made.need.times > 1:
                     self._keep(made)
+
+    def _placed(
+        self, letter: str, find: Callable[[statement.Tree], dict[str, str]]
+    ) -> tuple[statement.Tree, list[Need]]:
+        """The statement's tree with a scan in each place that names a table, and what each needs. `letter`
+        begins the names of their columns, `find` gives the columns of which lengths are enough."""
+        tree = statement.parse(self._opened, self._text)
+        named = statement.tables(tree)
+        frames = [self._frames[table["table_name"]] for table in named]
+        lengths = {name: made for name, made in find(tree).items() if _are_lists(frames, name, made)}
+        statement.use_lengths(tree, lengths)
+        self.scans = []
+        for number, (table, frame) in enumerate(zip(named, frames, strict=True)):
+            scan = FrameScan(frame, f"{letter}{self._token}_{number}", lengths)
+            made = Scanned(table["table_name"], f"scan_{letter}{self._token}_{number}", scan)
+            statement.rename(table, made.view)
+            self._show(made.view, scan)
+            self.scans.append(made)
+        self._sql = statement.unparse(self._opened, tree)
+        return tree, plan.needs(self._opened, self._sql, [made.scan for made in self.scans])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The result, from a plan that was made for reading."""
@@ -150,7 +170,7 @@ class Run:
 
     def _limit_files(self, pairs: list[tuple[str, str]], reading: bool) -> None:
         """Read the files of small tables on which there are conditions first, and only these of others."""
-        by_view = {made.view: made for made in self.scans if PATH in made.scan.frame.columns}
+        by_view = {made.view: made for made in self.scans if made.scan.is_called(PATH)}
         for other in sorted(by_view.values(), key=lambda made: made.bytes([PATH])):
             limited = [by_view[one] for one, by in pairs if by == other.view and one in by_view]
             in_memory = not expr.reads(other.scan.frame)
@@ -171,15 +191,16 @@ class Run:
 
     def _read_rows_first(self, made: Scanned, tree: statement.Tree, reading: bool) -> None:
         """Find which rows are wanted without their lists, so that only these rows' lists are read."""
-        if not {PATH, "_table_index"} <= {*made.scan.frame.columns}:
+        if not (made.scan.is_called(PATH) and made.scan.is_called("_table_index")):
             return
         first = deepcopy(tree)
         names = [f"path_{self._token}", f"row_{self._token}"]
         for column, alias in zip([PATH, "_table_index"], names, strict=True):
             about = {"class": "COLUMN_REF", "type": "COLUMN_REF", "column_names": [column], "alias": alias}
             first["statements"][0]["node"]["select_list"].append(about)
-        sql = f"SELECT {', '.join(names)} FROM ({statement.unparse(self._opened, first)})"
-        (need,) = plan.needs(self._opened, sql, [made.scan])
+        with self._readable():
+            sql = f"SELECT {', '.join(names)} FROM ({statement.unparse(self._opened, first)})"
+            (need,) = plan.needs(self._opened, sql, [made.scan])
         later = [name for name in made.scan.lists(made.need.columns) if name not in need.columns]
         if not later:
             return
@@ -228,7 +249,7 @@ class Scanned:
     table: str
     view: str
     scan: FrameScan
-    need: plan.Need = field(default_factory=plan.Need)
+    need: Need = field(default_factory=Need)
     pushed: list[str] = field(default_factory=list)
     later: list[str] = field(default_factory=list)  # columns that are read once the rows are known
     is_limited: bool = False
@@ -263,12 +284,12 @@ def plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _lists(frame: dd.DataFrame, name: str) -> bool | None:
-    """Whether a column, by its name in lower case, has lists; None where there is no such column."""
-    dtypes = [dtype for column, dtype in frame.dtypes.items() if str(column).lower() == name]
-    if not dtypes:
-        return None
-    return all(isinstance(d, pd.ArrowDtype) and pa.types.is_list(d.pyarrow_dtype) for d in dtypes)
+def _are_lists(frames: Iterable[dd.DataFrame], name: str, length: str) -> bool:
+    """Whether the columns of a name, in lower case, have lists, and none has the name of their length."""
+    columns = [(str(column).lower(), dtype) for frame in frames for column, dtype in frame.dtypes.items()]
+    dtypes = [dtype for column, dtype in columns if column == name]
+    are = all(isinstance(d, pd.ArrowDtype) and pa.types.is_list(d.pyarrow_dtype) for d in dtypes)
+    return bool(dtypes) and are and length not in [column for column, _ in columns]
 
 
 def _error(text: str, said: str, before: int | None) -> SQLError:
@@ -279,9 +300,10 @@ def _error(text: str, said: str, before: int | None) -> SQLError:
         message = about["exception_message"]
     except (ValueError, KeyError):
         return SQLError(statement.placed(text, said, None))
-    if "maximum nesting depth" in message or "expression depth" in message:
-        return SQLError("the statement is nested too deeply; of many terms, some can go into a list")
+    if statement.too_deep(message):
+        return SQLError(statement.TOO_DEEP)
     if about.get("exception_type") == "Out of Memory":
+        message = message.split("Possible solutions")[0].strip()  # these are settings of DuckDB's
         message += ". The setting lazynwb-dask.sql-memory-limit is what DuckDB may take"
     return SQLError(
         statement.placed(text, message, None if position is None else int(position) - (before or 0))

@@ -28,13 +28,25 @@ class Need:
 def needs(connection: Any, sql: str, scans: Sequence[FrameScan]) -> list[Need]:
     """What a statement needs of each scan."""
     (row,) = connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
+    try:
+        return _needs(json.loads(row[1]), scans)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # of another version: all is read, DuckDB does the rest
+        return [Need([*scan.names], times=1) for scan in scans]
+
+
+def _needs(plan: Any, scans: Sequence[FrameScan]) -> list[Need]:
     found = [Need() for _ in scans]
-    (root,) = json.loads(row[1])
+    (root,) = plan
     names = set(_names(root))
     for scan_node, conditions, repeated in _scans(root, [], False):
         about = scan_node["extra_info"]
         columns = " ".join(_texts(about.get("Projections")))
-        own = [*_texts(about.get("Filters")), *conditions]
+        own = [*_whole(about.get("Filters")), *conditions]
         for scan, need in zip(scans, found, strict=True):
             if scan.named(columns):
                 need.columns = list(dict.fromkeys([*need.columns, *scan.named(" ".join([columns, *own]))]))
@@ -51,7 +63,7 @@ def conditions(
     pushed, left = [], []
     for text in texts:
         tree = tree_of(connection, f"SELECT {text}")
-        if tree["error"]:
+        if tree["error"] or "\n" in text:
             left.append((scan.said(text), "DuckDB says it in a way that isn't understood"))
             continue
         found, rest = masks(tree["statements"][0]["node"]["select_list"][0], scan.column)
@@ -69,8 +81,7 @@ def _scans(node: Any, above: list[str], repeated: bool) -> Iterator[tuple[Any, l
     about = node.get("extra_info") or {}
     if "ARROW_SCAN" in node["name"]:
         yield node, above, repeated
-    expressions = ["\n".join(_texts(about.get("Expression")))] if node["name"] == "FILTER" else []
-    below = [*above, *expressions] if expressions else []
+    below = [*above, *_whole(about.get("Expression"))] if node["name"] == "FILTER" else []
     repeated = repeated or "REC_CTE" in node["name"]
     for child in node.get("children", []):
         yield from _scans(child, below, repeated)
@@ -84,3 +95,15 @@ def _names(node: Any) -> Iterator[str]:
 
 def _texts(found: Any) -> list[str]:
     return [found] if isinstance(found, str) else list(found or [])
+
+
+def _whole(found: Any) -> list[str]:
+    """Conditions, of which DuckDB makes a text for each line, and none for empty lines: those with a value of
+    more than a line stay recognizable by the end of a line in them."""
+    texts: list[str] = []
+    for text in _texts(found):
+        if texts and texts[-1].count("'") % 2:
+            texts[-1] += f"\n{text}"
+        else:
+            texts.append(text)
+    return texts

@@ -34,4 +34,6 @@ def _series(column: pa.ChunkedArray) -> pd.Series[Any]:
     if pa.types.is_floating(kind) or pa.types.is_timestamp(kind) or (plain and not column.null_count):
         made: pd.Series[Any] = column.to_pandas()
         return made
+    if pa.types.is_interval(kind) or pa.types.is_union(kind):
+        return pd.Series(column.to_pylist(), dtype=object)
     return pd.Series(pd.ArrowDtype(kind).__from_arrow__(column))  # type: ignore[attr-defined]

@@ -61,6 +61,10 @@ class FrameScan(pa.dataset.Dataset):  # type: ignore[misc]
             found[name] = shown
         return [(name, found[name]) for name in self.names]
 
+    def is_called(self, column: str) -> bool:
+        """Whether a statement names a column of the frame as it is called there."""
+        return (column, column) in [(self.names[name], shown) for name, shown in self.shown()]
+
     def column(self, name: str) -> Any:
         """The series of a column. Raises KeyError if it is none of the frame's."""
         series = self.frame[self.names[name]]

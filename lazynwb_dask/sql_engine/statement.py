@@ -10,7 +10,9 @@ from lazynwb_dask.errors import SQLError
 
 ALLOWED = "sql() takes one SELECT of DuckDB's SQL (with WITH, UNION, subqueries, windows, unnest, range)"
 _FUNCTIONS = {"unnest", "range", "generate_series"}  # that give tables, and read nothing
+_SETTINGS = {"current_setting", "getvariable", "getenv"}
 _LENGTHS = {"len", "length", "array_length", "list_length"}
+TOO_DEEP = "the statement is nested too deeply; of many terms, some can go into a list"
 _AROUND = 40  # letters before and after an error
 
 Tree = dict[str, Any]
@@ -23,23 +25,33 @@ def parse(connection: Any, text: str) -> Tree:
         _check(text, parsed)
         tables(parsed)
     except RecursionError:
-        raise SQLError(f"the statement is nested too deeply: {_short(text)}") from None
+        raise SQLError(TOO_DEEP) from None
     return parsed
+
+
+def too_deep(message: str) -> bool:
+    return "maximum nesting depth" in message or "expression depth" in message
 
 
 def _check(text: str, parsed: Tree) -> None:
     if parsed["error"]:
         if parsed["error_type"] != "parser":
             raise SQLError(f"{ALLOWED}; not: {_short(text)}")
+        if too_deep(parsed["error_message"]):
+            raise SQLError(TOO_DEEP)
         at = parsed.get("position")
         raise SQLError(placed(text, parsed["error_message"], None if at is None else int(at)))
     if len(parsed["statements"]) != 1:
         raise SQLError(f"{ALLOWED}; these are {len(parsed['statements'])}")
     for node in _walk(parsed):
         kind = node.get("type")
+        if "\0" in str((node.get("literal") or {}).get("text")):  # DuckDB would cut the text there
+            raise SQLError("SQL: a NUL in a text; write 'a' || chr(0) || 'b'")
         if kind == "TABLE_FUNCTION" and node["function"]["function_name"].lower() not in _FUNCTIONS:
             name = node["function"]["function_name"]
             raise SQLError(f"{ALLOWED}; not the table function {name}. Tables are those of the NWB files")
+        if node.get("class") == "FUNCTION" and node["function_name"].lower() in _SETTINGS:
+            raise SQLError(f"{ALLOWED}; not the function {node['function_name']}, which reads settings")
         if kind == "SHOW_REF":
             raise SQLError(f"{ALLOWED}; not: {_short(text)}")
         if node.get("class") == "PARAMETER":
@@ -114,14 +126,22 @@ def lengths_alone(tree: Tree) -> dict[str, str]:
     counted: dict[str, int] = {}
     named: dict[str, int] = {}
     for node in _walk(tree):
-        if node.get("class") == "STAR" or node.get("ref_type") == "NATURAL" or "PIVOT" in str(node.get("type")):
+        kind = str(node.get("type"))
+        if node.get("class") == "STAR" or node.get("ref_type") == "NATURAL" or "PIVOT" in kind:
+            return {}
+        if kind in ("TABLE_FUNCTION", "EXPRESSION_LIST"):  # columns that have no name in the statement
             return {}
         if (column := _length_of(node)) is not None:
             counted[column] = counted.get(column, 0) + 1
         if node.get("class") == "COLUMN_REF":
             for name in node["column_names"]:
                 named[name.lower()] = named.get(name.lower(), 0) + 1
-        aliases = [node.get("alias"), *_texts(node.get("column_name_alias")), *_texts(node.get("aliases"))]
+        aliases = [
+            node.get("alias"),
+            node.get("schema"),
+            *_texts(node.get("column_name_alias")),
+            *_texts(node.get("aliases")),
+        ]
         for name in [*aliases, *_texts(node.get("using_columns"))]:
             if name:
                 named[name.lower()] = named.get(name.lower(), 0) + 1
@@ -142,14 +162,14 @@ def use_lengths(tree: Tree, names: dict[str, str]) -> None:
 def _length_of(node: Tree) -> str | None:
     if node.get("class") != "FUNCTION" or node.get("function_name", "").lower() not in _LENGTHS:
         return None
-    given = [one["expression"] for one in node["arguments"]]
+    given = [one.get("expression") or {"class": ""} for one in node.get("arguments") or []]
     if len(given) != 1 or given[0]["class"] != "COLUMN_REF" or node.get("distinct") or node.get("filter"):
         return None
     return str(given[0]["column_names"][-1]).lower()
 
 
-def ordered_rows(tree: Tree) -> bool:
-    """Whether a statement is of the first rows of one table, in an order."""
+def ordered_rows(tree: Tree, table: str) -> bool:
+    """Whether a statement is of the first rows of this table, in an order."""
     node = tree["statements"][0]["node"]
     kinds = sorted(modifier["type"] for modifier in node.get("modifiers", []))
     limits = [modifier for modifier in node.get("modifiers", []) if modifier["type"] == "LIMIT_MODIFIER"]
@@ -159,6 +179,8 @@ def ordered_rows(tree: Tree) -> bool:
         node["type"] == "SELECT_NODE"
         and kinds == ["LIMIT_MODIFIER", "ORDER_MODIFIER"]
         and node["from_table"]["type"] == "BASE_TABLE"
+        and node["from_table"]["table_name"] == table
+        and not node["from_table"]["column_name_alias"]
     )
 
 

@@ -235,6 +235,13 @@ def test_a_time_series_a_catalog_and_a_table_of_ones_own(paths: list[str], tmp_p
         ("SELECT * FROM (SELECT * FROM glob('/*'))", "table function glob"),
         ("SELECT * FROM query_table('units')", "table function query_table"),
         ("SELECT * FROM units WHERE id = ?", "parameters"),
+        ("SELECT list_transform([1], lambda x: Current_Setting('temp_directory'))", "reads settings"),
+        ("SELECT getvariable('x')", "reads settings"),
+        ("SELECT getenv('HOME')", "reads settings"),
+        ("SELECT 'a\x00b' FROM units", "chr"),
+        (f"SELECT {'+'.join('1' * 3000)}", "nested too deeply"),
+        (f"SELECT {'NOT ' * 700} true", "nested too deeply"),
+        ('SELECT * FROM units, "Units"', "units and Units differ by case alone"),
         ("SELECT * FROM intervals.trials", "double quotes"),
         ("SELECT * FROM information_schema.tables", "double quotes"),
     ],
@@ -254,6 +261,43 @@ def test_tables_that_are_not_there(paths: list[str], tmp_path: Path) -> None:
             lazynwb_dask.sql(f"SELECT * FROM {name}", paths)
     with pytest.raises(lazynwb_dask.TableNotFoundError, match="did you mean 'units'"):
         lazynwb_dask.sql("SELECT * FROM unit", tables={"units": frame})
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({0: [1]}),
+        pd.DataFrame({"": [1]}),
+        pd.DataFrame(),
+        pd.DataFrame([[1, 2]], columns=["x", "x"]),
+    ],
+)
+def test_frames_that_are_no_tables(frame: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"mine.*name of its own"):
+        lazynwb_dask.sql("SELECT * FROM mine", tables={"mine": frame})
+    with pytest.raises(TypeError, match=r"mine.*pandas or Dask, not Table"):
+        lazynwb_dask.sql("SELECT * FROM mine", tables={"mine": pa.table({"x": [1]})})
+
+
+def test_types_that_pandas_lacks() -> None:
+    found = lazynwb_dask.sql("SELECT INTERVAL 1 DAY AS i, union_value(a := 1) AS u")
+    assert found.compute().u.tolist() == [1]
+    assert found.compute().i[0].days == 1
+    assert found.dtypes.tolist() == [object, object]
+
+
+def test_the_memory_that_duckdb_may_take() -> None:
+    for limit in ("20MB", 20_000_000):
+        with dask.config.set({"lazynwb-dask.sql-memory-limit": limit}):
+            query = lazynwb_dask.sql("SELECT list(i) AS l FROM range(10000000) r(i)")
+            with pytest.raises(lazynwb_dask.SQLError, match=r"sql-memory-limit") as caught:
+                query.compute()
+        assert "SET " not in str(caught.value)
+    with (
+        dask.config.set({"lazynwb-dask.sql-memory-limit": "much"}),
+        pytest.raises(lazynwb_dask.NWBError, match=r"sql-memory-limit, 'much'"),
+    ):
+        lazynwb_dask.sql("SELECT 1")
 
 
 def test_names_of_the_statements_own_come_first(paths: list[str]) -> None:
@@ -323,6 +367,27 @@ def test_names_that_differ_by_case_have_a_number(tmp_path: Path) -> None:
     assert found.to_numpy().tolist() == [[10, 11, 12, 13, 2]]
 
 
+def test_columns_of_a_file_that_are_called_like_those_of_read_nwb(tmp_path: Path) -> None:
+    """Of names that differ by case alone, a statement's is the first."""
+    for k in range(2):
+        with nwb(tmp_path / f"{k}.nwb") as file:
+            group = table(file, "/units", 3, ["_NWB_path", "_TABLE_index", "n"])
+            group.create_dataset("_NWB_path", data=np.array(["x", "y", "z"], object), dtype=h5py.string_dtype())
+            group.create_dataset("_TABLE_index", data=np.array([7, 8, 9]))
+            group.create_dataset("n", data=np.arange(3) + 3 * k)
+            ragged(group, "Times", [1, 2, 3], np.arange(3.0))
+    areas = pd.DataFrame({"_nwb_path": ["x", "z"], "v": [1, 2]})
+    names = {"areas": areas}
+    found = lazynwb_dask.sql(
+        "SELECT n, v FROM units u JOIN areas a ON u._nwb_path = a._nwb_path ORDER BY n",
+        str(tmp_path),
+        tables=names,
+    )
+    assert found.compute().to_numpy().tolist() == [[0, 1], [2, 2], [3, 1], [5, 2]]
+    first = lazynwb_dask.sql("SELECT n, times FROM units ORDER BY n DESC LIMIT 2", str(tmp_path)).compute()
+    assert first.n.tolist() == [5, 4]
+
+
 def test_what_is_scanned_more_than_once_is_read_once(paths: list[str]) -> None:
     statement = "WITH RECURSIVE r AS (SELECT 0 AS n UNION ALL SELECT r.n + 1 FROM r JOIN units ON units.id = r.n) SELECT max(n) AS n FROM r"
     found, trace = traced(statement, paths[:1])
@@ -390,8 +455,9 @@ def test_more_bytes_than_memory(tmp_path: Path) -> None:
     assert grown < rows * each * 8 / 4, "what is read at a time, and what DuckDB may take"
 
 
-def test_no_temporary_folder_is_left(paths: list[str], tmp_path: Path) -> None:
+def test_no_temporary_folder_is_left(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with dask.config.set({"temporary-directory": str(tmp_path)}):
         lazynwb_dask.sql("SELECT count(*) FROM units", paths).compute()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    lazynwb_dask.sql("SELECT count(*) FROM units", paths).compute()
     assert not [*tmp_path.iterdir()]
-    assert not [*Path(tempfile.gettempdir()).glob("lazynwb-dask-sql-*")]
