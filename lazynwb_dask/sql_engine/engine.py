@@ -52,7 +52,7 @@ def connection() -> Iterator[Any]:
                 }
             )
         except duckdb.ParserException as exc:
-            raise NWBError(f"the setting lazynwb-dask.sql-memory-limit, {limit!r}: {exc}") from None
+            raise ValueError(f"the setting lazynwb-dask.sql-memory-limit, {limit!r}: {exc}") from None
         try:
             opened.execute("SET TimeZone = 'UTC'")
             opened.execute("SET errors_as_json = true")
