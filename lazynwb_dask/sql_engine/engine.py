@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,9 +40,10 @@ def connection() -> Iterator[Any]:
         import duckdb
     except ImportError as exc:
         raise NWBError("sql() needs DuckDB: pip install 'lazynwb-dask[sql]'") from exc
-    folder = tempfile.mkdtemp(prefix="lazynwb-dask-sql-", dir=dask.config.get("temporary-directory", None))
-    limit = str(config.get("sql-memory-limit"))
-    try:
+    limit, near = str(config.get("sql-memory-limit")), dask.config.get("temporary-directory", None)
+    with tempfile.TemporaryDirectory(
+        prefix="lazynwb-dask-sql-", dir=near, ignore_cleanup_errors=True
+    ) as folder:
         try:
             opened = duckdb.connect(
                 config={
@@ -64,8 +64,6 @@ def connection() -> Iterator[Any]:
             yield opened
         finally:
             opened.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def table_names(text: str) -> list[str]:
