@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import config, expr
-from lazynwb_dask.errors import SQLError, TableNotFoundError
+from lazynwb_dask.errors import NWBError, SQLError, TableNotFoundError
 from lazynwb_dask.sql_engine import plan, statement
 from lazynwb_dask.sql_engine.joins import PATH, limits
 from lazynwb_dask.sql_engine.plan import Need
@@ -38,10 +37,21 @@ _ROWS = 1 << 16  # of a record batch
 @contextmanager
 def connection() -> Iterator[Any]:
     """A connection to a DuckDB of its own, which may write to a temporary folder alone."""
+<<<<<<< HEAD
     duckdb = optional("duckdb", "sql()", "sql")
     folder = tempfile.mkdtemp(prefix="lazynwb-dask-sql-", dir=dask.config.get("temporary-directory", None))
     limit = str(config.get("sql-memory-limit"))
     try:
+=======
+    try:
+        import duckdb
+    except ImportError as exc:
+        raise NWBError("sql() needs DuckDB: pip install 'lazynwb-dask[sql]'") from exc
+    limit, near = str(config.get("sql-memory-limit")), dask.config.get("temporary-directory", None)
+    with tempfile.TemporaryDirectory(
+        prefix="lazynwb-dask-sql-", dir=near, ignore_cleanup_errors=True
+    ) as folder:
+>>>>>>> asql
         try:
             opened = duckdb.connect(
                 config={
@@ -52,7 +62,7 @@ def connection() -> Iterator[Any]:
                 }
             )
         except duckdb.ParserException as exc:
-            raise ValueError(f"the setting lazynwb-dask.sql-memory-limit, {limit!r}: {exc}") from None
+            raise NWBError(f"the setting lazynwb-dask.sql-memory-limit, {limit!r}: {exc}") from None
         try:
             opened.execute("SET TimeZone = 'UTC'")
             opened.execute("SET errors_as_json = true")
@@ -62,8 +72,6 @@ def connection() -> Iterator[Any]:
             yield opened
         finally:
             opened.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def table_names(text: str) -> list[str]:

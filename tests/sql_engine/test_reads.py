@@ -461,3 +461,15 @@ def test_no_temporary_folder_is_left(paths: list[str], tmp_path: Path, monkeypat
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     lazynwb_dask.sql("SELECT count(*) FROM units", paths).compute()
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_reader_that_is_left_open_leaves_no_folder(paths: list[str], tmp_path: Path) -> None:
+    code = f"""
+import dask, lazynwb_dask
+dask.config.set({{"temporary-directory": {str(tmp_path)!r}}})
+reader = lazynwb_dask.sql("SELECT spike_times FROM units", {paths!r}).record_batches()
+reader.read_next_batch()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not [*tmp_path.iterdir()]
