@@ -37,21 +37,11 @@ _ROWS = 1 << 16  # of a record batch
 @contextmanager
 def connection() -> Iterator[Any]:
     """A connection to a DuckDB of its own, which may write to a temporary folder alone."""
-<<<<<<< HEAD
     duckdb = optional("duckdb", "sql()", "sql")
-    folder = tempfile.mkdtemp(prefix="lazynwb-dask-sql-", dir=dask.config.get("temporary-directory", None))
-    limit = str(config.get("sql-memory-limit"))
-    try:
-=======
-    try:
-        import duckdb
-    except ImportError as exc:
-        raise NWBError("sql() needs DuckDB: pip install 'lazynwb-dask[sql]'") from exc
     limit, near = str(config.get("sql-memory-limit")), dask.config.get("temporary-directory", None)
     with tempfile.TemporaryDirectory(
         prefix="lazynwb-dask-sql-", dir=near, ignore_cleanup_errors=True
     ) as folder:
->>>>>>> asql
         try:
             opened = duckdb.connect(
                 config={
