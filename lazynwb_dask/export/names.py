@@ -14,6 +14,7 @@ from lazynwb_dask.model.source import shown
 NAME = 150  # letters of a name, at most
 SESSIONS = "sessions"  # the table of sessions, which has no path in a file
 SESSIONS_FILE = f"{SESSIONS}/{SESSIONS}.parquet"
+_NULL = "__HIVE_DEFAULT_PARTITION__"  # what readers take for no name
 _PART = re.compile(r"[^/]+-[0-9a-f]{16}\.parquet")
 
 
@@ -33,7 +34,7 @@ def session_name(url: str, fields: Mapping[str, Mapping[str, Any]]) -> str:
         found = fields.get(group, {}).get(name)
         if isinstance(found, list) and len(found) == 1:
             found = found[0]
-        if found is not None and not isinstance(found, list) and str(found):
+        if found is not None and not isinstance(found, list) and str(found) not in ("", _NULL):
             return str(found).encode("utf-8", "backslashreplace").decode()
     return stem(url)
 

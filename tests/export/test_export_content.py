@@ -248,6 +248,16 @@ def test_folders_are_named_as_readers_decode_them() -> None:
     assert len(folder_name("é" * 5000).encode()) < 200
 
 
+def test_a_session_that_readers_take_for_none_is_called_as_its_file(tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        file["identifier"] = file["general/session_id"] = "__HIVE_DEFAULT_PARTITION__"
+        table(file, "/units", 2, [])
+    lazynwb_dask.export_tables(tmp_path / "a.nwb", tmp_path / "out", ["units", "sessions"])
+    for reader in (read_pandas, read_dask, read_polars, read_duckdb):
+        assert set(reader(str(tmp_path / "out/units"))["session"].to_pylist()) == {"a"}
+    assert pd.read_parquet(tmp_path / "out/sessions").session.tolist() == ["a"]
+
+
 def test_columns_that_are_short_or_of_other_types_elsewhere(tmp_path: Path) -> None:
     one: dict[str, Any] = {"x": np.arange(3), "short": np.arange(2.0), "n": np.arange(2), "mixed": np.arange(3)}
     texts = np.array(["p", "q", "r"], dtype=h5py.string_dtype())
