@@ -248,3 +248,50 @@ def test_a_condition_of_another_version_of_duckdb_is_left_to_it(node: dict[str, 
     found, left = masks(node, odd().__getitem__)
     assert not found
     assert left == [(node, "DuckDB says it in a way that isn't understood")]
+
+
+@pytest.mark.parametrize("on", ["USING (_nwb_path)", "ON t._nwb_path = u._nwb_path AND t.k = 1"])
+@pytest.mark.parametrize("kind", ["", "LEFT", "RIGHT", "FULL", "SEMI", "ANTI"])
+def test_files_of_one_side_limit_the_other_only_where_its_rows_would_go(kind: str, on: str) -> None:
+    """Each side has files that the other lacks, and conditions that leave some of its files."""
+    both = kind not in ("SEMI", "ANTI")
+    for first, second in (("units", "trials"), ("trials", "units")):
+        joined = f"FROM {first} u {kind} JOIN {second} t {on}"
+        check(f"SELECT u._table_index, u.k, {'t.n' if both else '1'} {joined} WHERE u.k = 1")
+        if both:
+            check(f"SELECT u._table_index, u.k, t.n {joined} WHERE t.k = 1")
+        check(f"SELECT u.k, u.n FROM (SELECT * FROM {first} WHERE k = 1) u {kind} JOIN {second} t {on}")
+        check(f"SELECT u.k, u.n FROM {first} u {kind} JOIN (SELECT * FROM {second} WHERE k = 1) t {on}")
+
+
+@pytest.mark.parametrize("sign", ["<", "<=", ">", ">=", "=", "<>"])
+def test_whole_numbers_are_compared_with_fractions_as_numbers_are(sign: str) -> None:
+    for value in ("2.5", "-0.5", "3"):
+        check(f"SELECT * FROM odd WHERE n {sign} {value}")
+        check(f"SELECT * FROM odd WHERE NOT ({value} {sign} n)")
+        check(f"SELECT * FROM odd WHERE NOT (f {sign} {value}) OR {value} {sign} u8")
+    check(f"SELECT _table_index FROM units WHERE n {sign} 1.5 OR 0.5 {sign} k")
+    check(f"SELECT n FROM odd WHERE n BETWEEN 1.5 AND 4.5 AND NOT (n {sign} 3.5)")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "SELECT * FROM units ORDER BY n, _nwb_path, _table_index LIMIT 9",
+        "SELECT *, row_number() OVER (ORDER BY _nwb_path, _table_index) AS r FROM units",
+        "SELECT k, max(n) AS n FROM units GROUP BY k",
+        "SELECT DISTINCT k, n FROM units",
+        "SELECT k, n FROM units UNION ALL SELECT k, n FROM trials",
+        "SELECT k, n FROM units EXCEPT SELECT k, n FROM trials",
+        "SELECT k, n FROM units INTERSECT SELECT k, n FROM trials",
+        "SELECT u.k, t.n FROM units u LEFT JOIN trials t USING (_nwb_path)",
+        "SELECT k, coalesce(n, 1) AS n FROM units",
+        "SELECT k, unnest([n, 1]) AS n FROM units",
+    ],
+)
+def test_a_condition_above_is_one_on_the_rows_above(inner: str) -> None:
+    for condition in ("n IS NULL", "n > 1 AND k <> 2"):
+        check(f"SELECT * FROM ({inner}) WHERE {condition}")
+    check(
+        f"WITH a AS ({inner}) SELECT count(*), sum(k) FROM a WHERE n > 1 UNION ALL SELECT 1, max(k) FROM a WHERE k = 1"
+    )
