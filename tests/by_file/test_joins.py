@@ -385,16 +385,17 @@ def test_a_join_can_be_joined_again() -> None:
 
 def test_what_is_more_than_a_read_is_refused_with_a_way_out() -> None:
     left, right = from_scan(ToyScan((5, 9))), from_scan(ToyScan((6, 4), 1))
-    for other in (
-        left.assign(z=left.x + 1),
-        left[left.x > left.x.mean()],
-        left.x,
-        left.x.to_frame().rename(columns={"x": "k"}),
-        dd.from_pandas(pd.DataFrame({"k": [1]}), npartitions=1),
-        pd.DataFrame({"k": [1]}),
-        left.merge(right, on="k"),
+    way_out = r"left frame .*map_files.*merge"
+    for other, said in (
+        (left.assign(z=left.x + 1), way_out),
+        (left[left.x > left.x.mean()], way_out),
+        (left.x, way_out),
+        (left.x.to_frame().rename(columns={"x": "k"}), way_out),
+        (dd.from_pandas(pd.DataFrame({"k": [1]}), npartitions=1), way_out),
+        (pd.DataFrame({"k": [1]}), "left frame is a pandas DataFrame: give a frame of read_nwb that is not"),
+        (left.merge(right, on="k"), way_out),
     ):
-        with pytest.raises(TypeError, match=r"left frame .*map_files.*merge"):
+        with pytest.raises(TypeError, match=said):
             merge_by_file(other, right, on="k")
         with pytest.raises(TypeError, match="right frame"):
             merge_by_file(left, other, on="k")
