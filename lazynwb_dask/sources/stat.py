@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
 
 FEW = 8  # fewer files of one bucket are requested one by one
-KEYS = 1000  # in one page of a listing
 
 
 def versions(
