@@ -24,40 +24,59 @@ def open_timeseries(
     match_all: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TimeSeries | dict[str, TimeSeries]:
-    """A TimeSeries of a file as lazy arrays.
+    """Open a TimeSeries of one file as lazy arrays.
 
-    Opening reads metadata only, and of large series not even the index of their chunks. What is computed
-    of the arrays reads the chunks that it touches.
+    Only metadata are read. Computations with the arrays read the stored chunks that they need.
 
     Parameters
     ----------
     path : str or os.PathLike
-        One file.
+        One file: a local path or a URL.
     name : str, optional
-        The series' path in the file (``"/acquisition/lfp"``), or the end or any part of it, if no other
-        series has that too.
-    match_all : bool
-        All series that `name` means, by path; all of the file if there is no name. One that can't be
-        read is left out with a warning.
+        The path of the series in the file, such as ``"/acquisition/lfp"``, or a part of it that no other series
+        has, such as ``"lfp"``. Required unless `match_all`.
+    match_all : bool, default False
+        Return all series that `name` matches, or without `name` all series of the file. Series that can't be
+        read are left out with a warning.
     storage_options : mapping, optional
-        As in `read_nwb`.
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
-    TimeSeries, or dict of str to TimeSeries
-        With `data` and `timestamps` as `dask.array.Array`, `rate`, `unit`, `conversion`, ...
+    TimeSeries or dict of str to TimeSeries
+        A `TimeSeries` has `data` and `timestamps` as `dask.array.Array`, and
+        `rate`, `unit`, `conversion`, ... With `match_all`, a dict of paths to series.
 
     Raises
     ------
     TableNotFoundError
-        No series has the name, or several do.
+        No series has the name, or several have it.
+    UnsupportedColumnError
+        The data of the series can't be read.
+    NWBReadError
+        The file can't be read.
+    ValueError
+        There is no `name`, or the path is a folder or glob with several files.
+    TypeError
+        `name` is not a str.
+
+    Warns
+    -----
+    UserWarning
+        A series is left out, or opened without timestamps because these can't be read.
 
     See Also
     --------
-    read_nwb : the same series of many files as one table, with conditions on time pushed down.
+    read_nwb : a TimeSeries of many files as a table, with conditions on `timestamps`.
+    align_timeseries : a series around events.
+
+    Notes
+    -----
+    TimeSeries is defined in the `NWB schema <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
 
     Examples
     --------
+    >>> from lazynwb_dask import open_timeseries
     >>> from lazynwb_dask.datasets import make_sessions
     >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
     >>> lfp = open_timeseries(path, "lfp")

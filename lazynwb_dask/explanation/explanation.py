@@ -33,46 +33,54 @@ _RISING = {
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """One read of one table.
+    """What is read of one table. An item of `Explanation.reads`.
 
     Attributes
     ----------
     tables : tuple of str
-        Paths in the files; empty where each file's is found when it is read.
+        Paths of the table in the files. Empty if the files have not been looked at yet.
     files, files_left : int
-        How many the frame has, and in how many a wanted row can be.
+        The number of files of the frame, and of those that can have a matching row and are read.
     partitions, partitions_left : int
         The same of partitions.
     tasks : int
-        Of Dask, that read them.
+        The number of Dask tasks that read them.
     columns : tuple of str
-        That are read for the wanted rows. Those of the condition alone are not among them.
+        The columns that are read for matching rows. Columns that only the condition uses are not included.
     from_catalog : tuple of str
-        Of all columns that are used, those whose values the catalog holds for every file.
+        The columns whose values are read from the catalog for all files.
     condition : str
-        That decides which rows are wanted; empty if all are.
+        The condition that is applied while reading; empty for none.
     limit : str
-        Such as ``"first 5"``, of each partition; empty for none.
+        A limit of the rows of each partition, such as ``"first 5"``; empty for none.
     requests, bytes : int
-        To NWB files.
+        Requests to NWB files, and bytes.
     exact : bool
-        Whether these two are; otherwise they are an upper bound.
+        True if `requests` and `bytes` are exact, False if they are an upper bound.
     known : bool
-        False where there is more, of which nothing is known before it is read.
+        False if `requests` and `bytes` are not known before reading.
     rows : int
-        That are wanted, at most.
+        The largest possible number of matching rows.
     memory : int
-        Decoded bytes of the largest partition, before the condition has taken any rows.
+        Bytes in memory of the largest partition, before rows are filtered.
     memory_task : int
         The same of the largest task.
     why : tuple of str
-        Why requests and bytes aren't exact.
+        Why `requests` and `bytes` are not exact.
     catalog_requests, catalog_bytes : int
-        To the catalog, at most, by each process that reads and has none of these values yet.
+        Requests to the catalog and bytes, at most, by each process that has not read these values yet.
 
     See Also
     --------
     lazynwb_dask.explain : makes these.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import explain, read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> (read,) = explain(read_nwb(make_sessions("sessions", n=2), "/units").firing_rate).reads
+    >>> read.files_left, read.columns, read.rows, read.exact
+    (2, ('firing_rate',), 240, True)
     """
 
     tables: tuple[str, ...]
@@ -97,7 +105,7 @@ class ReadPlan:
     known: bool = True
 
     def lines(self) -> list[tuple[str, str]]:
-        """What to show, by heading."""
+        """What to print: pairs of heading and text. For internal use."""
         found = [
             ("table", ", ".join(self.tables) or "as found when it is read"),
             ("files", _of(self.files_left, self.files, "the others can't hold a row that is wanted")),
@@ -129,18 +137,27 @@ class ReadPlan:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What computing a frame would read. It prints as text, and as a table in a notebook.
+    """What computing a frame would read. Prints as text, and as a table in a notebook.
 
     Attributes
     ----------
     reads : tuple of ReadPlan
-        One for each table that is read, or part of one.
+        One for each table that is read, or for a part of one.
     left : tuple of (str, str)
-        Conditions that are not part of a read, and why not. Dask applies them to what was read.
+        Conditions that Dask applies after reading, and the reason for each.
 
     See Also
     --------
     lazynwb_dask.explain : makes one.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import explain, read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> units = read_nwb(make_sessions("sessions", n=2), "/units")
+    >>> found = explain(units[units.snr > 2][["unit_id"]])
+    >>> found.reads[0].condition, found.left
+    ('snr > 2', ())
     """
 
     reads: tuple[ReadPlan, ...]
@@ -148,12 +165,24 @@ class Explanation:
 
     @property
     def requests(self) -> int:
-        """To NWB files, by all reads."""
+        """The requests to NWB files of all reads together.
+
+        Returns
+        -------
+        int
+            Exact if `exact` of all reads is true; else an upper bound.
+        """
         return sum(read.requests for read in self.reads)
 
     @property
     def bytes(self) -> int:
-        """Of NWB files, by all reads."""
+        """The bytes of NWB files of all reads together.
+
+        Returns
+        -------
+        int
+            Exact if `exact` of all reads is true; else an upper bound.
+        """
         return sum(read.bytes for read in self.reads)
 
     def __str__(self) -> str:
