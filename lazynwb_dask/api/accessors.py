@@ -34,7 +34,7 @@ class ListsAccessor:
 
     See Also
     --------
-    read_nwb : its frames have ragged columns, such as `spike_times`.
+    lazynwb_dask.read_nwb : its frames have ragged columns, such as `spike_times`.
 
     Examples
     --------
@@ -246,7 +246,7 @@ class ListsAccessor:
 
         See Also
         --------
-        to_xarray : a whole table as a Dataset.
+        lazynwb_dask.to_xarray : a whole table as a Dataset.
 
         Examples
         --------
@@ -279,7 +279,7 @@ class FrameAccessor:
 
     See Also
     --------
-    read_nwb : makes such frames.
+    lazynwb_dask.read_nwb : makes such frames.
 
     Examples
     --------
@@ -313,8 +313,8 @@ class FrameAccessor:
 
         See Also
         --------
-        read_sessions : the same for paths.
-        with_sessions : these values on each row.
+        lazynwb_dask.read_sessions : the same for paths.
+        lazynwb_dask.with_sessions : these values on each row.
 
         Examples
         --------
@@ -343,7 +343,7 @@ class FrameAccessor:
 
         See Also
         --------
-        read_report : the same as a function.
+        lazynwb_dask.read_report : the same as a function.
 
         Examples
         --------

@@ -81,8 +81,8 @@ def align_events(
         event in its table); `event_time` (float64, seconds); `relative_times` (lists of float64, seconds from
         the event, increasing), or with `bins` `counts` (lists of int64, one for each bin); and `_nwb_path`, or
         with `sessions` `session_id`. For each unit, events are in the order of their table. Files without units
-        or without events have no rows. The index is unique within a file. Columns that are not used are not
-        read.
+        or without events have no rows. The index (int64) is unique, with gaps. Columns that are not used are
+        not read.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def psth(
         the group); `rate` and `sem` (lists of float64 with one value for each bin, in spikes per second): the
         mean rate and its standard error; and `_nwb_path`, or with `sessions` `session_id`. `sem` is NaN for
         less than two events. With `observed`, `rate` and `sem` count only events for which some of the bin was
-        observed.
+        observed. The index (int64) is unique, with gaps.
 
     Raises
     ------

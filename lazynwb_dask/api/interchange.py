@@ -158,8 +158,8 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     -----
     A column is ragged if it has a VectorIndex in the file. If the frame is not a plain read of a table
     (computed columns, joins, persisted frames), it is ragged if the lengths of its lists differ. Integer
-    columns with missing values become float64 with NaN. A missing text is None, a missing list is empty. Times
-    with a zone become UTC.
+    columns with missing values become float64 with NaN. A missing text is None or NaN, a missing list is empty.
+    Times with a zone become UTC.
 
     Ragged columns are contiguous ragged arrays of the CF Metadata Conventions 1.12, section 9.3.3.
 

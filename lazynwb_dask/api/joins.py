@@ -143,7 +143,7 @@ def map_files(
     -------
     dask.dataframe.DataFrame
         The returned frames of all files, with `_nwb_path`. Files are in the order of the first frame, then
-        those that only other frames have. The index is the row number within each file.
+        those that only other frames have. The index (int64) is unique, with gaps between files.
 
     Raises
     ------

@@ -72,9 +72,10 @@ def join_region(
     Returns
     -------
     dask.dataframe.DataFrame
-        The columns of the frame and `_nwb_path`, then the new ones. Rows and index are those of the frame; with
-        "explode", the index is the row number within each file. With "first" and "explode", integers and
-        booleans are ``int64[pyarrow]`` and ``bool[pyarrow]``, because they can be missing.
+        The columns of the frame and `_nwb_path`, then the new ones. Rows and index are those of the frame. With
+        "explode", `region` has one element in each row, and the index (int64) is unique within a file. With
+        "first" and "explode", integers and booleans of new columns are ``int64[pyarrow]`` and
+        ``bool[pyarrow]``, because they can be missing.
 
     Raises
     ------

@@ -23,6 +23,7 @@ from lazynwb_dask.catalog.reader import IndexReader, source_of
 from lazynwb_dask.errors import NWBFileNotFoundError
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.scan.fields import Field
+from lazynwb_dask.scan.request import check_policy
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
 
@@ -331,7 +332,7 @@ class Catalog:
         >>> len(catalog), len(catalog.refresh())
         (2, 3)
         """
-        _check_policy(on_error)
+        check_policy("on_error", on_error)
         folder = self.index.folder
         return Catalog(IndexReader(folder, refresh(folder, on_error=on_error, anew=anew)))
 
@@ -348,7 +349,7 @@ class Catalog:
 
 def create(paths: Any, url: Any, tables: Any, values_limit: int, on_error: str, options: Options) -> Catalog:
     """Build a catalog. See `lazynwb_dask.build_catalog`."""
-    _check_policy(on_error)
+    check_policy("on_error", on_error)
     folder = Folder.of(url, config.file_access(options))
     keeps = Keeps.of(tables, values_limit)
     manifest = build(absolute_paths(paths), folder, keeps, on_error=on_error)
@@ -364,8 +365,3 @@ def load(url: Any, options: Options) -> Catalog:
             f"{shown(folder.url)}: no catalog is there; build_catalog(paths, url) makes one"
         )
     return Catalog(IndexReader(folder, manifest))
-
-
-def _check_policy(on_error: str) -> None:
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: one of 'raise', 'skip'")
