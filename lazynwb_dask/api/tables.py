@@ -83,8 +83,8 @@ def read_nwb(
         change by conversion to its type is an error.
     blocksize : int, str or None, default "128 MiB"
         Approximate size of a partition in memory, in bytes. Larger tables are split by rows. Small partitions
-        are read together by one task. None: one partition for each file. On a cluster, a task gets at most an
-        eighth of the memory of a worker's thread.
+        are read together by one task. None: one partition for each file. On a cluster, partitions are at most
+        an eighth of the memory that a worker has for each of its threads.
     on_missing : {"skip", "raise"}, default "skip"
         What to do with files that don't have the table: leave them out with a warning, or raise an error.
     on_error : {"raise", "skip"}, default "raise"

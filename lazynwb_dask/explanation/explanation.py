@@ -104,6 +104,9 @@ class ReadPlan:
     catalog_bytes: int = 0
     known: bool = True
 
+    def __repr__(self) -> str:
+        return str(Explanation((self,)))
+
     def lines(self) -> list[tuple[str, str]]:
         """What to print: pairs of heading and text. For internal use."""
         found = [

@@ -82,7 +82,9 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             "Catalog": catalog,
             "part of a Catalog": catalog[:1],
             "Trace": fetched,
+            "Tally": fetched.total,
             "Explanation": explanation,
+            "ReadPlan": explanation.reads[0],
             "SQLQuery": lazynwb_dask.sql("select unit_id from units where snr > 2", paths, **options),
             "group_assets_by_session": lazynwb_dask.group_assets_by_session(assets),
         }
@@ -97,7 +99,8 @@ NAMES = [
     "map_files", "join_region", "align_events", "psth", "spike_counts", "align_timeseries",
     "accessor of frames", "accessor of lists", "accessor of pandas", "read_sessions", "schema_report",
     "read_report", "contents of one", "contents of many", "TimeSeries", "TimeSeries.scaled", "Region",
-    "Catalog", "part of a Catalog", "Trace", "Explanation", "SQLQuery", "group_assets_by_session",
+    "Catalog", "part of a Catalog", "Trace", "Tally", "Explanation", "ReadPlan", "SQLQuery",
+    "group_assets_by_session",
 ]  # fmt: skip
 
 
