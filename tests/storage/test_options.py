@@ -359,6 +359,7 @@ def test_secrets_reach_the_workers_of_a_cluster_and_no_graph(
         unknown = client.submit(_read_on_a_worker, url, options)
         with pytest.raises(NWBPermissionError, match="Client before"):
             unknown.result(timeout=120)
+        share(Options({"secret": "of another call"}))  # takes the place of no other
         share(options)
         share(options)  # sent once
         known = client.submit(_read_on_a_worker, url, options, pure=False)
