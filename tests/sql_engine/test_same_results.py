@@ -223,6 +223,11 @@ def test_first_rows_of_what_has_other_columns_than_the_table(statement: str) -> 
     check(statement)
 
 
+@pytest.mark.parametrize("limit", ["LIMIT 3 OFFSET 2", "LIMIT 20%", "OFFSET 3"])
+def test_rows_after_the_first_and_a_share_of_all(limit: str) -> None:
+    check(f"SELECT x, spikes FROM units ORDER BY x, y {limit}")
+
+
 def test_a_plan_that_is_not_understood_costs_reading_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of another version of DuckDB."""
     for plan in ("", "{}", "[]", "[{}]", '[{"name": "X"}]', '[{"name": 1}]', "null"):
