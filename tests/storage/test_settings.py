@@ -8,8 +8,8 @@ from dask.config import collect_env
 from lazynwb_dask import config
 
 GIVEN = {
-    "CONNECTIONS": "7", "GAP": "3 KiB", "SPLIT": "5 MiB", "IN_FLIGHT": "9 MiB", "TIMEOUT": "11 s", "RETRIES": "13",
-    "DEADLINE": "2 m", "SORTED_TIMESTAMPS": "true", "FOLLOW_LINKS": "true", "ISOLATE": "true",
+    "CONNECTIONS": "7", "GAP": "3 KiB", "SPLIT": "5 MiB", "IN_FLIGHT": "9 MiB", "TIMEOUT": "11 s",
+    "RETRIES": "13", "DEADLINE": "2 m", "SORTED_TIMESTAMPS": "true", "FOLLOW_LINKS": "true", "ISOLATE": "true",
     "ISOLATE_MEMORY": "1 GiB", "ISOLATE_DEADLINE": "17 s",
 }  # fmt: skip
 WANTED = {
