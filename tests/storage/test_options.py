@@ -359,6 +359,7 @@ def test_secrets_reach_the_workers_of_a_cluster_and_no_graph(
         unknown = client.submit(_read_on_a_worker, url, options)
         with pytest.raises(NWBPermissionError, match="Client before"):
             unknown.result(timeout=120)
+        share(Options({"secret": "of another call"}))  # takes the place of no other
         share(options)
         share(options)  # sent once
         known = client.submit(_read_on_a_worker, url, options, pure=False)
@@ -405,4 +406,11 @@ def test_a_listing_is_retried_and_its_errors_are_ours(range_server: RangeServer)
     calls.clear()
     with pytest.raises(NWBReadError, match="listing can't be read: 2 attempts"):
         retried("memory://x", FileAccess(Options(), Settings(retries=1, pause=0.01)), shaky)
+
+    def broken(filesystem: Any, path: str) -> str:
+        raise ConnectionResetError
+
+    how = Settings(retries=40, deadline=0.3, pause=0.2, longest_pause=0.2)  # pauses are 0.1 s at least
+    with pytest.raises(NWBReadError, match=r"listing can't be read: [1-4] attempts"):
+        retried("memory://x", FileAccess(Options(), how), broken)
     assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"
