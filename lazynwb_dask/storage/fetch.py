@@ -518,7 +518,11 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
 
 def _unreachable(name: str, error: Exception) -> NWBReadError:
     """No filesystem: the text of the error is shown only where it can't hold an option's value."""
-    text = str(error)
+    text, package = str(error), getattr(error.__cause__, "name", None)
+    if extra := {"gcsfs": "gcs", "adlfs": "azure"}.get(str(package)):
+        return NWBReadError(
+            f"{name}: needs {package}, which isn't installed: pip install 'lazynwb-dask[{extra}]'"
+        )
     harmless = isinstance(error, ImportError) or text.startswith("Protocol not known")
     why = text if harmless else f"storage_options don't fit ({type(error).__name__})"
     return NWBReadError(f"{name}: can't be reached: {why}.")

@@ -161,6 +161,18 @@ def test_options_that_dont_fit_are_an_error_without_their_values(s3_server: S3Se
         Options("anon")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [("gs://lab/a", "gcsfs", "gcs"), ("az://lab/a", "adlfs", "azure"), ("abfs://lab/a", "adlfs", "azure")],
+)
+def test_a_store_whose_client_is_not_installed_is_an_error_that_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(NWBReadError, match=rf"{url}: needs {package}, .* 'lazynwb-dask\[{extra}\]'"):
+        open_source(Source(url), 10, FileAccess(Options(), QUICK))
+
+
 # --- which options for which URL
 
 
