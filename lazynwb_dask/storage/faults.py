@@ -33,6 +33,10 @@ _TRANSIENT_CODES = frozenset({
     "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling",
     "ThrottlingException", "RequestLimitExceeded",
 })  # fmt: skip
+_REDIRECTS = {
+    "TooManyRedirects": "too many redirects: the server may ask for a login, or for cookies",
+    "NonHttpUrlRedirectClientError": "the server redirects to an address that isn't HTTP or HTTPS",
+}
 
 
 class Fault(Exception):
@@ -58,6 +62,10 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("forbidden", f"the credentials can't be used ({kind})")
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return Fault("other", "the server's certificate isn't trusted")
+    if names & _REDIRECTS.keys():
+        return Fault("other", next(_REDIRECTS[name] for name in names if name in _REDIRECTS))
+    if "HttpProcessingError" in {cls.__name__ for cls in type(error.__cause__).__mro__}:  # has a made-up status
+        return Fault("transient", "the response isn't valid HTTP, or its headers are too long")
     if names & _TRANSIENT:
         return Fault("transient", _broken(error))
     if (status := _status_of(error)) is not None:

@@ -77,6 +77,8 @@ def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> t
     if status == 416:
         if request.size is not None and request.size >= request.stop:
             raise Fault("changed", "it is shorter now")
+        if request.start == 0 and headers.get("content-range", "*/0").strip().rpartition("/")[2] != "0":
+            raise Fault("other", "the server refuses ranges of the file (HTTP status 416)")
         if request.start == 0 and not request.exact:
             return 0, 0  # an empty file has no ranges
         raise Fault("truncated", "the file ends before the bytes that were requested")
