@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,13 @@ from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.scan import Scan
 
 SHOWN = 12  # columns that are named
+_LONG_LIST = re.compile(r"\bisin\(\[([^\]]{120})[^\]]{40,}\]\)")  # values that are not all shown
 LONG = 160  # letters of a condition of Dask's that are shown
 _RISING = {
-    "yes": "are known to rise, and a range is looked up in them",
+    "yes": "are known to rise: only some are read, to find the range",
     "no": "don't rise: all of them are read",
-    "unknown": "aren't known to rise: all of them are read, this once. A catalog (build_catalog) knows it of "
-    "its files, and the setting sorted-timestamps: true says it of all",
+    "unknown": "aren't known to rise: all of them are read, once. A catalog (build_catalog) notes it for its "
+    "files; with the setting sorted-timestamps: true it is assumed for all",
 }
 
 
@@ -111,13 +113,13 @@ class ReadPlan:
         """What to print: pairs of heading and text. For internal use."""
         found = [
             ("table", ", ".join(self.tables) or "as found when it is read"),
-            ("files", _of(self.files_left, self.files, "the others can't hold a row that is wanted")),
+            ("files", _of(self.files_left, self.files, "no row of the others can match")),
             ("partitions", f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}"),
             ("columns", _names(self.columns)),
         ]
         if self.from_catalog:
             found.append(("in the catalog", _names(self.from_catalog)))
-        found.append(("condition", self.condition or "none"))
+        found.append(("condition", re.sub(_LONG_LIST, r"isin([\1...])", self.condition) or "none"))
         if self.limit:
             found.append(("limit", f"{self.limit} of each partition"))
         fetched = f"{_count(self.requests, 'request')}, {format_bytes(self.bytes)}, of NWB files"
@@ -248,15 +250,15 @@ def _plan(leaf: Leaf) -> ReadPlan:
             if len(files):
                 why.append(f"timestamps of {_count(len(files), 'file')} {text}")
         if any(one.kept for one in costs):
-            why.append("tasks in this process need only check what it has kept of planning")
+            why.append("tasks in this process use metadata that planning has kept, and only check them")
     else:
         known = False
-        costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
+        costs, why = [Cost(exact=False)], ["the files are opened only when they are read"]
     of_catalog = values_bound(scan.narrow(used, left.tolist()), used, access)
     exact = all(one.exact for one in costs)
     if not leaf.certain:
         exact = False
-        why = ["as if all rows were wanted: which are shows only in both tables", *why]
+        why = ["as if all rows matched: which do is known only once both tables are read", *why]
     weights = scan.nbytes(used)
     per_task = [int(weights[bucket].sum()) for bucket in buckets]
     condition = " and ".join(map(repr, conjuncts(predicate))) if predicate else ""
@@ -277,7 +279,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
         rows=sum(one.rows for one in costs),
         memory=int(weights[left].max(initial=0)),
         memory_task=max(per_task, default=0),
-        why=() if exact else tuple(why or ["which bytes shows only when others have been read"]),
+        why=() if exact else tuple(why or ["which bytes are needed is known only once others are read"]),
         catalog_requests=of_catalog[0],
         catalog_bytes=of_catalog[1],
         known=known,
@@ -301,14 +303,15 @@ def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
     found = []
     unknown = [name for name in used if name in decided - held]
     if unknown:
-        found.append(f"as if all rows passed: {_names(unknown)} must be read to know")
+        verb = "is" if len(unknown) == 1 else "are"
+        found.append(f"as if all rows passed: which do is known only once {_names(unknown)} {verb} read")
     if scan.files.parts:
-        found.append("what lies within LINDI files is read once by each process")
+        found.append("each process reads what is stored inside LINDI files once")
     if scan.files.documents:
-        found.append("objects of Zarr stores tell only when they are read how long they are")
+        found.append("the sizes of objects in Zarr stores are known only once they are read")
     texts = [name for name in used if name not in held and _is_scattered(scan, name)]
     if texts:
-        found.append(f"as if {_names(texts)} lay all over the files: where shows only in these")
+        found.append(f"the values of {_names(texts)} may be anywhere in the files")
     return found
 
 

@@ -73,7 +73,7 @@ class Trace:
         t = self.total
         head = (
             f"{t.requests} requests, {format_bytes(t.bytes)}, of {len(self.by_file)} files by "
-            f"{self.processes} processes; {t.retries} repeated"
+            f"{self.processes} process{'es' * (self.processes != 1)}; {t.retries} repeated"
         )
         return f"{head}\n{self.files.head(_SHOWN).to_string()}" if self.by_file else head
 
