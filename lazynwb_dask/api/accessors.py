@@ -1,4 +1,5 @@
-"""The accessor ``nwb`` of Dask frames and series, registered when a function of lazynwb_dask is used first."""
+"""The accessor ``nwb`` of Dask frames and series. It is registered when `expr` is imported: by functions that
+read, and by frames of theirs that are unpickled."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from lazynwb_dask.model.source import shown
 from lazynwb_dask.timeseries.find import find
 from lazynwb_dask.timeseries.series import TimeSeries, open_series
 from lazynwb_dask.util.suggest import listed
+from lazynwb_dask.util.warn import warn
 
 
 def open_timeseries(
@@ -103,5 +103,5 @@ def open_timeseries(
         try:
             found[table.path] = open_series(known, table, access.options)
         except (UnsupportedColumnError, NWBReadError) as exc:
-            warnings.warn(f"a TimeSeries is left out: {exc}", stacklevel=2)
+            warn(f"a TimeSeries is left out: {exc}")
     return found

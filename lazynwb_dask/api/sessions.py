@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from lazynwb_dask.plan.table_scan import warn_skipped
 from lazynwb_dask.scan.request import check_policy
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.util.suggest import near_or_all
+from lazynwb_dask.util.warn import warn
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -108,9 +108,7 @@ def read_sessions(
         raise none_readable(failed)
     table, odd = sessions_plan.table(found)
     if odd:
-        warnings.warn(
-            f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})", stacklevel=2
-        )
+        warn(f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})")
     frame = _frame(table)
     failures.record(frame._name, failed)
     return frame

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-import lazynwb_dask.api.accessors  # noqa: F401 registers them
 from lazynwb_dask import expr
 from lazynwb_dask.api.arguments import (
     Paths,

@@ -118,4 +118,5 @@ def _sessions(files: pa.Table) -> pa.Table:
     read = [Session(Source(url), json.loads(text)) for url, text in pairs]
     sessions.warn_of_fields(read)
     frame, _ = sessions.table(read)
-    return pa.Table.from_pandas(frame, preserve_index=False)
+    # without pandas' metadata, in which pandas itself can't read lists of timestamps
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()

@@ -20,6 +20,7 @@ from lazynwb_dask.sources.expand import absolute
 from lazynwb_dask.storage import Request, fetch, open_source, parquet, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.parquet import ParquetFile
+from lazynwb_dask.storage.waits import answered
 from lazynwb_dask.util.threads import at_once
 
 if TYPE_CHECKING:
@@ -93,8 +94,12 @@ class Folder:
             file.write(data)
 
     def _put(self, name: str, put: Callable[[AbstractFileSystem, str], None]) -> None:
+        def upload(filesystem: AbstractFileSystem, path: str) -> None:
+            answered()  # in that an upload takes long there is nothing wrong
+            put(filesystem, path)
+
         try:
-            retried(self.url_of(name), self.access, put)
+            retried(self.url_of(name), self.access, upload)
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
                 f"{shown(self.url)}: nothing can be written there: there is no such bucket or "

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Sockets are limited by the reader itself, so the filesystems' own pools must not be narrower.
 POOL = 1024
 # Seconds to wait for a connection, and for any byte of a response, unless the reader is stricter.
-CONNECT_TIMEOUT, READ_TIMEOUT = 20, 300
+CONNECT_TIMEOUT, READ_TIMEOUT = 20, 60
 
 # Options that can be shown and sent to anyone. What isn't listed is treated as a secret.
 _PUBLIC = frozenset({
@@ -322,6 +322,8 @@ async def _http_session(**keywords: Any) -> Any:
     import aiohttp
 
     keywords.pop("loop", None)
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+    keywords.setdefault("timeout", limits)  # of listings; reads have their own
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POOL), **keywords)
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False  # it would repeat requests that nobody counts

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from lazynwb_dask.nwb.series_view import check_channels, stored_conversion
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.timeseries.stored_array import StoredArray
 from lazynwb_dask.util.extras import optional
+from lazynwb_dask.util.warn import warn
 
 if TYPE_CHECKING:
     import xarray
@@ -382,7 +382,7 @@ def _times(source: Source, table: TableIndex, options: Options) -> _Stored | Non
     try:
         return _array(source, table, "timestamps", options)
     except UnsupportedColumnError as exc:
-        warnings.warn(f"a TimeSeries is opened without timestamps: {exc}", stacklevel=4)
+        warn(f"a TimeSeries is opened without timestamps: {exc}")
         return None
 
 
