@@ -123,9 +123,9 @@ class ListsAccessor:
 
         Parameters
         ----------
-        start : float, optional
+        start : scalar, optional
             The lowest value to keep. Default: no lower bound.
-        stop : float, optional
+        stop : scalar, optional
             Values must be less than this. Default: no upper bound.
 
         Returns
@@ -157,9 +157,9 @@ class ListsAccessor:
 
         Parameters
         ----------
-        start : float, optional
+        start : scalar, optional
             The lowest value to count. Default: no lower bound.
-        stop : float, optional
+        stop : scalar, optional
             Values must be less than this. Default: no upper bound.
 
         Returns

@@ -11,6 +11,7 @@ from dask.utils import parse_bytes
 from lazynwb_dask.api.arguments import Paths
 from lazynwb_dask.catalog import catalog
 from lazynwb_dask.catalog.catalog import Catalog
+from lazynwb_dask.scan.request import Policy
 from lazynwb_dask.storage.options import Options
 
 
@@ -18,7 +19,7 @@ def build_catalog(
     paths: Paths,
     url: str | os.PathLike[str],
     *,
-    on_error: str = "raise",
+    on_error: Policy = "raise",
     tables: str | Sequence[str] | None = None,
     values_limit: int | str = "4 MiB",
     storage_options: Mapping[str, Any] | None = None,

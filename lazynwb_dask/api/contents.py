@@ -12,7 +12,7 @@ from lazynwb_dask.plan import contents as contents_plan
 from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.plan.table_scan import warn_skipped
-from lazynwb_dask.scan.request import check_policy
+from lazynwb_dask.scan.request import Policy, check_policy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ def contents(
     paths: Paths,
     *,
     per_file: bool = False,
-    on_error: str = "raise",
+    on_error: Policy = "raise",
     storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """List what files contain: tables, TimeSeries and all other objects with a type. No data are read.

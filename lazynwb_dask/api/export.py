@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dask.utils import parse_bytes
 
@@ -30,7 +30,7 @@ from lazynwb_dask.plan.report import report
 from lazynwb_dask.plan.schema import schema_of
 from lazynwb_dask.plan.sessions import read_sessions
 from lazynwb_dask.plan.table_scan import indexed_tables
-from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.scan.request import Policy, TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.sources.stat import versions
 from lazynwb_dask.storage.access import FileAccess
@@ -44,12 +44,12 @@ def export_tables(
     paths: Paths,
     out: str | os.PathLike[str],
     tables: str | Sequence[str] | None = None,
-    format: str = "parquet",
+    format: Literal["parquet"] = "parquet",
     *,
-    partition_by: str = "session",
+    partition_by: Literal["session", "size"] = "session",
     partition_size: int | str = "128 MiB",
-    on_missing: str = "skip",
-    on_error: str = "raise",
+    on_missing: Policy = "skip",
+    on_error: Policy = "raise",
     prune: bool = False,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,

@@ -17,7 +17,7 @@ from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.nwb.electrode_groups import PATH
 from lazynwb_dask.plan.regions import GROUPS, electrode_groups, sources_of, target_of
 from lazynwb_dask.plan.table_scan import table_scan
-from lazynwb_dask.scan.request import TableRequest, check_policy
+from lazynwb_dask.scan.request import Policy, TableRequest, check_policy
 from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def join_region(
     *,
     target: str | dd.DataFrame | None = None,
     key: str | None = None,
-    on_missing: str = "skip",
+    on_missing: Policy = "skip",
     prefix: str = "",
 ) -> dd.DataFrame:
     """Add columns of the rows of another table that a column refers to, such as the electrodes of units.

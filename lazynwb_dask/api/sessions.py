@@ -17,7 +17,7 @@ from lazynwb_dask.plan import sessions as sessions_plan
 from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.plan.grouping import by_session
 from lazynwb_dask.plan.table_scan import warn_skipped
-from lazynwb_dask.scan.request import check_policy
+from lazynwb_dask.scan.request import Policy, check_policy
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.util.suggest import near_or_all
 from lazynwb_dask.util.warn import warn
@@ -32,7 +32,7 @@ SESSIONS = 2_000  # rows of a partition of the session table
 
 
 def read_sessions(
-    paths: Paths, *, on_error: str = "raise", storage_options: Mapping[str, Any] | None = None
+    paths: Paths, *, on_error: Policy = "raise", storage_options: Mapping[str, Any] | None = None
 ) -> dd.DataFrame:
     """Read the session and subject metadata of many NWB files: one row for each file.
 

@@ -17,6 +17,7 @@ from lazynwb_dask.api.sessions import read_sessions
 from lazynwb_dask.api.tables import read_nwb, read_report
 from lazynwb_dask.explanation import explanation
 from lazynwb_dask.explanation.explanation import Explanation
+from lazynwb_dask.scan.request import Policy
 from lazynwb_dask.sql_engine import engine
 from lazynwb_dask.sql_engine.results import to_pandas
 
@@ -29,8 +30,8 @@ def sql(
     paths: Paths | None = None,
     *,
     tables: Mapping[str, Any] | None = None,
-    on_missing: str = "skip",
-    on_error: str = "raise",
+    on_missing: Policy = "skip",
+    on_error: Policy = "raise",
     storage_options: Mapping[str, Any] | None = None,
 ) -> SQLQuery:
     """Query the tables of many NWB files with a SELECT statement, in the SQL of DuckDB.

@@ -28,7 +28,7 @@ from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.plan.report import report
 from lazynwb_dask.plan.schema import schema_of
 from lazynwb_dask.plan.table_scan import indexed_tables, table_scan
-from lazynwb_dask.scan.request import Table, TableRequest
+from lazynwb_dask.scan.request import Policy, Table, TableRequest
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -42,8 +42,8 @@ def read_nwb(
     filters: Any = None,
     schema: Any = None,
     blocksize: int | str | None = "128 MiB",
-    on_missing: str = "skip",
-    on_error: str = "raise",
+    on_missing: Policy = "skip",
+    on_error: Policy = "raise",
     allow_external_links: bool = False,
     channels: str | Sequence[int] | None = None,
     scaled: bool = False,
@@ -246,7 +246,7 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
 
 
 def schema_report(
-    paths: Paths, table: Table, *, on_error: str = "raise", storage_options: Mapping[str, Any] | None = None
+    paths: Paths, table: Table, *, on_error: Policy = "raise", storage_options: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
     """Report the columns of a table, and their types in the files.
 

@@ -23,7 +23,7 @@ from lazynwb_dask.catalog.reader import IndexReader, source_of
 from lazynwb_dask.errors import NWBFileNotFoundError
 from lazynwb_dask.model.source import Source, shown
 from lazynwb_dask.scan.fields import Field
-from lazynwb_dask.scan.request import check_policy
+from lazynwb_dask.scan.request import Policy, check_policy
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
 
@@ -293,7 +293,7 @@ class Catalog:
         source = self.index.source(number)
         return to_kerchunk(source, found, columns, self.index.folder.access)
 
-    def refresh(self, *, on_error: str = "raise", anew: bool = False) -> Catalog:
+    def refresh(self, *, on_error: Policy = "raise", anew: bool = False) -> Catalog:
         """Return the catalog brought up to date: new and changed files are indexed, deleted ones removed.
 
         The paths that were given to `build_catalog` are listed again. Unchanged files are not read. If another
