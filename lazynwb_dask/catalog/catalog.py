@@ -20,7 +20,8 @@ from lazynwb_dask.catalog.folder import Folder, absolute_paths
 from lazynwb_dask.catalog.kerchunk import to_kerchunk
 from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
 from lazynwb_dask.catalog.reader import IndexReader, source_of
-from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.errors import NWBFileNotFoundError
+from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.scan.fields import Field
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.storage.options import Options
@@ -206,7 +207,7 @@ class Catalog:
         (name,) = absolute_paths(path)
         urls = self.paths
         if name not in urls:
-            raise FileNotFoundError(f"{shown(name)}: not in the catalog at {shown(self.url)}")
+            raise NWBFileNotFoundError(f"{shown(name)}: not in the catalog at {shown(self.url)}")
         number = int(self.numbers[urls.index(name)])
         found = self.index.contents(number, [tables] if isinstance(tables, str) else tables)
         source = self.index.source(number)
@@ -257,9 +258,13 @@ def create(paths: Any, url: Any, tables: Any, values_limit: int, on_error: str, 
 def load(url: Any, options: Options) -> Catalog:
     """Open a catalog. See `lazynwb_dask.open_catalog`."""
     folder = Folder.of(url, config.file_access(options))
+    if is_local(folder.url) and os.path.isfile(folder.url):
+        raise NWBFileNotFoundError(
+            f"{folder.url}: this is a file; a catalog is a folder, which build_catalog(paths, url) makes"
+        )
     manifest = read_manifest(folder)
     if manifest is None:
-        raise FileNotFoundError(
+        raise NWBFileNotFoundError(
             f"{shown(folder.url)}: no catalog is there; build_catalog(paths, url) makes one"
         )
     return Catalog(IndexReader(folder, manifest))
