@@ -22,6 +22,7 @@ from lazynwb_dask.analysis.aligned import (
 )
 from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns
 from lazynwb_dask.analysis.series_around import series_around
+from lazynwb_dask.api.arguments import check_bools
 from lazynwb_dask.api.joins import Keys, Sessions, listed, plans_of
 from lazynwb_dask.by_file.alignment import warn_if_apart
 from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     import xarray
 
 Bins = int | Sequence[float]
+
+MOST_BINS = 1_000_000
 
 
 def align_events(
@@ -207,6 +210,7 @@ def psth(
     >>> found.rate.nwb.len().compute().unique().tolist()
     [15]
     """
+    check_bools(observed=observed)
     edges = _edges(window, bins, "psth")
     return _around(Rates((), event, tuple(listed(by)), edges, bool(observed)), units, events, sessions)
 
@@ -406,14 +410,15 @@ def align_timeseries(
     start, stop = _window(window, "align_timeseries")
     if method not in ("linear", "nearest"):
         raise ValueError(f"align_timeseries: method={method!r}: 'linear' or 'nearest'")
+    check_bools(scaled=scaled)
     often = series.rate if rate is None else rate
     if often is None:
         raise ValueError(
             f"align_timeseries: {shown(series.file)}: {series.path} has timestamps and no rate: give "
             "rate=, how many samples per second you want"
         )
-    if not (np.isfinite(often) and often > 0):
-        raise ValueError(f"align_timeseries: rate={often!r}: samples per second")
+    if not (isinstance(often, (int, float, np.number)) and np.isfinite(often) and often > 0) or often is True:
+        raise ValueError(f"align_timeseries: rate={often!r}: a number of samples per second, above 0")
     groups = listed(by)
     rows = _events_of(series, events, event, groups)
     times = times_of(rows[event])
@@ -484,12 +489,14 @@ def _window(window: Any, call: str = "align_events") -> tuple[float, float]:
     except (TypeError, ValueError):
         start = stop = np.nan
     if not (np.isfinite([start, stop]).all() and start < stop):
-        raise ValueError(f"{call}: window={window!r}: two numbers of seconds, the first one less")
+        raise ValueError(
+            f"{call}: window={window!r}: two numbers in seconds, start and stop, with start < stop"
+        )
     return start, stop
 
 
 def _edges(window: Any, bins: Any, call: str) -> tuple[float, ...]:
-    if isinstance(bins, (int, np.integer)) and not isinstance(bins, bool) and bins > 0:
+    if isinstance(bins, (int, np.integer)) and not isinstance(bins, bool) and 0 < bins <= MOST_BINS:
         start, stop = _window(window, call)
         return tuple(np.linspace(start, stop, int(bins) + 1).tolist())
     try:
@@ -497,5 +504,8 @@ def _edges(window: Any, bins: Any, call: str) -> tuple[float, ...]:
     except (TypeError, ValueError):
         edges = np.zeros(0)
     if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
-        raise ValueError(f"{call}: bins={bins!r}: how many, or two or more edges in seconds, each greater")
+        raise ValueError(
+            f"{call}: bins={bins!r}: how many (at most {MOST_BINS}), or at least two edges in "
+            "seconds that increase"
+        )
     return tuple(edges.tolist())

@@ -6,9 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dask.utils import parse_bytes
-
-from lazynwb_dask.api.arguments import Paths
+from lazynwb_dask.api.arguments import Paths, byte_count, names_of
 from lazynwb_dask.catalog import catalog
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.scan.request import Policy
@@ -78,7 +76,11 @@ def build_catalog(
     >>> units = read_nwb(catalog, "/units")
     >>> fast = units[units.firing_rate > 5][["unit_id", "spike_times"]].compute()
     """
-    return catalog.create(paths, url, tables, parse_bytes(values_limit), on_error, Options(storage_options))
+    if tables is not None and not (tables := names_of("tables", tables, "table")):
+        raise ValueError("tables=[]: name a table, or None for all")
+    return catalog.create(
+        paths, url, tables, byte_count("values_limit", values_limit), on_error, Options(storage_options)
+    )
 
 
 def open_catalog(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> Catalog:

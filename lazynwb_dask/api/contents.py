@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lazynwb_dask.api.arguments import Paths, file_access, sources_of
+from lazynwb_dask.api.arguments import Paths, check_bools, file_access, sources_of
 from lazynwb_dask.nwb.contents import LINK
 from lazynwb_dask.plan import contents as contents_plan
 from lazynwb_dask.plan.checks import warn_of_links
@@ -85,6 +85,7 @@ def contents(
     [[3, 360]]
     """
     check_policy("on_error", on_error)
+    check_bools(per_file=per_file)
     access = file_access(paths, storage_options)
     sources = sources_of(paths, access)
     found, failed = contents_plan.list_objects(sources, access, on_error)

@@ -106,6 +106,8 @@ def group_assets_by_session(assets: str | pd.DataFrame) -> pd.Series[str]:
     {'dandi:1': 'a/1', 'dandi:2': 'a/1'}
     """
     table = dandi_assets(assets) if isinstance(assets, str) else assets
+    if not hasattr(table, "columns"):
+        raise TypeError(f"assets={assets!r}: a table of dandi_assets, or the name of a dandiset")
     if missing := {"path", "subject", "session", "_nwb_path"} - {*table.columns}:
         raise ValueError(f"group_assets_by_session: no table of dandi_assets: no {', '.join(sorted(missing))}")
     found = {}

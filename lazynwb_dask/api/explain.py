@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazynwb_dask.api.arguments import check_frame
 from lazynwb_dask.api.sql import SQLQuery
 from lazynwb_dask.explanation import explanation
 from lazynwb_dask.explanation.explanation import Explanation
@@ -57,4 +58,7 @@ def explain(frame: dd.DataFrame | SQLQuery) -> Explanation:
       rows            240
       memory          ...
     """
-    return frame.explain() if isinstance(frame, SQLQuery) else explanation.explain(frame)
+    if isinstance(frame, SQLQuery):
+        return frame.explain()
+    check_frame("explain", frame)
+    return explanation.explain(frame)

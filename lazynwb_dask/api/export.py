@@ -10,10 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from dask.utils import parse_bytes
-
 from lazynwb_dask import config
-from lazynwb_dask.api.arguments import Paths, file_access, knows_table, sources_of
+from lazynwb_dask.api.arguments import (
+    Paths,
+    byte_count,
+    check_bools,
+    file_access,
+    knows_table,
+    names_of,
+    sources_of,
+)
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.scan import catalog_scan, report_of
@@ -132,14 +138,15 @@ def export_tables(
         raise ValueError(f"format={format!r}: only 'parquet'")
     if partition_by not in ("session", "size"):
         raise ValueError(f"partition_by={partition_by!r}: one of 'session', 'size'")
-    names = [tables] if isinstance(tables, str) else tables
+    check_bools(prune=prune, overwrite=overwrite)
+    names = None if tables is None else names_of("tables", tables, "table")
     wanted = None if names is None else tuple(dict.fromkeys(map(_path, names)))
     if wanted is not None and not wanted:
         raise ValueError("tables=[]: name a table, or None for all")
     request = TableRequest((), blocksize=part.ROW_GROUP, on_missing=on_missing, on_error=on_error, details=True)
     access = file_access(paths, storage_options)
     folder = Folder.of(out, config.file_access(Options(storage_options)))
-    size = parse_bytes(partition_size)
+    size = byte_count("partition_size", partition_size)
     layout = Layout(wanted, partition_by, size, on_missing, on_error, prune, overwrite)
     return export(_Files(paths, access, request, wanted), folder, layout)
 

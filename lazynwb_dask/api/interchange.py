@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
+from lazynwb_dask.api.arguments import check_bools
 from lazynwb_dask.interchange import awkward_array, pynapple_objects, xarray_table
 from lazynwb_dask.interchange.columns import check_frame
 from lazynwb_dask.interchange.polars_source import lazy_frame
@@ -60,6 +61,7 @@ def to_arrow(frame: dd.DataFrame, *, nan_to_null: bool = False) -> pa.RecordBatc
     >>> sum(batch.num_rows for batch in to_arrow(units[["unit_id", "spike_times"]]))
     10
     """
+    check_bools(nan_to_null=nan_to_null)
     check_frame(frame, "to_arrow", dask=True)
     return record_batches(frame, nan_to_null=nan_to_null)
 
@@ -178,6 +180,8 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     """
     optional("xarray", "to_xarray")  # before anything is read
     check_frame(frame, "to_xarray", more="; a TimeSeries has a method to_xarray()")
+    if not isinstance(dim, str) or not dim:
+        raise TypeError(f"to_xarray: dim={dim!r}: the name of the dimension of the rows, as text")
     known = xarray_table.known_of(frame)
     found: xarray.Dataset = xarray_table.dataset(_computed(frame), known, dim)
     return found
@@ -241,6 +245,7 @@ def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
     (5, True)
     """
     optional("pynapple", "to_pynapple")  # before anything is read
+    check_bools(scaled=scaled)
     if isinstance(data, TimeSeries):
         return pynapple_objects.series_of(data, scaled)
     check_frame(data, "to_pynapple", more=", or a TimeSeries of open_timeseries")

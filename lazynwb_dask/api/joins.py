@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import expr
+from lazynwb_dask.api.arguments import names_of
 from lazynwb_dask.by_file.alignment import Plan
 from lazynwb_dask.by_file.join import join
 from lazynwb_dask.by_file.map import map_over
@@ -195,6 +196,8 @@ def plan_of(frame: Any, what: str) -> Plan:
     """What a frame reads."""
     if isinstance(frame, pd.DataFrame):
         raise TypeError(f"{what} is a pandas DataFrame: give a frame of read_nwb that is not computed")
+    if not hasattr(type(frame), "expr"):
+        raise TypeError(f"{what} is of the type {type(frame).__name__}: give a frame of read_nwb")
     found = expr.taken_apart(frame)
     if found is None:
         raise TypeError(
@@ -226,16 +229,17 @@ def _keys(on: Keys | None, left_on: Keys | None, right_on: Keys | None) -> list[
     """The names of each key on the left and on the right, without `_nwb_path`."""
     if on is not None and (left_on is not None or right_on is not None):
         raise ValueError("merge_by_file: give either on=, or left_on= and right_on=")
-    ours, theirs = listed(on if on is not None else left_on), listed(on or right_on)
+    ours, theirs = (
+        listed(own if on is None else on, name if on is None else "on")
+        for own, name in ((left_on, "left_on"), (right_on, "right_on"))
+    )
     if not ours or len(ours) != len(theirs):
         raise ValueError("merge_by_file: give on=, or as many columns left_on= as right_on=")
     return [pair for pair in zip(ours, theirs, strict=True) if pair != ("_nwb_path", "_nwb_path")]
 
 
-def listed(names: Keys | None) -> list[str]:
-    if names is None:
-        return []
-    return [names] if isinstance(names, str) else list(names)
+def listed(names: Keys | None, argument: str = "by") -> list[str]:
+    return [] if names is None else names_of(argument, names)
 
 
 def _check_key(name: str, plan: Plan, side: str) -> None:

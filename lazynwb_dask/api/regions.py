@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import config, expr
+from lazynwb_dask.api.arguments import names_of
 from lazynwb_dask.api.joins import plan_of
 from lazynwb_dask.by_file.alignment import Plan, file_scans
 from lazynwb_dask.by_file.held import Held, held
@@ -111,12 +112,15 @@ def join_region(
     if how not in FORMS:
         raise ValueError(f"how={how!r}: one of {', '.join(map(repr, FORMS))}")
     check_policy("on_missing", on_missing)
+    if not (wanted := names_of("columns", columns)):
+        raise ValueError("columns=[]: name a column of the table that the rows refer to")
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix={prefix!r}: text that is put before the names of the columns")
     left = plan_of(frame, "the frame of join_region")
     if region not in left.columns:
         hint = near_or_all(region, left.columns)
         raise ColumnNotFoundError(f"join_region: no column {region!r} in the frame{hint}")
     form = _form(region, left.scan.meta[region].dtype, how)
-    wanted = [columns] if isinstance(columns, str) else list(columns)
     named = {prefix + name: name for name in wanted}
     taken = [name for name in named if name in (*left.columns, "_nwb_path")]
     if taken:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lazynwb_dask.api.arguments import file_access, one_source
+from lazynwb_dask.api.arguments import check_bools, file_access, one_source
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.metadata.queries import list_series
@@ -87,6 +87,7 @@ def open_timeseries(
     >>> lfp.electrodes.table, lfp.rate
     ('/general/extracellular_ephys/electrodes', 11.11111111111111)
     """
+    check_bools(match_all=match_all)
     access = file_access(path, storage_options)
     source = one_source(path, access)
     if name is None and not match_all:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lazynwb_dask import config
-from lazynwb_dask.api.arguments import Paths, file_access, sources_of
+from lazynwb_dask.api.arguments import Paths, check_frame, file_access, names_of, sources_of
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.cluster import failures
 from lazynwb_dask.errors import ColumnNotFoundError
@@ -192,10 +192,14 @@ def with_sessions(
 
     from lazynwb_dask.expr import extend as expr_extend
 
+    check_frame("with_sessions", frame)
+    columns = None if columns is None else names_of("columns", columns)
     scans = expr_extend.scans(frame)
     if by is not None and (sessions is None or not scans):
         raise ValueError("with_sessions: by= needs sessions=, and a frame that was made by read_nwb")
     if sessions is not None:
+        if not isinstance(sessions, pd.DataFrame):
+            check_frame("with_sessions: sessions=", sessions)
         table = sessions if isinstance(sessions, pd.DataFrame) else sessions.compute()
         if table.index.name == "_nwb_path":
             table = table.reset_index()
@@ -206,7 +210,7 @@ def with_sessions(
         if "_nwb_path" not in table.columns:
             raise ValueError("with_sessions: sessions= needs the column _nwb_path of read_sessions")
     elif scans:
-        table = _table(scans, [columns] if isinstance(columns, str) else columns)
+        table = _table(scans, columns)
     else:
         raise ValueError(
             "with_sessions: this frame was not made by read_nwb, or has been computed since: give "

@@ -97,16 +97,18 @@ def sql(
        units  fire
     0    240  True
     """
-    if paths is not None and not isinstance(paths, (str, os.PathLike)) and iter(paths) is paths:
+    if paths is not None and not isinstance(paths, (str, os.PathLike)) and isinstance(paths, Iterator):
         paths = list(paths)
     if not isinstance(statement, str):
         raise TypeError(f"statement={statement!r}: the text of a SELECT")
-    own = dict(tables or {})
+    if tables is not None and not (isinstance(tables, Mapping) and all(isinstance(n, str) for n in tables)):
+        raise TypeError(f"tables={tables!r}: a dict of names to frames of pandas or Dask")
+    own = {name: _frame(name, given) for name, given in (tables or {}).items()}
     policies: dict[str, Any] = {"on_error": on_error, "storage_options": storage_options}
     frames = {}
     for name in engine.table_names(statement):
         if name in own:
-            frames[name] = _frame(name, own[name])
+            frames[name] = own[name]
         elif paths is None:
             raise engine.no_table(name, own)
         elif name == "sessions":

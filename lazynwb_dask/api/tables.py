@@ -11,6 +11,8 @@ import pandas as pd
 from lazynwb_dask import expr
 from lazynwb_dask.api.arguments import (
     Paths,
+    check_bools,
+    check_frame,
     check_named,
     file_access,
     knows_table,
@@ -164,6 +166,7 @@ def read_nwb(
     >>> len(lazynwb_dask.read_nwb(paths, "/units", filters=filters)) == len(spikes)
     True
     """
+    check_bools(scaled=scaled)
     access = file_access(paths, storage_options)
     check_named(table, paths, access)
     request = table_request(
@@ -233,6 +236,7 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     if callable(report := getattr(frame, "report", None)):  # of a SQLQuery
         found: pd.DataFrame = report()
         return found
+    check_frame("read_report", frame)
     if expr.is_computed(frame):
         raise ValueError(
             "a frame that was persisted doesn't know what it was read from; give read_report the frame "

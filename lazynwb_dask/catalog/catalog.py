@@ -21,7 +21,7 @@ from lazynwb_dask.catalog.kerchunk import to_kerchunk
 from lazynwb_dask.catalog.manifest import Keeps, Manifest, read_manifest
 from lazynwb_dask.catalog.reader import IndexReader, source_of
 from lazynwb_dask.errors import NWBFileNotFoundError
-from lazynwb_dask.model.source import Source, shown
+from lazynwb_dask.model.source import Source, is_local, shown
 from lazynwb_dask.scan.fields import Field
 from lazynwb_dask.scan.request import Policy, check_policy
 from lazynwb_dask.scan.to_pandas import series
@@ -359,6 +359,10 @@ def create(paths: Any, url: Any, tables: Any, values_limit: int, on_error: str, 
 def load(url: Any, options: Options) -> Catalog:
     """Open a catalog. See `lazynwb_dask.open_catalog`."""
     folder = Folder.of(url, config.file_access(options))
+    if is_local(folder.url) and os.path.isfile(folder.url):
+        raise NWBFileNotFoundError(
+            f"{folder.url}: this is a file; a catalog is a folder, which build_catalog(paths, url) makes"
+        )
     manifest = read_manifest(folder)
     if manifest is None:
         raise NWBFileNotFoundError(

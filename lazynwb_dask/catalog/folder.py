@@ -37,7 +37,11 @@ class Folder:
     @staticmethod
     def of(url: str | os.PathLike[str], access: FileAccess) -> Folder:
         """The folder at a user's path or URL. Raises ValueError if the URL is chained or has a query."""
+        if not isinstance(url, (str, os.PathLike)):
+            raise TypeError(f"{url!r}: the path or URL of a folder is needed, not {type(url).__name__}")
         text = os.fspath(url)
+        if not text:
+            raise ValueError("the path of the folder is empty: '.' is the current folder")
         if not is_local(text) and (len(links(text)) > 1 or "?" in text.partition("://")[2]):
             raise ValueError(
                 f"the URL of a catalog or an export can't be chained or have a query: {shown(text)}"

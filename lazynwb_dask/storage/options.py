@@ -201,6 +201,9 @@ def _by_prefix(given: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
     if not isinstance(given, Mapping):
         raise TypeError(f"storage_options must be a dict, not {type(given).__name__}")
     known = set(available_protocols())
+    for key, value in given.items():
+        if isinstance(key, str) and (key in known or "://" in key) and not isinstance(value, Mapping):
+            raise TypeError(f"storage_options[{key!r}] must be a dict, not {type(value).__name__}")
     if given and all(
         isinstance(value, Mapping) and isinstance(key, str) and (key in known or "://" in key)
         for key, value in given.items()
