@@ -26,9 +26,9 @@ PACKAGES = (
     cls=Command, files=False, formats=("table", "json"),
     example="lazynwb-dask info\nlazynwb-dask info --empty-cache",
 )  # fmt: skip
-@click.option("--empty-cache", is_flag=True, help="Delete what is kept on disk of files' metadata.")
+@click.option("--empty-cache", is_flag=True, help="Delete the cache of files' metadata.")
 def info(empty_cache: bool, call: Call) -> None:
-    """Versions, settings, and what is kept on disk."""
+    """Versions, settings, and the cache of files' metadata."""
     from lazynwb_dask import config
     from lazynwb_dask.plan.index_cache import index_cache
 
@@ -58,13 +58,13 @@ def info(empty_cache: bool, call: Call) -> None:
 
 @click.group(cls=Group)
 def config() -> None:
-    """The project's file, which names the files of commands that are given none."""
+    """The file lazynwb.toml: the default PATHS of a project."""
 
 
 @config.command(cls=Command, files=False, formats=("table", "json"), example="lazynwb-dask config init")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def init(force: bool, call: Call) -> None:
-    """Write a lazynwb.toml into this folder, to be filled in."""
+    """Write a template of lazynwb.toml into this folder."""
     path = Path.cwd() / sources.PROJECT
     if path.exists() and not force:
         raise ValueError(f"{path}: exists already; --force overwrites it")
@@ -74,7 +74,7 @@ def init(force: bool, call: Call) -> None:
 
 @config.command(cls=Command, files=False, formats=("table", "json"), example="lazynwb-dask config show")
 def show(call: Call) -> None:
-    """The lazynwb.toml of this folder, or of the nearest one above, and the files that it names."""
+    """Show the lazynwb.toml of this folder or the nearest parent folder, and its paths."""
     found = sources.project()
     about = {"exists": found.exists, "path": str(found.path), "version": 1}
     _print({"command": "config show", "config": about, "paths": list(found.paths)}, call)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lazynwb_dask.cli import interrupts, sources
-from lazynwb_dask.cli.options import Call
+from lazynwb_dask.cli.options import Call, names_option
 from lazynwb_dask.cli.output import printable
 from lazynwb_dask.cli.running import Command, Group, cluster, print_rows, say
 from lazynwb_dask.cli.tables import of_catalog
@@ -26,19 +26,20 @@ def catalog() -> None:
 @catalog.command(
     cls=Command, cluster=True,
     example="lazynwb-dask catalog build s3://lab/catalog s3://lab/sessions/\n"
-            "lazynwb-dask catalog build catalog dandi:000409 --table units",
+            "lazynwb-dask catalog build catalog dandi:000409 --tables units",
 )  # fmt: skip
 @click.argument("url")
-@click.option("--table", "tables", multiple=True, help="Only this table; may be repeated.")
-def build(url: str, tables: tuple[str, ...], call: Call) -> None:
+@click.option("--tables", "--table", multiple=True, metavar="NAME[,NAME...]", callback=names_option,
+              help="Only these tables. May be repeated.")  # fmt: skip
+def build(url: str, tables: list[str] | None, call: Call) -> None:
     """Index the NWB files at PATHS into a catalog in the folder URL.
 
-    What was indexed before, also by a build that was interrupted, isn't indexed again.
+    Files that were indexed before, also by an interrupted build, are not indexed again.
     """
     from lazynwb_dask.api.catalogs import build_catalog
 
     with _indexing(call):
-        made = build_catalog(list(sources.given(call)), url, tables=list(tables) or None, **call.access)
+        made = build_catalog(list(sources.given(call)), url, tables=tables, **call.access)
     _show(made, call)
 
 
@@ -50,10 +51,10 @@ def build(url: str, tables: tuple[str, ...], call: Call) -> None:
     example="lazynwb-dask catalog refresh s3://lab/catalog --skip-errors",
 )
 @click.argument("url")
-@click.option("--anew", is_flag=True, help="Index all files again.")
-@click.option("--skip-errors", is_flag=True, help="Leave out files that can't be read, and list them.")
+@click.option("--anew", is_flag=True, help="Index all files again, also unchanged ones.")
+@click.option("--skip-errors", is_flag=True, help="Skip files that can't be read, and list them.")
 def refresh(url: str, anew: bool, skip_errors: bool, call: Call) -> None:
-    """Index new and changed files into the catalog at URL, and drop vanished ones."""
+    """Index new and changed files into the catalog at URL, and drop deleted ones."""
     from lazynwb_dask.api.catalogs import open_catalog
 
     with _indexing(call):
@@ -65,9 +66,9 @@ def refresh(url: str, anew: bool, skip_errors: bool, call: Call) -> None:
 
 @catalog.command(cls=Command, files=False, stores=True, example="lazynwb-dask catalog show s3://lab/catalog")
 @click.argument("url")
-@click.option("--sessions", is_flag=True, help="The table of sessions.")
+@click.option("--sessions", is_flag=True, help="Print the table of sessions.")
 def show(url: str, sessions: bool, call: Call) -> None:
-    """Say what the catalog at URL holds: its tables, in how many files, and files that can't be read."""
+    """Show the catalog at URL: its tables, in how many files each is, and the files that can't be read."""
     from lazynwb_dask.api.catalogs import open_catalog
 
     opened = open_catalog(url, storage_options=call.storage_options)

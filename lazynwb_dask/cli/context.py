@@ -31,7 +31,7 @@ NOTES = (
     cls=Command, formats=("table", "json"), example="lazynwb-dask context dandi:000409 > context.json"
 )
 def context(call: Call) -> None:
-    """What an analysis must know of the files at PATHS: their tables, columns, types, and how to read them."""
+    """Describe the files at PATHS for an analysis: tables, columns, types, and how to read them."""
     given = sources.given(call)
     tables = json_rows(tables_of(call))
     for table in tables:

@@ -38,18 +38,19 @@ KINDS = {
     example="lazynwb-dask export-tables --to tables/ s3://lab/sessions/\n"
             "lazynwb-dask export-tables --tables units,trials --to s3://lab/tables/ dandi:000409",
 )  # fmt: skip
-@click.option("--to", "target", required=True, type=click.Path(), help="A folder, or its URL.")
+@click.option("--to", "target", required=True, type=click.Path(), help="A folder or its URL.")
 @click.option(
     "--tables", multiple=True, metavar="NAME[,NAME...]", callback=names_option,
-    help="Only these; may be repeated.  [default: all, and sessions]",
+    help="Only these tables. May be repeated.  [default: all, and sessions]",
 )  # fmt: skip
 @click.option("--partition-by", type=click.Choice(["session", "size"]), default="session", show_default=True,
-              help="A Parquet file for each file, or for files of --partition-size.")  # fmt: skip
-@click.option("--partition-size", default="128 MiB", help="Decoded bytes of a Parquet file, about.")
+              help="One Parquet file for each NWB file, or files of about --partition-size.")  # fmt: skip
+@click.option("--partition-size", metavar="SIZE", default="128 MiB", show_default=True,
+              help="Approximate decoded size of a Parquet file.")  # fmt: skip
 @click.option("--on-missing", type=click.Choice(["skip", "raise"]), default="skip",
-              help="Whether a file without one of the tables is an error.")  # fmt: skip
-@click.option("--prune", is_flag=True, help="Remove what was exported of files that aren't named now.")
-@click.option("--overwrite", is_flag=True, help="Begin anew.")
+              help="What to do with files without one of the tables.")  # fmt: skip
+@click.option("--prune", is_flag=True, help="Remove what was exported from files that are not among PATHS.")
+@click.option("--overwrite", is_flag=True, help="Remove earlier exports from the folder, write all again.")
 def export_tables(target: str, call: Call, **given: Any) -> None:
     """Write tables of all files at PATHS to Parquet, each to a folder of its own.
 
@@ -74,9 +75,9 @@ def export_tables(target: str, call: Call, **given: Any) -> None:
 )  # fmt: skip
 @click.argument("table")
 @click.option(
-    "--to", "target", required=True, type=click.Path(), help="A file, for Parquet a folder; or its URL."
+    "--to", "target", required=True, type=click.Path(), help="A file (for Parquet a folder) or its URL."
 )
-@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def export(table: str, target: str, overwrite: bool, call: Call) -> None:
     """Write TABLE of all files at PATHS, or some of it, to a file.
 

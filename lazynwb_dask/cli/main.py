@@ -27,7 +27,7 @@ def main() -> None:
     """Hundreds of NWB files as one lazy Dask DataFrame.
 
     PATHS of a command are files, folders, globs, URLs, dandi: names or a catalog. Data are printed on stdout,
-    messages on stderr. The exit code is 0, 1 if it failed, 2 if the command was misspelt.
+    messages on stderr. The exit code is 0 for success, 1 for an error, 2 for wrong usage.
     """
 
 

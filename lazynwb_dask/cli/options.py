@@ -79,14 +79,17 @@ def debug_option() -> click.Option:
 def of_files() -> list[click.Parameter]:
     return [
         click.Argument(["paths"], nargs=-1, type=click.Path()),
-        click.Option(["--skip-errors"], is_flag=True, help="Leave out files that can't be read, and say so."),
+        click.Option(["--skip-errors"], is_flag=True, help="Skip files that can't be read, with a warning."),
         of_stores(),
     ]
 
 
 def of_stores() -> click.Option:
     return click.Option(
-        ["--storage-options"], metavar="JSON", callback=_json_object, help="Of fsspec, for files and catalogs."
+        ["--storage-options"],
+        metavar="JSON",
+        callback=_json_object,
+        help="fsspec's options for files and catalogs, such as '{\"anon\": true}'.",
     )
 
 
@@ -102,33 +105,42 @@ def of_tables(where: bool) -> list[click.Parameter]:
             multiple=True,
             metavar="NAME[,NAME...]",
             callback=names_option,
-            help="Only these columns; may be repeated.",
+            help="Only these columns. May be repeated.",
         ),
         click.Option(
             ["--schema"],
             metavar="JSON",
             callback=_json_object,
-            help='Types of columns of which files differ, as in \'{"unit_id": "string"}\'.',
+            help='Types of columns that differ between files, such as \'{"unit_id": "string"}\'.',
         ),
         click.Option(
             ["--on-missing"],
             type=click.Choice(["skip", "raise"]),
             default="skip",
-            help="Whether a file without the table is an error.",
+            help="What to do with files without the table.",
         ),
-        click.Option(["--blocksize"], default="128 MiB", help="Decoded bytes of a task, about."),
         click.Option(
-            ["--channels"], metavar="N[,N...]", callback=_channels, help="Of a time series: a column for each."
+            ["--blocksize"],
+            metavar="SIZE",
+            default="128 MiB",
+            show_default=True,
+            help="Approximate decoded size that a task reads.",
         ),
-        click.Option(["--scaled"], is_flag=True, help="The data of a time series in its unit."),
+        click.Option(
+            ["--channels"],
+            metavar="N[,N...]",
+            callback=_channels,
+            help="Of a time series: these channels, each as a column; or all.",
+        ),
+        click.Option(["--scaled"], is_flag=True, help="Convert the data of a time series to its unit."),
         click.Option(["--allow-external-links"], is_flag=True, help="Follow links into other local files."),
     ]
 
 
 def of_clusters() -> list[click.Parameter]:
     return [
-        click.Option(["--scheduler"], metavar="ADDRESS", help="Compute on this Dask cluster."),
+        click.Option(["--scheduler"], metavar="ADDRESS", help="Compute on the cluster of this Dask scheduler."),
         click.Option(
-            ["--workers"], type=click.IntRange(1), metavar="N", help="Compute in so many local processes."
+            ["--workers"], type=click.IntRange(1), metavar="N", help="Compute in N local worker processes."
         ),
     ]

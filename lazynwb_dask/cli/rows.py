@@ -24,7 +24,9 @@ LIMIT = 100
             "start_time,stop_time dandi:000409",
 )  # fmt: skip
 @click.argument("table")
-@click.option("-n", "--limit", type=click.IntRange(0), default=5, show_default=True, help="Rows.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(0), metavar="N", default=5, show_default=True, help="Number of rows."
+)
 def head(table: str, limit: int, call: Call) -> None:
     """The first rows of TABLE, over all files at PATHS in their order.
 
@@ -42,13 +44,19 @@ def head(table: str, limit: int, call: Call) -> None:
 )  # fmt: skip
 @click.argument("table")
 @click.option(
-    "--limit", type=click.IntRange(0), default=LIMIT, show_default=True, help="Rows at most; 0 for all."
+    "-n",
+    "--limit",
+    type=click.IntRange(0),
+    metavar="N",
+    default=LIMIT,
+    show_default=True,
+    help="At most so many rows; 0 for all.",
 )
 def query(table: str, limit: int, call: Call) -> None:
     """The rows of TABLE that satisfy a condition, over all files at PATHS.
 
-    Only the columns that are used are read, and large ones only for the rows that are left. More than --limit
-    rows are said to be there on stderr, and in JSON as "truncated".
+    Only the columns that are used are read, and large ones only for the rows that pass. If there are more than
+    --limit rows, a message on stderr says so, and "truncated" in JSON is true.
     """
     with cluster(call):
         if _print(table, limit or None, call):

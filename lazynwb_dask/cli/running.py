@@ -63,7 +63,7 @@ class Command(click.Command):
         common = [*files, *(options.of_clusters() if takes["cluster"] else [])]
         if takes["formats"]:
             choice = click.Choice(list(takes["formats"]))
-            said = "Of what is printed.  [default: table on a terminal, else json]"
+            said = "Output format.  [default: table on a terminal, else json]"
             common.append(click.Option(["--format"], type=choice, help=said))
         self._common, self._table = ([str(one.name) for one in some] for some in (common, table))
         self.params += [*files, *table, *common[len(files) :], options.debug_option()]
@@ -173,9 +173,15 @@ def cluster(call: Call) -> Iterator[None]:
 
 def _client(address: str) -> Client:
     """A client of a cluster that runs. Raises OSError if that isn't there, or is something else, which may be
-    silent, or send lengths that are none."""
+    silent, or send lengths that are none, and click.BadParameter if the address can't be right."""
     from distributed import Client
+    from distributed.comm import get_address_host_port
 
+    try:  # a client that is given no valid address waits for a long time when it is deleted
+        if not address.startswith("inproc://"):
+            get_address_host_port(address)
+    except ValueError as exc:
+        raise click.BadParameter(f"{exc}; such as tcp://host:8786", param_hint="'--scheduler'") from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     found: queue.Queue[Exception | None] = queue.Queue()
 

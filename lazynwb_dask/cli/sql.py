@@ -26,15 +26,15 @@ if TYPE_CHECKING:
             'lazynwb-dask sql --explain "SELECT spike_times FROM units WHERE snr > 3" dandi:000409',
 )  # fmt: skip
 @click.argument("statement")
-@click.option("--explain", is_flag=True, help="Say what would be read, and read nothing.")
+@click.option("--explain", is_flag=True, help="Print what would be read, without reading it.")
 @click.option(
     "--on-missing",
     type=click.Choice(["skip", "raise"]),
     default="skip",
-    help="Whether a file without a table is an error.",
+    help="What to do with files without a table.",
 )
 def sql(statement: str, explain: bool, on_missing: Policy, call: Call) -> None:
-    """What a SELECT gives, over tables of all files at PATHS.
+    """Run a SELECT over tables of all files at PATHS.
 
     STATEMENT names tables by their path in the files, in double quotes, or alias (units, trials, epochs,
     electrodes, ...); sessions has a row for each file. Only the columns and rows that it needs are read.

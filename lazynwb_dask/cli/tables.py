@@ -39,7 +39,7 @@ def paths(call: Call) -> None:
     example="lazynwb-dask contents sub-01.nwb\n"
             "lazynwb-dask contents --per-file --format csv s3://lab/sessions/",
 )  # fmt: skip
-@click.option("--per-file", is_flag=True, help="Of several files: what each holds.")
+@click.option("--per-file", is_flag=True, help="With several files: list the objects of each.")
 def contents(per_file: bool, call: Call) -> None:
     """Tables, time series and all other objects of a file, or in how many files each is.
 

@@ -70,7 +70,8 @@ def records(extents: bytes, count: int) -> list[tuple[int, list[int], list[int],
 
 @pytest.mark.parametrize("layout", ["contiguous", "gzip"])
 def test_a_catalog_is_read_by_the_page_alone(tmp_path: Path, layout: str) -> None:
-    paths = make_sessions(tmp_path / "s", n=2, units=30, mean_spikes=200, trials=5, chunk_length=500, layout=layout)
+    shape = {"units": 30, "mean_spikes": 200, "trials": 5, "chunk_length": 500}
+    paths = make_sessions(tmp_path / "s", n=2, layout=layout, **shape)
     lazynwb_dask.build_catalog(paths, tmp_path / "c")
     manifest = json.loads((tmp_path / "c" / "_manifest.json").read_text())
     index = {kind: pd.read_parquet(tmp_path / "c" / name) for kind, (name, _) in manifest["index"].items()}
@@ -104,8 +105,6 @@ def test_a_catalog_is_read_by_the_page_alone(tmp_path: Path, layout: str) -> Non
                     if number_of_filter == 1:
                         pieces = [zlib.decompress(piece) for piece in pieces]
                     else:
-                        pieces = [
-                            np.frombuffer(piece, "u1").reshape(8, -1).T.tobytes() for piece in pieces
-                        ]
+                        pieces = [np.frombuffer(piece, "u1").reshape(8, -1).T.tobytes() for piece in pieces]
             read = np.concatenate([np.frombuffer(piece, "<f8") for piece in pieces])[:rows]
             np.testing.assert_array_equal(read, file["units/spike_times"])

@@ -268,7 +268,8 @@ def test_errors_are_one_line_and_name_options(tmp_path: Path, folder: Path) -> N
     for words in (["nonsense"], ["head"], ["head", "units", folder, "--limit", "x"], ["catalog", "x"],
                   ["tables", folder, "--storage-options", "x"], ["tables", folder, "--format", "xml"],
                   ["head", "units", folder, "--workers", "0"],
-                  ["head", "units", folder, "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"]):  # fmt: skip
+                  ["head", "units", folder, "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"],
+                  ["head", "units", folder, "--scheduler", "host-without-port"]):  # fmt: skip
         done = here(*words, code=2)
         assert not done.stdout
         assert "Error: " in done.stderr
