@@ -336,6 +336,15 @@ def test_overwriting_deletes_nothing_before_it_is_known_what_comes(
     assert set(done.path[done.status == "written"]) == {str(Path(p).relative_to(out)) for p in stamps(out)}
 
 
+def test_overwriting_removes_other_tables_too(tmp_path: Path, paths: list[Path]) -> None:
+    out = tmp_path / "out"
+    session(paths[0], tables=("/units", "/trials"))
+    export_tables(paths, out, ["/units", "/trials"])
+    done = export_tables(paths, out, "/units", overwrite=True)
+    assert done.table[done.status == "removed"].tolist() == ["/trials"]
+    assert set(done.path[done.status == "written"]) == {str(Path(p).relative_to(out)) for p in stamps(out)}
+
+
 def test_arguments_are_checked(tmp_path: Path, paths: list[Path]) -> None:
     for wrong in ({"format": "csv"}, {"partition_by": "day"}, {"tables": []}, {"on_error": "x"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
