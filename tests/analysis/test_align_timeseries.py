@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -151,6 +152,19 @@ def test_only_the_chunks_that_windows_touch_are_read(
     np.testing.assert_allclose(found.values[0], data[300_500:301_500], atol=1e-4)
     more = 0 if clock == "rate" else 5 * 40_000  # of timestamps the same chunks, less compressed
     assert sum(stored) <= range_server.sent <= sum(stored) + more + 200_000
+
+
+def test_timestamps_that_fall_between_two_blocks_are_an_error(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        file.attrs["nwb_version"] = "2.7.0"
+        group = file.create_group("acquisition/twice")
+        group.attrs.update(neurodata_type="TimeSeries", namespace="core")
+        group["data"], group["timestamps"] = np.arange(20.0), np.tile(np.arange(10.0), 2)
+    with dask.config.set({"array.chunk-size": "80 B"}):
+        series = open_timeseries(tmp_path / "a.nwb", "twice")
+        assert series.timestamps.chunks == ((10, 10),)
+        with pytest.raises(NWBError, match="twice: its timestamps don't rise"):
+            align_timeseries(series, [1.0], rate=1.0)
 
 
 def test_an_error_names_the_series(path: str) -> None:

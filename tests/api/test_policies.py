@@ -6,6 +6,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracle
@@ -13,11 +14,15 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from distributed import Client, LocalCluster
-from files import nwb, ragged, table
+from files import nwb, one, ragged, table
 from servers import RangeServer
 
 import lazynwb_dask
-from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask import expr
+from lazynwb_dask.errors import NWBMemoryError, NWBReadError
+from lazynwb_dask.read.partition import read_parts
+from lazynwb_dask.scan.request import Selection
+from lazynwb_dask.storage import Settings
 
 ROWS = 4
 
@@ -147,3 +152,14 @@ def test_processes_without_a_cluster_warn_of_each_file_that_they_leave_out(
                 assert printed.count(f"UserWarning: {expected}") == 1
             assert "read_report" not in printed, "which does not list them"
             assert len(lazynwb_dask.read_report(frame)) == 0
+
+
+def test_memory_that_is_short_leaves_no_file_out(tmp_path: Path) -> None:
+    class Full:
+        def take(self, nbytes: int, what: Any) -> None:
+            raise NWBMemoryError(what())
+
+    path = one(tmp_path / "a.nwb", [1, 2])
+    (node,) = expr.reads(lazynwb_dask.read_nwb(path, "/units", on_error="skip"))
+    with pytest.raises(NWBMemoryError, match="2 rows of x"):
+        read_parts(node.scan.narrow(["x"], [0]), Selection(("x",)), Settings(memory=Full()))  # type: ignore[arg-type]

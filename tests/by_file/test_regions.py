@@ -395,3 +395,13 @@ def test_floats_refer_to_the_integers_that_they_are(tmp_path: Path, how: Any, jo
         return
     found = join_region(units, "some", "x", how, target="/t", key="key").x.compute()
     assert [-1 if pd.isna(v) else v for v in found.explode()] == [1.5, -1, -1, 2.5, -1, 0.5, -1]
+
+
+def test_lists_of_a_file_without_the_column_are_missing_and_not_empty(tmp_path: Path) -> None:
+    one = write_file(tmp_path / "a.nwb", [[1, 0], []], [0, 0], 3)
+    with nwb(tmp_path / "b.nwb") as file:
+        table(file, "/units", 1, [])
+    units, electrodes = read_nwb([one, tmp_path / "b.nwb"], "/units"), read_nwb(one, ELECTRODES)
+    found = join_region(units, "electrodes", "location", target=electrodes, how="list").location.compute()
+    assert found.isna().tolist() == [False, False, True]
+    assert list(map(list, found.iloc[:2])) == [["CA1", "CA0"], []]

@@ -192,6 +192,14 @@ def test_a_query_that_is_not_by_row_and_a_dropna_are_told(units: dd.DataFrame) -
     assert not lazynwb_dask.explain(units.query("x > 850")).left
 
 
+def test_files_without_a_reliable_version_are_indexed_again(range_server: RangeServer, tmp_path: Path) -> None:
+    range_server.behaviour.etag = range_server.behaviour.last_modified = "none"
+    for number in (1, 2):  # files as long as each other
+        data = write(tmp_path / "a.nwb", number).read_bytes()
+        made = lazynwb_dask.build_catalog(range_server.put("a.nwb", data), tmp_path / "catalog")
+        assert lazynwb_dask.read_nwb(made, "/units").x.compute().tolist()[0] == 100.0 * number
+
+
 def test_a_refresh_looks_up_the_paths_of_the_last_build(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     named = [write(tmp_path / "in" / f"{i}.nwb", i) for i in range(2)]

@@ -13,6 +13,7 @@ import pytest
 import xarray
 import zarr
 from files import nwb, ragged, table
+from read.test_chunks import declare_bare_edges, with_bare_edges
 from series_files import series
 from servers import RangeServer
 from stores import store_of, write
@@ -109,6 +110,17 @@ def test_every_way_of_storing_that_it_knows(tmp_path: Path) -> None:
     group = opened(catalog.to_kerchunk(path))
     with h5py.File(path) as file:
         assert same(group, file, "/units") == 12
+
+
+def test_chunks_at_edges_without_filters_are_an_error_that_names_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "edges.nwb"
+    with nwb(path, libver="latest") as file:
+        table(file, "/units", 10, ["x"])
+        with_bare_edges(file, "units/x", np.arange(10.0), chunks=(4,), maxshape=(10,))
+    declare_bare_edges(path)
+    catalog = lazynwb_dask.build_catalog(path, tmp_path / "catalog")
+    with pytest.raises(UnsupportedColumnError, match="column 'x': chunks at its edges"):
+        catalog.to_kerchunk(path)
 
 
 def test_what_it_cannot_express_is_an_error_that_names_the_column(tmp_path: Path) -> None:

@@ -352,6 +352,7 @@ def test_on_a_terminal_rows_are_a_table_that_fits_and_obeys_no_file(tmp_path: Pa
     lines = shown.splitlines()
     assert "\x1b" not in shown
     assert "\\x1b]0;owned" in shown
+    assert "\\x1b]0;owned" in in_terminal("head", "units", "--format", "csv", tmp_path)
     assert "[0, 1, 2, ... 5]" in shown
     assert max(map(len, lines)) <= 60
     assert lines[0].split()[0] == "id"

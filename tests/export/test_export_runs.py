@@ -16,11 +16,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from catalog.test_catalog_lock import held_by_another
 from distributed import Client
 from files import nwb, ragged, table
 from servers import RangeServer, S3Server
 
 from lazynwb_dask import export_tables
+from lazynwb_dask.api import export as api_export
+from lazynwb_dask.catalog import lock
 from lazynwb_dask.errors import NWBError, NWBReadError, SchemaConflictError, TableNotFoundError
 from lazynwb_dask.export import manifest as manifest_module
 from lazynwb_dask.export import part as part_module
@@ -333,6 +336,34 @@ def test_overwriting_deletes_nothing_before_it_is_known_what_comes(
     assert stamps(out) == before
     done = export_tables(paths[:2], out, partition_by=partition_by, overwrite=True)
     assert numbers(out) == list(range(8))
+    assert set(done.path[done.status == "written"]) == {str(Path(p).relative_to(out)) for p in stamps(out)}
+
+
+def test_whoever_was_taken_for_dead_changes_nothing(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    export_tables(paths[:1], out)
+    before = stamps(out), (out / MANIFEST).read_bytes()
+    monkeypatch.setattr(lock, "RENEW", 60.0)  # not at the moment when the other takes it
+    find = api_export.sources_of
+
+    def meanwhile(*args: Any) -> Any:
+        held_by_another(out)
+        return find(*args)
+
+    monkeypatch.setattr(api_export, "sources_of", meanwhile)
+    with pytest.raises(NWBError, match=r"ann on rig3 has taken it over"):
+        export_tables(paths, out)
+    assert (stamps(out), (out / MANIFEST).read_bytes()) == before
+
+
+def test_overwriting_removes_other_tables_too(tmp_path: Path, paths: list[Path]) -> None:
+    out = tmp_path / "out"
+    session(paths[0], tables=("/units", "/trials"))
+    export_tables(paths, out, ["/units", "/trials"])
+    done = export_tables(paths, out, "/units", overwrite=True)
+    assert done.table[done.status == "removed"].tolist() == ["/trials"]
     assert set(done.path[done.status == "written"]) == {str(Path(p).relative_to(out)) for p in stamps(out)}
 
 

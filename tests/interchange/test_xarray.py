@@ -70,14 +70,14 @@ def test_a_table_has_every_value_of_the_file(tmp_path: Path, scheduler: str) -> 
 
 
 def test_what_a_file_lacks_is_missing_in_its_rows(tmp_path: Path) -> None:
-    paths = [units_file(tmp_path / "a.nwb", 2), units_file(tmp_path / "b.nwb", 3, whole=False)]
+    paths = [units_file(tmp_path / "a.nwb", 3, whole=False), units_file(tmp_path / "b.nwb", 2)]
     found = to_xarray(read_nwb(paths, "/units"))
     assert found.xyz.dims == ("row", "xyz_dim_1", "xyz_dim_2")
-    with h5py.File(paths[0]) as file:
-        assert np.array_equal(found.xyz.values[:2], file["units/xyz"][:])
-        assert np.array_equal(found["count"].values[:2], file["units/count"][:])
-    assert np.isnan(found.xyz.values[2:]).all()
-    assert np.isnan(found["count"].values[2:]).all()
+    with h5py.File(paths[1]) as file:
+        assert np.array_equal(found.xyz.values[3:], file["units/xyz"][:])
+        assert np.array_equal(found["count"].values[3:], file["units/count"][:])
+    assert np.isnan(found.xyz.values[:3]).all()
+    assert np.isnan(found["count"].values[:3]).all()
 
 
 def test_times_with_a_zone_are_in_utc_and_a_dataset_can_be_written(tmp_path: Path) -> None:
@@ -179,6 +179,8 @@ def test_columns_with_the_name_of_a_dimension_are_named(tmp_path: Path) -> None:
 
 def test_a_series_is_lazy_and_has_the_values_units_and_times_of_the_file(tmp_path: Path) -> None:
     (path,) = make_sessions(tmp_path, n=1, units=5, trials=5, lfp_shape=(3000, 8))
+    with h5py.File(path, "r+") as file:
+        file[f"{open_timeseries(path, 'lfp').path}/starting_time"][()] = 7.5
     lfp = open_timeseries(path, "lfp")
     with trace() as seen:
         stored, scaled = lfp.to_xarray(), lfp.to_xarray(scaled=True)

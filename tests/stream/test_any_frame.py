@@ -76,3 +76,9 @@ def test_a_frame_of_two_in_a_row_is_read_as_its_batches_are_asked_for(frame: Any
     with dask.config.set(scheduler="sync"), trace() as all_of_it:
         frame.compute()
     assert 0 < first.total.wanted < all_of_it.total.wanted / 2
+
+
+@pytest.mark.parametrize("limit", [0, 3, 7, 12, 99])
+def test_so_many_first_rows_come_over_all_batches(frame: Any, limit: int) -> None:
+    found = [row for part in batches(frame[["id", "x"]], limit) for row in part.x]
+    assert found == frame.x.compute().tolist()[:limit]

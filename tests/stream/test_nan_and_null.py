@@ -6,12 +6,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from files import nwb, ragged, table
 
 from lazynwb_dask import read_nwb
 from lazynwb_dask.stream.arrow import record_batches
+from lazynwb_dask.stream.values import values_of
 
 
 @pytest.mark.parametrize("nan_to_null", [True, False])
@@ -40,3 +42,8 @@ def test_nan_of_numbers_become_null_or_stay_and_what_is_missing_is_null(
     assert found["count"].to_pylist() == [3, 4, None, None]
     assert found["quality"].to_pylist() == ["good", "noise", None, None]
     assert np.isnan(found["spike_times"].to_pylist()[1][0])
+
+
+def test_times_of_any_zone_are_numpys_in_utc() -> None:
+    times = pd.Series(pd.to_datetime(["2023-01-09T09:30"])).dt.tz_localize("America/New_York")
+    assert values_of(times).tolist() == np.array(["2023-01-09T14:30"], values_of(times).dtype).tolist()
