@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from lazynwb_dask.api.arguments import file_access, one_source
 from lazynwb_dask.cluster.secrets_plugin import share
@@ -17,6 +17,30 @@ from lazynwb_dask.timeseries.series import TimeSeries, open_series
 from lazynwb_dask.util.suggest import listed
 
 
+@overload
+def open_timeseries(
+    path: str | os.PathLike[str],
+    name: str,
+    *,
+    match_all: Literal[False] = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TimeSeries: ...
+@overload
+def open_timeseries(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    match_all: Literal[True],
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, TimeSeries]: ...
+@overload
+def open_timeseries(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    match_all: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TimeSeries | dict[str, TimeSeries]: ...
 def open_timeseries(
     path: str | os.PathLike[str],
     name: str | None = None,
