@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from lazynwb_dask.api.arguments import check_bools, file_access, one_source
 from lazynwb_dask.cluster.secrets_plugin import share
@@ -17,6 +17,30 @@ from lazynwb_dask.util.suggest import listed
 from lazynwb_dask.util.warn import warn
 
 
+@overload
+def open_timeseries(
+    path: str | os.PathLike[str],
+    name: str,
+    *,
+    match_all: Literal[False] = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TimeSeries: ...
+@overload
+def open_timeseries(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    match_all: Literal[True],
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, TimeSeries]: ...
+@overload
+def open_timeseries(
+    path: str | os.PathLike[str],
+    name: str | None = None,
+    *,
+    match_all: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> TimeSeries | dict[str, TimeSeries]: ...
 def open_timeseries(
     path: str | os.PathLike[str],
     name: str | None = None,

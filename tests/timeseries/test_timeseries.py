@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import pickle
+import typing
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -269,6 +271,19 @@ def test_series_are_found_by_path_by_name_or_all(kinds: Path, tmp_path: Path) ->
         (tmp_path / name).write_bytes(kinds.read_bytes())
     with pytest.raises(ValueError, match="takes one file"):
         read(tmp_path, "speed")
+
+
+def test_type_checkers_know_what_match_all_gives() -> None:
+    told = {}
+    for one in typing.get_overloads(lazynwb_dask.open_timeseries):
+        signature = inspect.signature(one)
+        assert [*signature.parameters] == [*inspect.signature(lazynwb_dask.open_timeseries).parameters]
+        told[signature.parameters["match_all"].annotation] = signature.return_annotation
+    assert told == {
+        "Literal[False]": "TimeSeries",
+        "Literal[True]": "dict[str, TimeSeries]",
+        "bool": "TimeSeries | dict[str, TimeSeries]",
+    }
 
 
 def test_the_graph_of_an_array_holds_no_secrets(kinds: Path, s3_server: S3Server) -> None:
