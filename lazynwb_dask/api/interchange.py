@@ -10,7 +10,7 @@ from lazynwb_dask.api.arguments import check_bools
 from lazynwb_dask.interchange import awkward_array, pynapple_objects, xarray_table
 from lazynwb_dask.interchange.columns import check_frame
 from lazynwb_dask.interchange.polars_source import lazy_frame
-from lazynwb_dask.stream.arrow import missing_in_files, record_batches
+from lazynwb_dask.stream.arrow import arrow_schema, missing_in_files, record_batches
 from lazynwb_dask.timeseries.series import TimeSeries
 from lazynwb_dask.util.extras import optional
 
@@ -301,9 +301,9 @@ def to_awkward(frame: Frame) -> ak.Array:
     """
     optional("awkward", "to_awkward")  # before anything is read
     check_frame(frame, "to_awkward")
-    names = frame.columns.tolist()
+    schema = arrow_schema(frame.iloc[:0] if isinstance(frame, pd.DataFrame) else frame._meta)
     wide, missing = (frame, {}) if isinstance(frame, pd.DataFrame) else missing_in_files(frame)
-    return awkward_array.records(_computed(wide), names, missing)
+    return awkward_array.records(_computed(wide), schema, missing)
 
 
 def _computed(frame: Frame) -> pd.DataFrame:

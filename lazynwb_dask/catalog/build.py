@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lazynwb_dask import config
+from lazynwb_dask import config, errors
 from lazynwb_dask.catalog.assemble import assembled
 from lazynwb_dask.catalog.batch import Batch, batch_of
 from lazynwb_dask.catalog.batch_file import read_batches, write_batch
@@ -120,7 +120,9 @@ class _Update:
                 self.check_lock()
                 problem = next(filter(None, problems), "")
                 if problem and self.on_error == "raise":
-                    raise NWBReadError(f"{sentence(problem)} on_error='skip' leaves such files out")
+                    kind, _, text = problem.partition(": ")
+                    error: type[Exception] = getattr(errors, kind, NWBReadError)
+                    raise error(f"{sentence(text)} on_error='skip' leaves such files out")
         found = read_batches(self.folder, names, self.keeps, _threads())
         if len(found) < len(names):
             raise NWBReadError(

@@ -146,6 +146,14 @@ class Read(ex.PartitionsFiltered, BlockwiseIO):  # type: ignore[misc]
         operands = (scan, self.columns, Pushed(self.predicate), self.limit, layout, None)
         return _unpickled, (type(self), operands, name, self.divisions[-1:])
 
+    def substitute_parameters(self, substitutions: dict[str, Any]) -> Any:
+        """All partitions are no choice of partitions: the read is the one that other nodes hold. (Dask doesn't
+        choose partitions of masks that have one.)"""
+        chosen = substitutions.get("_partitions")
+        if chosen is not None and [*chosen] == [*range(self._cut.count(self.scan.nparts))]:
+            substitutions = {**substitutions, "_partitions": None}
+        return super().substitute_parameters(substitutions)
+
     def _with(self, **changes: Any) -> Read:
         pushed = {k: changes.pop(k) for k in ("predicate", "siblings") if k in changes}
         if pushed:

@@ -29,10 +29,18 @@ def arrow_schema(meta: pd.DataFrame) -> pa.Schema:
 def arrow_table(rows: pd.DataFrame, schema: pa.Schema, *, nan_to_null: bool = True) -> pa.Table:
     """A frame with these types. NaN in columns of numbers become null, as in pandas, unless `nan_to_null` is
     False; in lists they stay."""
-    table = pa.Table.from_pandas(rows, schema, preserve_index=False).replace_schema_metadata(schema.metadata)
+    try:
+        table = pa.Table.from_pandas(rows, schema, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as exc:
+        raise TypeError(
+            f"{'; '.join(map(str, exc.args))}: the values have other types than the frame's dtypes say: give "
+            f"the column its type, as frame.astype({{name: 'string[pyarrow]'}}), or leave it out"
+        ) from exc
+    table = table.replace_schema_metadata(schema.metadata)
     for at, field in enumerate(schema):
         values = rows[field.name]
-        if not nan_to_null and isinstance(values.dtype, np.dtype) and values.dtype.kind == "f":
+        stored = pa.types.is_floating(field.type)  # NaN in integers: rows without a match in a join
+        if stored and not nan_to_null and isinstance(values.dtype, np.dtype) and values.dtype.kind == "f":
             table = table.set_column(at, field, pa.array(values.to_numpy(), field.type, from_pandas=False))
     return table
 

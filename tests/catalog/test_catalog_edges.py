@@ -22,7 +22,7 @@ import lazynwb_dask
 from lazynwb_dask import expr
 from lazynwb_dask.cli.main import main
 from lazynwb_dask.datasets import make_sessions
-from lazynwb_dask.errors import NWBError, NWBReadError, TableNotFoundError
+from lazynwb_dask.errors import NWBError, NWBFileNotFoundError, NWBReadError, TableNotFoundError
 from lazynwb_dask.predicate.filters_argument import from_filters
 from lazynwb_dask.predicate.intervals import bounds
 
@@ -253,7 +253,9 @@ def test_refresh_drops_files_that_have_vanished_from_a_store(
 def test_what_was_never_there_stays_a_failure_and_if_all_is_gone_the_catalog_stays(tmp_path: Path) -> None:
     there = write(tmp_path / "0.nwb", 0)
     named = [there, tmp_path / "typo.nwb"]
-    with pytest.raises(NWBReadError, match=r"no such file\. .* did you mean '0\.nwb'\? on_error='skip' leaves"):
+    with pytest.raises(
+        NWBFileNotFoundError, match=r"^/.*no such file\. .* did you mean '0\.nwb'\? on_error='skip' leaves"
+    ):
         lazynwb_dask.build_catalog(named, tmp_path / "catalog")
     made = lazynwb_dask.build_catalog(named, tmp_path / "catalog", on_error="skip")
     assert made.refresh(on_error="skip").failures.path.tolist() == [str(named[1])]

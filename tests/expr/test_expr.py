@@ -451,6 +451,19 @@ def test_partitions_are_those_of_the_unread_frame(df: dd.DataFrame) -> None:
     assert_same(df.partitions[[9, 3]].n.compute(), pd.concat([WHOLE[55:85], WHOLE[8:28]]).n)
 
 
+@pytest.mark.parametrize("above", [-1.0, 1e9])
+def test_conditions_one_by_one_are_read_of_the_only_partition_too(above: float) -> None:
+    scan = ToyScan((20,))
+    df, whole = from_scan(scan), scan.whole()
+    one = df[df.x > above]
+    both = one[one.area == "CA1"]
+    expected = whole[(whole.x > above) & (whole.area == "CA1")]
+    for some in (both.partitions[0], both.partitions[0:1], both.get_partition(0)):
+        assert not left_to_dask(some)
+        assert_same(some.compute(), expected)
+    assert_same(df.assign(y=df.x * 2).partitions[0].compute(), whole.assign(y=whole.x * 2))
+
+
 def test_rows_by_label_read_their_partitions(df: dd.DataFrame) -> None:
     with dask.config.set({"lazynwb-dask.fuse": False}), reading():
         assert_same(df.loc[10:30].compute(), WHOLE.loc[10:30])

@@ -69,3 +69,11 @@ def test_categories_are_their_values(tmp_path: Path) -> None:
     units = read_nwb(make_sessions(tmp_path, n=2, units=5), "/units")
     found = to_awkward(units.assign(kind=units.structure.astype("category"))[["kind"]])
     assert found.kind.tolist() == units.structure.compute().tolist()
+
+
+def test_what_a_join_lacks_of_integers_and_booleans_is_missing(tmp_path: Path) -> None:
+    units = read_nwb(make_sessions(tmp_path, n=2, units=4), "/units")[["id"]]
+    some = units[units.id < 2].head(2, npartitions=-1).assign(n=7, yes=True)
+    found = to_awkward(units.merge(some, on="id", how="left"))
+    assert found.n.tolist() == [7, 7, None, None] * 2
+    assert found.yes.tolist() == [True, True, None, None] * 2

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from files import nwb, table
 
-from lazynwb_dask import read_nwb, to_arrow, trace
+from lazynwb_dask import read_nwb, sql, to_arrow, trace
 from lazynwb_dask.stream.batches import batches
 
 MADE: dict[str, Callable[[Any], Any]] = {
     "merged": lambda f: f.merge(f[["id", "x"]], on="id"),
     "merged with one of pandas": lambda f: f.merge(f[["id"]].head(4, npartitions=2), on="id"),
+    "merged, with integers missing": lambda f: f.merge(f[f.id < 5][["id"]].assign(n=1), "left", "id"),
+    "with integers of some rows": lambda f: f.assign(n=f[f.id < 5].id),
     "joined by the index": lambda f: f.join(f[["x"]].rename(columns={"x": "y"})),
     "sorted": lambda f: f.sort_values("x"),
     "with an index": lambda f: f.set_index("x"),
@@ -82,3 +84,11 @@ def test_a_frame_of_two_in_a_row_is_read_as_its_batches_are_asked_for(frame: Any
 def test_so_many_first_rows_come_over_all_batches(frame: Any, limit: int) -> None:
     found = [row for part in batches(frame[["id", "x"]], limit) for row in part.x]
     assert found == frame.x.compute().tolist()[:limit]
+
+
+def test_values_of_other_types_than_the_frame_says_are_an_error_with_the_column(frame: Any) -> None:
+    made = frame.map_partitions(lambda p: p.assign(odd="a"), meta=frame._meta.assign(odd=1))
+    with dask.config.set(scheduler="sync"), pytest.raises(TypeError, match=r"column odd.*astype"):
+        to_arrow(made).read_all()
+    with dask.config.set(scheduler="sync"), pytest.raises(TypeError, match=r"column odd.*astype"):
+        sql("SELECT odd FROM t", tables={"t": made.assign(odd=made.odd.astype(object))}).compute()
