@@ -161,7 +161,8 @@ class NWBFileNotFoundError(NWBReadError, FileNotFoundError):
 class NWBPermissionError(NWBReadError, PermissionError):
     """Access to a file is denied: credentials are missing, wrong or expired.
 
-    Also a `PermissionError`. Give credentials by `storage_options`, or as the store's own tools read them.
+    Also a `PermissionError`. Give credentials by `storage_options`, or where the
+    store's own tools find them: in environment variables or configuration files.
 
     Examples
     --------

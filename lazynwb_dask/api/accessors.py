@@ -71,7 +71,7 @@ class ListsAccessor:
         Examples
         --------
         >>> import pandas as pd, pyarrow as pa
-        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> from lazynwb_dask import read_nwb  # registers the accessor
         >>> lists = pd.Series([[1.5, 2.5, 4.0], []], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
         >>> lists.nwb.len().tolist()
         [3, 0]
@@ -108,7 +108,7 @@ class ListsAccessor:
         Examples
         --------
         >>> import pandas as pd, pyarrow as pa
-        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> from lazynwb_dask import read_nwb  # registers the accessor
         >>> lists = pd.Series([[1.5, 2.5, 4.0], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
         >>> lists.nwb[-1].tolist(), lists.nwb[:2].nwb.len().tolist()
         ([4.0, 7.0], [2, 1])
@@ -145,7 +145,7 @@ class ListsAccessor:
         Examples
         --------
         >>> import pandas as pd, pyarrow as pa
-        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> from lazynwb_dask import read_nwb  # registers the accessor
         >>> lists = pd.Series([[1.5, 2.5, 4.0], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
         >>> lists.nwb.between(2.5, 7).nwb.flatten().tolist()
         [2.5, 4.0]
@@ -174,7 +174,7 @@ class ListsAccessor:
         Examples
         --------
         >>> import pandas as pd, pyarrow as pa
-        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> from lazynwb_dask import read_nwb  # registers the accessor
         >>> lists = pd.Series([[1.5, 2.5, 4.0], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
         >>> lists.nwb.count_between(2, 7).tolist()
         [2, 0]
@@ -196,7 +196,7 @@ class ListsAccessor:
         Examples
         --------
         >>> import pandas as pd, pyarrow as pa
-        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> from lazynwb_dask import read_nwb  # registers the accessor
         >>> lists = pd.Series([[1.5, 2.5], [], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
         >>> lists.nwb.flatten().to_dict(), lists.nwb.flatten().index.tolist()
         ({0: 2.5, 2: 7.0}, [0, 0, 2])
@@ -218,7 +218,7 @@ class ListsAccessor:
         Examples
         --------
         >>> import pandas as pd, pyarrow as pa
-        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> from lazynwb_dask import read_nwb  # registers the accessor
         >>> lists = pd.Series([[1.5, 2.5], [], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
         >>> lists.nwb.explode().tolist()
         [1.5, 2.5, <NA>, 7.0]

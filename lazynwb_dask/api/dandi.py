@@ -43,6 +43,8 @@ def dandi_assets(name: str) -> pd.DataFrame:
         The archive can't be reached.
     ValueError
         `name` is not the name of a dandiset.
+    TypeError
+        `name` is not a str.
 
     See Also
     --------
@@ -58,6 +60,8 @@ def dandi_assets(name: str) -> pd.DataFrame:
     >>> assets = dandi_assets("dandi:000409")  # doctest: +SKIP
     >>> units = read_nwb(assets[assets.sex == "Female"], "/units")  # doctest: +SKIP
     """
+    if not isinstance(name, str):
+        raise TypeError(f"dandi_assets: name={name!r}: the name of a dandiset, such as 'dandi:000409'")
     access = file_access(name, None)
     return assets_plan.table(find([name], access, metadata=True)[name])
 

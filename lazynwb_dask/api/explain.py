@@ -32,6 +32,8 @@ def explain(frame: dd.DataFrame | SQLQuery) -> Explanation:
     ------
     NWBReadError
         The frame is read from a catalog that can't be read.
+    TypeError
+        `frame` is neither a Dask DataFrame or Series nor a SQLQuery.
 
     See Also
     --------

@@ -172,6 +172,8 @@ def with_sessions(
         `read_nwb` or was persisted, or has no `_nwb_path`.
     NWBReadError
         A file can't be read.
+    TypeError
+        `frame` is not a Dask DataFrame.
 
     See Also
     --------

@@ -214,6 +214,8 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     ------
     ValueError
         The frame is the result of `persist`.
+    TypeError
+        `frame` is neither a Dask DataFrame nor a SQLQuery.
 
     See Also
     --------

@@ -12,6 +12,7 @@ import dask.config
 import dask.dataframe as dd
 import numpy as np
 import oracle
+import pandas as pd
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
@@ -318,3 +319,20 @@ def test_the_command_line_speaks_of_its_own_options(tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         nobody = f"tcp://127.0.0.1:{unused.getsockname()[1]}"
     assert nobody in run(where, path, "--scheduler", nobody)
+
+
+def test_a_folder_without_a_catalog_is_a_file_that_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NWBFileNotFoundError, match=r"build_catalog\(paths, url\) makes one"):
+        lazynwb_dask.open_catalog(tmp_path)
+
+
+def test_failures_of_a_catalog_are_texts_also_where_there_are_none(tmp_path: Path) -> None:
+    good = make_sessions(tmp_path / "s", n=1, units=3)
+    (tmp_path / "bad.nwb").write_text("no HDF5")
+    whole = lazynwb_dask.build_catalog(good, tmp_path / "a").failures
+    some = lazynwb_dask.build_catalog([*good, tmp_path / "bad.nwb"], tmp_path / "b", on_error="skip").failures
+    left_out = lazynwb_dask.read_report(lazynwb_dask.read_nwb(good, "units"))
+    assert len(whole) == len(left_out) == 0
+    assert len(some) == 1
+    assert whole.dtypes.tolist() == some.dtypes.tolist() == left_out.dtypes.tolist()
+    assert all(map(pd.api.types.is_string_dtype, some.dtypes))

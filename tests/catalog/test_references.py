@@ -20,7 +20,12 @@ from stores import store_of, write
 
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
-from lazynwb_dask.errors import ColumnNotFoundError, TableNotFoundError, UnsupportedColumnError
+from lazynwb_dask.errors import (
+    ColumnNotFoundError,
+    NWBFileNotFoundError,
+    TableNotFoundError,
+    UnsupportedColumnError,
+)
 from lazynwb_dask.storage import record
 
 FORMAT = {"zarr_format": 2} if hasattr(zarr.storage, "FsspecStore") else {}
@@ -149,7 +154,7 @@ def test_what_it_cannot_express_is_an_error_that_names_the_column(tmp_path: Path
             catalog.to_kerchunk(path, columns=["nope"])
         with pytest.raises(TableNotFoundError, match=r"Its tables: /units"):
             catalog.to_kerchunk(path, tables="trials")
-        with pytest.raises(FileNotFoundError, match="not in the catalog"):
+        with pytest.raises(NWBFileNotFoundError, match="not in the catalog"):
             catalog.to_kerchunk(tmp_path / "another.nwb")
 
 

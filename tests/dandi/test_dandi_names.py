@@ -104,6 +104,8 @@ def test_other_paths_are_no_names(text: str) -> None:
 def test_a_name_that_is_none_is_an_error_that_shows_names(text: str, archive: FakeArchive) -> None:
     with pytest.raises(ValueError, match=r"dandi:000409@0\.240101\.1200|there are dandi, dandi-sandbox"):
         expand(text)
+    with pytest.raises(TypeError, match=r"dandi_assets: name=409: .*'dandi:000409'"):
+        lazynwb_dask.dandi_assets(409)  # type: ignore[arg-type]
     assert not archive.log
 
 
