@@ -26,9 +26,9 @@ SHOWN = 12  # columns that are named
 _LONG_LIST = re.compile(r"\bisin\(\[([^\]]{120})[^\]]{40,}\]\)")  # values that are not all shown
 LONG = 160  # letters of a condition of Dask's that are shown
 _RISING = {
-    "yes": "are known to rise: only some are read, to find the range",
-    "no": "don't rise: all of them are read",
-    "unknown": "aren't known to rise: all of them are read, once. A catalog (build_catalog) notes it for its "
+    "yes": "are known to be sorted: only some are read, to find the range",
+    "no": "are not sorted: all of them are read",
+    "unknown": "aren't known to be sorted: all of them are read, once. A catalog (build_catalog) notes it for its "
     "files; with the setting sorted-timestamps: true it is assumed for all",
 }
 
