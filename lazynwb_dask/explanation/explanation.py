@@ -28,8 +28,8 @@ LONG = 160  # letters of a condition of Dask's that are shown
 _RISING = {
     "yes": "are known to be sorted: only some are read, to find the range",
     "no": "are not sorted: all of them are read",
-    "unknown": "aren't known to be sorted: all of them are read, once. A catalog (build_catalog) notes it for its "
-    "files; with the setting sorted-timestamps: true it is assumed for all",
+    "unknown": "aren't known to be sorted: all of them are read, once. A catalog (build_catalog) notes it for "
+    "its files; with the setting sorted-timestamps: true it is assumed for all",
 }
 
 
