@@ -26,10 +26,10 @@ SHOWN = 12  # columns that are named
 _LONG_LIST = re.compile(r"\bisin\(\[([^\]]{120})[^\]]{40,}\]\)")  # values that are not all shown
 LONG = 160  # letters of a condition of Dask's that are shown
 _RISING = {
-    "yes": "are known to rise: only some are read, to find the range",
-    "no": "don't rise: all of them are read",
-    "unknown": "aren't known to rise: all of them are read, once. A catalog (build_catalog) notes it for its "
-    "files; with the setting sorted-timestamps: true it is assumed for all",
+    "yes": "are known to be sorted: only some are read, to find the range",
+    "no": "are not sorted: all of them are read",
+    "unknown": "aren't known to be sorted: all of them are read, once. A catalog (build_catalog) notes it for "
+    "its files; with the setting sorted-timestamps: true it is assumed for all",
 }
 
 
@@ -258,7 +258,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
     exact = all(one.exact for one in costs)
     if not leaf.certain:
         exact = False
-        why = ["as if all rows matched: which do is known only once both tables are read", *why]
+        why = ["which rows match depends on both tables", *why]
     weights = scan.nbytes(used)
     per_task = [int(weights[bucket].sum()) for bucket in buckets]
     condition = " and ".join(map(repr, conjuncts(predicate))) if predicate else ""
@@ -303,8 +303,7 @@ def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
     found = []
     unknown = [name for name in used if name in decided - held]
     if unknown:
-        verb = "is" if len(unknown) == 1 else "are"
-        found.append(f"as if all rows passed: which do is known only once {_names(unknown)} {verb} read")
+        found.append(f"which rows pass depends on {_names(unknown)}")
     if scan.files.parts:
         found.append("each process reads what is stored inside LINDI files once")
     if scan.files.documents:

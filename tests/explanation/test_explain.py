@@ -201,3 +201,14 @@ def test_a_condition_that_holds_for_whole_files_makes_no_cost_uncertain(tmp_path
     one = lazynwb_dask.explain(units[units.subject_id == first][["firing_rate"]])
     assert one.reads[0].exact, one
     assert one.bytes <= plain.bytes
+
+
+def test_long_lists_of_values_are_not_all_shown(tmp_path: Path) -> None:
+    path = one(tmp_path / "a.nwb", np.arange(3))
+    frame = lazynwb_dask.read_nwb(path, "/units")
+    told = lazynwb_dask.explain(frame[frame.x.isin([*range(1000)]) & frame._nwb_path.isin(["b.nwb"])])
+    (shown,) = [line for line in str(told).splitlines() if line.startswith("  condition")]
+    assert len(shown) < 250
+    assert "isin([0, 1, 2, " in shown
+    assert shown.endswith("...]) and _nwb_path.isin(['b.nwb'])")
+    assert "999" in told.reads[0].condition

@@ -181,12 +181,12 @@ def test_all_times_are_read_until_it_is_known_that_they_rise(
         frame = lazynwb_dask.read_nwb(url, "/acquisition/s")
         frame.data.head(1)  # reads the index of the chunks
         told = str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
-        assert "1 file aren't known to rise: all of them are read" in told
+        assert "1 file aren't known to be sorted: all of them are read" in told
         assert "sorted-timestamps" in told
         requests, sent = check_window(range_server, frame, times, 100.0)
         # all times, the chunks of data that hold the range, and what lies between them
         assert stored <= sent <= stored + 2 * max(chunks) + 2 * 64 * 1024
-        assert "are known to rise" in str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
+        assert "are known to be sorted" in str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
         for low in (50.0, 600.0):
             requests, sent = check_window(range_server, frame, times, low)
             assert requests <= FEW
@@ -239,12 +239,12 @@ def test_a_user_or_a_catalog_knows_that_times_rise(
     with dask.config.set({"lazynwb-dask.sorted-timestamps": says}):
         frame = lazynwb_dask.read_nwb(url if catalog is None else catalog, "/acquisition/s")
         frame.data.head(1)
-        assert "are known to rise" in str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
+        assert "are known to be sorted" in str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
         requests, sent = check_window(range_server, frame, times, 100.0)
     assert requests <= FEW
     assert sent < 0.4 * stored
     if says:  # it has not become known by that
-        assert "aren't known to rise" in str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
+        assert "aren't known to be sorted" in str(lazynwb_dask.explain(frame[frame.timestamps < 3]))
 
 
 def test_a_catalog_knows_of_each_series_whether_its_times_rise(tmp_path: Path, small_pages: None) -> None:
@@ -262,7 +262,9 @@ def test_a_catalog_knows_of_each_series_whether_its_times_rise(tmp_path: Path, s
         frame = lazynwb_dask.read_nwb(catalog, f"/acquisition/{kind}")
         told = str(lazynwb_dask.explain(frame[frame.timestamps.between(3, 4)]))
         rises = kind in [*RISING, "linked"]
-        assert ("are known to rise" in told, "aren't known to rise" in told) == (rises, not rises), kind
+        assert ("are known to be sorted" in told, "aren't known to be sorted" in told) == (rises, not rises), (
+            kind
+        )
 
 
 def test_it_is_not_kept_where_there_is_no_cache(
@@ -325,11 +327,11 @@ def test_of_times_that_do_not_rise_all_are_read_and_it_says_so(
         paths.append(range_server.put(f"{name}.nwb", (tmp_path / name).read_bytes()))
     frame = lazynwb_dask.read_nwb(paths, "/acquisition/s")
     query = frame[frame.timestamps.between(300, 301)]
-    assert "timestamps of 2 files aren't known to rise" in str(lazynwb_dask.explain(query))
+    assert "timestamps of 2 files aren't known to be sorted" in str(lazynwb_dask.explain(query))
     whole = frame.compute()  # reads all, so that it is known
     told = str(lazynwb_dask.explain(query))
-    assert "timestamps of 1 file are known to rise" in told
-    assert "timestamps of 1 file don't rise: all of them are read" in told
+    assert "timestamps of 1 file are known to be sorted" in told
+    assert "timestamps of 1 file are not sorted: all of them are read" in told
     oracle.assert_same(query.compute(), whole[whole.timestamps.between(300, 301)])
     assert len(query.compute()) == 3 * 101
 
