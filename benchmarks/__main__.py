@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import click
 import platformdirs
 
-from . import chart, report, targets
+from . import page, report, targets
 from .environment import lazynwb_python
 from .measure import Row, Setting, measure
 from .peers import PEERS
 from .sessions import LAYOUTS, STORES, Size, convert, prepare
 from .store import running
 from .workloads import WORKLOADS
-
-DOCS = Path(__file__).parents[1] / "docs"
 
 
 @click.command(context_settings={"show_default": True})
@@ -27,13 +26,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 @click.option("-p", "--peer", "peers", multiple=True, type=click.Choice(list(PEERS)),
               help="Whom. Repeatable.", show_default="all")  # fmt: skip
 @click.option("-l", "--layout", "layouts", multiple=True, help="How data are stored. Repeatable.",
-              type=click.Choice(LAYOUTS), default=("gzip",))  # fmt: skip
-@click.option("--latency", "latencies", multiple=True, type=float, default=(30.0,),
-              help="Milliseconds before each answer. Repeatable.")  # fmt: skip
+              type=click.Choice(LAYOUTS), show_default="gzip")  # fmt: skip
+@click.option("--latency", "latencies", multiple=True, type=float,
+              help="Milliseconds before each answer. Repeatable.", show_default="30")  # fmt: skip
 @click.option("--bandwidth", type=float, default=50.0, help="MB/s of a connection; 0: unlimited.")
 @click.option("--protocol", type=click.Choice(["s3", "http"]), default="s3")
-@click.option("--sessions", type=int, default=16, help="Large files.")
-@click.option("--megabytes", type=int, default=40, help="Of a large file, uncompressed.")
+@click.option("--sessions", type=int, default=None, help="Large files.", show_default="16")
+@click.option("--megabytes", type=int, default=None, help="Of a large file, uncompressed.", show_default="40")
 @click.option("--small", type=int, default=459, help="Small files.")
 @click.option("--repeats", type=int, default=5, help="Runs after the first.")
 @click.option("--patience", type=float, default=600.0, help="Seconds until a run is given up.")
@@ -42,7 +41,8 @@ DOCS = Path(__file__).parents[1] / "docs"
               help="Where files are kept.", show_default="the user's cache folder")  # fmt: skip
 @click.option("--targets", "promised", is_flag=True,
               help="Ask what tells whether the speed is as promised, and say so.")  # fmt: skip
-@click.option("--docs", is_flag=True, help="Also write docs/benchmarks.md and .svg.")
+@click.option("--docs", is_flag=True,
+              help="Write docs/benchmarks.md and .svg; what isn't given is as they show it.")  # fmt: skip
 def main(
     workloads: tuple[str, ...],
     peers: tuple[str, ...],
@@ -50,8 +50,8 @@ def main(
     latencies: tuple[float, ...],
     bandwidth: float,
     protocol: str,
-    sessions: int,
-    megabytes: int,
+    sessions: int | None,
+    megabytes: int | None,
     small: int,
     repeats: int,
     patience: float,
@@ -63,14 +63,23 @@ def main(
     """Measure lazynwb_dask and its peers on a simulated object store."""
     folder = folder or Path(platformdirs.user_cache_dir("lazynwb-dask-benchmarks"))
     root = (folder / "store").resolve()
-    size = Size(sessions, megabytes, small)
+    usual = page.SIZE if docs else Size()
+    size = Size(sessions or usual.sessions, megabytes or usual.megabytes, small)
     if quick:
         size, repeats = Size(2, 2, 10), 1
-    workloads = workloads or (tuple(targets.questions()) if promised else tuple(WORKLOADS))
-    asked = {name: peers or tuple(targets.peers(name) if promised else PEERS) for name in workloads}
+    layouts = layouts or (page.LAYOUTS if docs else ("gzip",))
+    latencies = latencies or (page.LATENCIES if docs else (30.0,))
+    if not workloads:
+        workloads = page.QUESTIONS if docs else tuple(targets.questions() if promised else WORKLOADS)
+
+    def asked(name: str, layout: str, latency: float) -> tuple[str, ...]:
+        if docs:
+            return peers or page.peers(layout, latency)
+        return peers or tuple(targets.peers(name) if promised else PEERS)
+
     python: dict[bool, str] = {
         about.own_environment: lazynwb_python(folder, _tell)
-        for about in (PEERS[peer] for name in workloads for peer in asked[name])
+        for about in (PEERS[peer] for each in product(workloads, layouts, latencies) for peer in asked(*each))
         if about.own_environment
     }
     python[False] = sys.executable
@@ -81,14 +90,15 @@ def main(
             for name in workloads:
                 workload = WORKLOADS[name]
                 dataset = prepare(root, workload.dataset, layout, size, _tell)
-                if any(PEERS[peer].files == "parquet" for peer in asked[name]) and workload.is_table:
-                    convert(root, dataset, workload.table, _tell)
                 for latency in latencies:
+                    readers = asked(name, layout, latency)
+                    if any(PEERS[peer].files == "parquet" for peer in readers) and workload.is_table:
+                        convert(root, dataset, workload.table, _tell)
                     setting = Setting(
                         dataset, layout, latency / 1000, bandwidth * 1e6, protocol, repeats, patience
                     )
                     group = []
-                    for peer in asked[name]:
+                    for peer in readers:
                         about = PEERS[peer]
                         if about.builds_catalog if workload.cold else about.keeps_catalog:
                             continue
@@ -104,7 +114,7 @@ def main(
                     click.secho(f"\n{report.heading(key, len(dataset.keys))}", bold=True)
                     click.echo(report.text(report.table(group)) + "\n")
                     if docs:
-                        document(rows, bandwidth)
+                        page.write(rows, size, bandwidth, patience)
     click.echo(f"saved: {results}")
     if promised:
         click.echo(f"\n{report.text(targets.table(rows))}\n")
@@ -117,15 +127,6 @@ def main(
 
 def _tell(text: str) -> None:
     click.secho(f"... {text}", dim=True, err=True)
-
-
-def document(rows: list[Row], bandwidth: float) -> None:
-    """Write the documentation's page, and its chart of the first layout and latency."""
-    DOCS.mkdir(exist_ok=True)
-    first = rows[0].layout, rows[0].latency
-    shown = [row for row in rows if (row.layout, row.latency) == first]
-    (DOCS / "benchmarks.svg").write_text(chart.draw(shown))
-    (DOCS / "benchmarks.md").write_text(report.page(rows, bandwidth))
 
 
 def _save(rows: list[Row], path: Path) -> None:

@@ -1,4 +1,25 @@
-"""Hundreds of NWB files as one lazy Dask DataFrame: only the columns and rows that a query needs are read."""
+"""Hundreds of NWB files as one lazy Dask DataFrame: only the columns and rows that a query needs are read.
+
+NWB files are local files, files on web servers, in S3 or other stores, or in the DANDI archive; HDF5, Zarr or
+LINDI. The five functions to know:
+
+- ``list_tables(path)``: which tables a file has; ``contents(path)``: everything else, too.
+- ``read_nwb(paths, "/units")``: one table of many files as a Dask DataFrame. ``frame.compute()`` reads it.
+- ``read_sessions(paths)``: session and subject metadata, one row for each file.
+- ``align_events(units, trials)``: spikes around events; ``psth(units, trials)``: mean rates.
+- ``explain(frame)``: what ``frame.compute()`` would read, in requests and bytes.
+
+The frames have an accessor ``nwb``: ``units.spike_times.nwb.len()``, ``units.nwb.report()``. All errors are of
+the class ``NWBError``, or are a ``TypeError`` or ``ValueError`` for a wrong argument.
+
+>>> import lazynwb_dask
+>>> from lazynwb_dask.datasets import make_sessions
+>>> paths = make_sessions("sessions", n=3)
+>>> units = lazynwb_dask.read_nwb(paths, "/units")
+>>> good = units[(units.presence_ratio >= 0.95) & (units.snr > 2)]
+>>> good[["unit_id", "location", "spike_times"]].compute().columns.tolist()
+['unit_id', 'location', 'spike_times']
+"""
 
 import pkgutil as _pkgutil
 import re as _re

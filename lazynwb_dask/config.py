@@ -5,8 +5,9 @@ code (`dask.config.set({"lazynwb-dask.retries": 9})`). Each worker uses its own 
 from __future__ import annotations
 
 import functools
+import logging
+import multiprocessing
 import sys
-import warnings
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -21,6 +22,9 @@ from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.settings import IsolatedSettings
 from lazynwb_dask.util import lru
 from lazynwb_dask.util.suggest import did_you_mean
+from lazynwb_dask.util.warn import warn
+
+_warned: set[str] = set()  # settings that aren't known: one warning of each in a process
 
 
 @functools.cache
@@ -53,8 +57,13 @@ def settings() -> Settings:
     """The settings for reading. Also applies `memory-cache` and `dandi-instances` to this process."""
     given = dask.config.get("lazynwb-dask", default=None) or {}
     for key in sorted({str(key).replace("_", "-") for key in given} - set(defaults())):
-        hint = did_you_mean(key, defaults())
-        warnings.warn(f"lazynwb-dask.{key} is no setting, and does nothing{hint}", stacklevel=2)
+        if key not in _warned:
+            _warned.add(key)
+            text = f"lazynwb-dask.{key} is not a setting and has no effect{did_you_mean(key, defaults())}"
+            if multiprocessing.parent_process() is None:
+                warn(text)
+            else:  # a worker's log has it, but not those of a LocalCluster, where this process has warned
+                logging.getLogger("distributed.worker").info(text)
     lru.set_limit(parse_bytes(get("memory-cache")))
     set_archives(get("dandi-instances") or {})
     plain = Settings(

@@ -1,6 +1,7 @@
 """Makes pandas parse the names of list and struct dtypes. pandas writes ``list<item: double>[pyarrow]`` to
 Arrow metadata and can't parse it, which Dask's P2P shuffle and `read_parquet` need. A registered dtype
-parses such names. Dask loads this module in every process, by the entry point ``dask.sizeof``."""
+parses such names. Dask loads this module in every process, by the entry point ``dask.sizeof``; so the accessor
+``nwb`` of pandas Series is registered here, too."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from pandas.api.extensions import register_extension_dtype
+
+import lazynwb_dask.scan.lists  # noqa: F401 registers the accessor of pandas
 
 SUFFIX = "[pyarrow]"
 

@@ -357,7 +357,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.entry.fault = fault
         if fault is not None and fault.isdecimal():
             after = {"Retry-After": behaviour.retry_after} if behaviour.retry_after else {}
-            return self._empty(int(fault), after)
+            size = {"Content-Range": f"bytes */{len(served.data)}"} if fault == "416" else {}
+            return self._empty(int(fault), after | size)
         if fault == "reset":
             raise _Reset
         if fault == "silent":

@@ -30,7 +30,7 @@ MOST_PARAMETERS = 6
 # Functions that have more, and are to have fewer. Add none.
 TOO_MANY: set[str] = set()
 MOST_LINES = 600  # of a module
-ALL_LINES = 39_500
+ALL_LINES = 41_000
 
 
 def within(name: str, prefix: str) -> bool:

@@ -66,7 +66,9 @@ def test_the_conda_recipe_needs_what_the_package_needs() -> None:
     recipe = yaml.safe_load((ROOT / "deploy" / "conda" / "recipe.yaml").read_text())
     wanted = [requirement(line) for line in PROJECT["dependencies"]]
     lines = [f"{CONDA_NAMES.get(name, name)} >={lowest}" for name, lowest in wanted]
-    assert sorted(recipe["requirements"]["run"]) == sorted([f"python {PROJECT['requires-python']}", *lines])
+    python = f">={recipe['context']['python_min']}"
+    assert python == PROJECT["requires-python"]
+    assert sorted(recipe["requirements"]["run"]) == sorted(["python >=${{ python_min }}", *lines])
     assert recipe["context"]["version"] == lazynwb_dask.__version__
     (script,) = PROJECT["scripts"].items()
     assert recipe["build"]["python"]["entry_points"] == [" = ".join(script)]
@@ -104,6 +106,16 @@ def test_scripts_install_extras_that_exist_and_name_no_index(script: str) -> Non
     assert {*re.findall(r"'\.\[(\w+)\]'", text)} <= PROJECT["optional-dependencies"].keys()
     assert "index-url" not in text
     assert "http" not in text
+
+
+def test_the_repository_has_nothing_that_the_source_distribution_lacks() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    command = ["git", "ls-files", "-z"]
+    files = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split("\0")
+    included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    # the last two are included by Hatchling
+    assert {name.partition("/")[0] for name in files if name} == {*included, "pyproject.toml", ".gitignore"}
 
 
 def test_every_package_that_is_imported_is_required() -> None:

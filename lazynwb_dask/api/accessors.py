@@ -1,4 +1,5 @@
-"""The accessor ``nwb`` of Dask frames and series, registered when a function of lazynwb_dask is used first."""
+"""The accessor ``nwb`` of Dask frames and series. It is registered when `expr` is imported: by functions that
+read, and by frames of theirs that are unpickled."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from dask.dataframe.extensions import register_dataframe_accessor, register_seri
 from lazynwb_dask.decode.convert import numpy_dtype
 from lazynwb_dask.decode.lists import items_of
 from lazynwb_dask.expr.lists import of_lists, out_of_lists
-from lazynwb_dask.scan.lists import check_lists
+from lazynwb_dask.scan.lists import SeriesLists, check_lists, shown_as
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -22,15 +23,19 @@ if TYPE_CHECKING:
 
 @register_series_accessor("nwb")
 class ListsAccessor:
-    """Ragged columns of a Dask Series, without a loop over rows. pandas Series have the same accessor.
+    """Methods for ragged columns: `series.nwb` of a Dask or pandas Series with lists.
 
-    Names are those of pandas' `Series.list`. Nothing is computed when a method is called. Results have
-    Arrow dtypes, as those of pandas have, and the index of the rows. A missing list gives a missing value.
+    Names are those of `pandas.Series.list`. Of a Dask Series, all methods are lazy. Results have the index of
+    the rows and Arrow dtypes. A missing list gives a missing value.
 
     Raises
     ------
     AttributeError
         The Series has no lists.
+
+    See Also
+    --------
+    lazynwb_dask.read_nwb : its frames have ragged columns, such as `spike_times`.
 
     Examples
     --------
@@ -38,66 +43,230 @@ class ListsAccessor:
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units")
     >>> many = units[units.spike_times.nwb.len() > 400]  # reads where lists end, and no spikes
-    >>> first = many.spike_times.nwb[0].compute()
-    >>> first_minute = many.spike_times.nwb.count_between(0, 60).compute()
-    >>> first.dtype, first_minute.dtype
-    (double[pyarrow], int32[pyarrow])
+    >>> many.spike_times.nwb[0].compute().dtype
+    double[pyarrow]
     """
 
     def __init__(self, series: dd.Series) -> None:
         self._series, self._kind = series, check_lists(series.dtype)
 
-    def len(self) -> dd.Series:
-        """How many elements each list has, as int32.
+    def __repr__(self) -> str:
+        return shown_as(self._series)
 
-        Of a column that is read, and in conditions on it, where its lists end is read (the VectorIndex), or
-        nothing where all rows have one shape; never the values.
+    def len(self) -> dd.Series:
+        """Return the number of elements of each list.
+
+        For a column of a table that is read, also in a condition, this reads only the VectorIndex of the
+        column, and no values.
+
+        Returns
+        -------
+        dask.dataframe.Series or pandas.Series
+            ``int32[pyarrow]``.
+
+        See Also
+        --------
+        count_between : the number of values in a range.
+
+        Examples
+        --------
+        >>> import pandas as pd, pyarrow as pa
+        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> lists = pd.Series([[1.5, 2.5, 4.0], []], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
+        >>> lists.nwb.len().tolist()
+        [3, 0]
         """
         return of_lists(self._series, "len")
 
     def __getitem__(self, key: int | slice | str) -> dd.Series:
-        """An element of each list, missing where a list is shorter; a slice of each list; of lists of structs,
-        the lists of a field. Positions may be negative."""
+        """Return an element, a slice or a field of each list.
+
+        Parameters
+        ----------
+        key : int, slice or str
+            An int: the element at this position, negative from the end; missing where the list is shorter. A
+            slice: the slice of each list. A str, for lists of structs: the lists of this field's values.
+
+        Returns
+        -------
+        dask.dataframe.Series or pandas.Series
+            For an int, the type of the elements; else lists.
+
+        Raises
+        ------
+        TypeError
+            The key is of another type.
+        KeyError
+            The structs have no such field.
+        ValueError
+            The step of the slice is 0.
+
+        See Also
+        --------
+        between : values in a range.
+
+        Examples
+        --------
+        >>> import pandas as pd, pyarrow as pa
+        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> lists = pd.Series([[1.5, 2.5, 4.0], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
+        >>> lists.nwb[-1].tolist(), lists.nwb[:2].nwb.len().tolist()
+        ([4.0, 7.0], [2, 1])
+        """
         return of_lists(self._series, "__getitem__", key)
 
     def __iter__(self) -> Any:
         raise TypeError("the accessor is not iterable")
 
     def between(self, start: Any = None, stop: Any = None) -> dd.Series:
-        """The values of each list from `start` up to, but not including, `stop`, in their order. Lists may be
-        in any order. Without one of the two, there is no such border; NaN is never between.
+        """Keep the values of each list in a half-open range, such as the spikes of the first minute.
 
-        With the setting ``sorted-timestamps: true``, values of each list are taken to rise, and where they lie
-        in the file uncompressed, only those around the range are read.
+        Parameters
+        ----------
+        start : scalar, optional
+            The lowest value to keep. Default: no lower bound.
+        stop : scalar, optional
+            Values must be less than this. Default: no upper bound.
+
+        Returns
+        -------
+        dask.dataframe.Series or pandas.Series
+            Lists of the same type, with ``start <= value < stop``, in their order. NaN is never kept.
+
+        See Also
+        --------
+        count_between : only the number of these values.
+
+        Notes
+        -----
+        Lists don't have to be sorted. With the setting ``lazynwb-dask.sorted-timestamps: true`` they are
+        assumed to be sorted. Then only the values around the range are read, if the column is not compressed.
+
+        Examples
+        --------
+        >>> import pandas as pd, pyarrow as pa
+        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> lists = pd.Series([[1.5, 2.5, 4.0], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
+        >>> lists.nwb.between(2.5, 7).nwb.flatten().tolist()
+        [2.5, 4.0]
         """
         return of_lists(self._series, "between", start, stop)
 
     def count_between(self, start: Any = None, stop: Any = None) -> dd.Series:
-        """How many values of each list `between` leaves, as int32."""
+        """Count the values of each list in a half-open range.
+
+        Parameters
+        ----------
+        start : scalar, optional
+            The lowest value to count. Default: no lower bound.
+        stop : scalar, optional
+            Values must be less than this. Default: no upper bound.
+
+        Returns
+        -------
+        dask.dataframe.Series or pandas.Series
+            ``int32[pyarrow]``: the number of values with ``start <= value < stop``.
+
+        See Also
+        --------
+        between : the values.
+
+        Examples
+        --------
+        >>> import pandas as pd, pyarrow as pa
+        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> lists = pd.Series([[1.5, 2.5, 4.0], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
+        >>> lists.nwb.count_between(2, 7).tolist()
+        [2, 0]
+        """
         return of_lists(self._series, "count_between", start, stop)
 
     def flatten(self) -> dd.Series:
-        """All elements, each with the index of its row; empty and missing lists give none."""
+        """Return all elements, one in each row. Empty and missing lists have no row.
+
+        Returns
+        -------
+        dask.dataframe.Series or pandas.Series
+            The type of the elements. The index repeats the row of each element's list.
+
+        See Also
+        --------
+        explode : keeps a row for empty lists.
+
+        Examples
+        --------
+        >>> import pandas as pd, pyarrow as pa
+        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> lists = pd.Series([[1.5, 2.5], [], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
+        >>> lists.nwb.flatten().to_dict(), lists.nwb.flatten().index.tolist()
+        ({0: 2.5, 2: 7.0}, [0, 0, 2])
+        """
         return out_of_lists(self._series, "flatten")
 
     def explode(self) -> dd.Series:
-        """All elements, each with the index of its row; empty and missing lists give one missing value."""
+        """Return all elements, one in each row. Empty and missing lists have one row with a missing value.
+
+        Returns
+        -------
+        dask.dataframe.Series or pandas.Series
+            The type of the elements. The index repeats the row of each element's list.
+
+        See Also
+        --------
+        flatten : without rows for empty lists.
+
+        Examples
+        --------
+        >>> import pandas as pd, pyarrow as pa
+        >>> import lazynwb_dask.api.accessors  # any function of lazynwb_dask does this
+        >>> lists = pd.Series([[1.5, 2.5], [], [7.0]], dtype=pd.ArrowDtype(pa.list_(pa.float64())))
+        >>> lists.nwb.explode().tolist()
+        [1.5, 2.5, <NA>, 7.0]
+        """
         return out_of_lists(self._series, "explode")
 
     def to_numpy(self, shape: tuple[int, ...] | None = None) -> da.Array:
-        """The rows as a Dask array: of objects, one NumPy array for each row.
+        r"""Return the rows as an array.
 
         Parameters
         ----------
         shape : tuple of int, optional
-            The shape of all rows, such as (samples, channels): the result then has numbers, and these
-            dimensions. ValueError for another number of dimensions, and while computing, where a row has
-            another shape.
+            The shape that all rows have, such as (samples, channels) of `waveform_mean`. Default: rows may have
+            any shape.
+
+        Returns
+        -------
+        dask.array.Array or numpy.ndarray
+            With `shape`: numbers, with the dimensions (rows, \*shape). Otherwise one-dimensional, of dtype
+            object: a NumPy array for each row.
+
+        Raises
+        ------
+        ValueError
+            The lists have another number of dimensions; while computing: a row is missing or has another shape.
+
+        See Also
+        --------
+        lazynwb_dask.to_xarray : a whole table as a Dataset.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import read_nwb
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units")
+        >>> waveforms = units.waveform_mean.nwb.to_numpy(shape=(60, 8))
+        >>> waveforms.mean(axis=0).compute().shape
+        (60, 8)
         """
         if shape is None:
             return self._series.map_partitions(_arrays, None, meta=np.zeros(0, object))
         meta = np.zeros((0, *shape), numpy_dtype(items_of(self._kind, tuple(shape))))
         return self._series.map_partitions(_arrays, tuple(shape), meta=meta)
+
+
+for _name, _method in vars(ListsAccessor).items():
+    if _method.__doc__ and _name in vars(SeriesLists) and callable(_method):
+        vars(SeriesLists)[_name].__doc__ = _method.__doc__  # help() of pandas' accessor says the same
 
 
 def _arrays(series: pd.Series[Any], shape: tuple[int, ...] | None) -> np.ndarray:
@@ -107,38 +276,113 @@ def _arrays(series: pd.Series[Any], shape: tuple[int, ...] | None) -> np.ndarray
 
 @register_dataframe_accessor("nwb")
 class FrameAccessor:
-    """What is known of a Dask DataFrame that `read_nwb` made, or that was made from one.
+    """Methods of Dask DataFrames that were made by `read_nwb`, or derived from such: `frame.nwb`.
+
+    See Also
+    --------
+    lazynwb_dask.read_nwb : makes such frames.
 
     Examples
     --------
     >>> from lazynwb_dask import read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units")
-    >>> units.nwb.sessions().subject_id.compute().tolist()
-    ['600000', '600000']
-    >>> len(units.nwb.report())
-    0
-    >>> units[["id"]].nwb.explain().reads[0].columns
-    ('id',)
+    >>> len(units.nwb.sessions()), len(units.nwb.report())
+    (2, 0)
     """
 
     def __init__(self, frame: dd.DataFrame) -> None:
         self._frame = frame
 
+    def __repr__(self) -> str:
+        return f"<nwb of a DataFrame with {len(self._frame.columns)} columns: sessions(), report(), explain()>"
+
     def sessions(self) -> dd.DataFrame:
-        """One row for each file that the frame reads. See `lazynwb_dask.read_sessions`."""
+        """Return session and subject metadata of the files of the frame, one row for each file.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame
+            As of `read_sessions`.
+
+        Raises
+        ------
+        ValueError
+            The frame was not made by `read_nwb`, or has been persisted.
+        NWBReadError
+            A file can't be read.
+
+        See Also
+        --------
+        lazynwb_dask.read_sessions : the same for paths.
+        lazynwb_dask.with_sessions : these values on each row.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import read_nwb
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units")
+        >>> units.nwb.sessions().subject_id.compute().tolist()
+        ['600000', '600000']
+        """
         from lazynwb_dask.api.sessions import read_sessions_of
 
         return read_sessions_of(self._frame)
 
     def report(self) -> pd.DataFrame:
-        """The files that were left out, and why. See `lazynwb_dask.read_report`."""
+        """List the files that were left out of the frame, and why.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As of `read_report`: `path`, `stage`, `error`.
+
+        Raises
+        ------
+        ValueError
+            The frame has been persisted.
+
+        See Also
+        --------
+        lazynwb_dask.read_report : the same as a function.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import read_nwb
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units", on_error="skip")
+        >>> len(units.nwb.report())
+        0
+        """
         from lazynwb_dask.api.tables import read_report
 
         return read_report(self._frame)
 
     def explain(self) -> Explanation:
-        """What computing the frame would read. See `lazynwb_dask.explain`."""
+        """Report what computing the frame would read, without reading it.
+
+        Returns
+        -------
+        Explanation
+            As of `lazynwb_dask.explain`.
+
+        Raises
+        ------
+        NWBReadError
+            The frame is read from a catalog that can't be read.
+
+        See Also
+        --------
+        lazynwb_dask.explain : the same as a function.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import read_nwb
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> units = read_nwb(make_sessions("sessions", n=2, units=3), "/units")
+        >>> units[["id"]].nwb.explain().reads[0].columns
+        ('id',)
+        """
         from lazynwb_dask.api.explain import explain
 
         return explain(self._frame)

@@ -22,6 +22,7 @@ from lazynwb_dask.analysis.aligned import (
 )
 from lazynwb_dask.analysis.matrix import coordinates, count_matrix, small_columns
 from lazynwb_dask.analysis.series_around import series_around
+from lazynwb_dask.api.arguments import check_bools
 from lazynwb_dask.api.joins import Keys, Sessions, listed, plans_of
 from lazynwb_dask.by_file.alignment import warn_if_apart
 from lazynwb_dask.errors import ColumnNotFoundError, UnsupportedColumnError
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 Bins = int | Sequence[float]
 
+MOST_BINS = 1_000_000
+
 
 def align_events(
     units: dd.DataFrame,
@@ -48,64 +51,69 @@ def align_events(
     bins: Bins | None = None,
     sessions: Sessions | None = None,
 ) -> dd.DataFrame:
-    """Spikes relative to events of the same files: a row for each unit and event.
+    """Align spikes to events of the same session: one row for each unit and event.
 
     Parameters
     ----------
     units : dask.dataframe.DataFrame
-        Made by `read_nwb` (or `merge_by_file`), with a column `spike_times`, perhaps with columns selected and
-        rows left out by conditions: of other units no spikes are read.
+        Units with the column `spike_times` (seconds), made by `read_nwb` or `merge_by_file`. Columns may have
+        been selected and rows filtered; spikes of other units are not read.
     events : dask.dataframe.DataFrame
-        Any table of the same files with a column of times: trials, stimulus presentations, events. Only the
+        A table of the same files with a column of times, such as trials or stimulus presentations. Only the
         columns `event` and `by` are read.
-    window : pair of float
-        Seconds before and after the event. A spike belongs to an event if ``event + window[0] <= spike < event
-        + window[1]``. Windows may overlap.
-    event : str
-        The column of times. Where it is missing, NaN or infinite, there is no event.
+    window : pair of float, default (-0.5, 1.0)
+        Start and stop in seconds, relative to the event. A spike is in the window of an event if ``event +
+        window[0] <= spike < event + window[1]``. Windows of events may overlap.
+    event : str, default "start_time"
+        The column with the times of the events, in seconds. Rows where it is missing, NaN or infinite are no
+        events.
     by : str or sequence of str, optional
-        Columns of `events` that are carried along.
+        Columns of `events` to copy to the result.
     bins : int or sequence of float, optional
-        Count spikes, and don't list their times: in this number of equal bins of the window, or between these
-        edges, which are rising seconds relative to the event; then the window doesn't matter. A bin includes
-        its first edge and excludes its last, the last bin too.
-    sessions : "session_id", or a mapping from file to session, optional
-        As `by` of `map_files`, where units and events of a session are in different files.
+        Return counts instead of times. An int: the number of equal bins in the window. A sequence: increasing
+        bin edges in seconds, relative to the event; `window` is then not used. Each bin includes its left edge
+        and excludes its right edge, also the last bin.
+    sessions : "session_id" or mapping, optional
+        If units and events of a session are in different files: how files belong together, as the argument `by`
+        of `merge_by_file`.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The columns of `units` that aren't lists; those of `by`; `event_index`, the event's row in its table;
-        `event_time`, float64, seconds; and `relative_times`, lists of float64, seconds from the event, rising;
-        or `counts`, lists of int64, one for each bin. Unit by unit, of each the events in their table's order.
-        Columns that aren't used are not read: of ``[["unit_id", "counts"]]`` no others. A file without units or
-        without events has no rows. The index numbers rows within files.
+        The columns of `units` that are not lists; the columns of `by`; `event_index` (int64, the row of the
+        event in its table); `event_time` (float64, seconds); `relative_times` (lists of float64, seconds from
+        the event, increasing), or with `bins` `counts` (lists of int64, one for each bin); and `_nwb_path`, or
+        with `sessions` `session_id`. For each unit, events are in the order of their table. Files without units
+        or without events have no rows. The index (int64) is unique, with gaps. Columns that are not used are
+        not read.
 
     Raises
     ------
     ColumnNotFoundError
-        A frame lacks a column.
+        A frame has no such column.
     UnsupportedColumnError
-        `spike_times` aren't lists of numbers, or `event` no numbers.
+        `spike_times` has no lists of numbers, or `event` no numbers.
     TypeError
-        A frame isn't a plain read of a table: it has computed columns, for example.
+        A frame has computed columns, is a pandas DataFrame, or is not a read of a table for another reason.
     ValueError
-        The window or the bins aren't valid, or a column of `by` has a name that a column of `units` has.
+        `window` or `bins` is not valid, or a name in `by` is also a column of `units`.
 
     See Also
     --------
     psth : mean rates of groups of events.
     spike_counts : units x trials x bins as an `xarray.Dataset`.
+    align_timeseries : a TimeSeries around events.
 
     Notes
     -----
-    Nothing is read when called. Each file is one task, or a part of one. Conditions on `units` and `events`
-    lessen what is read; those on the result are applied to it once spikes have been read. Spikes that aren't
-    in order are sorted; NaN among them belong to no event. Times are compared in float64.
+    `spike_times` are in seconds on the clock of the session, as are the times of events: see Units and
+    TimeIntervals in the `NWB schema <https://nwb-schema.readthedocs.io/en/latest/format.html>`_. Unsorted spike
+    times are sorted; NaN is ignored. Times are compared as float64. Nothing is read by this call. Filter
+    `units` and `events` before it, and not the result: then less is read.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import align_events, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=2)
     >>> units = read_nwb(paths, "/units")[["unit_id", "firing_rate", "spike_times"]]
@@ -131,56 +139,78 @@ def psth(
     observed: bool = False,
     sessions: Sessions | None = None,
 ) -> dd.DataFrame:
-    """The peri-stimulus time histogram: the mean rate around events, for each unit and group of events.
+    """Compute the mean firing rate around events, for each unit and group of events (PSTH).
 
     Parameters
     ----------
-    units, events, window, event
-        As of `align_events`.
+    units : dask.dataframe.DataFrame
+        Units with the column `spike_times`, as in `align_events`.
+    events : dask.dataframe.DataFrame
+        A table of the same files with a column of times, as in `align_events`.
+    window : pair of float, default (-0.5, 1.0)
+        Start and stop in seconds, relative to the event.
+    event : str, default "start_time"
+        The column with the times of the events, in seconds.
     by : str or sequence of str, optional
-        Columns of `events`: one row for each unit and group of equal values, in their order. Events that lack
-        a value belong to no group. If not given, all events are one group.
-    bins, sessions
-        As of `align_events`.
-    observed : bool
-        Rates over observed time only: of spikes within the unit's `obs_intervals`, by the seconds of these in
-        each bin. Intervals are half-open and may overlap. A unit without intervals was never observed.
+        Columns of `events`. Events with equal values are one group; groups are sorted by these values. Events
+        with a missing value are in no group. Default: all events are one group.
+    bins : int or sequence of float, default 30
+        The number of equal bins in the window, or increasing bin edges in seconds, as in `align_events`.
+    observed : bool, default False
+        Use only the time in which a unit was observed: the spikes within its `obs_intervals`, divided by the
+        seconds of these intervals in each bin. Intervals are half-open and may overlap. A unit without
+        intervals was never observed.
+    sessions : "session_id" or mapping, optional
+        If units and events of a session are in different files, as in `align_events`.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The columns of `units` that aren't lists; those of `by`; `events`, how many the group has; `rate` and
-        `sem`, lists of float64 with one number for each bin: the mean rate in spikes per second, and its
-        standard error. `sem` is NaN for less than two events; with `observed`, both only count events of which
-        something of the bin was observed.
+        The columns of `units` that are not lists; the columns of `by`; `events` (int64, the number of events of
+        the group); `rate` and `sem` (lists of float64 with one value for each bin, in spikes per second): the
+        mean rate and its standard error; and `_nwb_path`, or with `sessions` `session_id`. `sem` is NaN for
+        less than two events. With `observed`, `rate` and `sem` count only events for which some of the bin was
+        observed. The index (int64) is unique, with gaps.
 
     Raises
     ------
-    ColumnNotFoundError, UnsupportedColumnError, TypeError, ValueError
-        As of `align_events`.
+    ColumnNotFoundError
+        A frame has no such column; with `observed`, units have no `obs_intervals`.
+    UnsupportedColumnError
+        `spike_times` or `obs_intervals` has another type than the NWB schema says, or `event` has no numbers.
+    TypeError
+        A frame is not a read of a table, as in `align_events`, or a column of `by` holds lists.
+    ValueError
+        `window` or `bins` is not valid, or a name in `by` is also a column of `units`.
 
     See Also
     --------
-    align_events : the spikes and counts of each event.
+    align_events : the spikes or counts of each event.
     spike_counts : the counts of one session as an array.
 
     Notes
     -----
-    The rate is all spikes of the group in the bin by all seconds. The standard error is the sample standard
-    deviation (``ddof=1``) of the events' rates by the root of their number; where bins are observed in part,
-    that of a ratio estimator (W. G. Cochran, *Sampling Techniques*, 3rd ed., 1977, section 6.4), which is the
-    same where they are whole.
+    The rate of a bin is the number of spikes of all events of the group in it, divided by the number of events
+    and the width of the bin, without smoothing (G. L. Gerstein and N. Y.-S. Kiang, *Biophysical Journal*
+    1:15-28, 1960). The standard error is the sample standard deviation of the events' rates (``ddof=1``),
+    divided by the square root of the number of events. Where events are observed for different times, it is
+    that of a ratio estimator (W. G. Cochran, *Sampling Techniques*, 3rd ed., 1977, section 6.4).
+    `obs_intervals` is defined with Units in the `NWB schema
+    <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import psth, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=2)
     >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
     >>> found = psth(units[units.structure == "VISp"], read_nwb(paths, "trials"), by="is_hit", bins=15)
     >>> found[["is_hit", "events", "rate", "sem"]].dtypes.astype(str).tolist()
     ['bool', 'int64', 'list<item: double>[pyarrow]', 'list<item: double>[pyarrow]']
+    >>> found.rate.nwb.len().compute().unique().tolist()
+    [15]
     """
+    check_bools(observed=observed)
     edges = _edges(window, bins, "psth")
     return _around(Rates((), event, tuple(listed(by)), edges, bool(observed)), units, events, sessions)
 
@@ -193,53 +223,58 @@ def spike_counts(
     window: tuple[float, float] | None = None,
     event: str = "start_time",
 ) -> xarray.Dataset:
-    """The spike counts of one session: units x trials x bins, for decoding.
+    """Count the spikes of one session in an array of units x trials x bins, for example for decoding.
 
     Parameters
     ----------
     units : dask.dataframe.DataFrame
-        Of `read_nwb`, with `spike_times`, perhaps with columns selected and rows left out.
+        Units of one file with the column `spike_times`, as in `align_events`.
     intervals : dask.dataframe.DataFrame
-        Trials, or any table with times, of the same file.
-    bins : int or sequence of float
-        Without a window, in how many equal parts each interval is cut, from its `start_time` to its
-        `stop_time`. With one, as of `align_events`; edges are relative to the event, and need no window.
+        Trials, or another table with times, of the same file.
+    bins : int or sequence of float, default 1
+        Without `window`, an int: the number of equal bins from `start_time` to `stop_time` of each interval.
+        With `window`: the number of equal bins in it. A sequence: increasing bin edges in seconds, relative to
+        the event; `window` is then not used.
     window : pair of float, optional
-        Seconds before and after the event, in place of the interval itself.
-    event : str
-        The column of times that `window` and edges are relative to.
+        Start and stop in seconds, relative to the event, instead of the whole interval.
+    event : str, default "start_time"
+        The column of times, in seconds, to which `window` and bin edges are relative.
 
     Returns
     -------
     xarray.Dataset
-        `counts`, int64, with the dimensions `unit`, `trial` and `bin`, as a Dask array in blocks of units.
-        The index of `unit` and `trial` is the row in their table. The columns that aren't lists are
-        coordinates of them, so select few; those of trials that units have too begin with ``trial_``.
-        `bin_start` and `bin_stop` are in seconds: relative to the event, or for each trial without a window.
-        Trials without a time are left out.
+        `counts` (int64, a Dask array in blocks of units) with the dimensions `unit`, `trial` and `bin`. The
+        coordinates `unit` and `trial` are rows of the tables. Columns that are not lists are coordinates, so
+        select few; names of trials' columns that units have, too, get the prefix ``trial_``. `bin_start` and
+        `bin_stop` are in seconds: relative to the event, or without `window` absolute for each trial. Trials
+        without a time are left out.
 
     Raises
     ------
     ImportError
-        xarray isn't installed.
+        xarray is not installed: ``pip install 'lazynwb-dask[xarray]'``.
+    ColumnNotFoundError
+        A frame has no such column.
+    UnsupportedColumnError
+        `spike_times` has no lists of numbers, or a column of times no numbers.
+    TypeError
+        A frame is not a read of a table, as in `align_events`.
     ValueError
-        The frames have rows of several files.
-    ColumnNotFoundError, UnsupportedColumnError, TypeError
-        As `align_events`.
+        The frames have rows of several files, or `window` or `bins` is not valid.
 
     See Also
     --------
-    align_events : the same of many sessions, as a frame.
+    align_events : the counts of many sessions as a frame.
     align_timeseries : a series around events.
 
     Notes
     -----
-    The small columns are read when called, as xarray needs to know how many units and trials there are. Spikes
-    are read when the counts are computed. A bin has its start, and not its stop.
+    A bin includes its left edge and excludes its right edge. This call reads the columns that are not lists,
+    because xarray needs the numbers of units and trials. Spikes are read when the counts are computed.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import read_nwb, spike_counts
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=1)
     >>> units = read_nwb(paths, "/units")[["unit_id", "structure", "spike_times"]]
@@ -298,60 +333,68 @@ def align_timeseries(
     method: Literal["linear", "nearest"] = "linear",
     scaled: bool = False,
 ) -> xarray.DataArray:
-    """A TimeSeries around each event, at the same relative times: events x times x channels.
+    """Align a TimeSeries to events: events x times x channels, at the same relative times for each event.
 
     Parameters
     ----------
     series : TimeSeries
-        Of `open_timeseries`, with any number of dimensions.
+        Returned by `open_timeseries`, with any number of dimensions.
     events : dask.dataframe.DataFrame, pandas.DataFrame or sequence of float
-        Events of the series' file, in any order; or their times in seconds. Of a frame with `_nwb_path` the
-        rows of that file are taken.
-    window : pair of float
-        Seconds before and after the event: samples are taken at ``event + window[0] + k / rate`` for k = 0, 1,
-        ..., before ``event + window[1]``.
-    event : str
-        The column of times. Where it is missing, NaN or infinite, there is no event.
+        Events of the same file, in any order, or their times in seconds. Of a frame with the column
+        `_nwb_path`, only the rows of the series' file are used.
+    window : pair of float, default (-0.5, 1.0)
+        Start and stop in seconds, relative to the event. Values are taken at ``event + window[0] + k / rate``
+        for k = 0, 1, ..., before ``event + window[1]``.
+    event : str, default "start_time"
+        The column with the times of the events, in seconds. Rows where it is missing, NaN or infinite are no
+        events.
     by : str or sequence of str, optional
-        Columns of `events` that are carried along, as coordinates.
+        Columns of `events` to add as coordinates.
     rate : float, optional
-        Samples per second of the result; the series' own, if it has one.
-    method : {"linear", "nearest"}
-        Interpolated between the two samples around; or the nearest one, of two as near the earlier.
-    scaled : bool
-        In `series.unit` rather than as stored.
+        Samples per second of the result. Default: the rate of the series. Required if it has timestamps
+        instead.
+    method : {"linear", "nearest"}, default "linear"
+        Interpolate linearly between the two neighboring samples, or take the nearest sample, the earlier of two
+        that are equally near.
+    scaled : bool, default False
+        Convert values to `series.unit`.
 
     Returns
     -------
     xarray.DataArray
-        A Dask array of float64, in blocks of events, with the dimensions `event` (its row in its table),
-        `time` (seconds from the event), and for more dimensions `channel`, `dim_3`, ...; `event_time` and the
-        columns of `by` are coordinates. NaN before the series' first sample and after its last.
+        A Dask array of float64 in blocks of events, with the dimensions `event` (the row in its table), `time`
+        (seconds from the event), then `channel`, `dim_3`, ... if the series has them. `event_time` and the
+        columns of `by` are coordinates of `event`. NaN before the first sample of the series and after its
+        last.
 
     Raises
     ------
     ImportError
-        xarray isn't installed.
-    ValueError
-        The series has no rate, and none is given; or another argument isn't valid.
+        xarray is not installed: ``pip install 'lazynwb-dask[xarray]'``.
+    ColumnNotFoundError
+        `events` has no such column.
     UnsupportedColumnError
-        The series holds no numbers, or they are in other files.
+        The series or the column `event` has no numbers, or the values of the series are in other files.
+    TypeError
+        `series` is not a TimeSeries.
+    ValueError
+        The series has no rate and none is given, or another argument is not valid.
     NWBError
-        Stored timestamps don't rise.
+        The timestamps of the series are not increasing.
 
     See Also
     --------
-    open_timeseries : gives the series.
+    open_timeseries : returns the series.
     align_events : spikes around events.
 
     Notes
     -----
-    Events are read when called, and stored timestamps too, block by block, to find the rows of each window.
-    When a part of the result is computed, it reads the chunks of the file that its windows touch.
+    This call reads the events, and stored timestamps block by block to find the samples of each window.
+    Computing a part of the result reads the chunks of the file that its windows touch.
 
     Examples
     --------
-    >>> from lazynwb_dask import open_timeseries, read_nwb
+    >>> from lazynwb_dask import align_timeseries, open_timeseries, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
     >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
     >>> lfp, trials = open_timeseries(path, "lfp"), read_nwb(path, "trials")
@@ -367,14 +410,15 @@ def align_timeseries(
     start, stop = _window(window, "align_timeseries")
     if method not in ("linear", "nearest"):
         raise ValueError(f"align_timeseries: method={method!r}: 'linear' or 'nearest'")
+    check_bools(scaled=scaled)
     often = series.rate if rate is None else rate
     if often is None:
         raise ValueError(
             f"align_timeseries: {shown(series.file)}: {series.path} has timestamps and no rate: give "
             "rate=, how many samples per second you want"
         )
-    if not (np.isfinite(often) and often > 0):
-        raise ValueError(f"align_timeseries: rate={often!r}: samples per second")
+    if not (isinstance(often, (int, float, np.number)) and np.isfinite(often) and often > 0) or often is True:
+        raise ValueError(f"align_timeseries: rate={often!r}: a number of samples per second, above 0")
     groups = listed(by)
     rows = _events_of(series, events, event, groups)
     times = times_of(rows[event])
@@ -445,12 +489,14 @@ def _window(window: Any, call: str = "align_events") -> tuple[float, float]:
     except (TypeError, ValueError):
         start = stop = np.nan
     if not (np.isfinite([start, stop]).all() and start < stop):
-        raise ValueError(f"{call}: window={window!r}: two numbers of seconds, the first one less")
+        raise ValueError(
+            f"{call}: window={window!r}: two numbers in seconds, start and stop, with start < stop"
+        )
     return start, stop
 
 
 def _edges(window: Any, bins: Any, call: str) -> tuple[float, ...]:
-    if isinstance(bins, (int, np.integer)) and not isinstance(bins, bool) and bins > 0:
+    if isinstance(bins, (int, np.integer)) and not isinstance(bins, bool) and 0 < bins <= MOST_BINS:
         start, stop = _window(window, call)
         return tuple(np.linspace(start, stop, int(bins) + 1).tolist())
     try:
@@ -458,5 +504,8 @@ def _edges(window: Any, bins: Any, call: str) -> tuple[float, ...]:
     except (TypeError, ValueError):
         edges = np.zeros(0)
     if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
-        raise ValueError(f"{call}: bins={bins!r}: how many, or two or more edges in seconds, each greater")
+        raise ValueError(
+            f"{call}: bins={bins!r}: how many (at most {MOST_BINS}), or at least two edges in "
+            "seconds that increase"
+        )
     return tuple(edges.tolist())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -29,6 +30,44 @@ from lazynwb_dask.util.suggest import listed
 BLOCKS = 8  # of those that fit into the memory of one thread
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | Catalog  # or a table with _nwb_path
+
+
+def check_bools(**given: Any) -> None:
+    """Raise TypeError unless all are True or False."""
+    for name, value in given.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{name}={value!r}: True or False")
+
+
+def check_frame(call: str, frame: Any) -> None:
+    """Raise TypeError unless this is a frame, or something else, of Dask."""
+    if not hasattr(type(frame), "expr"):
+        raise TypeError(f"{call}: give a frame of read_nwb that is not computed, not {type(frame).__name__}")
+
+
+def byte_count(name: str, value: Any) -> int:
+    """A number of bytes. Raises ValueError, or TypeError for what is neither a number nor text."""
+    problem = f"{name}={value!r}: give bytes, at least 1, as a number or as text such as '128 MiB'"
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, str, np.number)):
+        raise TypeError(problem)
+    try:
+        found = int(parse_bytes(value) if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
+        raise ValueError(problem) from None
+    if found < 1:
+        raise ValueError(problem)
+    return found
+
+
+def names_of(name: str, value: Any, what: str = "column") -> list[str]:
+    """One or several names as a list. Raises TypeError for anything else."""
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, (bytes, Mapping)) or not isinstance(names, Iterable):
+        raise TypeError(f"{name}={value!r}: the name of a {what}, or a list of names")
+    names = list(names)
+    if not all(isinstance(one, str) for one in names):
+        raise TypeError(f"{name}={names!r}: the name of a {what}, or a list of names")
+    return names
 
 
 def file_access(paths: Paths, storage_options: Mapping[str, Any] | None) -> FileAccess:
@@ -80,20 +119,24 @@ def table_request(
         An argument that can't be understood; names it, and what it may be.
     """
     if columns is not None:
-        if not isinstance(columns, Iterable):
-            raise TypeError(f"columns={columns!r}: the name of a column, or a list of names")
-        columns = (columns,) if isinstance(columns, str) else tuple(columns)
-    if blocksize is not None and (isinstance(blocksize, bool) or parse_bytes(blocksize) < 1):
-        raise ValueError(f"blocksize={blocksize!r}: bytes, at least 1, as a number or a text; or None")
+        columns = tuple(names_of("columns", columns))
+    check_bools(allow_external_links=policies.get("allow_external_links", False))
     return TableRequest(
-        table,
+        partial(_chosen, table) if callable(table) else table,
         columns,
         None if filters is None else from_filters(filters),
         _schema(schema),
-        None if blocksize is None else _fitting(parse_bytes(blocksize)),
+        None if blocksize is None else _fitting(byte_count("blocksize", blocksize)),
         view=view,
         **policies,
     )
+
+
+def _chosen(choose: Callable[[list[str]], Any], paths: list[str]) -> str | None:
+    found = choose(paths)
+    if found is None or isinstance(found, str):
+        return found
+    raise TypeError(f"table=: the function returned {found!r}: it is to return one of the paths, or None")
 
 
 def _schema(schema: Any) -> int | Mapping[str, Any] | pa.Schema | None:

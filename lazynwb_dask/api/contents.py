@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lazynwb_dask.api.arguments import Paths, file_access, sources_of
+from lazynwb_dask.api.arguments import Paths, check_bools, file_access, sources_of
 from lazynwb_dask.nwb.contents import LINK
 from lazynwb_dask.plan import contents as contents_plan
 from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.plan.table_scan import warn_skipped
-from lazynwb_dask.scan.request import check_policy
+from lazynwb_dask.scan.request import Policy, check_policy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,49 +22,60 @@ def contents(
     paths: Paths,
     *,
     per_file: bool = False,
-    on_error: str = "raise",
+    on_error: Policy = "raise",
     storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """What a file holds: tables, TimeSeries and all other typed objects. No data are read, and links to other
-    files aren't followed, but warned of.
+    """List what files contain: tables, TimeSeries and all other objects with a type. No data are read.
 
     Parameters
     ----------
-    paths
-        As in `read_nwb`. One path of one file: its contents. Several files: which object is in how many
-        of them.
-    per_file : bool
-        Of several files: the objects of each, with `_nwb_path`, rather than how many files have them.
-    on_error : {"raise", "skip"}
-        What to do with files that can't be read.
+    paths : str, os.PathLike, iterable of these, Catalog, or DataFrame
+        The NWB files, as in `read_nwb`. For the path of one file: its objects. For several files, or a list: in
+        how many files each object is.
+    per_file : bool, default False
+        For several files: list the objects of each file instead of counting files.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do with files that can't be read: raise an error, or leave them out with a warning.
     storage_options : mapping, optional
-        As in `read_nwb`.
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
     pandas.DataFrame
-        Of one file, a row for each object, which a notebook shows as a tree: ``path``, ``kind`` (table,
-        time series, other), ``neurodata_type``, ``rows``, ``shape`` (of the data, of a table rows and
-        columns), ``dtype``, ``columns``, ``stored_bytes`` (missing where there are so many compressed
-        chunks that their sizes were not looked up), ``decoded_bytes`` (without the text of strings),
-        ``rate`` or ``timestamps`` (where these are stored), ``unit``, ``description``, ``problem`` (why it
-        can't be read).
+        For one file, one row for each object. A notebook shows it as a tree.
 
-        Of several, a row for each path and kind: the number of ``files`` that have it and of those that
-        don't, their ``rows`` and bytes together, one file as ``example``.
+        - `path`; `kind`: ``"table"``, ``"time series"`` or ``"other"``; `neurodata_type`.
+        - `rows` (Int64); `shape` (tuple): of the data, or rows and columns of a table; `dtype`: of the data.
+        - `columns` (list of str): of a table.
+        - `stored_bytes` (Int64): missing if the object has too many compressed chunks to look up their sizes.
+          `decoded_bytes` (Int64): without the texts of strings.
+        - `rate` (float64, Hz), or `timestamps`: how they are stored; `unit`; `description`.
+        - `problem`: why the object can't be read.
+
+        With `per_file`, the same for each file, and `_nwb_path`. Otherwise, for several files, one row for each
+        path and kind: `files` and `missing` (int64), the number of files with and without it; `rows` and bytes
+        of all files; `example`, one file that has it.
 
     Raises
     ------
     NWBReadError
-        A file can't be read; with ``on_error="skip"``, none can.
+        A file can't be read; with ``on_error="skip"``: none can.
+    TypeError, ValueError
+        An argument has a wrong type or value.
+
+    Warns
+    -----
+    UserWarning
+        Files were left out, or have links to other files, which are not followed.
 
     See Also
     --------
-    list_tables : the tables of one file alone.
+    list_tables : only the tables of one file.
     schema_report : the columns of one table.
 
     Examples
     --------
+    >>> from lazynwb_dask import contents
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=3)
     >>> found = contents(paths[0]).set_index("path")
@@ -74,6 +85,7 @@ def contents(
     [[3, 360]]
     """
     check_policy("on_error", on_error)
+    check_bools(per_file=per_file)
     access = file_access(paths, storage_options)
     sources = sources_of(paths, access)
     found, failed = contents_plan.list_objects(sources, access, on_error)

@@ -14,35 +14,43 @@ _ENTITIES = re.compile(r"(?:.*/)?sub-([^/_]+)_ses-([^/_.]+)(?:[_.][^/]*)?")  # i
 
 
 def dandi_assets(name: str) -> pd.DataFrame:
-    """The NWB files of a dandiset, with what the archive knows of each. No file is opened.
+    """List the NWB files of a dandiset with the metadata that the DANDI archive has. No file is opened.
 
     Parameters
     ----------
     name : str
-        ``"dandi:000409"``, with a version ``"dandi:000409@0.240101.1200"``, with a folder or a glob
-        ``"dandi:000409/sub-X/*"``; or an address that the archive shows. Without a version, the one published
-        last, or else the draft.
+        ``"dandi:000409"``; with a version ``"dandi:000409@0.240101.1200"``; with a folder or glob
+        ``"dandi:000409/sub-X/*"``; or the URL of the dandiset's web page. Default version: the latest published
+        one, or else the draft.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each file (HDF5 or Zarr), sorted by path: ``path``, ``size``, ``modified``, ``subject``,
-        ``species``, ``sex``, ``age``, ``session``, ``start_time``, ``variables``, ``asset_id``, ``blob_id`` or
-        ``zarr_id``, and ``_nwb_path``. What the archive doesn't say is missing; of several subjects the texts
-        are joined by commas. The frame, or some of its rows, goes wherever `paths` goes: its files aren't
-        listed again. `with_sessions` has its columns, with ``dandi_`` before their names.
+        One row for each file (HDF5 or Zarr), sorted by path: `path`, `size` (bytes), `modified`, `subject`,
+        `species`, `sex`, `age`, `session`, `start_time`, `variables`, `asset_id`, `blob_id` or `zarr_id`, and
+        `_nwb_path`. Values that the archive doesn't have are missing. Values of several subjects are joined by
+        commas. The table, or some of its rows, can be the argument `paths` of other functions. Then the files
+        are not listed again, and `with_sessions` can add its columns, with the prefix ``dandi_``.
 
     Raises
     ------
     NWBFileNotFoundError
         There is no such dandiset, version or path.
     NWBPermissionError
-        The dandiset is embargoed, and the environment has no token of a member: ``DANDI_API_KEY``, of other
-        archives their name in capitals before ``_API_KEY``.
+        The dandiset is embargoed, and the environment variable ``DANDI_API_KEY`` has no token of a member. For
+        other archives, the variable is their name in capitals and ``_API_KEY``.
+    NWBReadError
+        The archive can't be reached.
+    ValueError
+        `name` is not the name of a dandiset.
 
     See Also
     --------
-    group_assets_by_session : which files belong together.
+    group_assets_by_session : which files belong to the same session.
+
+    Notes
+    -----
+    The metadata are those of the `DANDI API <https://api.dandiarchive.org/swagger/>`_.
 
     Examples
     --------
@@ -55,39 +63,51 @@ def dandi_assets(name: str) -> pd.DataFrame:
 
 
 def group_assets_by_session(assets: str | pd.DataFrame) -> pd.Series[str]:
-    """Which session each file of a dandiset is of: the `by=` of `merge_by_file`, `map_files`, `with_sessions`.
+    """Find which files of a dandiset belong to the same session.
+
+    The result is for the argument `by` of `merge_by_file`, `map_files` and `with_sessions`, and `sessions` of
+    `align_events` and `psth`.
 
     Parameters
     ----------
     assets : str or pandas.DataFrame
-        What `dandi_assets` takes, or what it has given, or some of its rows.
+        The name of a dandiset as in `dandi_assets`, its result, or some rows of it.
 
     Returns
     -------
     pandas.Series
-        ``subject/session`` for each ``_nwb_path``: as the archive has them; where it has no session, as the
-        file's name has them (``sub-X_ses-Y_ecephys.nwb``); else the file is alone, under its own path.
+        Texts ``"subject/session"``, named `session_id`; the index is `_nwb_path`. They are the archive's
+        subject and session, or else those in the file's name (``sub-X_ses-Y_ecephys.nwb``). A file with neither
+        is a session of its own, with its path as text.
 
     Raises
     ------
     ValueError
-        The table lacks a column of `dandi_assets`.
+        The table lacks a column of `dandi_assets`, or the name is not that of a dandiset.
     NWBReadError
-        As `dandi_assets`, where it is called.
+        For a name, as `dandi_assets`.
 
     See Also
     --------
-    merge_by_file : takes what is returned as `by`.
+    dandi_assets : the table of files.
+    merge_by_file : has the argument `by`.
+
+    Notes
+    -----
+    Names of files are as the `DANDI archive <https://docs.dandiarchive.org>`_ makes them.
 
     Examples
     --------
     >>> import pandas as pd
+    >>> from lazynwb_dask import group_assets_by_session
     >>> assets = pd.DataFrame({"path": ["sub-a/sub-a_ses-1_ecephys.nwb", "sub-a/sub-a_ses-1_behavior.nwb"]})
     >>> assets = assets.assign(subject="a", session=None, _nwb_path=["dandi:1", "dandi:2"])
     >>> group_assets_by_session(assets).to_dict()
     {'dandi:1': 'a/1', 'dandi:2': 'a/1'}
     """
     table = dandi_assets(assets) if isinstance(assets, str) else assets
+    if not hasattr(table, "columns"):
+        raise TypeError(f"assets={assets!r}: a table of dandi_assets, or the name of a dandiset")
     if missing := {"path", "subject", "session", "_nwb_path"} - {*table.columns}:
         raise ValueError(f"group_assets_by_session: no table of dandi_assets: no {', '.join(sorted(missing))}")
     found = {}

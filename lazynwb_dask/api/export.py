@@ -8,12 +8,18 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-from dask.utils import parse_bytes
+from typing import TYPE_CHECKING, Any, Literal
 
 from lazynwb_dask import config
-from lazynwb_dask.api.arguments import Paths, file_access, knows_table, sources_of
+from lazynwb_dask.api.arguments import (
+    Paths,
+    byte_count,
+    check_bools,
+    file_access,
+    knows_table,
+    names_of,
+    sources_of,
+)
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.catalog.scan import catalog_scan, report_of
@@ -30,7 +36,7 @@ from lazynwb_dask.plan.report import report
 from lazynwb_dask.plan.schema import schema_of
 from lazynwb_dask.plan.sessions import read_sessions
 from lazynwb_dask.plan.table_scan import indexed_tables
-from lazynwb_dask.scan.request import TableRequest
+from lazynwb_dask.scan.request import Policy, TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.sources.stat import versions
 from lazynwb_dask.storage.access import FileAccess
@@ -44,73 +50,76 @@ def export_tables(
     paths: Paths,
     out: str | os.PathLike[str],
     tables: str | Sequence[str] | None = None,
-    format: str = "parquet",
+    format: Literal["parquet"] = "parquet",
     *,
-    partition_by: str = "session",
+    partition_by: Literal["session", "size"] = "session",
     partition_size: int | str = "128 MiB",
-    on_missing: str = "skip",
-    on_error: str = "raise",
+    on_missing: Policy = "skip",
+    on_error: Policy = "raise",
     prune: bool = False,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Write tables of many files to datasets of Parquet, one for each table.
+    """Export tables of many files to Parquet: one dataset for each table.
 
-    Parts are written by Dask's tasks: by threads, or by the workers of the active cluster. None holds more
-    than some row groups of about 32 MiB. A part appears once it is complete. What is complete is kept: after
-    an interruption the same call goes on where it was; and called again it writes parts of new and changed
-    files only. One export to a folder runs at a time: a second one warns and waits.
+    The active Dask cluster writes the Parquet files, or else threads do. A task needs memory for a few row
+    groups of about 32 MiB. After an interruption, the same call continues; on a complete export, it writes new
+    and changed files only. If another process exports to the folder, the call warns and waits.
 
     Parameters
     ----------
-    paths : str, os.PathLike or iterable of them, or Catalog
-        As in `read_nwb`. Each file is exported once.
+    paths : str, os.PathLike, iterable of these, Catalog, or DataFrame
+        The NWB files, as in `read_nwb`. Each file is exported once.
     out : str or os.PathLike
-        A folder: a local one, or one in any store that fsspec can write.
+        The folder to write to: local, or a URL that fsspec can write to.
     tables : str or sequence of str, optional
-        Tables and TimeSeries, by path or alias; ``"sessions"`` is the table of `read_sessions`. All tables that
-        any file has, and the sessions, if not given.
-    format : {"parquet"}
-    partition_by : {"session", "size"}
-        One Parquet file for each source file, in a folder ``session=...`` for each session, or Parquet files
-        of several source files.
-    partition_size : int or str
-        Decoded bytes of a Parquet file, about, with ``partition_by="size"``. Source files stay in the Parquet
-        file that they are in; new ones come into further Parquet files.
-    on_missing : {"skip", "raise"}
-        What to do with files that don't have one of `tables`.
-    on_error : {"raise", "skip"}
-        What to do with files that can't be read. With "skip", what was exported of them before stays.
-    prune : bool
-        Remove what was exported of files that aren't among `paths`. Otherwise it stays.
-    overwrite : bool
-        Begin anew, with nothing of what was exported to `out` before.
+        Tables and TimeSeries, by path or short name as in `read_nwb`; ``"sessions"`` is the table of
+        `read_sessions`. Default: all tables of all files, and the sessions.
+    format : {"parquet"}, default "parquet"
+        The file format.
+    partition_by : {"session", "size"}, default "session"
+        ``"session"``: one Parquet file for each NWB file, in a folder ``session=...`` for each session.
+        ``"size"``: Parquet files with the rows of several NWB files.
+    partition_size : int or str, default "128 MiB"
+        With ``partition_by="size"``: approximate size of a Parquet file's data in memory, in bytes.
+    on_missing : {"skip", "raise"}, default "skip"
+        What to do with files that lack one of `tables`: leave them out with a warning, or raise an error.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do with files that can't be read: raise an error, or leave them out. What was exported of them
+        before is kept.
+    prune : bool, default False
+        Delete what was exported from files that are not in `paths`.
+    overwrite : bool, default False
+        Delete all that was exported to `out` before.
     storage_options : mapping, optional
-        As in `read_nwb`, for the files and for `out`: one mapping, or one for each protocol or URL prefix.
+        Options for fsspec, as in `read_nwb`, for the files and for `out`.
 
     Returns
     -------
     pandas.DataFrame
-        The parts: ``table``, ``path`` below `out`, ``rows``, ``bytes``, ``status`` (``"written"``, ``"kept"``,
-        ``"removed"``); and files that were left out, as ``"failed"``, with their ``error``.
+        One row for each Parquet file: `table`; `path`, relative to `out`; `rows` and `bytes` (int64); `status`:
+        ``"written"``, ``"kept"`` or ``"removed"``. Also one row for each file that was left out, with the
+        `status` ``"failed"`` and the `error`.
 
     Raises
     ------
     NWBReadError
-        A file can't be read, or a part can't be written. Parts that are complete stay.
-    OSError
-        The folder can't be made, or is read-only.
-    NWBError
-        A later version of this library has exported to the folder.
+        A file can't be read, or a Parquet file can't be written. Complete Parquet files are kept.
     TableNotFoundError
-        No file has one of `tables`; with ``on_missing="raise"``, some file.
+        No file has one of `tables`; with ``on_missing="raise"``: a file lacks it.
     SchemaConflictError
-        Files that were exported before have a column with a type that these files' type has nothing in common
-        with.
+        A column has a type that can't be combined with its type in files that were exported before.
+    NWBError
+        The folder was exported to by a later version of this library, or the lock on the folder was lost.
+    OSError
+        The folder can't be made or written.
+    TypeError, ValueError
+        An argument has a wrong type or value.
 
     See Also
     --------
     read_nwb : a table as a Dask DataFrame.
+    to_arrow : rows as record batches, without files.
 
     Examples
     --------
@@ -129,14 +138,15 @@ def export_tables(
         raise ValueError(f"format={format!r}: only 'parquet'")
     if partition_by not in ("session", "size"):
         raise ValueError(f"partition_by={partition_by!r}: one of 'session', 'size'")
-    names = [tables] if isinstance(tables, str) else tables
+    check_bools(prune=prune, overwrite=overwrite)
+    names = None if tables is None else names_of("tables", tables, "table")
     wanted = None if names is None else tuple(dict.fromkeys(map(_path, names)))
     if wanted is not None and not wanted:
         raise ValueError("tables=[]: name a table, or None for all")
     request = TableRequest((), blocksize=part.ROW_GROUP, on_missing=on_missing, on_error=on_error, details=True)
     access = file_access(paths, storage_options)
     folder = Folder.of(out, config.file_access(Options(storage_options)))
-    size = parse_bytes(partition_size)
+    size = byte_count("partition_size", partition_size)
     layout = Layout(wanted, partition_by, size, on_missing, on_error, prune, overwrite)
     return export(_Files(paths, access, request, wanted), folder, layout)
 

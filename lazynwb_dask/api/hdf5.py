@@ -19,18 +19,17 @@ from lazynwb_dask.storage.dandi import last_address
 
 
 def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> h5py.File:
-    """One file as a plain `h5py.File`, for pynwb or to look around.
+    """Open one file with h5py, for example for pynwb.
 
-    Over http, https and S3 it is read through remfile, a little at a time; by fsspec, if `storage_options` say
-    how to ask a web server. Nothing of this package's own reading is involved, but to say what is wrong if it
-    can't be opened.
+    Files at http, https and S3 URLs are read with remfile, a part at a time. If `storage_options` has options
+    for a web server, and for other stores, they are read with fsspec.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A local path or a URL.
+        One file: a local path or a URL.
     storage_options : mapping, optional
-        As in `read_nwb`.
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
@@ -40,20 +39,29 @@ def open_hdf5(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any
     Raises
     ------
     NWBReadError
-        The file can't be read, or isn't HDF5.
+        The file can't be read, or is not an HDF5 file.
     ValueError
-        The path means several files.
+        The path is a folder or glob with several files.
+    TypeError
+        The path is not a path.
 
     See Also
     --------
-    contents : what is in a file, without opening it by h5py.
+    contents : list the objects of a file, without h5py.
 
     Examples
     --------
+    >>> from lazynwb_dask import open_hdf5
     >>> from lazynwb_dask.datasets import make_sessions
     >>> with open_hdf5(make_sessions("sessions", n=1)[0]) as file:
     ...     file["units/id"].dtype
     dtype('int64')
+
+    With pynwb:
+
+    >>> import pynwb  # doctest: +SKIP
+    >>> with open_hdf5(path) as file, pynwb.NWBHDF5IO(file=file) as io:  # doctest: +SKIP
+    ...     nwb = io.read()
     """
     access = file_access(path, storage_options)
     source = one_source(path, access)

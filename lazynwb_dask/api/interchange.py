@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 
+from lazynwb_dask.api.arguments import check_bools
 from lazynwb_dask.interchange import awkward_array, pynapple_objects, xarray_table
 from lazynwb_dask.interchange.columns import check_frame
 from lazynwb_dask.interchange.polars_source import lazy_frame
@@ -24,61 +25,69 @@ if TYPE_CHECKING:
 
 
 def to_arrow(frame: dd.DataFrame, *, nan_to_null: bool = False) -> pa.RecordBatchReader:
-    """The rows of a frame in order, as record batches of Arrow, read a few partitions at a time.
+    """Return the rows of a frame as a stream of Arrow record batches, in order.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame
-        Of `read_nwb`, or made of one.
-    nan_to_null : bool
-        Whether NaN in columns of numbers become null, and not only what files lack. In lists they stay.
+        Made by `read_nwb`, or derived from such a frame.
+    nan_to_null : bool, default False
+        Replace NaN in columns of numbers by null. Values that files lack are null in any case. NaN in lists is
+        kept.
 
     Returns
     -------
     pyarrow.RecordBatchReader
-        Ragged columns are lists. Without the index. Nothing is read before the first batch is asked for.
+        The columns of the frame without its index; ragged columns are lists. Partitions are read a few at a
+        time, as batches are requested.
 
     Raises
     ------
     TypeError
-        A column holds Python objects.
+        The frame is not a Dask DataFrame, or a column has Python objects.
+    ValueError
+        Several columns have the same name.
 
     See Also
     --------
-    to_polars : a LazyFrame, of which a query reads what it needs.
+    to_polars : a LazyFrame, whose queries read only what they need.
+    export_tables : Parquet files of whole tables.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import read_nwb, to_arrow
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=2, units=5), "/units")
     >>> sum(batch.num_rows for batch in to_arrow(units[["unit_id", "spike_times"]]))
     10
     """
+    check_bools(nan_to_null=nan_to_null)
     check_frame(frame, "to_arrow", dask=True)
     return record_batches(frame, nan_to_null=nan_to_null)
 
 
 def to_polars(frame: dd.DataFrame) -> pl.LazyFrame:
-    """A frame as a `polars.LazyFrame`, of which a query reads what it needs.
+    """Return a frame as a `polars.LazyFrame`. Its queries read only what they need.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame
-        Of `read_nwb`, or made of one, perhaps with computed columns.
+        Made by `read_nwb`, or derived from such a frame.
 
     Returns
     -------
     polars.LazyFrame
-        The columns of the frame, without the index; ragged columns are `polars.List`. Nothing is read before
-        it is collected.
+        The columns of the frame without its index; ragged columns are `polars.List`. Nothing is read before
+        `collect`.
 
     Raises
     ------
     ImportError
-        Polars isn't installed.
+        Polars is not installed: ``pip install 'lazynwb-dask[polars]'``.
     TypeError
-        A column holds Python objects.
+        The frame is not a Dask DataFrame, or a column has Python objects.
+    ValueError
+        Several columns have the same name.
 
     See Also
     --------
@@ -86,21 +95,22 @@ def to_polars(frame: dd.DataFrame) -> pl.LazyFrame:
 
     Notes
     -----
-    A query reads the columns that it uses, and of a `head` its rows. Comparisons of columns with numbers, texts
-    and truth values, `is_in`, `is_between`, `is_null`, `is_nan`, and these combined by ``&``, ``|`` and ``~``,
-    are conditions on the frame: so other columns are read for the rows that pass. All other conditions are
-    applied by Polars to what was read. Dask reads a few partitions at a time, on its scheduler or the active
-    client, and the streaming engine holds no more of them; `sink_parquet` holds the rows of a row group, too:
-    give it a `row_group_size` for rows with spikes. What Dask must have whole, as a sort or a join of two
-    frames, is computed first, and held in memory.
+    A query reads the columns that it uses, and the rows of a `head`. Some conditions are passed to Dask, so
+    that other columns are read only for the matching rows: comparisons of a column with a number, text or bool,
+    `is_in`, `is_between`, `is_null`, `is_nan`, and combinations of these with ``&``, ``|`` and ``~``. Polars
+    applies all other conditions after reading.
 
-    A stored NaN stays NaN, which Polars takes to be greater than all numbers. What a file lacks is null;
-    of floats only where the frame is a read of one table: else it is NaN, as in the frame.
+    Dask reads a few partitions at a time, with its scheduler or the active client. With Polars' streaming
+    engine, only these are in memory; `sink_parquet` also holds a row group, so use a small `row_group_size` for
+    rows with spike times. Results of a sort or a join in Dask are computed first, and held in memory.
+
+    NaN that is stored stays NaN. Polars sorts it after all numbers. Values that a file lacks are null. But in
+    float columns of a frame that is not a plain read of one table, they are NaN, as in the frame.
 
     Examples
     --------
     >>> import polars as pl
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import read_nwb, to_polars
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = to_polars(read_nwb(make_sessions("sessions", n=2), "/units"))
     >>> good = units.filter(pl.col("presence_ratio") >= 0.9).select("unit_id", "spike_times").collect()
@@ -112,54 +122,53 @@ def to_polars(frame: dd.DataFrame) -> pl.LazyFrame:
 
 
 def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
-    """The rows of a table as an `xarray.Dataset`. The frame is computed.
+    """Return the rows of a table as an `xarray.Dataset`. The frame is computed.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame or pandas.DataFrame
-        Of `read_nwb`, or made of one: select columns and rows first.
-    dim : str
-        What to call the dimension of rows. Its coordinate is the frame's index.
+        Made by `read_nwb`, or derived from such a frame. Select columns and rows first.
+    dim : str, default "row"
+        The name of the dimension of rows. Its coordinate is the index of the frame.
 
     Returns
     -------
     xarray.Dataset
-        A variable for each column. Arrays of a fixed shape (`waveform_mean`) have dimensions of their own:
-        ``waveform_mean_dim_1``, ... A ragged column is a contiguous ragged array, as in the CF conventions: the
-        lists one after the other, along ``spike_times_sample``, and how many are each row's, in
-        ``spike_times_row_size``. Fields of structs are variables, as ``timeseries_count``. The attributes
-        `description`, `unit` and `units` are those of the first file, if the frame is a read of one table.
+        One variable for each column. Arrays of a fixed shape, such as `waveform_mean`, have further dimensions
+        ``waveform_mean_dim_1``, ... A ragged column becomes two variables: all values, along the dimension
+        ``spike_times_sample``, and the number of values of each row, ``spike_times_row_size``. Fields of
+        structs become variables, such as ``timeseries_count``. If the frame is a read of one table, variables
+        have the attributes `description`, `unit` and `units` of the first file.
 
     Raises
     ------
     ImportError
-        xarray isn't installed.
+        xarray is not installed: ``pip install 'lazynwb-dask[xarray]'``.
     UnsupportedColumnError
         A column is ragged in more than one dimension.
     TypeError
-        A column holds Python objects.
+        `frame` is not a DataFrame, or a column has Python objects.
     ValueError
-        Two variables would have the same name, or one that of another one's dimension.
+        Variables and dimensions would have the same name.
 
     See Also
     --------
-    lazynwb_dask.timeseries.series.TimeSeries.to_xarray : a series, lazily.
+    lazynwb_dask.timeseries.series.TimeSeries.to_xarray : a TimeSeries as lazy arrays.
     spike_counts : units x trials x bins.
 
     Notes
     -----
-    In the file, a VectorIndex makes a column ragged. Of frames that are more than a read (computed columns,
-    joins, persisted), lists are taken to be ragged if their lengths differ. Missing integers make floats with
-    NaN, missing texts are null (`isnull`), a missing list is empty. Times with a zone are in UTC.
+    A column is ragged if it has a VectorIndex in the file. If the frame is not a plain read of a table
+    (computed columns, joins, persisted frames), it is ragged if the lengths of its lists differ. Integer
+    columns with missing values become float64 with NaN. A missing text is None or NaN, a missing list is empty.
+    Times with a zone become UTC.
 
-    References
-    ----------
-    CF Metadata Conventions 1.12, section 9.3.3, "Contiguous ragged array representation".
+    Ragged columns are contiguous ragged arrays of the CF Metadata Conventions 1.12, section 9.3.3.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import read_nwb, to_xarray
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=2, units=5), "/units")
     >>> found = to_xarray(units[["unit_id", "spike_times", "waveform_mean"]], dim="unit")
@@ -171,67 +180,72 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     """
     optional("xarray", "to_xarray")  # before anything is read
     check_frame(frame, "to_xarray", more="; a TimeSeries has a method to_xarray()")
+    if not isinstance(dim, str) or not dim:
+        raise TypeError(f"to_xarray: dim={dim!r}: the name of the dimension of the rows, as text")
     known = xarray_table.known_of(frame)
     found: xarray.Dataset = xarray_table.dataset(_computed(frame), known, dim)
     return found
 
 
 def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
-    """Units, trials or a series of one session as an object of pynapple. What it holds is read.
+    """Return units, trials or a TimeSeries of one session as a pynapple object. The data are read.
 
     Parameters
     ----------
     data : dask.dataframe.DataFrame, pandas.DataFrame or TimeSeries
-        A frame with `spike_times`; one with `start_time` and `stop_time`; or what `open_timeseries` returns.
-    scaled : bool
-        A series in its unit rather than as stored.
+        A frame with `spike_times`; a frame with `start_time` and `stop_time`; or a series of `open_timeseries`.
+    scaled : bool, default False
+        For a series: convert the data to its unit.
 
     Returns
     -------
     pynapple.TsGroup
-        Of units. Its index is `id`, if these are unique, else `_table_index`. The other columns that aren't
-        lists are metadata, missing texts as ``""`` (`rate`, a name of pynapple's, is ``rate_in_table``).
-        The time support, of which pynapple has one for all units, is the union of their `obs_intervals`, if the
-        frame has them, and spikes outside are left out, with a warning; else it is from the first spike to the
-        last. Times that aren't finite are no spikes.
+        For units. The index is `id` if its values are unique, or else `_table_index`. Columns that are not
+        lists are metadata; missing texts are ``""``, and a column `rate` is called ``rate_in_table``. The time
+        support is the union of the units' `obs_intervals` if the frame has them; spikes outside are left out
+        with a warning. Otherwise it is from the first to the last spike. Times that are not finite are left
+        out.
     pynapple.IntervalSet
-        Of trials, epochs and the like, by their starts, with the other columns as metadata. pynapple itself
-        joins intervals that overlap and leaves out those without a start, stop or duration. It warns, and drops
-        all metadata if intervals have changed.
+        For trials and other intervals, sorted by start, with the other columns as metadata. pynapple merges
+        overlapping intervals, and drops intervals without start, stop or duration. In these cases it warns, and
+        drops all metadata.
     pynapple.Tsd, pynapple.TsdFrame or pynapple.TsdTensor
-        Of a series with one, two or more dimensions: its samples by their times, without those whose time isn't
-        finite.
+        For a series with one, two or more dimensions. Samples whose time is not finite are left out.
 
     Raises
     ------
     ImportError
-        pynapple isn't installed.
+        pynapple is not installed: ``pip install 'lazynwb-dask[pynapple]'``.
     ValueError
         The frame has rows of several files.
     TypeError
-        It is nothing of these.
-    UnsupportedColumnError, NWBError
-        Spike times aren't lists of numbers, a series has no numbers, or no timestamps.
+        `data` is something else.
+    UnsupportedColumnError
+        `spike_times` has no lists of numbers, or the series has no numbers.
+    NWBError
+        The series has no timestamps that can be read.
 
     See Also
     --------
-    open_timeseries : gives a series.
-    spike_counts : counts of a session, by xarray.
+    open_timeseries : returns a series.
+    spike_counts : counts of a session, with xarray.
 
     Notes
     -----
-    Other lists than `spike_times` and `obs_intervals` are not read. pynapple rounds times to nanoseconds.
+    Lists other than `spike_times` and `obs_intervals` are not read. pynapple rounds times to nanoseconds.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import read_nwb, to_pynapple
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=2, units=5)
     >>> units = read_nwb(paths, "/units")[["id", "structure", "spike_times", "_nwb_path"]]
-    >>> group = to_pynapple(units[units._nwb_path == paths[0]])  # doctest: +SKIP
-    >>> group.getby_category("structure")  # doctest: +SKIP
+    >>> group = to_pynapple(units[units._nwb_path == paths[0]])
+    >>> len(group), "structure" in group.metadata_columns
+    (5, True)
     """
     optional("pynapple", "to_pynapple")  # before anything is read
+    check_bools(scaled=scaled)
     if isinstance(data, TimeSeries):
         return pynapple_objects.series_of(data, scaled)
     check_frame(data, "to_pynapple", more=", or a TimeSeries of open_timeseries")
@@ -247,25 +261,27 @@ def to_pynapple(data: Frame | TimeSeries, *, scaled: bool = False) -> Any:
 
 
 def to_awkward(frame: Frame) -> ak.Array:
-    """The rows of a table as an Awkward Array of records. The frame is computed.
+    """Return the rows of a table as an Awkward Array of records. The frame is computed.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame or pandas.DataFrame
-        Of `read_nwb`, or made of one: select columns and rows first. Of pandas, one of its partitions.
+        Made by `read_nwb`, or derived from such a frame. Select columns and rows first.
 
     Returns
     -------
     awkward.Array
-        A field for each column, without the index. Ragged columns and arrays are lists of any depth, structs
-        are records. Types are options where something is missing, as in `to_polars`. A stored NaN stays NaN.
+        One field for each column, without the index. Ragged columns and arrays are lists, structs are records.
+        Types are option types where values are missing. NaN that is stored stays NaN.
 
     Raises
     ------
     ImportError
-        Awkward Array isn't installed.
+        Awkward Array is not installed: ``pip install 'lazynwb-dask[awkward]'``.
     TypeError
-        A column holds Python objects.
+        `frame` is not a DataFrame, or a column has Python objects.
+    ValueError
+        Several columns have the same name.
 
     See Also
     --------
@@ -274,14 +290,14 @@ def to_awkward(frame: Frame) -> ak.Array:
     Examples
     --------
     >>> import awkward as ak
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import read_nwb, to_awkward
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=2, units=5), "/units")
     >>> found = to_awkward(units[["unit_id", "spike_times"]])
     >>> print(found.type)
     10 * {unit_id: int64, spike_times: var * float64}
-    >>> ak.count(found.spike_times[found.spike_times < 60.0], axis=1).ndim
-    1
+    >>> len(ak.count(found.spike_times[found.spike_times < 60.0], axis=1))
+    10
     """
     optional("awkward", "to_awkward")  # before anything is read
     check_frame(frame, "to_awkward")

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import expr
+from lazynwb_dask.api.arguments import names_of
 from lazynwb_dask.by_file.alignment import Plan
 from lazynwb_dask.by_file.join import join
 from lazynwb_dask.by_file.map import map_over
@@ -35,69 +36,78 @@ def merge_by_file(
     right_on: Keys | None = None,
     by: Sessions | None = None,
 ) -> dd.DataFrame:
-    """Merge two tables of the same files, file by file: nothing is shuffled.
+    """Merge two tables of the same files, file by file, without a shuffle.
 
-    The same as `pandas.merge` with `_nwb_path` among the keys, at the cost of reading the two tables:
-    each partition holds whole files. Columns that are not used are not read of either side. Conditions on
-    the result are part of the reads of the sides, wherever that is the same: conditions on one side's
-    columns if all rows of the result have a row of it, conditions on keys always. Large columns, such as
-    `spike_times`, are read for the rows that are left.
+    The result is that of `pandas.merge` with `_nwb_path` as a further key. Each partition has whole files, so
+    that no rows move between tasks. Columns that are not used are not read. Conditions on the result are
+    applied while reading the two tables where this gives the same rows; large columns, such as `spike_times`,
+    are read only for rows that remain.
 
     Parameters
     ----------
     left, right : dask.dataframe.DataFrame
-        Made by `read_nwb`, `merge_by_file` or `map_files`, perhaps with columns selected and rows left
-        out by conditions that `explain` shows as part of the read.
-    on : str or sequence of str
-        Columns that both have. `_nwb_path` is always a key, and need not be named: frames without a path
-        in common give no rows of both, and a warning.
-    how : {"inner", "left", "right", "outer"}
-    suffixes : pair of str
-        For columns of both sides that are no keys, `_table_path` and `_table_index` among them.
-    left_on, right_on : str or sequence of str
-        Instead of `on`, where keys are called differently. Both are kept.
-    by : "session_id", or a mapping from file to session, optional
-        Where a session is split over several files: rows of all its files meet, session by session. The
-        column `session_id` takes the place of `_nwb_path`, which is a column like others then. The files'
-        own `session_id` is read from them; a mapping, such as `group_assets_by_session` gives, costs nothing.
-        A file of which no session is known is alone.
+        Made by `read_nwb`, `merge_by_file` or `map_files`. Columns may have been selected and rows filtered by
+        conditions that `explain` shows as part of the read.
+    on : str or sequence of str, optional
+        Columns of both frames to merge on. `_nwb_path` is always a key.
+    how : {"inner", "left", "right", "outer"}, default "inner"
+        The rows to keep, as in `pandas.merge`.
+    suffixes : pair of str, default ("_x", "_y")
+        For columns of both frames that are not keys, such as `_table_path` and `_table_index`.
+    left_on, right_on : str or sequence of str, optional
+        Instead of `on`, if the keys have different names. Both are kept.
+    by : "session_id" or mapping, optional
+        If a session has several files: merge the rows of all its files. ``"session_id"`` uses the `session_id`
+        of each file. A mapping of `_nwb_path` to session (dict or Series), such as that of
+        `group_assets_by_session`, needs no reading. The result has `session_id` instead of `_nwb_path` as key.
+        A file without a session is a session of its own.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The left columns, then the right ones without the keys of `on`. `_nwb_path` is always there, once.
-        Files come in the order of `left`, then those that only `right` has; the rows of each in the order
-        in which pandas merges them. The index numbers the pairs of rows: it is unique (within a file,
-        where divisions are unknown), has gaps, and stays with a row whatever conditions are added.
+        The columns of `left`, then those of `right` without the keys of `on`; `_nwb_path` once. Files are in
+        the order of `left`, then those that only `right` has; the rows of a file are in the order of
+        `pandas.merge`. The index (int64) is unique, with gaps, and the same for a row whatever conditions are
+        added. If divisions are unknown, it is unique within a file.
 
     Raises
     ------
     TypeError
-        A frame is anything else, such as one with computed columns, or a key holds lists.
+        A frame is not a read of a table: it has computed columns, for example. Or a key has lists.
     ColumnNotFoundError
-        A key is not among a frame's columns.
+        A frame has no such key.
+    ValueError
+        Keys or `how` are not valid, or columns have the same name in spite of `suffixes`.
+
+    Warns
+    -----
+    UserWarning
+        The frames have no file in common.
 
     See Also
     --------
-    map_files : anything else with tables of the same files.
-    with_sessions : values of sessions on each row.
+    map_files : any function of tables of the same file.
+    with_sessions : session and subject metadata on each row.
+    join_region : columns of the rows that a column refers to.
 
     Notes
     -----
-    Where a row lacks its partner, integers and booleans are missing as ``int64[pyarrow]`` and
-    ``bool[pyarrow]`` are, and become no floats. As in pandas missing keys match each other. A file that is
-    read several times is one file. A task holds what is read of both tables of one file, at least, and the
-    result.
+    Integers and booleans of rows without a match become ``int64[pyarrow]`` and ``bool[pyarrow]`` with missing
+    values, not floats. Missing keys match each other, as in pandas. A task needs memory for both tables of one
+    file, and the result.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import merge_by_file, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=2)
     >>> trials = read_nwb(paths, "trials")[["id", "start_time", "is_hit"]]
-    >>> licks = read_nwb(paths, "trials")[["id", "stop_time"]]
-    >>> merge_by_file(trials, licks, on="id").columns.tolist()
-    ['id', 'start_time', 'is_hit', '_nwb_path', 'stop_time']
+    >>> stimuli = read_nwb(paths, "/intervals/stimulus_presentations")[["trial_index", "image_name"]]
+    >>> merged = merge_by_file(trials, stimuli, left_on="id", right_on="trial_index")
+    >>> merged.columns.tolist()
+    ['id', 'start_time', 'is_hit', '_nwb_path', 'trial_index', 'image_name']
+    >>> len(trials), len(merged)
+    (400, 1600)
     """
     if how not in ("inner", "left", "right", "outer"):
         raise ValueError(f"how={how!r}: one of 'inner', 'left', 'right', 'outer'")
@@ -113,50 +123,52 @@ def merge_by_file(
 def map_files(
     func: Callable[..., pd.DataFrame], meta: Any = None, *, by: Sessions | None = None, **frames: dd.DataFrame
 ) -> dd.DataFrame:
-    """Call a function for each file with some of its tables, whole.
+    """Call a function once for each file, with whole tables of it as pandas DataFrames.
 
     Parameters
     ----------
     func : callable
-        Is given each table as a `pandas.DataFrame` by name, with the columns selected and `_nwb_path`,
-        and returns one. Where a file doesn't have a table, or it couldn't be read under
-        ``on_error="skip"``, the frame has no rows.
+        Gets each table as a `pandas.DataFrame`, with the selected columns and `_nwb_path`, under the name of
+        its keyword argument. Returns a `pandas.DataFrame`. If a file lacks a table, or it can't be read with
+        ``on_error="skip"``, that frame has no rows.
     meta : pandas.DataFrame, mapping or iterable of (name, dtype), optional
-        The columns of what it returns. If not given, it is called with frames without rows to find out.
-    by : "session_id", or a mapping from file to session, optional
-        As in `merge_by_file`: the function is called for each session, with the rows of all its files and the
-        column `session_id`, which is among the result instead of `_nwb_path`.
+        The columns of the returned frame. Default: found by a call of `func` with frames without rows.
+    by : "session_id" or mapping, optional
+        Call the function once for each session, with the rows of all its files, as in `merge_by_file`. Frames
+        have `session_id`, and the result has it instead of `_nwb_path`.
     **frames : dask.dataframe.DataFrame
-        As for `merge_by_file`. Columns that are not selected are not read, rows that conditions leave out
-        neither.
+        The tables, by name, as in `merge_by_file`. Columns that are not selected and rows that are filtered out
+        are not read.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        What the function returns, and `_nwb_path` if that is not among it, for all files: in the order of
-        the first frame, then those that only the next one has. The index numbers rows within files.
-
-        The function is called once for a file in each computation, and again for each branch of one that
-        selects other columns or rows. Conditions on `_nwb_path` leave files out.
+        The returned frames of all files, with `_nwb_path`. Files are in the order of the first frame, then
+        those that only other frames have. The index (int64) is unique, with gaps between files.
 
     Raises
     ------
     TypeError
-        A frame isn't a read, or the function returns something else than a frame.
+        A frame is not a read of a table, or the function does not return a DataFrame.
     ValueError
-        The result's columns can't be told.
+        The columns of the result can't be found: give `meta`.
     NWBError
-        While computing: the function has failed, or returned other columns; names the file.
+        While computing: the function failed, or returned other columns than before. The message names the file.
 
     See Also
     --------
-    merge_by_file : joins two tables by keys.
+    merge_by_file : merge two tables on keys.
     align_events : spikes around events.
+
+    Notes
+    -----
+    A computation calls the function once for each file, and again for each branch of the computation that
+    selects other columns or rows. Conditions on `_nwb_path` leave files out.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import map_files, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=2)
     >>> def counts(units, trials):
@@ -184,6 +196,8 @@ def plan_of(frame: Any, what: str) -> Plan:
     """What a frame reads."""
     if isinstance(frame, pd.DataFrame):
         raise TypeError(f"{what} is a pandas DataFrame: give a frame of read_nwb that is not computed")
+    if not hasattr(type(frame), "expr"):
+        raise TypeError(f"{what} is of the type {type(frame).__name__}: give a frame of read_nwb")
     found = expr.taken_apart(frame)
     if found is None:
         raise TypeError(
@@ -215,16 +229,17 @@ def _keys(on: Keys | None, left_on: Keys | None, right_on: Keys | None) -> list[
     """The names of each key on the left and on the right, without `_nwb_path`."""
     if on is not None and (left_on is not None or right_on is not None):
         raise ValueError("merge_by_file: give either on=, or left_on= and right_on=")
-    ours, theirs = listed(on if on is not None else left_on), listed(on or right_on)
+    ours, theirs = (
+        listed(own if on is None else on, name if on is None else "on")
+        for own, name in ((left_on, "left_on"), (right_on, "right_on"))
+    )
     if not ours or len(ours) != len(theirs):
         raise ValueError("merge_by_file: give on=, or as many columns left_on= as right_on=")
     return [pair for pair in zip(ours, theirs, strict=True) if pair != ("_nwb_path", "_nwb_path")]
 
 
-def listed(names: Keys | None) -> list[str]:
-    if names is None:
-        return []
-    return [names] if isinstance(names, str) else list(names)
+def listed(names: Keys | None, argument: str = "by") -> list[str]:
+    return [] if names is None else names_of(argument, names)
 
 
 def _check_key(name: str, plan: Plan, side: str) -> None:

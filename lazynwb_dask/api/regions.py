@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lazynwb_dask import config, expr
+from lazynwb_dask.api.arguments import names_of
 from lazynwb_dask.api.joins import plan_of
 from lazynwb_dask.by_file.alignment import Plan, file_scans
 from lazynwb_dask.by_file.held import Held, held
@@ -17,7 +18,7 @@ from lazynwb_dask.errors import ColumnNotFoundError
 from lazynwb_dask.nwb.electrode_groups import PATH
 from lazynwb_dask.plan.regions import GROUPS, electrode_groups, sources_of, target_of
 from lazynwb_dask.plan.table_scan import table_scan
-from lazynwb_dask.scan.request import TableRequest, check_policy
+from lazynwb_dask.scan.request import Policy, TableRequest, check_policy
 from lazynwb_dask.util.suggest import near_or_all
 
 if TYPE_CHECKING:
@@ -34,66 +35,74 @@ def join_region(
     *,
     target: str | dd.DataFrame | None = None,
     key: str | None = None,
-    on_missing: str = "skip",
+    on_missing: Policy = "skip",
     prefix: str = "",
 ) -> dd.DataFrame:
-    """Follow a column that refers to rows of another table: give each row columns of those rows.
+    """Add columns of the rows of another table that a column refers to, such as the electrodes of units.
 
-    The electrodes of units, the rois of a response, the recordings of a sweep: file by file, nothing is
-    shuffled. Of the other table the named columns are read, and no others. Conditions on them are part of
-    the read: ``joined[joined.location == "CA1"]`` reads the column of row numbers and the locations, and
-    large columns such as `spike_times` of the rows that are left.
+    Works file by file, without a shuffle. Only the given columns of the other table are read. Conditions on
+    them are applied while reading: ``joined[joined.location == "CA1"]`` reads large columns, such as
+    `spike_times`, only for the rows that remain.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame
-        As for `merge_by_file`.
+        A read of a table, as in `merge_by_file`.
     region : str
-        The column that refers to the other table, with one value or a list in each row: row numbers
-        (a DynamicTableRegion), or values of `key`. Or one of references to electrode groups, such as
-        `electrode_group`.
+        The column that refers to the other table, by one value or a list in each row. Values are row numbers (a
+        DynamicTableRegion), values of `key`, or references to electrode groups (the column `electrode_group`).
     columns : str or sequence of str
-        Of the other table. Of electrode groups `name`, `path`, the fields (`location`, `description`), and
-        the name of the `device`.
-    how : {"list", "first", "explode"}
-        Of lists: a list for each row; the value of its first element; or a row for each element, and one
-        for each row that has none, as in `DataFrame.explode`. Where each row has one value, "list" is the
-        same as "first".
+        The columns of the other table to add. For electrode groups: `name`, `path`, `location`, `description`
+        and other fields, and `device`.
+    how : {"list", "first", "explode"}, default "list"
+        If the column has lists: ``"list"`` adds lists of values; ``"first"`` the value for the first element;
+        ``"explode"`` makes one row for each element, and one for a row without elements, as
+        `pandas.DataFrame.explode`. If it has one value in each row, ``"list"`` is the same as ``"first"``.
     target : str or dask.dataframe.DataFrame, optional
-        The other table: its path, or the table as `read_nwb` gives it. If not given, it is the one that the
-        files say, for which their metadata are read once more. A table of a catalog needs no file.
+        The other table: its path, or a frame of `read_nwb`. Default: the table to which the files refer. Then
+        the metadata of the files are read again, except with a catalog.
     key : str, optional
-        The column of the other table whose values `region` has, such as ``"id"``. If not given, row
+        The column of the other table whose values are in `region`, such as ``"id"``. Default: `region` has row
         numbers, counted from 0.
-    on_missing : {"skip", "raise"}
-        What to do with row numbers and keys that the other table doesn't have: missing values, and a
-        line in `read_report`; or an error. Only rows that conditions on `frame` leave are looked at.
-    prefix : str
-        Begins the new columns' names.
+    on_missing : {"skip", "raise"}, default "skip"
+        What to do with row numbers or keys that the other table doesn't have: give missing values and list them
+        in `read_report`, or raise an error. Only rows of `frame` that remain after its conditions are checked.
+    prefix : str, default ""
+        A prefix for the names of the new columns.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The frame's columns and `_nwb_path`, then the new ones. Rows and their labels are those of the
-        frame, except for "explode", which numbers rows within files. Integers and booleans of
-        "first" and "explode" are ``int64[pyarrow]`` and the like, as they may be missing.
+        The columns of the frame and `_nwb_path`, then the new ones. Rows and index are those of the frame. With
+        "explode", `region` has one element in each row, and the index (int64) is unique within a file. With
+        "first" and "explode", integers and booleans of new columns are ``int64[pyarrow]`` and
+        ``bool[pyarrow]``, because they can be missing.
 
     Raises
     ------
     ColumnNotFoundError, TableNotFoundError
-        A column or the other table isn't there.
+        There is no such column or table.
+    TypeError
+        `frame` is not a read of a table, or `region` has neither values nor lists of values.
     ValueError
-        A new column is called as one of the frame is; files refer to different tables, or to none.
+        The frame has a column with the name of a new one, the files refer to different tables or to none, or
+        `how` is not valid.
     NWBError
-        While computing: a row isn't there, under ``on_missing="raise"``, or several rows have a key.
+        While computing: with ``on_missing="raise"``, a row is missing; or several rows have the same key.
 
     See Also
     --------
-    merge_by_file : tables that have keys in common.
+    merge_by_file : merge two tables on keys.
+
+    Notes
+    -----
+    DynamicTableRegion is defined in the `HDMF common schema
+    <https://hdmf-common-schema.readthedocs.io/en/stable/format.html>`_: row numbers from 0 of the table to
+    which its attribute `table` refers.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import join_region, read_nwb
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=2), "/units")[["unit_id", "electrodes"]]
     >>> joined = join_region(units, "electrodes", ["location", "group_name"], how="first")
@@ -103,12 +112,15 @@ def join_region(
     if how not in FORMS:
         raise ValueError(f"how={how!r}: one of {', '.join(map(repr, FORMS))}")
     check_policy("on_missing", on_missing)
+    if not (wanted := names_of("columns", columns)):
+        raise ValueError("columns=[]: name a column of the table that the rows refer to")
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix={prefix!r}: text that is put before the names of the columns")
     left = plan_of(frame, "the frame of join_region")
     if region not in left.columns:
         hint = near_or_all(region, left.columns)
         raise ColumnNotFoundError(f"join_region: no column {region!r} in the frame{hint}")
     form = _form(region, left.scan.meta[region].dtype, how)
-    wanted = [columns] if isinstance(columns, str) else list(columns)
     named = {prefix + name: name for name in wanted}
     taken = [name for name in named if name in (*left.columns, "_nwb_path")]
     if taken:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lazynwb_dask.api.arguments import file_access, one_source
+from lazynwb_dask.api.arguments import check_bools, file_access, one_source
 from lazynwb_dask.cluster.secrets_plugin import share
 from lazynwb_dask.errors import NWBReadError, UnsupportedColumnError
 from lazynwb_dask.metadata.queries import list_series
@@ -15,6 +14,7 @@ from lazynwb_dask.model.source import shown
 from lazynwb_dask.timeseries.find import find
 from lazynwb_dask.timeseries.series import TimeSeries, open_series
 from lazynwb_dask.util.suggest import listed
+from lazynwb_dask.util.warn import warn
 
 
 def open_timeseries(
@@ -24,40 +24,59 @@ def open_timeseries(
     match_all: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TimeSeries | dict[str, TimeSeries]:
-    """A TimeSeries of a file as lazy arrays.
+    """Open a TimeSeries of one file as lazy arrays.
 
-    Opening reads metadata only, and of large series not even the index of their chunks. What is computed
-    of the arrays reads the chunks that it touches.
+    Only metadata are read. Computations with the arrays read the stored chunks that they need.
 
     Parameters
     ----------
     path : str or os.PathLike
-        One file.
+        One file: a local path or a URL.
     name : str, optional
-        The series' path in the file (``"/acquisition/lfp"``), or the end or any part of it, if no other
-        series has that too.
-    match_all : bool
-        All series that `name` means, by path; all of the file if there is no name. One that can't be
-        read is left out with a warning.
+        The path of the series in the file, such as ``"/acquisition/lfp"``, or a part of it that no other series
+        has, such as ``"lfp"``. Required unless `match_all`.
+    match_all : bool, default False
+        Return all series that `name` matches, or without `name` all series of the file. Series that can't be
+        read are left out with a warning.
     storage_options : mapping, optional
-        As in `read_nwb`.
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
-    TimeSeries, or dict of str to TimeSeries
-        With `data` and `timestamps` as `dask.array.Array`, `rate`, `unit`, `conversion`, ...
+    TimeSeries or dict of str to TimeSeries
+        A `TimeSeries` has `data` and `timestamps` as `dask.array.Array`, and
+        `rate`, `unit`, `conversion`, ... With `match_all`, a dict of paths to series.
 
     Raises
     ------
     TableNotFoundError
-        No series has the name, or several do.
+        No series has the name, or several have it.
+    UnsupportedColumnError
+        The data of the series can't be read.
+    NWBReadError
+        The file can't be read.
+    ValueError
+        There is no `name`, or the path is a folder or glob with several files.
+    TypeError
+        `name` is not a str.
+
+    Warns
+    -----
+    UserWarning
+        A series is left out, or opened without timestamps because these can't be read.
 
     See Also
     --------
-    read_nwb : the same series of many files as one table, with conditions on time pushed down.
+    read_nwb : a TimeSeries of many files as a table, with conditions on `timestamps`.
+    align_timeseries : a series around events.
+
+    Notes
+    -----
+    TimeSeries is defined in the `NWB schema <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
 
     Examples
     --------
+    >>> from lazynwb_dask import open_timeseries
     >>> from lazynwb_dask.datasets import make_sessions
     >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(20_000, 16))
     >>> lfp = open_timeseries(path, "lfp")
@@ -68,6 +87,7 @@ def open_timeseries(
     >>> lfp.electrodes.table, lfp.rate
     ('/general/extracellular_ephys/electrodes', 11.11111111111111)
     """
+    check_bools(match_all=match_all)
     access = file_access(path, storage_options)
     source = one_source(path, access)
     if name is None and not match_all:
@@ -84,5 +104,5 @@ def open_timeseries(
         try:
             found[table.path] = open_series(known, table, access.options)
         except (UnsupportedColumnError, NWBReadError) as exc:
-            warnings.warn(f"a TimeSeries is left out: {exc}", stacklevel=2)
+            warn(f"a TimeSeries is left out: {exc}")
     return found

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lazynwb_dask import config
-from lazynwb_dask.api.arguments import Paths, file_access, sources_of
+from lazynwb_dask.api.arguments import Paths, check_frame, file_access, names_of, sources_of
 from lazynwb_dask.catalog.catalog import Catalog
 from lazynwb_dask.cluster import failures
 from lazynwb_dask.errors import ColumnNotFoundError
@@ -18,9 +17,10 @@ from lazynwb_dask.plan import sessions as sessions_plan
 from lazynwb_dask.plan.each_file import none_readable
 from lazynwb_dask.plan.grouping import by_session
 from lazynwb_dask.plan.table_scan import warn_skipped
-from lazynwb_dask.scan.request import check_policy
+from lazynwb_dask.scan.request import Policy, check_policy
 from lazynwb_dask.scan.to_pandas import series
 from lazynwb_dask.util.suggest import near_or_all
+from lazynwb_dask.util.warn import warn
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -32,58 +32,64 @@ SESSIONS = 2_000  # rows of a partition of the session table
 
 
 def read_sessions(
-    paths: Paths, *, on_error: str = "raise", storage_options: Mapping[str, Any] | None = None
+    paths: Paths, *, on_error: Policy = "raise", storage_options: Mapping[str, Any] | None = None
 ) -> dd.DataFrame:
-    """The session and subject metadata of many NWB files: one row for each file.
+    """Read the session and subject metadata of many NWB files: one row for each file.
 
-    All files are read now, many at a time, a few small requests each: the result is a small frame that
-    computing costs nothing more. A catalog knows its sessions: then no file is read.
+    All files are read by this call, many at a time, with a few small requests each. Computing the result reads
+    nothing more. With a catalog, no file is read.
 
     Parameters
     ----------
-    paths
-        As in `read_nwb`.
-    on_error : {"raise", "skip"}
-        What to do with files that can't be read. See `read_report`.
+    paths : str, os.PathLike, iterable of these, Catalog, or DataFrame
+        The NWB files, as in `read_nwb`.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do with files that can't be read: raise an error, or leave them out with a warning.
+        `read_report` lists those that were left out.
     storage_options : mapping, optional
-        As in `read_nwb`.
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The standard's fields of the session, then of the subject, under the names that they have in
-        the file; then all others that some file has, such as those of extensions of the subject; last
-        `_nwb_path`. `description`, `age`, `sex` and the like are the subject's. A field of the subject
-        or of an extension that is called like one of the standard begins with its group's name
-        (``subject_``, ``general_``). What a file doesn't say is
-        missing.
+        The fields of NWBFile, then those of Subject, with their names in the file; then other fields, such as
+        those of extensions; last `_nwb_path`. `description`, `age`, `sex`, `weight` and so on are the
+        subject's. If a field of the subject or an extension has the name of a field of NWBFile, it gets the
+        prefix ``subject_`` or ``general_``. Fields that a file lacks are missing. Texts are ``string``; times
+        are ``datetime64[us, UTC]``; `experimenter`, `keywords`, `related_publications` and `file_create_date`
+        are lists. The index is 0, 1, ...
 
     Raises
     ------
     NWBReadError
-        A file can't be read; with ``on_error="skip"``, none can.
+        A file can't be read; with ``on_error="skip"``: none can.
+    TypeError, ValueError
+        An argument has a wrong type or value.
+
+    Warns
+    -----
+    UserWarning
+        Files were left out, or texts are not valid times.
 
     See Also
     --------
-    with_sessions : the same values on each row of another frame.
+    with_sessions : these values on each row of another frame.
+    Catalog.sessions : the same of a catalog.
 
     Notes
     -----
-    The fields are those of NWBFile and Subject in the `NWB schema
-    <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
+    The fields are defined in the `NWB schema <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
 
-    Times (`session_start_time`, `timestamps_reference_time`, `file_create_date`, `date_of_birth`) are in
-    UTC. **A time without a zone is taken as UTC**: nothing in the file tells the zone that was meant. Texts
-    that are no ISO 8601 times are missing, with one warning.
+    The times `session_start_time`, `timestamps_reference_time`, `file_create_date` and `date_of_birth` are
+    converted to UTC. **A time without a time zone is taken as UTC**, because the file does not have the zone. A
+    text that is not an ISO 8601 time becomes missing, with a warning.
 
-    `experimenter`, `keywords`, `related_publications` and `file_create_date` are lists, also where a file
-    has a single value. All other standard fields are text, whatever type a file stores them as; other
-    fields have the type that holds all files' values.
-
-    Values are data: whatever they say, they are never evaluated.
+    Standard fields are text, whatever type a file stores. Other fields get the type that holds the values of
+    all files. Values are never evaluated.
 
     Examples
     --------
+    >>> from lazynwb_dask import read_sessions
     >>> from lazynwb_dask.datasets import make_sessions
     >>> sessions = read_sessions(make_sessions("sessions", n=2))
     >>> sessions[["subject_id", "session_start_time", "species"]].compute()
@@ -102,9 +108,7 @@ def read_sessions(
         raise none_readable(failed)
     table, odd = sessions_plan.table(found)
     if odd:
-        warnings.warn(
-            f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})", stacklevel=2
-        )
+        warn(f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})")
     frame = _frame(table)
     failures.record(frame._name, failed)
     return frame
@@ -130,46 +134,53 @@ def with_sessions(
     sessions: dd.DataFrame | pd.DataFrame | None = None,
     by: str | Mapping[str, str] | pd.Series | None = None,
 ) -> dd.DataFrame:
-    """A frame with session and subject metadata on each row: those of the file that the row is from.
+    """Add session and subject metadata to each row of a frame: those of the file from which the row is.
 
-    Nothing is shuffled, and no more is read than the session table. Where the frame is a read, filtered or
-    not, the new columns are part of the read: a condition on them leaves whole files out.
+    Works without a shuffle, and reads only the session table. For a read of a table, filtered or not, a
+    condition on the new columns leaves out whole files.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame
-        Made by `read_nwb`, or from one that was. If it is more than columns, conditions, assigned columns
-        and `head` of one table, it needs the column `_nwb_path`; if it has been computed since
-        (``persist``), it needs `sessions` too.
-    columns : sequence of str, optional
-        Of the session table; all of them if not given. Of files in a dandiset also the columns of
-        `dandi_assets`, with ``dandi_`` before their names: these cost one request, and no file is opened.
-    sessions : DataFrame, optional
-        The session table, if it has been read already, with `_nwb_path` as a column or as its index; may
-        have further columns of your own. Or the table that `dandi_assets` has made.
-    by : "session_id", or a mapping from file to session, optional
-        `sessions` has rows for sessions, by its column `session_id`, or for other files of the same sessions.
-        As in `merge_by_file`. Of several rows of a session, the one with the fewest missing values counts.
+        Made by `read_nwb`, or derived from such a frame. It needs the column `_nwb_path` if it is more than
+        selected columns, conditions, assigned columns and `head` of one table. If it has been persisted, it
+        also needs `sessions`.
+    columns : str or sequence of str, optional
+        The columns of the session table to add. For files of a dandiset also columns of `dandi_assets`, with
+        the prefix ``dandi_``; these need one request to the archive, and no file is opened. Default: all
+        columns of the session table.
+    sessions : dask.dataframe.DataFrame or pandas.DataFrame, optional
+        The session table with the column or index `_nwb_path`, if you have it already; it may have your own
+        columns. Or the table of `dandi_assets`. Default: it is read.
+    by : "session_id" or mapping, optional
+        If `sessions` has rows for sessions instead of files, or for other files of the same sessions: how files
+        belong together, as in `merge_by_file`. Of several rows of a session, the one with the fewest missing
+        values is used.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The frame's columns, then these. Files of which `sessions` has no row have missing values.
+        The columns of the frame, then the new ones, with the dtypes of `read_sessions`. Values are missing for
+        files that `sessions` doesn't have.
 
     Raises
     ------
     ColumnNotFoundError
         The session table has no such column.
     ValueError
-        The frame has a column of that name already, or it can't be told which file a row is from.
+        The frame already has a column with the name, or the file of a row is unknown: the frame was not made by
+        `read_nwb` or was persisted, or has no `_nwb_path`.
+    NWBReadError
+        A file can't be read.
 
     See Also
     --------
     read_sessions : the session table.
+    merge_by_file : merge tables of the same files.
 
     Examples
     --------
-    >>> from lazynwb_dask import read_nwb
+    >>> from lazynwb_dask import read_nwb, with_sessions
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = read_nwb(make_sessions("sessions", n=4), "/units")
     >>> units = with_sessions(units, ["subject_id", "session_start_time"])
@@ -181,10 +192,14 @@ def with_sessions(
 
     from lazynwb_dask.expr import extend as expr_extend
 
+    check_frame("with_sessions", frame)
+    columns = None if columns is None else names_of("columns", columns)
     scans = expr_extend.scans(frame)
     if by is not None and (sessions is None or not scans):
         raise ValueError("with_sessions: by= needs sessions=, and a frame that was made by read_nwb")
     if sessions is not None:
+        if not isinstance(sessions, pd.DataFrame):
+            check_frame("with_sessions: sessions=", sessions)
         table = sessions if isinstance(sessions, pd.DataFrame) else sessions.compute()
         if table.index.name == "_nwb_path":
             table = table.reset_index()
@@ -195,7 +210,7 @@ def with_sessions(
         if "_nwb_path" not in table.columns:
             raise ValueError("with_sessions: sessions= needs the column _nwb_path of read_sessions")
     elif scans:
-        table = _table(scans, [columns] if isinstance(columns, str) else columns)
+        table = _table(scans, columns)
     else:
         raise ValueError(
             "with_sessions: this frame was not made by read_nwb, or has been computed since: give "

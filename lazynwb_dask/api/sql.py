@@ -17,6 +17,7 @@ from lazynwb_dask.api.sessions import read_sessions
 from lazynwb_dask.api.tables import read_nwb, read_report
 from lazynwb_dask.explanation import explanation
 from lazynwb_dask.explanation.explanation import Explanation
+from lazynwb_dask.scan.request import Policy
 from lazynwb_dask.sql_engine import engine
 from lazynwb_dask.sql_engine.results import to_pandas
 
@@ -29,52 +30,62 @@ def sql(
     paths: Paths | None = None,
     *,
     tables: Mapping[str, Any] | None = None,
-    on_missing: str = "skip",
-    on_error: str = "raise",
+    on_missing: Policy = "skip",
+    on_error: Policy = "raise",
     storage_options: Mapping[str, Any] | None = None,
 ) -> SQLQuery:
-    """A SELECT over the tables of many NWB files, in the SQL of DuckDB.
+    """Query the tables of many NWB files with a SELECT statement, in the SQL of DuckDB.
 
-    Only metadata are read now. DuckDB plans the statement; of each table that it names Dask reads the columns
-    that the plan needs, and of large columns only the rows that the plan's conditions leave. Their record
-    batches stream into DuckDB, which does the rest.
+    This call reads only metadata. When the query is computed, Dask reads the columns that it needs, and large
+    columns only for the rows that pass its conditions. DuckDB does the rest.
 
     Parameters
     ----------
     statement : str
-        One SELECT. Tables are named as in `read_nwb`: ``units``, ``trials``, in double quotes
-        ``"processing/behavior/running_speed"``. ``sessions`` is the table of `read_sessions`. Names of the
-        statement's own WITH come first. Letters of tables' names count as they are in the files.
-    paths : str, os.PathLike or iterable of them, or Catalog
-        As in `read_nwb`.
-    tables : mapping, optional
-        Further tables, by their names: frames of Dask or pandas. These come before those of the files.
-    on_missing, on_error, storage_options
-        As in `read_nwb`.
+        One SELECT. Tables are named as in `read_nwb`: ``units``, ``trials``, or a path in double quotes, such
+        as ``"processing/behavior/running_speed"``. ``sessions`` is the table of `read_sessions`. Tables that
+        the statement defines by WITH come first. Names of tables are case-sensitive.
+    paths : str, os.PathLike, iterable of these, Catalog, or DataFrame, optional
+        The NWB files, as in `read_nwb`. Not needed if `tables` has all tables.
+    tables : mapping of str to DataFrame, optional
+        Further tables by name: Dask or pandas DataFrames. They come before tables of the files.
+    on_missing : {"skip", "raise"}, default "skip"
+        What to do with files that lack a table: leave them out with a warning, or raise an error.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do with files that can't be read: raise an error, or leave them out with a warning.
+        `read_report` lists those that were left out.
+    storage_options : mapping, optional
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
     SQLQuery
-        Lazy: `compute` gives a frame of pandas, `record_batches` streams. Polars, DuckDB and pyarrow take it
-        as it is.
+        Lazy: `compute` returns a pandas DataFrame, `record_batches` a stream. Polars, DuckDB and pyarrow accept
+        it as a table.
 
     Raises
     ------
     SQLError
-        The statement is no single SELECT, has an error (with the line and the column), or reads something
-        else than its tables.
+        The statement is not valid, is not a single SELECT, or reads something else than its tables. The message
+        has the line and the column of an error.
     TableNotFoundError
         No file has a table of that name.
-    NWBError
-        DuckDB isn't installed.
+    NWBReadError
+        A file can't be read.
+    ImportError
+        DuckDB is not installed: ``pip install 'lazynwb-dask[sql]'``.
+    TypeError, ValueError
+        An argument has a wrong type or value.
 
     See Also
     --------
-    explain : what it would read.
+    read_nwb : one table as a Dask DataFrame.
+    explain : what a query would read.
 
     Notes
     -----
-    NaN in a column of numbers is NULL; in lists it stays NaN.
+    NaN in columns of numbers is NULL. NaN in lists is kept. Times are UTC. The dialect is described in the
+    `DuckDB documentation <https://duckdb.org/docs/stable/sql/introduction>`_.
 
     Examples
     --------
@@ -86,16 +97,18 @@ def sql(
        units  fire
     0    240  True
     """
-    if paths is not None and not isinstance(paths, (str, os.PathLike)) and iter(paths) is paths:
+    if paths is not None and not isinstance(paths, (str, os.PathLike)) and isinstance(paths, Iterator):
         paths = list(paths)
     if not isinstance(statement, str):
         raise TypeError(f"statement={statement!r}: the text of a SELECT")
-    own = dict(tables or {})
+    if tables is not None and not (isinstance(tables, Mapping) and all(isinstance(n, str) for n in tables)):
+        raise TypeError(f"tables={tables!r}: a dict of names to frames of pandas or Dask")
+    own = {name: _frame(name, given) for name, given in (tables or {}).items()}
     policies: dict[str, Any] = {"on_error": on_error, "storage_options": storage_options}
     frames = {}
     for name in engine.table_names(statement):
         if name in own:
-            frames[name] = _frame(name, own[name])
+            frames[name] = own[name]
         elif paths is None:
             raise engine.no_table(name, own)
         elif name == "sessions":
@@ -106,13 +119,30 @@ def sql(
 
 
 class SQLQuery:
-    """A statement over tables of NWB files, made by `sql`. Nothing is read before it is computed.
+    """A lazy SQL query over tables of NWB files. Made by `sql`.
+
+    Polars (``polars.DataFrame(query)``), DuckDB and pyarrow (``pyarrow.table(query)``) accept it as a table.
 
     Parameters
     ----------
     statement : str
-    frames : mapping
-        The tables that it names, as Dask DataFrames.
+        The text of the SELECT.
+    frames : mapping of str to dask.dataframe.DataFrame
+        The tables that it names.
+
+    See Also
+    --------
+    sql : makes a query.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import sql
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> query = sql("SELECT structure, count(*) AS n FROM units GROUP BY ALL", make_sessions("sessions", n=2))
+    >>> query.columns
+    ['structure', 'n']
+    >>> int(query.compute().n.sum())
+    240
     """
 
     def __init__(self, statement: str, frames: Mapping[str, dd.DataFrame]) -> None:
@@ -127,27 +157,93 @@ class SQLQuery:
 
     @property
     def schema(self) -> pa.Schema:
-        """The names and Arrow types of the result's columns."""
+        """The names and Arrow types of the columns of the result.
+
+        Returns
+        -------
+        pyarrow.Schema
+            As of `record_batches`.
+        """
         return self._schema
 
     @property
     def columns(self) -> list[str]:
-        """The names of the result's columns."""
+        """The names of the columns of the result.
+
+        Returns
+        -------
+        list of str
+            In order.
+        """
         return list(self._schema.names)
 
     @property
     def dtypes(self) -> pd.Series[Any]:
-        """Of `compute`'s result. Whole numbers and bools of which some are missing have Arrow's instead."""
+        """The dtypes of the columns of the result of `compute`.
+
+        Returns
+        -------
+        pandas.Series
+            Dtypes by name. Integer and bool columns with NULL have ``int64[pyarrow]``, ``bool[pyarrow]``, ...
+            instead.
+        """
         return to_pandas(pa.Table.from_batches([], self._schema)).dtypes
 
     def compute(self) -> pd.DataFrame:
-        """The result as a frame of pandas, with the dtypes that `read_nwb` gives."""
+        """Run the query.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The result, with the dtypes that `read_nwb` gives. The index is 0, 1, ...
+
+        Raises
+        ------
+        SQLError
+            DuckDB can't run the statement, for example because a text is not a number.
+        NWBReadError
+            A file can't be read.
+
+        See Also
+        --------
+        SQLQuery.record_batches : for results that are larger than memory.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import sql
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> sql("SELECT max(id) AS last FROM units", make_sessions("sessions", n=1)).compute()
+           last
+        0   119
+        """
         return to_pandas(pa.Table.from_batches(self._batches(), self._schema))
 
     def record_batches(self) -> pa.RecordBatchReader:
-        """The result as record batches, one after the other: also larger than memory.
+        """Run the query and return the result as a stream of Arrow record batches.
 
-        Nothing is read before the first is asked for, and nothing after the reader is closed.
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            Nothing is read before the first batch is requested, or after the reader is closed.
+
+        Raises
+        ------
+        SQLError
+            While reading: DuckDB can't run the statement.
+        NWBReadError
+            While reading: a file can't be read.
+
+        See Also
+        --------
+        SQLQuery.compute : the result as a pandas DataFrame.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import sql
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> query = sql("SELECT id, spike_times FROM units", make_sessions("sessions", n=1))
+        >>> sum(batch.num_rows for batch in query.record_batches())
+        120
         """
         return pa.RecordBatchReader.from_batches(self._schema, self._batches())
 
@@ -161,7 +257,25 @@ class SQLQuery:
         return self.record_batches().__arrow_c_stream__(requested_schema)
 
     def explain(self) -> Explanation:
-        """What computing it would read. See `lazynwb_dask.explain`."""
+        """Report what computing the query would read, without reading it.
+
+        Returns
+        -------
+        Explanation
+            As of `lazynwb_dask.explain`.
+
+        See Also
+        --------
+        lazynwb_dask.explain : the same as a function.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import sql
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> query = sql("SELECT snr FROM units WHERE snr > 3", make_sessions("sessions", n=1))
+        >>> query.explain().reads[0].columns
+        ('snr',)
+        """
         with engine.connection() as opened:
             run = engine.Run(opened, self.statement, self.frames)
             run.plan(reading=False)
@@ -177,8 +291,25 @@ class SQLQuery:
         return Explanation(tuple(reads), tuple(left))
 
     def report(self) -> pd.DataFrame:
-        """The files that were left out, and why. See `lazynwb_dask.read_report`."""
-        none = pd.DataFrame(columns=["path", "stage", "error"])
+        """List the files that were left out of the query's tables, and why.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As of `read_report`: `path`, `stage`, `error`.
+
+        See Also
+        --------
+        read_report : the same as a function.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import sql
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> len(sql("SELECT snr FROM units", make_sessions("sessions", n=1), on_error="skip").report())
+        0
+        """
+        none = pd.DataFrame(columns=["path", "stage", "error"], dtype="str")
         each = [read_report(frame) for frame in self.frames.values() if not expr.is_computed(frame)]
         return pd.concat([none, *each]).drop_duplicates(ignore_index=True)
 

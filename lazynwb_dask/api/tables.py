@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-import lazynwb_dask.api.accessors  # noqa: F401 registers them
 from lazynwb_dask import expr
 from lazynwb_dask.api.arguments import (
     Paths,
+    check_bools,
+    check_frame,
     check_named,
     file_access,
     knows_table,
@@ -29,7 +30,7 @@ from lazynwb_dask.plan.checks import warn_of_links
 from lazynwb_dask.plan.report import report
 from lazynwb_dask.plan.schema import schema_of
 from lazynwb_dask.plan.table_scan import indexed_tables, table_scan
-from lazynwb_dask.scan.request import Table, TableRequest
+from lazynwb_dask.scan.request import Policy, Table, TableRequest
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -43,87 +44,108 @@ def read_nwb(
     filters: Any = None,
     schema: Any = None,
     blocksize: int | str | None = "128 MiB",
-    on_missing: str = "skip",
-    on_error: str = "raise",
+    on_missing: Policy = "skip",
+    on_error: Policy = "raise",
     allow_external_links: bool = False,
     channels: str | Sequence[int] | None = None,
     scaled: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dd.DataFrame:
-    """One table of many NWB files as a Dask DataFrame.
+    """Read one table of many NWB files as a Dask DataFrame.
 
-    Only metadata are read now, a few hundred kilobytes of each file. What a computation needs is read
-    when it runs: the columns that it uses, and of columns such as `spike_times` only the rows that its
-    filters leave.
+    This call reads only the metadata of the files, a few hundred kilobytes of each. `compute` then reads the
+    columns that the computation uses. Of large columns, such as `spike_times`, it reads only the rows that pass
+    the conditions.
 
     Parameters
     ----------
-    paths : str, os.PathLike or iterable of them, or Catalog
-        Local paths, globs, directories (every NWB file and Zarr store below them) and URLs that fsspec
-        knows (``s3://``, ``http://``, ``https://``, ...), of HDF5 files, Zarr stores, zipped ones too, and
-        LINDI files. A name that exists is no glob. The order is kept. Dandisets by name (``dandi:000409``). Or
-        a catalog of such files, or a table with a file in each row, in its column `_nwb_path`, as
-        `dandi_assets` gives.
+    paths : str, os.PathLike, iterable of these, Catalog, or DataFrame
+        The NWB files: HDF5 files, Zarr stores (also zipped) or LINDI files. Each path is a local file, a folder
+        (all NWB files and Zarr stores in it and its subfolders), a glob such as ``"data/*.nwb"``, a URL of a
+        protocol that fsspec knows (``s3://``, ``https://``, ...), or a dandiset such as ``"dandi:000409"``. The
+        order is kept; files of a folder or glob are sorted. Instead of paths: a catalog, or a table with one
+        file per row in its column `_nwb_path`, such as that of `dandi_assets`.
     table : str, sequence of str, or callable
-        A path in the file (``"/units"``) or an alias: ``trials``, ``epochs``, ``invalid_times``,
-        ``electrodes``. Of several, the first that a file has. A callable is given the paths of a file's
-        tables and returns one of them, or None. The path of a TimeSeries reads as a table of
-        `timestamps` and `data`.
-    columns : sequence of str, optional
-        Only these columns, in this order.
+        The path of the table in the file, such as ``"/units"``, or one of the short names ``trials``,
+        ``epochs``, ``invalid_times`` and ``electrodes``. If several are given, the first that exists in a file
+        is read. A callable gets the list of the paths of a file's tables, and returns one of them or None. A
+        TimeSeries is read as a table with the columns `timestamps` (seconds) and `data`.
+    columns : str or sequence of str, optional
+        The columns to return, in this order. Default: all.
     filters : list or str, optional
-        Rows to keep: ``[("presence_ratio", ">=", 0.7), ...]``, a list of such lists (any of them), or the
-        text of a `DataFrame.query`. The same as filtering the frame.
+        The rows to keep: ``[("presence_ratio", ">=", 0.7), ...]`` (all must be true), a list of such lists (one
+        must be true), or an expression of `pandas.DataFrame.query`. Operators: ``==``, ``!=``, ``<``, ``<=``,
+        ``>``, ``>=``, ``in``, ``not in``, ``is null``, ``is not null``. This is the same as filtering the
+        frame.
     schema : int, mapping or pyarrow.Schema, optional
-        None: the union of all files' columns. A mapping gives the types of some columns. A
-        `pyarrow.Schema` gives all columns: then no file is opened before the computation, and each file is
-        one partition of unknown length. An int: the same, with the schema of so many of the files. Values
-        become another type only where they stay the same.
-    blocksize : int or str, optional
-        Decoded bytes of a task, about: larger tables are split by rows, smaller ones are read together.
-        None: one partition for each file. On a cluster at most an eighth of the memory that its workers
-        have for each of their threads.
-    on_missing : {"skip", "raise"}
-        What to do with files that don't have the table, or under a given `schema` not all columns. Where
-        that only shows while computing, `read_report` lists them, and if no file has the table there are
-        no rows.
-    on_error : {"raise", "skip"}
-        What to do with files that can't be read, and folders that can't be listed. With "skip" a column that
-        some files can't give is missing in their rows, too; else it is left out. See `read_report`.
-    allow_external_links : bool
-        Follow links into other files, and read data that a file keeps in others. Only for local files, and
-        only if you trust them: a file can name any other.
+        Default: the union of the columns of all files. A mapping of names to types sets the types of some
+        columns. With a `pyarrow.Schema`, or an int n (the schema of n of the files), other files are first
+        opened when the frame is computed, and each file is one partition of unknown length. A value that would
+        change by conversion to its type is an error.
+    blocksize : int, str or None, default "128 MiB"
+        Approximate size of a partition in memory, in bytes. Larger tables are split by rows. Small partitions
+        are read together by one task. None: one partition for each file. On a cluster, partitions are at most
+        an eighth of the memory that a worker has for each of its threads.
+    on_missing : {"skip", "raise"}, default "skip"
+        What to do with files that don't have the table: leave them out with a warning, or raise an error.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do with files that can't be read: raise an error, or leave them out with a warning.
+        `read_report` lists those that were left out.
+    allow_external_links : bool, default False
+        Follow links to other files, and read datasets that are stored in other files. Local files only. Use it
+        only for files that you trust: a link can name any file of your computer.
     channels : sequence of int or "all", optional
-        Of a TimeSeries with several channels: a column for each of these, `data_0` and so on, counted from
-        0. Only the chunks that hold them are read. If not given, `data` holds lists.
-    scaled : bool
-        The data of a TimeSeries in its unit, as float64: ``data * conversion + offset``, with
-        `channel_conversion` where there is one. Otherwise they are as stored.
+        For a TimeSeries with several channels: the channels to read, counted from 0. Each becomes a column, as
+        `data_0`. Default: one column `data` of lists.
+    scaled : bool, default False
+        For a TimeSeries: convert `data` to its unit, as float64:
+        ``data * conversion * channel_conversion + offset``. Default: values as stored.
     storage_options : mapping, optional
-        For fsspec: one mapping, or one for each protocol or URL prefix.
+        Options for fsspec, such as ``{"anon": True}``: one mapping for all files, or a mapping of protocols or
+        URL prefixes to such mappings.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The table's columns, `id` first, then `_nwb_path` (the file), `_table_path`, and `_table_index`
-        (the row in that file's table). Rows are in the order of the files, then of the table. The index
-        is the row number over all files.
+        One row for each row of the table in each file, in the order of the files. The columns of the table,
+        `id` first, then `_nwb_path` (string, the file), `_table_path` (string, the path of the table in it) and
+        `_table_index` (int64, the row in it, from 0). Ragged and multi-dimensional columns are lists, such as
+        ``list<item: double>[pyarrow]``; texts are ``string``. A column that a file lacks has missing values
+        there. The index is the row number over all files, int64; with a `pyarrow.Schema` or an int as `schema`,
+        the row number within each file.
 
     Raises
     ------
     NWBReadError
-        A file can't be read: missing, forbidden, truncated, not NWB.
+        A file is missing, forbidden, truncated, or not an NWB file.
     TableNotFoundError
-        No file has the table; with ``on_missing="raise"``, some file.
+        No file has the table; with ``on_missing="raise"``: a file lacks it.
     ColumnNotFoundError
-        A column of `columns` or `filters` is in no file.
-    SchemaConflictError, UnsupportedColumnError
-        A column was asked for that has no common type, or can't be read.
+        No file has a column of `columns` or `filters`.
+    SchemaConflictError
+        A column of `columns` or `filters` has types in different files that can't be combined.
+    UnsupportedColumnError
+        A column of `columns` or `filters` can't be read.
+    TypeError, ValueError
+        An argument has a wrong type or value.
+
+    Warns
+    -----
+    UserWarning
+        Files or columns were left out, or links to other files were not followed.
 
     See Also
     --------
-    schema_report : what each column is, and in how many files.
-    read_report : the files that could not be read.
+    list_tables : the tables of one file.
+    schema_report : the columns of a table, and their types in the files.
+    read_report : the files that were left out.
+    explain : what `compute` would read.
+
+    Notes
+    -----
+    A table is an object of the type DynamicTable of the `HDMF common schema
+    <https://hdmf-common-schema.readthedocs.io/en/stable/format.html>`_ or of a type derived from it. Its
+    columns with a VectorIndex are ragged.
 
     Examples
     --------
@@ -131,11 +153,20 @@ def read_nwb(
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=2)
     >>> units = lazynwb_dask.read_nwb(paths, "/units")
+    >>> len(units)
+    240
     >>> good = units[(units.presence_ratio >= 0.7) & (units.isi_violations_ratio <= 0.5)]
     >>> spikes = good[["unit_id", "location", "spike_times", "_nwb_path"]].compute()
     >>> spikes.spike_times.dtype
     list<item: double>[pyarrow]
+
+    The same rows by `filters`:
+
+    >>> filters = [("presence_ratio", ">=", 0.7), ("isi_violations_ratio", "<=", 0.5)]
+    >>> len(lazynwb_dask.read_nwb(paths, "/units", filters=filters)) == len(spikes)
+    True
     """
+    check_bools(scaled=scaled)
     access = file_access(paths, storage_options)
     check_named(table, paths, access)
     request = table_request(
@@ -159,48 +190,53 @@ def read_nwb(
 
 
 def read_report(frame: dd.DataFrame) -> pd.DataFrame:
-    """The files that `on_error="skip"` left out of a frame, and why.
+    """List the files that were left out of a frame, and why.
 
-    Under a given `schema`, which files lack the table or a column only shows while computing: those that
-    ``on_missing="skip"`` passed over are listed too.
+    These are files that ``on_error="skip"`` left out. With a `pyarrow.Schema` or an int as `schema`, they are
+    also the files that ``on_missing="skip"`` left out, because that is known only when the frame has been
+    computed.
 
     Parameters
     ----------
     frame : dask.dataframe.DataFrame or SQLQuery
-        Made by `read_nwb`, `read_sessions` or `sql`, or from one that was; but not by `persist`, whose result
-        doesn't know what it was read from: the frame that was persisted does.
+        Returned by `read_nwb`, `read_sessions` or `sql`, or derived from such a frame. Not the result of
+        `persist`: use the frame on which `persist` was called.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each failure: ``path``, ``stage`` (``"plan"``, or ``"read"`` for those that only
-        showed while computing, in this process or on the workers of the active cluster), ``error``.
-        Those that only show while Dask's multiprocessing scheduler computes are not in it: each is a
-        warning that a process of that scheduler prints.
+        One row for each failure: `path`; `stage`, ``"plan"`` for failures in the call of `read_nwb` and
+        ``"read"`` for failures while computing; `error`, the class and text of the error. Failures on the
+        workers of the active cluster are included. Failures in Dask's multiprocessing scheduler are not; they
+        are only printed as warnings.
 
     Raises
     ------
     ValueError
-        The frame was persisted.
+        The frame is the result of `persist`.
 
     See Also
     --------
-    schema_report : files that lack a column.
+    read_nwb : has the argument `on_error`.
+    schema_report : the files that lack a column.
 
     Examples
     --------
+    >>> import warnings
+    >>> from lazynwb_dask import read_nwb, read_report
     >>> from lazynwb_dask.datasets import make_sessions
     >>> paths = make_sessions("sessions", n=2)
     >>> _ = open(paths[1], "r+b").truncate(5_000)
-    >>> import warnings
     >>> with warnings.catch_warnings(action="ignore"):
     ...     units = read_nwb(paths, "/units", on_error="skip")
-    >>> read_report(units)[["stage"]].values.tolist()
-    [['plan']]
+    >>> found = read_report(units)
+    >>> found.path.tolist() == paths[1:], found.stage.tolist()
+    (True, ['plan'])
     """
     if callable(report := getattr(frame, "report", None)):  # of a SQLQuery
         found: pd.DataFrame = report()
         return found
+    check_frame("read_report", frame)
     if expr.is_computed(frame):
         raise ValueError(
             "a frame that was persisted doesn't know what it was read from; give read_report the frame "
@@ -210,26 +246,38 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     rows = [failure for scan in scans for failure in scan.failures]
     origins = {scan.origin or scan.token for scan in scans}
     rows += failures.recorded(origins | {node._name for node in frame.expr.walk()})
-    return pd.DataFrame(list(dict.fromkeys(rows)), columns=["path", "stage", "error"])
+    return pd.DataFrame(list(dict.fromkeys(rows)), columns=["path", "stage", "error"], dtype="str")
 
 
 def schema_report(
-    paths: Paths, table: Table, *, on_error: str = "raise", storage_options: Mapping[str, Any] | None = None
+    paths: Paths, table: Table, *, on_error: Policy = "raise", storage_options: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """What each column of a table is, and in how many files it is what.
+    """Report the columns of a table, and their types in the files.
 
     Parameters
     ----------
-    paths, table, on_error, storage_options
-        As in `read_nwb`.
+    paths : str, os.PathLike, iterable of these, Catalog, or DataFrame
+        The NWB files, as in `read_nwb`.
+    table : str, sequence of str, or callable
+        The table, as in `read_nwb`.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do with files that can't be read: raise an error, or leave them out with a warning.
+    storage_options : mapping, optional
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each column, by its name: ``dtype``, in the frame; ``found``, the types in the files and in
-        how many files each is; ``files`` and ``missing``, how many files have the column and lack it; ``shape``
-        of its rows; ``description``, ``unit``; ``refers_to``, the table that row numbers are of; ``notes``,
-        what is odd about it; ``problem``, why it is left out of the frame, else empty.
+        One row for each column; its name is the index. All texts are empty where there is nothing to report.
+
+        - `dtype`: in the frame of `read_nwb`.
+        - `found`: the types in the files, and the number of files with each.
+        - `files`, `missing` (int64): the number of files with and without the column.
+        - `shape`: of the dataset; ``*`` is a ragged dimension.
+        - `description`, `unit`: as in the first file that has one.
+        - `refers_to`: the path of the table whose row numbers the column holds.
+        - `notes`: oddities in the files, such as a length that differs from the table's.
+        - `problem`: why the column is left out of the frame.
 
     Raises
     ------
@@ -237,17 +285,21 @@ def schema_report(
         A file can't be read.
     TableNotFoundError
         No file has the table.
+    TypeError, ValueError
+        An argument has a wrong type or value.
 
     See Also
     --------
-    contents : which tables there are.
+    contents : the tables and TimeSeries of files.
+    read_nwb : its argument `schema` sets types of columns.
 
     Examples
     --------
+    >>> from lazynwb_dask import schema_report
     >>> from lazynwb_dask.datasets import make_sessions
-    >>> report = schema_report(make_sessions("sessions", n=3), "/units")
-    >>> report.found["spike_times"], report.found["firing_rate"]
-    ('list<item: double> (3)', 'float64 (3)')
+    >>> report = schema_report(make_sessions("sessions", n=3, varied=True), "/units")
+    >>> report.loc[["spike_times", "default_qc", "d_prime"], ["found", "missing"]].values.tolist()
+    [['list<item: double> (3)', 0], ['bool (2), int8 (1)', 0], ['float64 (2)', 1]]
     """
     access = file_access(paths, storage_options)
     check_named(table, paths, access)
@@ -260,33 +312,41 @@ def schema_report(
 
 
 def list_tables(path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
-    """The paths of all tables of one file. Links to other files aren't followed, but warned of.
+    """List the paths of all tables of one file.
 
     Parameters
     ----------
     path : str or os.PathLike
-        One file.
+        One file: a local path or a URL.
     storage_options : mapping, optional
-        As in `read_nwb`.
+        Options for fsspec, as in `read_nwb`.
 
     Returns
     -------
     list of str
-        Paths in the file, each of which `read_nwb` takes as `table`.
+        Paths in the file, such as ``"/units"``, for the argument `table` of `read_nwb`.
 
     Raises
     ------
     NWBReadError
         The file can't be read.
     ValueError
-        The path means several files.
+        The path is a folder or glob with several files.
+    TypeError
+        The path is not a path.
+
+    Warns
+    -----
+    UserWarning
+        The file has links to other files. They are not followed.
 
     See Also
     --------
-    contents : TimeSeries and all other objects, too; of one or many files.
+    contents : also TimeSeries and all other objects; of one or many files.
 
     Examples
     --------
+    >>> from lazynwb_dask import list_tables
     >>> from lazynwb_dask.datasets import make_sessions
     >>> list_tables(make_sessions("sessions", n=1)[0])[:2]
     ['/units', '/events/events']

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -25,6 +24,7 @@ from lazynwb_dask.predicate.tree import Predicate, then
 from lazynwb_dask.scan.derived import ordered
 from lazynwb_dask.scan.request import Selection
 from lazynwb_dask.util.threads import at_once
+from lazynwb_dask.util.warn import warn
 
 Ints = NDArray[np.int64]
 LONGEST = 1 << 40  # rows of a partition whose length is unknown
@@ -207,11 +207,10 @@ def warn_if_apart(names_of: Sequence[Sequence[Any]], by: str = "_nwb_path") -> N
         if {*one}.isdisjoint(other):
             first, second = (shown(str(some[0])) for some in (one, other))
             what = "file" if by == "_nwb_path" else by
-            warnings.warn(
+            warn(
                 f"two frames have no {what} in common, so no rows of them meet: one has {first}, the other "
                 f"{second}. If these are the same, read both frames from the same paths: a link and the file "
-                "behind it are two names; files of one session meet by session: by= or sessions=",
-                stacklevel=2,
+                "behind it are two names; files of one session meet by session: by= or sessions="
             )
             return
 

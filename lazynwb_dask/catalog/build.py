@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, suppress
@@ -39,6 +38,7 @@ from lazynwb_dask.storage.runtime import ReadCancelled
 from lazynwb_dask.util.concurrently import concurrently, progress_bar
 from lazynwb_dask.util.suggest import did_you_mean, listed, sentence
 from lazynwb_dask.util.threads import at_once
+from lazynwb_dask.util.warn import warn
 
 SMALLEST, LARGEST = 8, 128  # files of a batch that a worker indexes
 LARGEST_LOCAL = 16  # where threads do: these files are indexed again if the process is killed
@@ -219,7 +219,7 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder)
         return
     text = f"{shown(folder.url)}: none of the files has a table {' or '.join(lacked)}"
     if manifest.sections:
-        warnings.warn(f"{text}; the catalog is without", stacklevel=5)
+        warn(f"{text}; the catalog is without")
         return
     try:
         there = list_tables(sources[0], folder.access)

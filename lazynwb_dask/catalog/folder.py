@@ -20,6 +20,7 @@ from lazynwb_dask.sources.expand import absolute
 from lazynwb_dask.storage import Request, fetch, open_source, parquet, retried
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.parquet import ParquetFile
+from lazynwb_dask.storage.waits import answered
 from lazynwb_dask.util.threads import at_once
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ class Folder:
     @staticmethod
     def of(url: str | os.PathLike[str], access: FileAccess) -> Folder:
         """The folder at a user's path or URL. Raises ValueError if the URL is chained or has a query."""
+        if not isinstance(url, (str, os.PathLike)):
+            raise TypeError(f"{url!r}: the path or URL of a folder is needed, not {type(url).__name__}")
         text = os.fspath(url)
+        if not text:
+            raise ValueError("the path of the folder is empty: '.' is the current folder")
         if not is_local(text) and (len(links(text)) > 1 or "?" in text.partition("://")[2]):
             raise ValueError(
                 f"the URL of a catalog or an export can't be chained or have a query: {shown(text)}"
@@ -93,8 +98,12 @@ class Folder:
             file.write(data)
 
     def _put(self, name: str, put: Callable[[AbstractFileSystem, str], None]) -> None:
+        def upload(filesystem: AbstractFileSystem, path: str) -> None:
+            answered()  # in that an upload takes long there is nothing wrong
+            put(filesystem, path)
+
         try:
-            retried(self.url_of(name), self.access, put)
+            retried(self.url_of(name), self.access, upload)
         except NWBFileNotFoundError:
             raise NWBFileNotFoundError(
                 f"{shown(self.url)}: nothing can be written there: there is no such bucket or "

@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from typing import Any
 from lazynwb_dask.catalog.folder import Folder
 from lazynwb_dask.errors import NWBError, NWBFileChangedError
 from lazynwb_dask.model.source import is_local, shown
+from lazynwb_dask.util.warn import warn
 
 LOCK = "_lock"
 RENEW = 10.0
@@ -73,10 +73,9 @@ class _Lock:
                 seen, begun = held, time.monotonic()
             elif owner != announced:
                 announced = owner
-                warnings.warn(
+                warn(
                     f"{shown(self._folder.url)}: {owner} is building this {self._what}; waiting until that "
-                    f"ends. If that process was killed, this one takes over after {SILENT:.0f} s",
-                    stacklevel=6,
+                    f"ends. If that process was killed, this one takes over after {SILENT:.0f} s"
                 )
             time.sleep(POLL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +33,7 @@ from lazynwb_dask.scan.records import ABSENT, Files, Records
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.util.suggest import did_you_mean, listed
+from lazynwb_dask.util.warn import warn
 
 
 def schema_of(
@@ -259,10 +259,9 @@ def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
     warn_skipped(tables.failures, len(catalog))
     if len(tables.absent):
         first = shown(catalog.index.source(int(tables.absent[0])).url)
-        warnings.warn(
+        warn(
             f"{len(tables.absent)} of {len(catalog)} files have no table {_or(tables.paths)} and are "
-            f"left out (the first: {first}); on_missing='raise' makes this an error",
-            stacklevel=3,
+            f"left out (the first: {first}); on_missing='raise' makes this an error"
         )
     columns = find_columns(catalog, tables)
     unified, variants = schema_of(catalog, tables, columns, request)

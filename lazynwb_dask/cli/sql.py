@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lazynwb_dask.api.sql import SQLQuery
+    from lazynwb_dask.scan.request import Policy
 
 
 @click.command(
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     default="skip",
     help="What to do with files without a table.",
 )
-def sql(statement: str, explain: bool, on_missing: str, call: Call) -> None:
+def sql(statement: str, explain: bool, on_missing: Policy, call: Call) -> None:
     """Run a SELECT over tables of all files at PATHS.
 
     STATEMENT names tables by their path in the files, in double quotes, or alias (units, trials, epochs,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 import time
-import warnings
 from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -18,6 +17,7 @@ from dask.system import CPU_COUNT
 from lazynwb_dask._version import __version__
 from lazynwb_dask.storage.memory_budget import NEGLIGIBLE, TOGETHER, ProcessMemory, release
 from lazynwb_dask.util import buffers
+from lazynwb_dask.util.warn import warn
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ def compare_versions() -> None:
         installed = found["client"]["packages"].get(PACKAGE)  # None where it runs from its source
     except Exception as exc:  # what is wrong with the cluster shows in the computation itself
         problem = f"the cluster's versions of {PACKAGE} are not known ({type(exc).__name__}: {exc})"
-        warnings.warn(problem, stacklevel=4)
+        warn(problem)
         return
     differing: dict[str | None, list[str]] = {}
     for place, version in versions.items():
@@ -204,7 +204,4 @@ def compare_versions() -> None:
             + (f" and {len(where) - 1} more" if len(where) > 1 else "")
             for version, where in differing.items()
         ]
-        warnings.warn(
-            f"{PACKAGE} is {__version__} here, but {', '.join(others)}: install the same version everywhere",
-            stacklevel=4,
-        )
+        warn(f"{PACKAGE} is {__version__} here, but {', '.join(others)}: install the same version everywhere")

@@ -5,26 +5,36 @@ do neither: there each failure is a warning on standard error."""
 from __future__ import annotations
 
 import multiprocessing
-import warnings
+import time
 from collections import deque
 from collections.abc import Container
 
 from lazynwb_dask.cluster.client import active_client, this_worker
 from lazynwb_dask.errors import Failure
 from lazynwb_dask.util.locks import Lock
+from lazynwb_dask.util.warn import warn
 
 TOPIC = "lazynwb-dask-failures"
 KEPT = 10_000
+EVERY = 60  # seconds between two warnings of one frame
 
 _kept: deque[tuple[str, Failure]] = deque(maxlen=KEPT)
 _warned: deque[tuple[str, str]] = deque(maxlen=100)  # of what files lack, by origin
+_last: dict[str, float] = {}  # when there was a warning, by origin
 _lock = Lock()
 
 
 def report_failures(origin: str, failures: list[Failure]) -> None:
-    """Record the files that a read left out, and warn. `origin` is the token of the frame's scan."""
+    """Record the files that a read left out, and warn of the first one, at most once a minute of each frame.
+    `origin` is the token of the frame's scan."""
     details = [f"{f.path} can't be read and is left out: {f.error}" for f in failures]
-    _report(origin, failures, [f"{details[0]}; lazynwb_dask.read_report(frame) lists all"], details)
+    with _lock:
+        now = time.monotonic()
+        is_new = now - _last.get(origin, -EVERY) >= EVERY
+        if is_new:
+            _last[origin] = now
+    summary = [f"{details[0]}; lazynwb_dask.read_report(frame) lists all"] if is_new else []
+    _report(origin, failures, summary, details)
 
 
 def report_missing(origin: str, missing: list[Failure]) -> None:
@@ -42,17 +52,15 @@ def report_missing(origin: str, missing: list[Failure]) -> None:
 def _report(origin: str, failures: list[Failure], summary: list[str], details: list[str]) -> None:
     worker = this_worker()
     if worker is not None:
-        from distributed.worker import warn
-
         worker.log_event(TOPIC, [(origin, f.path, f.stage, f.error) for f in failures])
         for message in summary:
-            warn(message)
+            worker.log_event("warn", message)  # the client warns; the worker prints nothing
         return
     record(origin, failures)
     # records in a process of the multiprocessing scheduler are lost
     lost = multiprocessing.parent_process() is not None
     for message in details if lost else summary:
-        warnings.warn(message, stacklevel=3)
+        warn(message)
 
 
 def record(origin: str, failures: list[Failure]) -> None:

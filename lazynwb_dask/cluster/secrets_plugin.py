@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from lazynwb_dask.storage.options import Options
+from lazynwb_dask.util.warn import warn
 
 _sent: set[tuple[str, str]] = set()
 
@@ -40,10 +40,9 @@ def send(held: Mapping[str, dict[str, Any]]) -> None:
         try:
             cloudpickle.dumps(plugin)
         except Exception as error:
-            warnings.warn(
+            warn(
                 "storage_options hold an object that can't be sent to Dask's workers "
-                f"({type(error).__name__}): they will need credentials of their own.",
-                stacklevel=4,
+                f"({type(error).__name__}): they will need credentials of their own."
             )
         else:
             client.register_plugin(plugin, name=f"lazynwb-dask-{token[:16]}")

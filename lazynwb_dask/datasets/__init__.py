@@ -1,9 +1,8 @@
-"""Made-up sessions for the demo, the documentation, the tests and the benchmarks.
+"""Example data: made-up sessions for the documentation, tests and first steps.
 
-The files look like those of a Neuropixels pipeline: a units table with quality metrics, labels and
-spike times, trials and stimulus intervals, events, electrodes, behaviour, session and subject
-metadata. h5py alone writes them, object by object in the order in which pynwb does, so that headers
-and data lie in the file as they do in real ones.
+The files look like those of a Neuropixels pipeline: a units table with quality metrics, labels and spike times,
+trials and stimulus intervals, events, electrodes, behavior, session and subject metadata. `make_sessions`
+writes them.
 """
 
 from lazynwb_dask.datasets.files import make_sessions

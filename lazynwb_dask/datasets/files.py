@@ -39,65 +39,84 @@ def make_sessions(
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
 ) -> list[str]:
-    """Write made-up but realistic NWB files.
+    """Write made-up but realistic NWB files, for examples and tests.
 
-    The same arguments give the same bytes, whatever `n` is and however often it is called. A file
-    that is there already with the same content is kept; a file appears under its name only when it
-    is complete. Files of another origin are never replaced.
+    The same arguments always give the same bytes. An existing file with the same content is kept. A file that
+    this function didn't write is never replaced.
 
     Parameters
     ----------
-    folder
-        Where the files go; made if need be.
-    n
-        Number of sessions, one file each. Two in a row share a subject.
-    units
-        Rows of `/units`. The usual quality thresholds keep about a tenth of them.
-    mean_spikes
-        Mean number of spikes of a unit; a few units have none.
-    trials
-        Rows of `/intervals/trials`. `/intervals/stimulus_presentations` and `/events/events` have
-        four times as many.
-    probes, channels
-        Number of probes, and of electrodes on each.
-    waveform_shape
-        Samples and channels of a unit's mean waveform.
-    samples
-        Length of `/processing/behavior/running_speed` and of `/acquisition/lick_sensor`.
-    lfp_shape
-        Samples and channels of `/acquisition/lfp`; None leaves it out.
-    trial_timeseries
-        Give the trials a `timeseries` column, which refers to stretches of the running speed.
-    duration
-        Length of a session in seconds.
-    layout
-        How columns and series are stored: "contiguous" as by older pynwb, "chunked" as by pynwb 4,
-        "gzip" (deflate and shuffle) as by neuroconv and MatNWB.
-    chunk_length
-        Values in a chunk of `spike_times`, unless contiguous.
-    series_chunk
-        Samples in a chunk of a time series, unless contiguous.
-    libver
-        HDF5 format: "earliest" as nearly all files have it, or "latest".
-    varied
-        Let sessions differ as they do in the wild. Of three in a row, the second lacks the units'
-        `d_prime` and `isolation_distance` and calls its trials `/intervals/behavior_trials`; the
-        third stores `peak_channel` as floats, some NaN, and `default_qc` as integers.
-    seed
-        Another seed, other sessions.
-    progress
-        Called with the path of each file when it is done.
+    folder : str or os.PathLike
+        The local folder for the files; it is made if it doesn't exist.
+    n : int, default 8
+        The number of sessions, one file each. Two consecutive sessions have the same subject.
+    units : int, default 120
+        The number of rows of ``/units``. Common quality thresholds keep about a tenth of them.
+    mean_spikes : int, default 3000
+        The mean number of spikes of a unit. A few units have none.
+    trials : int, default 200
+        The number of rows of ``/intervals/trials``. ``/intervals/stimulus_presentations`` and
+        ``/events/events`` have four times as many.
+    probes : int, default 2
+        The number of probes, at most 26.
+    channels : int, default 96
+        The number of electrodes of each probe.
+    waveform_shape : pair of int, default (60, 8)
+        Samples and channels of the mean waveform of a unit.
+    samples : int, default 36000
+        The number of samples of ``/processing/behavior/running_speed`` and ``/acquisition/lick_sensor``.
+    lfp_shape : pair of int, optional
+        Samples and channels of ``/acquisition/lfp``. Default: there is none.
+    trial_timeseries : bool, default False
+        Give the trials a column `timeseries` that refers to parts of the running speed.
+    duration : float, default 1800.0
+        The length of a session in seconds.
+    layout : {"contiguous", "chunked", "gzip"}, default "chunked"
+        How columns and series are stored: ``"contiguous"`` as by older versions of pynwb, ``"chunked"`` as by
+        pynwb 4, ``"gzip"`` (with shuffle) as by neuroconv and MatNWB.
+    chunk_length : int, default 524288
+        The number of values in a chunk of `spike_times`, unless contiguous.
+    series_chunk : int, default 16384
+        The number of samples in a chunk of a series, unless contiguous.
+    libver : {"earliest", "latest"}, default "earliest"
+        The version of the HDF5 format, as in `h5py.File`. Most NWB files have ``"earliest"``.
+    varied : bool, default False
+        Let sessions differ, as in real datasets. Of three consecutive sessions, the second one lacks `d_prime`
+        and `isolation_distance` of the units, and its trials are ``/intervals/behavior_trials``; the third
+        stores `peak_channel` as float, with NaN, and `default_qc` as integer.
+    seed : int, default 0
+        The seed of the random numbers.
+    progress : callable, optional
+        Called with the path of each file when it is complete.
 
     Returns
     -------
     list of str
-        Absolute paths, in order of subject and date, which is also their order by name.
+        Absolute paths, in the order of subject and date.
+
+    Raises
+    ------
+    ValueError
+        An argument has a wrong value.
+    FileExistsError
+        A file with such a name exists that this function didn't write.
+    OSError
+        The folder can't be written.
+
+    See Also
+    --------
+    lazynwb_dask.read_nwb : reads the files.
+
+    Notes
+    -----
+    The files have the NWB version 2.11.0. They are written with h5py alone, with objects in the order in which
+    pynwb writes them.
 
     Examples
     --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     paths = make_sessions(folder, n=2, units=10, mean_spikes=100)
+    >>> import os
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> paths = make_sessions("sessions", n=2, units=10, mean_spikes=100)
     >>> [os.path.basename(path) for path in paths]
     ['sub-600000_ses-20230109_ecephys.nwb', 'sub-600000_ses-20230110_ecephys.nwb']
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,57 +23,66 @@ from lazynwb_dask.scan.fields import PROVENANCE
 from lazynwb_dask.scan.scan import Scan
 
 SHOWN = 12  # columns that are named
+_LONG_LIST = re.compile(r"\bisin\(\[([^\]]{120})[^\]]{40,}\]\)")  # values that are not all shown
 LONG = 160  # letters of a condition of Dask's that are shown
 _RISING = {
-    "yes": "are known to rise, and a range is looked up in them",
+    "yes": "are known to rise: only some are read, to find the range",
     "no": "don't rise: all of them are read",
-    "unknown": "aren't known to rise: all of them are read, this once. A catalog (build_catalog) knows it of "
-    "its files, and the setting sorted-timestamps: true says it of all",
+    "unknown": "aren't known to rise: all of them are read, once. A catalog (build_catalog) notes it for its "
+    "files; with the setting sorted-timestamps: true it is assumed for all",
 }
 
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """One read of one table.
+    """What is read of one table. An item of `Explanation.reads`.
 
     Attributes
     ----------
     tables : tuple of str
-        Paths in the files; empty where each file's is found when it is read.
+        Paths of the table in the files. Empty if the files have not been looked at yet.
     files, files_left : int
-        How many the frame has, and in how many a wanted row can be.
+        The number of files of the frame, and of those that can have a matching row and are read.
     partitions, partitions_left : int
         The same of partitions.
     tasks : int
-        Of Dask, that read them.
+        The number of Dask tasks that read them.
     columns : tuple of str
-        That are read for the wanted rows. Those of the condition alone are not among them.
+        The columns that are read for matching rows. Columns that only the condition uses are not included.
     from_catalog : tuple of str
-        Of all columns that are used, those whose values the catalog holds for every file.
+        The columns whose values are read from the catalog for all files.
     condition : str
-        That decides which rows are wanted; empty if all are.
+        The condition that is applied while reading; empty for none.
     limit : str
-        Such as ``"first 5"``, of each partition; empty for none.
+        A limit of the rows of each partition, such as ``"first 5"``; empty for none.
     requests, bytes : int
-        To NWB files.
+        Requests to NWB files, and bytes.
     exact : bool
-        Whether these two are; otherwise they are an upper bound.
+        True if `requests` and `bytes` are exact, False if they are an upper bound.
     known : bool
-        False where there is more, of which nothing is known before it is read.
+        False if `requests` and `bytes` are not known before reading.
     rows : int
-        That are wanted, at most.
+        The largest possible number of matching rows.
     memory : int
-        Decoded bytes of the largest partition, before the condition has taken any rows.
+        Bytes in memory of the largest partition, before rows are filtered.
     memory_task : int
         The same of the largest task.
     why : tuple of str
-        Why requests and bytes aren't exact.
+        Why `requests` and `bytes` are not exact.
     catalog_requests, catalog_bytes : int
-        To the catalog, at most, by each process that reads and has none of these values yet.
+        Requests to the catalog and bytes, at most, by each process that has not read these values yet.
 
     See Also
     --------
     lazynwb_dask.explain : makes these.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import explain, read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> (read,) = explain(read_nwb(make_sessions("sessions", n=2), "/units").firing_rate).reads
+    >>> read.files_left, read.columns, read.rows, read.exact
+    (2, ('firing_rate',), 240, True)
     """
 
     tables: tuple[str, ...]
@@ -96,17 +106,20 @@ class ReadPlan:
     catalog_bytes: int = 0
     known: bool = True
 
+    def __repr__(self) -> str:
+        return str(Explanation((self,)))
+
     def lines(self) -> list[tuple[str, str]]:
-        """What to show, by heading."""
+        """What to print: pairs of heading and text. For internal use."""
         found = [
             ("table", ", ".join(self.tables) or "as found when it is read"),
-            ("files", _of(self.files_left, self.files, "the others can't hold a row that is wanted")),
+            ("files", _of(self.files_left, self.files, "no row of the others can match")),
             ("partitions", f"{_of(self.partitions_left, self.partitions)}, in {_count(self.tasks, 'task')}"),
             ("columns", _names(self.columns)),
         ]
         if self.from_catalog:
             found.append(("in the catalog", _names(self.from_catalog)))
-        found.append(("condition", self.condition or "none"))
+        found.append(("condition", re.sub(_LONG_LIST, r"isin([\1...])", self.condition) or "none"))
         if self.limit:
             found.append(("limit", f"{self.limit} of each partition"))
         fetched = f"{_count(self.requests, 'request')}, {format_bytes(self.bytes)}, of NWB files"
@@ -129,18 +142,27 @@ class ReadPlan:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What computing a frame would read. It prints as text, and as a table in a notebook.
+    """What computing a frame would read. Prints as text, and as a table in a notebook.
 
     Attributes
     ----------
     reads : tuple of ReadPlan
-        One for each table that is read, or part of one.
+        One for each table that is read, or for a part of one.
     left : tuple of (str, str)
-        Conditions that are not part of a read, and why not. Dask applies them to what was read.
+        Conditions that Dask applies after reading, and the reason for each.
 
     See Also
     --------
     lazynwb_dask.explain : makes one.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import explain, read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> units = read_nwb(make_sessions("sessions", n=2), "/units")
+    >>> found = explain(units[units.snr > 2][["unit_id"]])
+    >>> found.reads[0].condition, found.left
+    ('snr > 2', ())
     """
 
     reads: tuple[ReadPlan, ...]
@@ -148,12 +170,24 @@ class Explanation:
 
     @property
     def requests(self) -> int:
-        """To NWB files, by all reads."""
+        """The requests to NWB files of all reads together.
+
+        Returns
+        -------
+        int
+            Exact if `exact` of all reads is true; else an upper bound.
+        """
         return sum(read.requests for read in self.reads)
 
     @property
     def bytes(self) -> int:
-        """Of NWB files, by all reads."""
+        """The bytes of NWB files of all reads together.
+
+        Returns
+        -------
+        int
+            Exact if `exact` of all reads is true; else an upper bound.
+        """
         return sum(read.bytes for read in self.reads)
 
     def __str__(self) -> str:
@@ -216,15 +250,15 @@ def _plan(leaf: Leaf) -> ReadPlan:
             if len(files):
                 why.append(f"timestamps of {_count(len(files), 'file')} {text}")
         if any(one.kept for one in costs):
-            why.append("tasks in this process need only check what it has kept of planning")
+            why.append("tasks in this process use metadata that planning has kept, and only check them")
     else:
         known = False
-        costs, why = [Cost(exact=False)], ["the files are only looked at when they are read"]
+        costs, why = [Cost(exact=False)], ["the files are opened only when they are read"]
     of_catalog = values_bound(scan.narrow(used, left.tolist()), used, access)
     exact = all(one.exact for one in costs)
     if not leaf.certain:
         exact = False
-        why = ["as if all rows were wanted: which are shows only in both tables", *why]
+        why = ["as if all rows matched: which do is known only once both tables are read", *why]
     weights = scan.nbytes(used)
     per_task = [int(weights[bucket].sum()) for bucket in buckets]
     condition = " and ".join(map(repr, conjuncts(predicate))) if predicate else ""
@@ -245,7 +279,7 @@ def _plan(leaf: Leaf) -> ReadPlan:
         rows=sum(one.rows for one in costs),
         memory=int(weights[left].max(initial=0)),
         memory_task=max(per_task, default=0),
-        why=() if exact else tuple(why or ["which bytes shows only when others have been read"]),
+        why=() if exact else tuple(why or ["which bytes are needed is known only once others are read"]),
         catalog_requests=of_catalog[0],
         catalog_bytes=of_catalog[1],
         known=known,
@@ -269,14 +303,15 @@ def _why(scan: Scan, used: Sequence[str], decided: frozenset[str]) -> list[str]:
     found = []
     unknown = [name for name in used if name in decided - held]
     if unknown:
-        found.append(f"as if all rows passed: {_names(unknown)} must be read to know")
+        verb = "is" if len(unknown) == 1 else "are"
+        found.append(f"as if all rows passed: which do is known only once {_names(unknown)} {verb} read")
     if scan.files.parts:
-        found.append("what lies within LINDI files is read once by each process")
+        found.append("each process reads what is stored inside LINDI files once")
     if scan.files.documents:
-        found.append("objects of Zarr stores tell only when they are read how long they are")
+        found.append("the sizes of objects in Zarr stores are known only once they are read")
     texts = [name for name in used if name not in held and _is_scattered(scan, name)]
     if texts:
-        found.append(f"as if {_names(texts)} lay all over the files: where shows only in these")
+        found.append(f"the values of {_names(texts)} may be anywhere in the files")
     return found
 
 

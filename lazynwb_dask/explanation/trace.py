@@ -24,17 +24,16 @@ Process = tuple[str, int]
 
 @dataclass
 class Trace:
-    """What was fetched within a ``with`` block of `trace`; complete once it has ended.
+    """What was read in a ``with`` block of `trace`. Complete when the block has ended.
 
     Attributes
     ----------
     total : Tally
-        Counts of all files together: ``requests``, ``bytes`` that arrived, ``wanted`` (bytes that were asked
-        for), ``gap`` (bytes between these that came along), ``retries``.
+        Counts of all files together: ``total.requests``, ``total.bytes``, ...
     by_file : dict of str to Tally
-        The same of each file, by its path or URL.
+        Counts of each file, by its path or URL.
     processes : int
-        How many processes fetched anything.
+        The number of processes that read anything.
 
     See Also
     --------
@@ -47,8 +46,8 @@ class Trace:
     >>> units = lazynwb_dask.read_nwb(make_sessions("sessions", n=2), "/units")
     >>> with lazynwb_dask.trace() as fetched:
     ...     rates = units.firing_rate.compute()
-    >>> fetched.files.columns.tolist()
-    ['requests', 'bytes', 'wanted', 'gap', 'retries']
+    >>> fetched.total.requests, fetched.total.bytes, fetched.processes
+    (2, 1920, 1)
     """
 
     total: Tally = field(default_factory=Tally)
@@ -57,7 +56,14 @@ class Trace:
 
     @property
     def files(self) -> pd.DataFrame:
-        """A pandas.DataFrame with a row for each file, those with the most bytes first."""
+        """The counts of each file as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each file, those with the most bytes first; the path or URL is the index. Columns
+            (int64): `requests`, `bytes`, `wanted`, `gap`, `retries`, as in `total`.
+        """
         rows = {name: [getattr(t, c) for c in _COLUMNS] for name, t in self.by_file.items()}
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS)
         frame.index.name = "file"
@@ -67,7 +73,7 @@ class Trace:
         t = self.total
         head = (
             f"{t.requests} requests, {format_bytes(t.bytes)}, of {len(self.by_file)} files by "
-            f"{self.processes} processes; {t.retries} repeated"
+            f"{self.processes} process{'es' * (self.processes != 1)}; {t.retries} repeated"
         )
         return f"{head}\n{self.files.head(_SHOWN).to_string()}" if self.by_file else head
 
@@ -81,9 +87,10 @@ class Trace:
 
 @contextmanager
 def trace() -> Iterator[Trace]:
-    """Record what is fetched within a ``with`` block, by this process and the active cluster's workers.
+    """Record what is read in a ``with`` block, by this process and the workers of the active cluster.
 
-    Everything that these processes fetch meanwhile is counted, whoever requested it.
+    All reads of these processes during the block are counted, also those of other threads or users of the
+    cluster.
 
     Yields
     ------
@@ -92,15 +99,17 @@ def trace() -> Iterator[Trace]:
 
     See Also
     --------
-    explain : what would be fetched, beforehand.
+    explain : what a computation would read.
 
     Examples
     --------
     >>> import lazynwb_dask
     >>> from lazynwb_dask.datasets import make_sessions
     >>> units = lazynwb_dask.read_nwb(make_sessions("sessions", n=2), "/units")
-    >>> with trace() as fetched:
+    >>> with lazynwb_dask.trace() as fetched:
     ...     spikes = units[units.presence_ratio > 0.9].spike_times.compute()
+    >>> fetched.files.columns.tolist()
+    ['requests', 'bytes', 'wanted', 'gap', 'retries']
     >>> len(fetched.files), fetched.total.retries
     (2, 0)
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -47,6 +46,7 @@ from lazynwb_dask.plan import sessions
 from lazynwb_dask.plan.index_cache import is_identified
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.stream.arrow import arrow_schema, arrow_table
+from lazynwb_dask.util.warn import warn
 
 OFTEN = 2.0  # seconds between two writes of the manifest, at least
 
@@ -374,9 +374,7 @@ class _Export:
         found = [Session(Source(name), held[name]["session"]) for name in names]
         frame, odd = sessions.table(found)
         if odd:
-            warnings.warn(
-                f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})", stacklevel=5
-            )
+            warn(f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})")
         told = [session_name(one.source.url, one.fields) for one in found]
         frame.insert(
             len(frame.columns) - 1, session_column(frame.columns), pd.Series(told, dtype="string[pyarrow]")
@@ -394,10 +392,9 @@ class _Export:
         if self.failures:
             _, path, error = self.failures[0]
             count = len({name for _, name, _ in self.failures})
-            warnings.warn(
+            warn(
                 f"{count} files can't be read and are left out (the first: "
-                f"{path}: {error}); the table that export_tables returns lists them",
-                stacklevel=4,
+                f"{path}: {error}); the table that export_tables returns lists them"
             )
         rows = [
             (record.table, path, record.rows, record.bytes, "written" if path in self.new else "kept", "")

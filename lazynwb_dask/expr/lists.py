@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-import lazynwb_dask.scan.lists  # noqa: F401 registers the accessor of pandas wherever a task runs
 from lazynwb_dask import config
 from lazynwb_dask.expr.internals import ex, new_collection
 from lazynwb_dask.expr.node import Read, read_of

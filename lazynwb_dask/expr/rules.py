@@ -73,19 +73,11 @@ def _push_rows(view: Any, parent: Any, dependents: Any) -> Any:
 
 def _pushed_top(view: Any, read: ReadNWB, parent: Any) -> Any:
     by, shown = listed(parent.operand("_columns")), view.columns
-    if parent.n < 0 or not {*(by or shown)} <= {*read.scan.meta.columns}:
+    if parent.n < 0 or not {*(by or shown)} <= {*shown} & {*read.scan.meta.columns}:
         return None
     kind = _KINDS[type(parent)]
-    # keep the sort columns, even if Dask has dropped them
-    columns = list(dict.fromkeys([*shown, *by]))
-    limit = Limit(kind, parent.n, tuple(by or shown))
-    limited = read._with(limit=limit, columns=columns, siblings=None)
-    if not by:
-        return TopRows(ex.Projection(limited, view.name), *parent.operands[1:], kind)
-    top = TopRows(limited, *parent.operands[1:], kind)
-    if view.ndim == 1:
-        return ex.Projection(top, view.name)
-    return top if columns == shown else ex.Projection(top, shown)
+    limited = read._with(limit=Limit(kind, parent.n, tuple(by or shown)), columns=shown, siblings=None)
+    return TopRows(limited if by else ex.Projection(limited, view.name), *parent.operands[1:], kind)
 
 
 def _push_head(read: ReadNWB, parent: Any, dependents: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from lazynwb_dask.expr.extend import scans
 from lazynwb_dask.stream.values import arrow_of, lengths_of, values_of
 from lazynwb_dask.timeseries.series import TimeSeries
 from lazynwb_dask.util.extras import optional
+from lazynwb_dask.util.warn import warn
 
 SPIKES, OBSERVED, SPAN = "spike_times", "obs_intervals", ("start_time", "stop_time")
 RATE = "rate"  # pynapple's own
@@ -81,10 +81,9 @@ def group(rows: pd.DataFrame) -> Any:
     )
     lost = len(times) - sum(len(found[label]) for label in found.index.tolist())
     if lost:
-        warnings.warn(
+        warn(
             f"to_pynapple: {lost} spikes are outside of the time support, which is the union of the units' "
-            f"{OBSERVED}: pynapple leaves them out; without the column it is from the first spike to the last",
-            stacklevel=3,
+            f"{OBSERVED}: pynapple leaves them out; without the column it is from the first spike to the last"
         )
     return found
 

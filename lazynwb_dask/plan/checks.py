@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 
 from lazynwb_dask import errors
@@ -16,6 +15,7 @@ from lazynwb_dask.scan.fields import PROVENANCE, Schema
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.util.suggest import did_you_mean, listed, near_or_all
+from lazynwb_dask.util.warn import warn
 
 
 def present(
@@ -29,10 +29,9 @@ def present(
     if not tables:
         raise none_readable(failures)
     if absent:
-        warnings.warn(
+        warn(
             f"{len(absent)} of {len(found)} files have no table {_table_name(request)} and are left out "
-            f"(the first: {shown(absent[0].url)}); on_missing='raise' makes this an error",
-            stacklevel=3,
+            f"(the first: {shown(absent[0].url)}); on_missing='raise' makes this an error"
         )
     return tables
 
@@ -60,11 +59,10 @@ def warn_cut(tables: Sequence[tuple[Source, TableIndex]]) -> None:
     for source, table in tables:
         for name, column in table.columns.items():
             if len(column.arrays) > 1 and column.arrays[-1].rows > column.rows:
-                warnings.warn(
+                warn(
                     f"{shown(source.url)}: {table.path}: the VectorIndex of column {name!r} has "
                     f"{column.arrays[-1].rows} rows, the table {column.rows}: the rest is left out. "
-                    "lazynwb_dask.schema_report tells of other files",
-                    stacklevel=3,
+                    "lazynwb_dask.schema_report tells of other files"
                 )
                 return
 
@@ -105,25 +103,22 @@ def warn_of_links(linked: Iterable[tuple[Source, Sequence[tuple[str, str]]]], wh
         where = ", ".join(f"{path} ({reason})" for path, reason in links[:EXAMPLES])
         more = f" and {len(links) - EXAMPLES} more" if len(links) > EXAMPLES else ""
         others = f", and others in {len(some) - 1} more files" if len(some) > 1 else ""
-        warnings.warn(
+        warn(
             f"some links aren't followed, and {what} behind them are missing: {shown(source.url)}: {where}"
-            f"{more}{others}. What is in another file is read from there",
-            stacklevel=3,
+            f"{more}{others}. What is in another file is read from there"
         )
 
 
 def warn_left_out(unified: Schema) -> None:
     if unified.unread:
         first = unified.unread[0]
-        warnings.warn(
+        warn(
             f"columns that can't be read in some files are missing in these ({len(unified.unread)} in all, the "
-            f"first: {first.path}: {first.error}); lazynwb_dask.read_report(frame) lists them",
-            stacklevel=3,
+            f"first: {first.path}: {first.error}); lazynwb_dask.read_report(frame) lists them"
         )
     if unified.conflicts:
         parts = "; ".join(f"{c.name}: {c.reason}" for c in unified.conflicts.values())
-        warnings.warn(
+        warn(
             f"{len(unified.conflicts)} columns are left out of the frame: {parts}. "
-            "lazynwb_dask.schema_report tells more; schema={column: type} settles a conflict",
-            stacklevel=3,
+            "lazynwb_dask.schema_report tells more; schema={column: type} settles a conflict"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from lazynwb_dask.scan.fields import Field, Schema
 from lazynwb_dask.scan.request import TableRequest
 from lazynwb_dask.scan.scan import Scan
 from lazynwb_dask.storage.access import FileAccess
+from lazynwb_dask.util.warn import warn
 
 
 def table_scan(
@@ -59,10 +59,9 @@ def indexed_tables(
 def warn_skipped(failures: Sequence[Failure], count: int) -> None:
     """Warn about files left out while planning; `count` is the number of all files."""
     if failures:
-        warnings.warn(
+        warn(
             f"{len(failures)} of {count} files can't be read and are left out (the first: "
-            f"{failures[0].path}: {failures[0].error}); lazynwb_dask.read_report(frame) lists them",
-            stacklevel=3,
+            f"{failures[0].path}: {failures[0].error}); lazynwb_dask.read_report(frame) lists them"
         )
 
 

@@ -6,7 +6,7 @@ limits allow. What blocks, or takes long to decode, is done by a few other threa
 
 from __future__ import annotations
 
-import contextvars
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -22,7 +22,7 @@ from lazynwb_dask.storage.access import FileAccess
 from lazynwb_dask.storage.fetch import start_fetch
 from lazynwb_dask.storage.runtime import GRACE, POLL, ReadCancelled, Started, finish
 from lazynwb_dask.util.locks import Lock
-from lazynwb_dask.util.threads import part_pool
+from lazynwb_dask.util.threads import MOST, is_interrupted, part_pool, submit_all
 
 T = TypeVar("T")
 
@@ -139,6 +139,7 @@ class _Turns:
         # for other threads: reads that can go on, once a call has been made
         self.work: deque[tuple[int, Callable[[], object] | None]] = deque()
         self.helpers: list[Future[None]] = []
+        self.interrupt = threading.Event()
         self.helping, self.lock = 0, Lock()
         self.looked = 0.0  # when, last time, whether the task was cancelled
 
@@ -150,6 +151,8 @@ class _Turns:
                 self.turn()
         except BaseException as exc:
             self.failed[-1] = exc
+            if isinstance(exc, KeyboardInterrupt):
+                self.interrupt.set()
         self.end()
         if self.failed:
             try:
@@ -160,9 +163,9 @@ class _Turns:
 
     def turn(self) -> None:
         """Go on with a read whose bytes are there; or else with one that no other thread has taken yet."""
-        if self.is_cancelled is not None and time.monotonic() >= self.looked + POLL:
+        if time.monotonic() >= self.looked + POLL:
             self.looked = time.monotonic()
-            if self.is_cancelled():
+            if is_interrupted() or (self.is_cancelled is not None and self.is_cancelled()):
                 raise ReadCancelled()
         try:
             i = self.arrived.get(block=not self.work, timeout=POLL)
@@ -223,7 +226,8 @@ class _Turns:
             if self.helping >= HELPERS:
                 return
             self.helping += 1
-        self.helpers.append(part_pool().submit(contextvars.copy_context().run, self.help))
+        helpers, self.interrupt = submit_all(part_pool(), [self.help])
+        self.helpers += helpers
 
     def help(self) -> None:
         while True:
@@ -245,7 +249,8 @@ class _Turns:
 
     def end(self) -> None:
         """Wait until nothing runs any more."""
-        wait([helper for helper in self.helpers if not helper.cancel()])
+        longest = MOST if self.interrupt.is_set() else None
+        wait([helper for helper in self.helpers if not helper.cancel()], longest)
         left = [*self.begun, *(started for started, _ in self.fetching.values())]
         for started in left:
             started.stop()

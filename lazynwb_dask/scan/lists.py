@@ -21,6 +21,12 @@ def check_lists(dtype: Any) -> pa.DataType:
     return dtype.pyarrow_dtype
 
 
+def shown_as(series: Any) -> str:
+    """The repr of the accessor of a Series, of pandas or Dask."""
+    methods = "len(), [], between(), count_between(), flatten(), explode(), to_numpy()"
+    return f"<nwb of {series.name!r}, {series.dtype}: {methods}>"
+
+
 def check_key(key: Any) -> None:
     """Whether lists can be taken apart by it. A bool, which is an integer too, isn't."""
     if isinstance(key, slice):
@@ -36,6 +42,9 @@ class SeriesLists:
 
     def __init__(self, series: pd.Series[Any]) -> None:
         self._series, self._kind = series, check_lists(series.dtype)
+
+    def __repr__(self) -> str:
+        return shown_as(self._series)
 
     def len(self) -> pd.Series[Any]:
         return self._mapped(lists.lengths)

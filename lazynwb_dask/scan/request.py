@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
@@ -14,7 +14,8 @@ from lazynwb_dask.predicate.tree import Limit, Predicate
 Table = str | Sequence[str] | Callable[[list[str]], str | None]
 """A table's path or alias; several, of which the first that a file has is meant; or a choice of a file's."""
 
-POLICIES = ("skip", "raise")
+Policy = Literal["skip", "raise"]
+POLICIES = get_args(Policy)
 
 
 def check_policy(name: str, value: str) -> None:

@@ -8,7 +8,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
@@ -74,7 +74,7 @@ def _many(paths: object) -> Iterable[object]:
         return [paths]
     if hasattr(paths, "columns"):
         return paths_of(paths)
-    if isinstance(paths, Iterable):
+    if isinstance(paths, Iterable) and not isinstance(paths, Mapping):
         return paths
     raise TypeError(f"paths must be a path, a URL or a list of them, not {type(paths).__name__}")
 

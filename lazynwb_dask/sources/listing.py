@@ -14,6 +14,7 @@ from lazynwb_dask.errors import NWBFileNotFoundError, NWBReadError
 from lazynwb_dask.model.other_files import ARRAY, DOCUMENTS, STORE, ZARR_ARRAY, document_of
 from lazynwb_dask.model.source import TRANSPARENT, Source, links, shown
 from lazynwb_dask.storage.responses import validator_of
+from lazynwb_dask.storage.waits import answered
 from lazynwb_dask.util.threads import at_once
 
 if TYPE_CHECKING:
@@ -282,6 +283,7 @@ def _walked(filesystem: Any, top: str, parts: Sequence[str] = ()) -> Entries:
             raise NWBReadError(f"{shown(top)}: folders in folders, more than {MAX_DEPTH} deep: {level[0]}")
         below: list[str] = []
         listings = at_once([partial(_listed, filesystem, one) for one in level])
+        answered()
         for folder, listed in zip(level, listings, strict=True):
             names = {name.rpartition("/")[2]: info for name, info in listed.items()}
             if document := document_of(names):
@@ -344,6 +346,7 @@ def _s3(filesystem: Any, start: str, pages: int | None = None) -> Entries | None
         listed = filesystem.call_s3(
             "list_objects_v2", Bucket=bucket, Prefix=begin, **filesystem.req_kw, **position
         )
+        answered()
         for entry in listed.get("Contents", ()):
             found[f"{bucket}/{entry['Key']}"] = {"size": entry["Size"], "ETag": entry["ETag"]}
         return listed

@@ -14,7 +14,35 @@ from lazynwb_dask.util.locks import Lock
 
 @dataclass(slots=True)
 class Tally:
-    """Numbers of one file, or of all of them."""
+    """Counts of what was read of one file, or of all files together. Part of a `Trace`.
+
+    Attributes
+    ----------
+    requests : int
+        Requests that were sent, repeated ones included.
+    bytes : int
+        Bytes that arrived, those of failed requests included.
+    wanted : int
+        Bytes that were needed.
+    gap : int
+        Bytes between needed ones, which were read to save requests.
+    retries : int
+        Requests that were repeated because an earlier one failed.
+
+    See Also
+    --------
+    lazynwb_dask.trace : counts what is read.
+
+    Examples
+    --------
+    >>> import lazynwb_dask
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> units = lazynwb_dask.read_nwb(make_sessions("sessions", n=2), "/units")
+    >>> with lazynwb_dask.trace() as fetched:
+    ...     rates = units.firing_rate.compute()
+    >>> fetched.total
+    Tally(requests=2, bytes=1920, wanted=1920, gap=0, retries=0)
+    """
 
     requests: int = 0  # attempts that were sent, repeated ones included
     bytes: int = 0  # of bodies that arrived, those of failed attempts included
@@ -23,6 +51,7 @@ class Tally:
     retries: int = 0  # attempts that were made because an earlier one failed
 
     def add(self, other: Tally) -> None:
+        """Add other counts to these. For internal use."""
         self.requests += other.requests
         self.bytes += other.bytes
         self.wanted += other.wanted
@@ -30,6 +59,7 @@ class Tally:
         self.retries += other.retries
 
     def copy(self) -> Tally:
+        """Return a copy. For internal use."""
         return Tally(*astuple(self))
 
     def __sub__(self, other: Tally) -> Tally:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 from weakref import WeakKeyDictionary
 
+from lazynwb_dask.storage import waits
 from lazynwb_dask.storage.archives import DRAFT, Archive, AssetURL, is_id, public_address
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault, kind_of, retry_after_of
@@ -66,6 +67,7 @@ async def asked(
         async with asyncio.timeout(timeout) as clock:
             session = await filesystem.set_session()
             async with session.get(target, headers=headers, **_keywords(allow_redirects=False)) as response:
+                waits.answered()
                 status, answered = response.status, response.headers
                 if status in _REDIRECTS:
                     try:

@@ -5,11 +5,13 @@ Exceptions of the libraries below show whole URLs, signatures included, so they 
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["missing", "forbidden", "changed", "truncated", "transient", "credentials", "other"]
 
@@ -31,6 +33,10 @@ _TRANSIENT_CODES = frozenset({
     "SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "Throttling",
     "ThrottlingException", "RequestLimitExceeded",
 })  # fmt: skip
+_REDIRECTS = {
+    "TooManyRedirects": "too many redirects: the server may ask for a login, or for cookies",
+    "NonHttpUrlRedirectClientError": "the server redirects to an address that isn't HTTP or HTTPS",
+}
 
 
 class Fault(Exception):
@@ -56,9 +62,12 @@ def fault_of(error: BaseException) -> Fault:
         return Fault("forbidden", f"the credentials can't be used ({kind})")
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return Fault("other", "the server's certificate isn't trusted")
+    if names & _REDIRECTS.keys():
+        return Fault("other", next(_REDIRECTS[name] for name in names if name in _REDIRECTS))
+    if "HttpProcessingError" in {cls.__name__ for cls in type(error.__cause__).__mro__}:  # has a made-up status
+        return Fault("transient", "the response isn't valid HTTP, or its headers are too long")
     if names & _TRANSIENT:
-        slow = isinstance(error, TimeoutError)
-        return Fault("transient", "no response in time" if slow else f"the connection broke ({kind})")
+        return Fault("transient", _broken(error))
     if (status := _status_of(error)) is not None:
         response = getattr(error, "response", None)
         code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
@@ -77,6 +86,29 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):  # names it, not its value
         return Fault("other", f"storage_options don't fit: {error}")
     return Fault("other", kind)
+
+
+def _broken(error: BaseException) -> str:
+    """Why there is no connection, or no response. Clients wrap what the system says in errors of their own."""
+    inner: Any = error
+    for _ in range(4):
+        name = type(inner).__name__
+        if isinstance(inner, socket.gaierror) or name == "ClientConnectorDNSError":
+            return "the name of the host is not known (DNS), or there is no network"
+        if isinstance(inner, OSError) and inner.errno == errno.ECONNREFUSED:
+            return "the connection was refused: no server runs at this address"
+        wrapped = getattr(inner, "kwargs", None)  # of botocore
+        inner = (
+            getattr(inner, "os_error", None)
+            or (wrapped.get("error") if isinstance(wrapped, dict) else None)
+            or inner.__cause__
+            or inner.__context__
+        )
+        if inner is None:
+            break
+    if isinstance(error, TimeoutError):
+        return "no response in time"
+    return f"the connection broke ({type(error).__name__})"
 
 
 def _status_of(error: BaseException) -> int | None:

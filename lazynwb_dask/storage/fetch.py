@@ -28,9 +28,11 @@ from lazynwb_dask.storage.options import Options
 from lazynwb_dask.storage.responses import RangeRequest, RangeResponse
 from lazynwb_dask.storage.runtime import Started, process
 from lazynwb_dask.storage.settings import Settings
+from lazynwb_dask.storage.waits import waiting
 from lazynwb_dask.storage.zipped import Members
 from lazynwb_dask.util.buffers import passing
 from lazynwb_dask.util.lru import Cache
+from lazynwb_dask.util.threads import is_interrupted
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -183,24 +185,25 @@ def open_ends(source: Source, ends: Ends, access: FileAccess) -> tuple[Source, b
 
 def retried(url: str, access: FileAccess, operation: Callable[[AbstractFileSystem, str], T]) -> T:
     """Run an operation of a filesystem, such as listing, with the retries and errors of reads."""
-    begun = time.monotonic()
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return operation(*_reach(url, access.options))
-        except NWBReadError:
-            raise
-        except Exception as error:
-            fault = fault_of(error)
-        spent = time.monotonic() - begun
-        if fault.kind == "credentials" and access.options.anonymous(url):
-            continue
-        pause = _pause(attempt, fault, access.settings)
-        late = attempt > access.settings.retries or spent + pause > access.settings.deadline
-        if fault.kind != "transient" or late:
-            raise _error(url, "listing", fault, attempt, spent)
-        time.sleep(pause)
+    settings = access.settings
+    _reach(url, access.options)  # which may import a client library
+    with waiting(url, settings, settings.deadline) as wait:
+        while True:
+            try:
+                return operation(*_reach(url, access.options))
+            except NWBReadError:
+                raise
+            except Exception as error:
+                fault = fault_of(error)
+            spent = time.monotonic() - wait.begun
+            if fault.kind == "credentials" and access.options.anonymous(url):
+                continue
+            pause = _pause(wait.attempt, fault, settings)
+            late = wait.attempt > settings.retries or spent + pause > settings.deadline or is_interrupted()
+            if fault.kind != "transient" or late:
+                raise _error(url, "listing", fault, wait.attempt, spent)
+            wait.failed(fault, pause)
+            time.sleep(pause)
 
 
 def _reach(url: str, options: Options) -> tuple[AbstractFileSystem, str]:
@@ -388,29 +391,29 @@ class _Reader:
         It counts as a connection between attempts too, so that a store that wants a pause gets fewer requests.
         """
         settings, loop = self.settings, asyncio.get_running_loop()
+        longest = settings.deadline + (request.stop - request.start) / SLOWEST
         async with self.process.connections.hold(1, settings.connections):
-            begun = loop.time()
-            end = begun + settings.deadline + (request.stop - request.start) / SLOWEST
-            attempt = 1
-            while True:
-                used = self.filesystem
-                outcome = await self._attempt(request, end)
-                if not isinstance(outcome, Fault):
-                    return outcome
-                if outcome.kind == "credentials" and self._without_credentials(used):
-                    continue
-                pause = _pause(attempt, outcome, settings)
-                late = attempt > settings.retries or loop.time() + pause > end
-                if outcome.kind != "transient" or late:
-                    break
-                await asyncio.sleep(pause)
-                attempt += 1
-                settings.count(self.name, Tally(retries=1))
+            with waiting(self.source.url, settings, longest) as wait:
+                begun = loop.time()
+                while True:
+                    used = self.filesystem
+                    outcome = await self._attempt(request, begun + longest)
+                    if not isinstance(outcome, Fault):
+                        return outcome
+                    if outcome.kind == "credentials" and self._without_credentials(used):
+                        continue
+                    pause = _pause(wait.attempt, outcome, settings)
+                    late = wait.attempt > settings.retries or loop.time() + pause > begun + longest
+                    if outcome.kind != "transient" or late:
+                        break
+                    wait.failed(outcome, pause)
+                    await asyncio.sleep(pause)
+                    settings.count(self.name, Tally(retries=1))
             spent = loop.time() - begun
         if request.key and outcome.kind == "missing":
             raise _NoObject(f"{self._shown(request.key)}: no such object ({outcome.cause}).")
         what = f"bytes {request.start}-{request.stop - 1}" if request.start >= 0 else "its end"
-        raise _error(self._shown(request.key), what, outcome, attempt, spent)
+        raise _error(self._shown(request.key), what, outcome, wait.attempt, spent)
 
     async def _attempt(self, request: RangeRequest, end: float) -> RangeResponse | Fault:
         sent = 1
@@ -515,7 +518,11 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
 
 def _unreachable(name: str, error: Exception) -> NWBReadError:
     """No filesystem: the text of the error is shown only where it can't hold an option's value."""
-    text = str(error)
+    text, package = str(error), getattr(error.__cause__, "name", None)
+    if extra := {"gcsfs": "gcs", "adlfs": "azure"}.get(str(package)):
+        return NWBReadError(
+            f"{name}: needs {package}, which isn't installed: pip install 'lazynwb-dask[{extra}]'"
+        )
     harmless = isinstance(error, ImportError) or text.startswith("Protocol not known")
     why = text if harmless else f"storage_options don't fit ({type(error).__name__})"
     return NWBReadError(f"{name}: can't be reached: {why}.")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Sockets are limited by the reader itself, so the filesystems' own pools must not be narrower.
 POOL = 1024
 # Seconds to wait for a connection, and for any byte of a response, unless the reader is stricter.
-CONNECT_TIMEOUT, READ_TIMEOUT = 20, 300
+CONNECT_TIMEOUT, READ_TIMEOUT = 20, 60
 
 # Options that can be shown and sent to anyone. What isn't listed is treated as a secret.
 _PUBLIC = frozenset({
@@ -201,6 +201,9 @@ def _by_prefix(given: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
     if not isinstance(given, Mapping):
         raise TypeError(f"storage_options must be a dict, not {type(given).__name__}")
     known = set(available_protocols())
+    for key, value in given.items():
+        if isinstance(key, str) and (key in known or "://" in key) and not isinstance(value, Mapping):
+            raise TypeError(f"storage_options[{key!r}] must be a dict, not {type(value).__name__}")
     if given and all(
         isinstance(value, Mapping) and isinstance(key, str) and (key in known or "://" in key)
         for key, value in given.items()
@@ -322,6 +325,8 @@ async def _http_session(**keywords: Any) -> Any:
     import aiohttp
 
     keywords.pop("loop", None)
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+    keywords.setdefault("timeout", limits)  # of listings; reads have their own
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=POOL), **keywords)
     if hasattr(session, "_retry_connection"):
         session._retry_connection = False  # it would repeat requests that nobody counts

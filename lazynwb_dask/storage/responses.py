@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lazynwb_dask.storage.counters import Tally
 from lazynwb_dask.storage.faults import Fault, kind_of, retry_after_of
+from lazynwb_dask.storage.waits import answered
 
 # How much of a body is taken from the socket at a time.
 READ = 1024 * 1024
@@ -54,6 +55,7 @@ class RangeResponse(NamedTuple):
 
 def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> tuple[int, int | None]:
     """The length that the body must have, and the file's size, if the response is to this request."""
+    answered()
     if status in (200, 206) and not is_plain(headers):
         raise Fault("other", "the server sends the file compressed (Content-Encoding)")
     if status == 206:
@@ -75,6 +77,8 @@ def checked(status: int, headers: Mapping[str, str], request: RangeRequest) -> t
     if status == 416:
         if request.size is not None and request.size >= request.stop:
             raise Fault("changed", "it is shorter now")
+        if request.start == 0 and headers.get("content-range", "*/0").strip().rpartition("/")[2] != "0":
+            raise Fault("other", "the server refuses ranges of the file (HTTP status 416)")
         if request.start == 0 and not request.exact:
             return 0, 0  # an empty file has no ranges
         raise Fault("truncated", "the file ends before the bytes that were requested")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from fsspec.asyn import get_loop
 
 from lazynwb_dask.util.locks import Lock
+from lazynwb_dask.util.threads import is_interrupted
 
 if TYPE_CHECKING:
     from fsspec.spec import AbstractFileSystem
@@ -205,12 +206,12 @@ def _wait(
     futures: Sequence[Future[Any]], when: str = ALL_COMPLETED, is_cancelled: Callable[[], bool] | None = None
 ) -> None:
     """Wait in steps, since not on every platform does a signal end a wait."""
-    step = 1.0 if is_cancelled is None else POLL
+    step = 1.0 if is_cancelled is None and threading.current_thread() is threading.main_thread() else POLL
     while True:
         done, waiting = wait(futures, timeout=step, return_when=when)
         if not waiting or (when == FIRST_EXCEPTION and any(one.exception() for one in done)):
             return
-        if is_cancelled is not None and is_cancelled():
+        if is_interrupted() or (is_cancelled is not None and is_cancelled()):
             raise ReadCancelled()
 
 

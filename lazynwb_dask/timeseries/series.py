@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import math
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from lazynwb_dask.nwb.series_view import check_channels, stored_conversion
 from lazynwb_dask.storage.options import Options
 from lazynwb_dask.timeseries.stored_array import StoredArray
 from lazynwb_dask.util.extras import optional
+from lazynwb_dask.util.warn import warn
 
 if TYPE_CHECKING:
     import xarray
@@ -33,14 +33,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """The rows of a table that describe the channels of a series.
+    """The rows of a table that describe the channels of a TimeSeries.
 
     Attributes
     ----------
     table : str
-        The table's path, for `read_nwb`.
+        The path of the table, for `read_nwb`.
     rows : numpy.ndarray of int64
-        For each channel its row there, as `_table_index` counts them.
+        For each channel, its row in the table, as in `_table_index`.
+
+    See Also
+    --------
+    lazynwb_dask.join_region : the same for tables.
+
+    Notes
+    -----
+    This is the DynamicTableRegion `electrodes` of an ElectricalSeries or `rois` of a RoiResponseSeries, defined
+    in the `NWB schema <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import open_timeseries, read_nwb
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(2_000, 4))
+    >>> region = open_timeseries(path, "lfp").electrodes
+    >>> region
+    Region(table='/general/extracellular_ephys/electrodes', rows=array([0, 1, 2, 3]))
+    >>> electrodes = read_nwb(path, region.table).compute()
+    >>> electrodes.iloc[region.rows].group_name.tolist()
+    ['probeA', 'probeA', 'probeA', 'probeA']
     """
 
     table: str
@@ -49,41 +70,65 @@ class Region:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TimeSeries:
-    """One TimeSeries of one file. Made by `open_timeseries`.
+    """One TimeSeries of one file, with lazy arrays. Made by `open_timeseries`.
+
+    ``len(series)`` is the number of samples.
 
     Attributes
     ----------
     file : str
-        The file's path or URL.
+        The path or URL of the file.
     path : str
         The path in the file.
     neurodata_type : str
+        Such as ``"ElectricalSeries"``.
     data : dask.array.Array or None
-        As stored, of the shape (samples, ...) and the stored dtype, in blocks of whole stored chunks. None if
-        the values are in other files, such as videos.
+        The values as stored, with the shape (samples, ...) and the stored dtype, in blocks of whole stored
+        chunks. None if the values are in other files, such as videos.
     timestamps : dask.array.Array or None
-        Seconds, one for each sample: as stored, or computed from `starting_time` and `rate`. None if they can't
-        be read.
+        The time of each sample in seconds, float64: as stored, or computed from `starting_time` and `rate`.
+        None if they can't be read.
     rate : float or None
-        Samples a second; None if timestamps are stored.
+        Samples per second (Hz). None if timestamps are stored.
     starting_time : float or None
-        Seconds, of the first sample; None if timestamps are stored.
+        The time of the first sample, in seconds. None if timestamps are stored.
     unit : str
-        The unit of the data after conversion.
+        The unit of the data after conversion, as in `scaled`.
     conversion, offset : float
-        ``data * conversion * channel_conversion + offset`` is in `unit`, as NWB defines it: see `scaled`.
+        ``data * conversion * channel_conversion + offset`` is in `unit`.
     channel_conversion : numpy.ndarray or None
-        A further factor for each channel.
+        A further factor for each channel, float64.
     resolution : float or None
-        The smallest difference of values that counts, in `unit`.
+        The smallest meaningful difference between values, in `unit`.
     description, comments : str
         As in the file; empty if there are none.
     external_files : tuple of str
-        The files that hold the values, if they are in other files.
+        The files with the values, if they are not in this file.
     electrodes : Region or None
         The rows of the electrodes table for the channels of an ElectricalSeries.
     rois : Region or None
         The regions of interest of a RoiResponseSeries.
+
+    See Also
+    --------
+    lazynwb_dask.open_timeseries : opens one.
+    lazynwb_dask.align_timeseries : a series around events.
+
+    Notes
+    -----
+    The attributes are defined with TimeSeries in the `NWB schema
+    <https://nwb-schema.readthedocs.io/en/latest/format.html>`_.
+
+    Examples
+    --------
+    >>> from lazynwb_dask import open_timeseries
+    >>> from lazynwb_dask.datasets import make_sessions
+    >>> (path,) = make_sessions("sessions", n=1)
+    >>> licks = open_timeseries(path, "lick_sensor")
+    >>> licks.unit, licks.rate, len(licks)
+    ('volts', 20.0, 36000)
+    >>> licks.timestamps[:3].compute().tolist()
+    [0.25, 0.3, 0.35]
     """
 
     file: str
@@ -107,18 +152,29 @@ class TimeSeries:
     stored: tuple[StoredArray | None, StoredArray | tuple[float, float] | None] = (None, None)
 
     def __len__(self) -> int:
-        """The number of samples."""
+        """Return the number of samples.
+
+        Returns
+        -------
+        int
+            0 if neither data nor timestamps can be read.
+        """
         arrays = [a for a in (self.timestamps, self.data) if a is not None]
         return len(arrays[0]) if arrays else 0
 
     @property
     def scaled(self) -> da.Array | None:
-        """The data in `unit`, as float64: ``data * conversion * channel_conversion + offset``.
+        """The data in `unit`: ``data * conversion * channel_conversion + offset``.
+
+        Returns
+        -------
+        dask.array.Array or None
+            float64, of the shape of `data`. None if `data` is None.
 
         Raises
         ------
         UnsupportedColumnError
-            The data are not numbers.
+            The data are not numbers, or `channel_conversion` doesn't fit their shape.
         """
         if self.data is None:
             return None
@@ -127,7 +183,7 @@ class TimeSeries:
         return self.in_unit(self.data, self.data.shape[1:])
 
     def in_unit(self, values: da.Array, sample: tuple[int, ...]) -> da.Array:
-        """Values as stored, in `unit`. `sample` is the shape of one, and the last axes of `values`."""
+        """Convert stored values to `unit`; `sample` is the shape of one sample. For internal use."""
         factors: Any = self.conversion
         if self.channel_conversion is not None:
             check_channels(f"{self.file}: {self.path}", len(self.channel_conversion), sample)
@@ -138,20 +194,42 @@ class TimeSeries:
     def to_dataframe(
         self, start: int | None = None, stop: int | None = None, *, scaled: bool = False
     ) -> pd.DataFrame:
-        """Samples as a pandas DataFrame.
+        """Read samples into a pandas DataFrame.
 
         Parameters
         ----------
-        start, stop : int, optional
-            The first sample and the one after the last, as in a slice.
-        scaled : bool
-            The data in `unit` rather than as stored.
+        start : int, optional
+            The first sample, as in a slice. Default: the first.
+        stop : int, optional
+            The sample after the last one, as in a slice. Default: to the end.
+        scaled : bool, default False
+            Convert the data to `unit`, as float64.
 
         Returns
         -------
         pandas.DataFrame
-            `timestamps` and `data`. Two-dimensional data are columns `data_0`, `data_1`, ..., one for each
-            channel; data with more dimensions are lists. The index is the number of the sample.
+            `timestamps` (float64, seconds) and `data`. Two-dimensional data are columns `data_0`, `data_1`,
+            ..., one for each channel; data with more dimensions are lists. The index is the number of the
+            sample.
+
+        Raises
+        ------
+        NWBReadError
+            The file can't be read, or has changed.
+        UnsupportedColumnError
+            With `scaled`: the data are not numbers.
+
+        See Also
+        --------
+        lazynwb_dask.read_nwb : a series of many files as a table.
+
+        Examples
+        --------
+        >>> from lazynwb_dask import open_timeseries
+        >>> from lazynwb_dask.datasets import make_sessions
+        >>> (path,) = make_sessions("sessions", n=1, lfp_shape=(2_000, 2))
+        >>> open_timeseries(path, "lfp").to_dataframe(10, 13, scaled=True).columns.tolist()
+        ['timestamps', 'data_0', 'data_1']
         """
         window = slice(start, stop)
         arrays = {"timestamps": self.timestamps, "data": self.scaled if scaled else self.data}
@@ -175,27 +253,31 @@ class TimeSeries:
         return pd.DataFrame(columns, index=index)
 
     def to_xarray(self, *, scaled: bool = False) -> xarray.DataArray:
-        """The series as an `xarray.DataArray` of Dask arrays. Nothing is read.
+        """Return the series as an `xarray.DataArray` of Dask arrays. Nothing is read.
 
         Parameters
         ----------
-        scaled : bool
-            The data in `unit` rather than as stored.
+        scaled : bool, default False
+            Convert the data to `unit`, as float64.
 
         Returns
         -------
         xarray.DataArray
-            With the dimensions `time`, `channel`, `dim_2`, ... The coordinate `time` is in seconds, lazy, and
-            so without an index: ``set_xindex("time")`` reads it, for ``sel(time=slice(600, 660))``.
-            `electrodes` and `rois` are coordinates of `channel`: rows of their tables. `attrs` has
-            `description`, `unit`, `conversion` and `offset`; `units`, where the data are in the unit.
+            With the dimensions `time`, `channel`, `dim_2`, ... The coordinate `time` (seconds) is lazy and has
+            no index; ``set_xindex("time")`` reads it, so that ``sel(time=slice(600, 660))`` works. `electrodes`
+            and `rois` are coordinates of `channel`: rows of their tables. `attrs` has `description` and `unit`;
+            `conversion` and `offset` for data as stored; `units` for data in the unit.
 
         Raises
         ------
         ImportError
-            xarray isn't installed.
+            xarray is not installed: ``pip install 'lazynwb-dask[xarray]'``.
         UnsupportedColumnError
-            The values are in other files, or `scaled` ones are asked for that are no numbers.
+            The values are in other files; with `scaled`: they are not numbers.
+
+        See Also
+        --------
+        lazynwb_dask.align_timeseries : a series around events, as a DataArray.
 
         Examples
         --------
@@ -300,7 +382,7 @@ def _times(source: Source, table: TableIndex, options: Options) -> _Stored | Non
     try:
         return _array(source, table, "timestamps", options)
     except UnsupportedColumnError as exc:
-        warnings.warn(f"a TimeSeries is opened without timestamps: {exc}", stacklevel=4)
+        warn(f"a TimeSeries is opened without timestamps: {exc}")
         return None
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from functools import partial
 from typing import Any, TypeVar
 
-from lazynwb_dask.util.threads import thread_pool
+from lazynwb_dask.util.threads import MOST, end, submit_all, thread_pool
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -27,7 +27,7 @@ def concurrently(items: Sequence[A], work: Callable[[A], B], threads: int, progr
         yield work(items[0])
         return
     pool = thread_pool("lazynwb-dask-index", threads)
-    futures = [pool.submit(work, item) for item in items]
+    futures, interrupt = submit_all(pool, [partial(work, item) for item in items])
     try:
         bar = progress_bar(len(items), "Indexing NWB files") if progress else None
         for future in futures:
@@ -36,8 +36,13 @@ def concurrently(items: Sequence[A], work: Callable[[A], B], threads: int, progr
                 bar.update()
         if bar is not None:
             bar.close()
+    except KeyboardInterrupt:
+        interrupt.set()
+        end(futures, MOST)
+        raise
     finally:
-        wait([future for future in futures if not future.cancel()])
+        if not interrupt.is_set():
+            end(futures)
 
 
 def progress_bar(total: int, description: str, delay: float = 2, unit: str = "file") -> Any:

@@ -101,6 +101,11 @@ def is_observed(intervals: Any, spike: float) -> bool:
     return any(a <= spike < b for a, b in intervals or [])
 
 
+def test_one_event_has_no_standard_error_however_its_rate_is_rounded() -> None:
+    _, error = kernels.rates(np.array([[[1, 0]]]), np.array([49.0, 1.0]), np.array([0]))
+    assert np.isnan(error).all()  # 1 / 49 * 49 is less than 1
+
+
 @settings(max_examples=100, deadline=None)
 @given(UNITS, EVENTS, EDGES, st.none() | INTERVALS, st.booleans())
 def test_rates_and_their_errors_are_those_of_a_loop(

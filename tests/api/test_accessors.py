@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -270,6 +273,28 @@ def test_a_frame_tells_its_sessions_its_report_and_its_cost(tmp_path: Path) -> N
     assert str(some.nwb.explain()) == str(lazynwb_dask.explain(some))
     with pytest.raises(ValueError, match="not made by read_nwb"):
         dd.from_pandas(pd.DataFrame({"x": [1]})).nwb.sessions()
+
+
+@pytest.mark.parametrize("imported", ["", "import dask"])
+def test_frames_that_are_unpickled_in_a_new_process_have_the_accessor(
+    files: list[str], whole: pd.DataFrame, tmp_path: Path, imported: str
+) -> None:
+    """Also pandas frames, where Dask is imported, as on workers."""
+    units = lazynwb_dask.read_nwb(files, "/units")
+    frames = [whole] if imported else [units, units[units.rate > 20], units.spikes.to_frame()]
+    (tmp_path / "frames").write_bytes(pickle.dumps(frames))
+    code = f"""
+{imported}
+import pickle
+for frame in pickle.load(open("frames", "rb")):
+    print(len(frame.spikes.nwb.len()))
+    if not {bool(imported)}:
+        print(len(frame.nwb.report()), frame.nwb.explain().reads[0].files)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert not ran.returncode, ran.stderr
 
 
 def test_the_accessor_is_on_the_table_of_sessions_too(tmp_path: Path) -> None:

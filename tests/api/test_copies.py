@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
@@ -15,11 +16,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from public import CLASSES, kinds_within
 from servers import RangeServer
 
 import lazynwb_dask
 from lazynwb_dask import errors
 from lazynwb_dask.datasets import make_sessions
+from lazynwb_dask.plan.contents import Contents
+from lazynwb_dask.plan.report import Report
+from lazynwb_dask.scan.lists import SeriesLists
 
 HEADER, SIGNATURE = "s3cr3t-of-a-header", "s3cr3t-of-an-address"
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
@@ -34,7 +39,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """One of each, of files whose addresses are signed and whose server wants a header."""
     folder = tmp_path_factory.mktemp("sessions")
-    names = [Path(path).name for path in make_sessions(folder, n=2)]
+    names = [Path(path).name for path in make_sessions(folder, n=2, lfp_shape=(100, 4))]
     with RangeServer(folder) as server, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         paths = [f"{server.url(name)}?signature={SIGNATURE}" for name in names]
@@ -48,6 +53,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         with lazynwb_dask.trace() as fetched:
             units.snr.compute()
         explanation = lazynwb_dask.explain(units[units.snr > 2].spike_times)
+        assets = pd.DataFrame({"path": ["a"], "subject": ["s"], "session": ["1"], "_nwb_path": ["dandi:1"]})
         one, its = units[units._nwb_path == paths[0]], trials[trials._nwb_path == paths[0]]
         yield {
             "read_nwb": units,
@@ -64,6 +70,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             "align_timeseries": lazynwb_dask.align_timeseries(series, its, window=(0, 1), rate=10),
             "accessor of frames": units.nwb,
             "accessor of lists": units.spike_times.nwb,
+            "accessor of pandas": pd.Series([[1.5]], dtype=units.spike_times.dtype, name="spike_times").nwb,
             "read_sessions": lazynwb_dask.read_sessions(paths, **options),
             "schema_report": lazynwb_dask.schema_report(paths, "units", **options),
             "read_report": lazynwb_dask.read_report(units),
@@ -71,11 +78,15 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
             "contents of many": lazynwb_dask.contents(paths, **options),
             "TimeSeries": series,
             "TimeSeries.scaled": series.scaled,
+            "Region": lazynwb_dask.open_timeseries(paths[0], "lfp", **options).electrodes,
             "Catalog": catalog,
             "part of a Catalog": catalog[:1],
             "Trace": fetched,
+            "Tally": fetched.total,
             "Explanation": explanation,
+            "ReadPlan": explanation.reads[0],
             "SQLQuery": lazynwb_dask.sql("select unit_id from units where snr > 2", paths, **options),
+            "group_assets_by_session": lazynwb_dask.group_assets_by_session(assets),
         }
 
 
@@ -86,9 +97,10 @@ def _rows(units: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
 NAMES = [
     "read_nwb", "rows and columns", "a column", "read_nwb of a catalog", "with_sessions", "merge_by_file",
     "map_files", "join_region", "align_events", "psth", "spike_counts", "align_timeseries",
-    "accessor of frames", "accessor of lists", "read_sessions", "schema_report", "read_report",
-    "contents of one", "contents of many", "TimeSeries", "TimeSeries.scaled", "Catalog",
-    "part of a Catalog", "Trace", "Explanation", "SQLQuery",
+    "accessor of frames", "accessor of lists", "accessor of pandas", "read_sessions", "schema_report",
+    "read_report", "contents of one", "contents of many", "TimeSeries", "TimeSeries.scaled", "Region",
+    "Catalog", "part of a Catalog", "Trace", "Tally", "Explanation", "ReadPlan", "SQLQuery",
+    "group_assets_by_session",
 ]  # fmt: skip
 
 
@@ -98,6 +110,8 @@ def same(a: Any, b: Any) -> None:
     if isinstance(a, pd.DataFrame):
         pd.testing.assert_frame_equal(a, b)
         assert a.attrs == b.attrs
+    elif isinstance(a, pd.Series):
+        pd.testing.assert_series_equal(a, b)
     elif isinstance(a, xr.Dataset | xr.DataArray):
         xr.testing.assert_identical(a, b)
     elif isinstance(a, np.ndarray):
@@ -128,9 +142,10 @@ def same(a: Any, b: Any) -> None:
 
 def test_one_of_each_is_tried(objects: dict[str, Any]) -> None:
     assert [*objects] == NAMES
-    public = [getattr(lazynwb_dask, name) for name in lazynwb_dask.__all__]
-    classes = {kind for kind in public if isinstance(kind, type) and not issubclass(kind, Exception)}
-    assert classes <= {type(value) for value in objects.values()}
+    found = set().union(*map(kinds_within, objects.values()))
+    assert CLASSES.keys() <= found, "a class that the reference has, and no function returns"
+    plain = {SeriesLists, Report, Contents}  # of pandas: an accessor, and frames that show more of themselves
+    assert found - CLASSES.keys() <= plain, "a class that people get, and the reference lacks"
 
 
 @pytest.mark.parametrize("how", COPIES)
@@ -139,8 +154,15 @@ def test_what_is_copied_is_the_same(objects: dict[str, Any], name: str, how: str
     value = objects[name]
     again = COPIES[how](value)
     same(value, again)
-    if " at 0x" not in repr(value):
-        assert repr(again) == repr(value)
+    assert repr(again) == repr(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_shown_is_useful(objects: dict[str, Any], name: str) -> None:
+    value = objects[name]
+    shown = [repr(value), str(value), getattr(value, "_repr_html_", str)()]
+    assert not re.search(r" at 0x[0-9a-f]", "".join(shown))
+    assert "lazynwb_dask." not in repr(value)
 
 
 @pytest.mark.parametrize("name", NAMES)

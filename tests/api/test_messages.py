@@ -202,7 +202,7 @@ def test_a_setting_that_is_misspelt_is_warned_of(tmp_path: Path) -> None:
     for key in ("lazynwb-dask.retires", "lazynwb-dask.memory_cashe"):
         with (
             dask.config.set({key: 3}),
-            pytest.warns(UserWarning, match="is no setting.*mean '(retries|memory)"),
+            pytest.warns(UserWarning, match="is not a setting.*mean '(retries|memory)"),
         ):
             lazynwb_dask.read_nwb(path, "/units")
     with dask.config.set({"lazynwb_dask.cache_size": "1GiB"}), warnings.catch_warnings():

@@ -360,3 +360,13 @@ def test_texts_that_were_never_written_are_the_fill_value(
     assert got.x.tolist() == want
     assert [list(v) for v in got.ragged] == [["unknown"]] * 20
     assert len(frame[frame.x == "unknown"].compute()) == 20 - written
+
+
+def test_a_text_of_variable_length_ends_before_a_nul_as_in_h5py(tmp_path: Path) -> None:
+    path = tmp_path / "a.nwb"
+    one(path, ["abXcd", "whole", "Xe"], dtype=h5py.string_dtype())
+    path.write_bytes(path.read_bytes().replace(b"abXcd", b"ab\0cd").replace(b"Xe", b"\0e"))
+    with h5py.File(path) as file:
+        wanted = file["units/x"].asstr()[:].tolist()
+    assert wanted == ["ab", "whole", ""]
+    assert lazynwb_dask.read_nwb(path, "/units").x.compute().tolist() == wanted

@@ -48,6 +48,16 @@ def test_rates_and_conversions_of_32_bits_are_the_numbers_that_are_stored(tmp_pa
     assert lazynwb_dask.contents(path).set_index("path").rate["/acquisition/s"] == float(rate)
 
 
+def test_a_series_that_names_no_conversion_is_in_its_unit_as_it_is(tmp_path: Path) -> None:
+    path = series(tmp_path / "a.nwb", np.arange(50, dtype="i2"), rate=10.0)
+    with h5py.File(path) as file:
+        assert not {"conversion", "offset"} & {*file["acquisition/s/data"].attrs}
+    frame = lazynwb_dask.read_nwb(path, "/acquisition/s", scaled=True).compute()
+    opened = lazynwb_dask.open_timeseries(path, "s")
+    assert frame.data.tolist() == opened.scaled.compute().tolist() == [*range(50)]
+    assert (opened.conversion, opened.offset) == (1.0, 0.0)
+
+
 LIMITS = [0.1, 0.25, -1.0, 3.0, 1e18, -1e18, np.inf, -np.inf, np.finfo(float).max, 5e-324]
 
 

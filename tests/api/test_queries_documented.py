@@ -43,9 +43,15 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return make_sessions(folder, n=4, units=60, mean_spikes=300, trials=80, samples=99, varied=True)
 
 
-def run(title: str, paths: list[str]) -> dict[str, Any]:
-    """The names that an example leaves behind."""
-    names: dict[str, Any] = {"paths": paths}
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where examples save their figures."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(title: str, paths: list[str], names: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The names that an example leaves behind, beside those that it starts with."""
+    names = {"paths": paths, **(names or {})}
     exec("import lazynwb_dask\n" + examples()[title], names)
     return names
 
@@ -343,7 +349,9 @@ def test_dandisets(paths: list[str]) -> None:
     ):
         for i, path in enumerate(paths):
             archive.add("000409", f"sub-{i}/a.nwb", Path(path).read_bytes(), **about(f"mouse {i}", "1"))
-        names = run("Dandisets", paths)
+        run("Dandisets", paths)
+        names = run("Choose files by subject, species or size", paths)
+        names = run("Sessions with several files", paths, names)
         got, both = names["units"].compute(), names["both"]["session_id"].compute()
     assert both.unique().tolist() == [f"mouse {i}/1" for i in range(4)]
     pd.testing.assert_index_equal(got.columns[-2:], pd.Index(["dandi_subject", "dandi_sex"]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import time
 import warnings
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,18 @@ def test_a_large_file_costs_no_more_than_eight_requests(
     assert range_server.sent <= 2_000_000
 
 
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    if hasattr(time, "tzset"):
+        time.tzset()
+    yield
+    monkeypatch.undo()
+    if hasattr(time, "tzset"):
+        time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_utc")
 def test_times_are_utc_and_one_without_a_zone_is_taken_as_utc(tmp_path: Path) -> None:
     texts = {
         "2023-01-09T09:30:12.345000-08:00": datetime(2023, 1, 9, 17, 30, 12, 345_000, UTC),

@@ -390,6 +390,8 @@ def test_unreadable_files_are_left_out_where_that_is_asked_for(folder: Path, tmp
     assert made.failures.path.tolist() == [str(mine / "1.nwb")]
     assert len(made.sessions) == 2
     assert len(lazynwb_dask.read_nwb(made, "/units")) == 60
+    with pytest.raises(NWBReadError, match=r"1\.nwb: not an HDF5 file"):  # it is tried again
+        lazynwb_dask.build_catalog(mine, tmp_path / "catalog")
     (mine / "1.nwb").write_bytes(paths[1].read_bytes())
     assert len(made.refresh()) == 3
 

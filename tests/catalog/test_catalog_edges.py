@@ -192,6 +192,15 @@ def test_a_query_that_is_not_by_row_and_a_dropna_are_told(units: dd.DataFrame) -
     assert not lazynwb_dask.explain(units.query("x > 850")).left
 
 
+def test_a_refresh_looks_up_the_paths_of_the_last_build(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    named = [write(tmp_path / "in" / f"{i}.nwb", i) for i in range(2)]
+    lazynwb_dask.build_catalog(named, tmp_path / "catalog")
+    made = lazynwb_dask.build_catalog(tmp_path / "in", tmp_path / "catalog")  # the same files
+    write(tmp_path / "in" / "2.nwb", 2)
+    assert len(made.refresh()) == 3
+
+
 # ------------------------------------------------------------------------------------------- vanishing
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_refresh_drops_vanished_files_that_were_named_one_by_one(tmp_path: Path, on_error: str) -> None:

@@ -222,6 +222,17 @@ def test_time_series_and_files_that_differ(tmp_path: Path, folder: Path) -> None
     assert held["columns"][0] == "id"
 
 
+@pytest.mark.parametrize("words", [("head", "units"), ("sql", "SELECT id FROM units")])
+def test_a_file_without_the_table_is_left_out_or_an_error(words: tuple[str, str], tmp_path: Path) -> None:
+    one(tmp_path / "a.nwb", [1, 2])
+    with nwb(tmp_path / "lacks.nwb") as file:
+        table(file, "/intervals/trials", 2, [])
+    done = here(*words, tmp_path)
+    assert len(json.loads(done.stdout)["rows"]) == 2
+    assert "lacks.nwb" in done.stderr
+    assert "no table /units" in told(*words, "--on-missing", "raise", tmp_path)
+
+
 def test_a_url_that_is_no_catalog_is_files_whatever_the_store_says(
     folder: Path, range_server: RangeServer, s3_server: S3Server
 ) -> None:

@@ -8,10 +8,13 @@ import zlib
 
 import numpy as np
 import pytest
+from numcodecs.fletcher32 import Fletcher32
 
 from lazynwb_dask.decode import codecs
 from lazynwb_dask.decode.codecs import OutputSize, inflate
+from lazynwb_dask.decode.filters import chunk_bytes
 from lazynwb_dask.errors import NWBReadError
+from lazynwb_dask.model.index import Filter, Layout
 
 TIMES = np.sort(np.random.default_rng(0).integers(0, 10**7, 20_000) / 30_000).tobytes()
 STREAM = zlib.compress(TIMES, 4)
@@ -72,3 +75,14 @@ def test_any_elements_of_a_shuffled_chunk_are_put_into_place(size: int) -> None:
         assert out[1:-1].tobytes() == raw[first * size : (first + n) * size].tobytes()
         assert out[0] == out[-1] == 7
     assert not codecs.unshuffle_part(shuffled, size, 0, np.zeros((count + 1) * size, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "steps", [(), (codecs.SHUFFLE,), (codecs.FLETCHER32,), (codecs.SHUFFLE, codecs.FLETCHER32)]
+)
+def test_a_chunk_of_another_size_is_an_error_where_no_codec_tells(steps: tuple[int, ...]) -> None:
+    filters = tuple(Filter(step, (8,) if step == codecs.SHUFFLE else ()) for step in steps)
+    data = bytes(792)
+    stored = Fletcher32().encode(data) if codecs.FLETCHER32 in steps else data
+    with pytest.raises(NWBReadError, match="792 bytes where 800 are declared"):
+        chunk_bytes(memoryview(stored), Layout(("number", "<f8"), chunk=(100,), filters=filters), 0, 800)

@@ -161,7 +161,7 @@ def test_files_that_workers_index_are_not_known_before(tmp_path: Path) -> None:
     frame = lazynwb_dask.read_nwb(path, "/units", schema=pa.schema([("x", pa.int64())]))
     (read,) = lazynwb_dask.explain(frame).reads
     assert not read.exact
-    assert "only looked at when they are read" in str(lazynwb_dask.explain(frame))
+    assert "opened only when they are read" in str(lazynwb_dask.explain(frame))
 
 
 @pytest.mark.parametrize("processes", [True, False])

@@ -178,6 +178,21 @@ def test_places_of_texts_that_are_left_in_the_last_of_several_files_are_places_t
     assert lazynwb_dask.read_nwb(name, "/units").text.compute().tolist() == texts
 
 
+def test_chunks_of_several_files_are_read_from_their_own(tmp_path: Path) -> None:
+    for name, factor in (("a", 1), ("b", -1)):
+        with nwb(tmp_path / f"{name}.nwb") as file:
+            group = table(file, "/units", 2000, ["x", "y"])
+            for column in ("x", "y"):
+                group.create_dataset(column, data=factor * np.arange(2000.0), chunks=(500,))
+    held, other = (lindi_of(tmp_path / f"{name}.nwb", f"{name}.nwb") for name in "ab")
+    for key, value in other["refs"].items():
+        if key.startswith("units/y/") and isinstance(value, list):
+            held["refs"][key] = ["b.nwb", *value[1:]]
+    (tmp_path / "both.lindi.json").write_text(json.dumps(held))
+    found = lazynwb_dask.read_nwb(tmp_path / "both.lindi.json", "/units").compute()
+    assert found.x.tolist() == (-found.y).tolist() == [*range(2000)]
+
+
 def test_sessions_contents_and_series_are_those_of_the_hdf5_file(session: Path, odd: Path) -> None:
     for path in (session, odd):
         other = f"{path}.lindi.json"

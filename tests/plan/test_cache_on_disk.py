@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import dask
+import h5py
 import oracle
 import pytest
 from files import nwb, table
@@ -88,15 +89,34 @@ def test_a_signature_in_the_url_is_neither_kept_nor_looked_at(
 def test_a_replaced_file_is_indexed_again(
     session: Path, other: Path, range_server: RangeServer, cache: Path, tmp_path: Path
 ) -> None:
-    url = range_server.put("a.nwb", session.read_bytes())
+    size = max(path.stat().st_size for path in (session, other))
+    before, after = (path.read_bytes().ljust(size, b"\0") for path in (session, other))  # as long
+    url = range_server.put("a.nwb", before)
     assert len(units(url)) == 30
-    range_server.put("a.nwb", other.read_bytes())
+    range_server.put("a.nwb", after)
     assert len(units(url)) == 31
     local = tmp_path / "a.nwb"
-    local.write_bytes(session.read_bytes())
+    local.write_bytes(before)
     assert len(units(local)) == 30
-    local.write_bytes(other.read_bytes())
+    local.write_bytes(after)
     assert len(units(local)) == 31
+
+
+def test_an_entry_without_descriptions_is_not_taken_for_one_with_them(session: Path, cache: Path) -> None:
+    units(session)
+    told = lazynwb_dask.schema_report(session, "/units").description
+    assert told["spike_times"]
+    assert lazynwb_dask.schema_report(session, "/units").description.equals(told)
+
+
+def test_versions_of_the_package_share_a_folder_and_no_entry(
+    session: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units(session)
+    for count, name in ((2, "__version__"), (3, "FORMAT")):
+        monkeypatch.setattr(store, name, "0")
+        units(session)
+        assert len(entries(cache)) == count
 
 
 @pytest.mark.parametrize("etag", ["weak", "none"])
@@ -193,13 +213,24 @@ def test_lists_and_callables_are_looked_up_as_asked(
     def last(paths: list[str]) -> str | None:
         return sorted(paths)[-1]
 
-    for asked in (["/nowhere", "/units"], ["trials", "/units"], last):
+    for asked in (last, ["/nowhere", "/units"], ["trials", "/units"]):
         cold = lazynwb_dask.read_nwb(url, asked)
         range_server.clear_log()
         warm = lazynwb_dask.read_nwb(url, asked)
         assert len(range_server.log) == 1
         assert list(warm.columns) == list(cold.columns)
         assert len(warm) == len(cold)
+    assert len(units(url)) == 30  # though the tables before it in a list were enough
+
+
+def test_what_may_lie_in_other_files_is_not_kept(cache: Path, tmp_path: Path) -> None:
+    with nwb(tmp_path / "a.nwb") as file:
+        table(file, "/units", 2, ["x"])["x"] = h5py.ExternalLink(str(tmp_path / "b.h5"), "/x")
+    for values in ([1, 2], [0.5, 1.5]):
+        with h5py.File(tmp_path / "b.h5", "w") as file:
+            file["x"] = values
+        frame = units(tmp_path / "a.nwb", allow_external_links=True)
+        assert frame.x.compute().tolist() == values
 
 
 @pytest.mark.filterwarnings("ignore:1 of 2 files")

@@ -197,6 +197,16 @@ def test_missing_values_count_in_a_query_as_they_do_there(
     check(scan, frames, parse_query(query, list(scan.meta.columns)))
 
 
+@pytest.mark.parametrize("name", [*NUMERIC, *TEXTUAL])
+def test_missing_values_count_as_they_do_in_a_frame(scan: Scan, frames: list[pd.DataFrame], name: str) -> None:
+    column, value = Column(name), pd.concat(frames)[name].dropna().iloc[0]
+    tests: list[Predicate] = [Operation(sign, (column, Constant(value))) for sign in ("==", "!=", "<", ">=")]
+    tests += [Method("isin", (column, Constant(held))) for held in ((np.nan,), (None,), (None, value))]
+    for predicate in tests:
+        check(scan, frames, predicate)
+        check(scan, frames, Operation("~", (predicate,)))
+
+
 def left(scan: Scan, predicate: Predicate) -> set[int]:
     told = scan.possible(predicate)
     return set(range(FILES)) if told is None else set(np.flatnonzero(told).tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -291,8 +292,11 @@ def test_what_files_lack_under_a_given_schema_is_told_when_they_are_read(tmp_pat
         *[(p, "no table /units") for p in paths if "none" in p],
         *[(p, "no column x in /units") for p in paths if "short" in p],
     ]
-    with pytest.raises(lazynwb_dask.NWBError, match=r"no (table|column)"):
-        lazynwb_dask.read_nwb(paths, "/units", schema=schema, on_missing="raise").compute()
+    for path, what in (("none0", "table /units"), ("short0", "column x")):
+        strict = lazynwb_dask.read_nwb(tmp_path / f"{path}.nwb", "/units", schema=schema, on_missing="raise")
+        for frame in (strict, pickle.loads(pickle.dumps(strict))):  # as in another process
+            with pytest.raises(lazynwb_dask.NWBError, match=rf"{path}\.nwb.*no {what}"):
+                frame.compute()
 
 
 def test_no_word_of_columns_that_nobody_reads(tmp_path: Path) -> None:

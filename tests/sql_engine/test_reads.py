@@ -263,6 +263,16 @@ def test_tables_that_are_not_there(paths: list[str], tmp_path: Path) -> None:
         lazynwb_dask.sql("SELECT * FROM unit", tables={"units": frame})
 
 
+def test_a_file_without_a_table_is_left_out_or_an_error(paths: list[str], tmp_path: Path) -> None:
+    with nwb(tmp_path / "lacks.nwb") as file:
+        table(file, "/intervals/trials", 2, [])
+    count, files = "SELECT count(*) AS n FROM units", [*paths, tmp_path / "lacks.nwb"]
+    with pytest.warns(UserWarning, match=r"1 of 5 files have no table /units.*lacks\.nwb"):
+        assert lazynwb_dask.sql(count, files).compute().n.tolist() == [120]
+    with pytest.raises(lazynwb_dask.TableNotFoundError, match=r"no table /units in .*lacks\.nwb"):
+        lazynwb_dask.sql(count, files, on_missing="raise")
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -18,6 +18,7 @@ from toy import ToyScan
 
 import lazynwb_dask
 from lazynwb_dask import expr
+from lazynwb_dask.sql_engine import engine
 from lazynwb_dask.sql_engine.conditions import masks
 from lazynwb_dask.stream.arrow import arrow_schema, arrow_table
 
@@ -221,6 +222,16 @@ def test_lengths_of_what_is_no_column_of_lists(statement: str) -> None:
 )
 def test_first_rows_of_what_has_other_columns_than_the_table(statement: str) -> None:
     check(statement)
+
+
+@pytest.mark.parametrize("limit", ["LIMIT 3 OFFSET 2", "LIMIT 20%", "OFFSET 3"])
+def test_rows_after_the_first_and_a_share_of_all(limit: str) -> None:
+    check(f"SELECT x, spikes FROM units ORDER BY x, y {limit}")
+
+
+def test_first_rows_beyond_those_that_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "LATE", 2)
+    check("SELECT x, spikes FROM units ORDER BY x, y LIMIT 6")
 
 
 def test_a_plan_that_is_not_understood_costs_reading_alone(monkeypatch: pytest.MonkeyPatch) -> None:

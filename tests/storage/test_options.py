@@ -161,6 +161,18 @@ def test_options_that_dont_fit_are_an_error_without_their_values(s3_server: S3Se
         Options("anon")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [("gs://lab/a", "gcsfs", "gcs"), ("az://lab/a", "adlfs", "azure"), ("abfs://lab/a", "adlfs", "azure")],
+)
+def test_a_store_whose_client_is_not_installed_is_an_error_that_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(NWBReadError, match=rf"{url}: needs {package}, .* 'lazynwb-dask\[{extra}\]'"):
+        open_source(Source(url), 10, FileAccess(Options(), QUICK))
+
+
 # --- which options for which URL
 
 
@@ -359,6 +371,7 @@ def test_secrets_reach_the_workers_of_a_cluster_and_no_graph(
         unknown = client.submit(_read_on_a_worker, url, options)
         with pytest.raises(NWBPermissionError, match="Client before"):
             unknown.result(timeout=120)
+        share(Options({"secret": "of another call"}))  # takes the place of no other
         share(options)
         share(options)  # sent once
         known = client.submit(_read_on_a_worker, url, options, pure=False)
@@ -405,4 +418,11 @@ def test_a_listing_is_retried_and_its_errors_are_ours(range_server: RangeServer)
     calls.clear()
     with pytest.raises(NWBReadError, match="listing can't be read: 2 attempts"):
         retried("memory://x", FileAccess(Options(), Settings(retries=1, pause=0.01)), shaky)
+
+    def broken(filesystem: Any, path: str) -> str:
+        raise ConnectionResetError
+
+    how = Settings(retries=40, deadline=0.3, pause=0.2, longest_pause=0.2)  # pauses are 0.1 s at least
+    with pytest.raises(NWBReadError, match=r"listing can't be read: [1-4] attempts"):
+        retried("memory://x", FileAccess(Options(), how), broken)
     assert os.environ["AWS_EC2_METADATA_DISABLED"] == "true"

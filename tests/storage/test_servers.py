@@ -59,6 +59,34 @@ def test_compressed_bodies_are_refused(range_server: RangeServer, label: str, ig
     assert range_server.log[0].headers["Accept-Encoding"] == "identity"
 
 
+def test_a_file_whose_ranges_are_refused_is_not_called_empty(range_server: RangeServer) -> None:
+    url = range_server.put("a.nwb", DATA)
+    range_server.behaviour.fault_rate = {"416": 1}
+    with pytest.raises(NWBReadError, match=r"refuses ranges.*416"):
+        open_source(Source(url), len(DATA), FileAccess(PLAIN, QUICK))
+
+
+@pytest.mark.parametrize(
+    ("location", "words"), [("/a.nwb", "too many redirects"), ("ftp://127.0.0.1/a", "isn't HTTP")]
+)
+def test_redirects_that_lead_nowhere_are_called_that(
+    range_server: RangeServer, location: str, words: str
+) -> None:
+    range_server.behaviour.redirects["a.nwb"] = location
+    with pytest.raises(NWBReadError, match=words):
+        open_source(Source(range_server.url("a.nwb")), 100, FileAccess(PLAIN, QUICK))
+
+
+def test_a_response_that_is_not_http_is_repeated_and_then_called_that(range_server: RangeServer) -> None:
+    url = range_server.put("a.nwb", DATA)
+    range_server.behaviour.headers["X-Long"] = "x" * 20_000  # more than clients accept
+    with pytest.raises(NWBReadError, match=r"attempts.*isn't valid HTTP"):
+        open_source(Source(url), len(DATA), FileAccess(PLAIN, QUICK))
+    range_server.count = 0
+    range_server.behaviour.before = lambda name, count: count == 2 and range_server.behaviour.headers.clear()
+    assert open_source(Source(url), len(DATA), FileAccess(PLAIN, QUICK))[1] == DATA
+
+
 class Proxy:
     """A proxy: tunnels, and plain requests, which are handed on as they are. `asked` has their first lines."""
 

@@ -225,6 +225,22 @@ def test_arrays_of_version_3_that_cannot_be(change: dict[str, Any]) -> None:
         zarr3.array_of(ARRAY3 | change)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "key"),
+    [
+        ("default", "c/1/2"),
+        ({"name": "default"}, "c/1/2"),
+        ({"name": "default", "configuration": {"separator": "."}}, "c.1.2"),
+        ({"name": "v2"}, "1.2"),
+        ({"name": "v2", "configuration": {"separator": "/"}}, "1/2"),
+    ],
+)
+def test_chunks_are_named_as_version_3_names_them_where_it_says_nothing(encoding: Any, key: str) -> None:
+    grid = {"name": "regular", "configuration": {"chunk_shape": [2, 3]}}
+    array = zarr3.array_of(ARRAY3 | {"shape": [4, 9], "chunk_grid": grid, "chunk_key_encoding": encoding})
+    assert array.name((1, 2)) == key
+
+
 def test_extensions_that_need_not_be_understood() -> None:
     assert zarr3.array_of(ARRAY3 | {"extension": {"must_understand": False}}).shape == (10,)
 
