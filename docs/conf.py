@@ -33,6 +33,8 @@ python_maximum_signature_line_length = 88
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence", "deflist"]
 
+highlight_language = "text"  # of blocks that name none
+
 html_theme = "furo"
 html_title = f"lazynwb_dask {version}"
 html_static_path: list[str] = []

@@ -103,18 +103,18 @@ def _said(node: Any) -> str:
 def _why_left(node: Any) -> str:
     inside = list(node.predicate.walk()) if isinstance(node, ex.Filter) else []
     if any(isinstance(part, ex.Expr) and part.ndim == 0 for part in inside):
-        return "it compares with a value that is made of all rows"
+        return "it compares with a value computed from all rows"
     if any(isinstance(part, (ex.MapPartitions, ex.Map, ex.Apply)) for part in inside):
         return "it calls a function, which could look at anything"
     read = node.frame
     while isinstance(read, (ex.Projection, View)):
         read = read.frame
     if not isinstance(read, ReadNWB):
-        return f"it is of a frame that was changed after reading ({type(read).__name__})"
+        return f"the frame was changed after reading ({type(read).__name__})"
     if read.limit is not None:
         return "it is of rows that were chosen by their order"
     if isinstance(node, (ex.DropnaFrame, ex.DropnaSeries)):
-        return "reads take in no dropna; say frame[frame.column.notnull()]"
+        return "dropna is not pushed down; use frame[frame.column.notnull()]"
     return "it isn't known to look at each row by itself"
 
 

@@ -133,7 +133,7 @@ def test_what_is_not_pushed_is_said_with_the_reason(catalog: lazynwb_dask.Catalo
     units = lazynwb_dask.read_nwb(catalog, "/units")
     doubled = units.assign(double=units.snr * 2)
     for query, reason in (
-        (units[units.snr > units.snr.mean()].unit_id, "made of all rows"),
+        (units[units.snr > units.snr.mean()].unit_id, "computed from all rows"),
         (doubled[doubled.double > 3].unit_id, "changed after reading"),
         (units[units.snr.map(lambda x: x > 3, meta=("snr", bool))].unit_id, "calls a function"),
     ):
