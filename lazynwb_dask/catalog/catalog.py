@@ -272,4 +272,4 @@ def load(url: Any, options: Options) -> Catalog:
 
 def _check_policy(on_error: str) -> None:
     if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: one of 'raise', 'skip'")
+        raise ValueError(f"on_error={on_error!r}: must be one of 'raise', 'skip'")

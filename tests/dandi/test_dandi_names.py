@@ -275,7 +275,7 @@ def test_a_frame_of_assets_may_lack_sizes_but_no_path(three: FakeArchive) -> Non
     for changed in (assets.drop(columns="size"), assets.assign(size=np.nan), assets[::-1].assign(more=1)):
         found = lazynwb_dask.read_nwb(changed, "/units")["_nwb_path"].compute()
         assert list(found.unique()) == list(changed["_nwb_path"])
-    with pytest.raises(TypeError, match=r"_nwb_path holds what is no path: (None|nan)"):
+    with pytest.raises(TypeError, match=r"_nwb_path has values that are not paths: (None|nan)"):
         lazynwb_dask.read_nwb(assets.assign(_nwb_path=[None, "a", "b"]), "/units")
 
 
