@@ -102,7 +102,7 @@ def test_other_paths_are_no_names(text: str) -> None:
     "text", ["dandi:409", "dandi:", "dandi://000409", "dandi://nowhere/000409", "dandi:000409@1"]
 )
 def test_a_name_that_is_none_is_an_error_that_shows_names(text: str, archive: FakeArchive) -> None:
-    with pytest.raises(ValueError, match=r"dandi:000409@0\.240101\.1200|there are dandi, dandi-sandbox"):
+    with pytest.raises(ValueError, match=r"dandi:000409@0\.240101\.1200|Known archives: dandi, dandi-sandbox"):
         expand(text)
     assert not archive.log
 
