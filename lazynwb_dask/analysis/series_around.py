@@ -130,7 +130,7 @@ def _positions(timestamps: da.Array | None, times: kernels.Floats, what: str) ->
     ends = [end for _, first, last, _ in looked for end in (first, last)]
     if not (all(rises for rises, *_ in looked) and (np.diff(ends) >= 0).all()):
         raise NWBError(
-            f"{what}: its timestamps don't rise, so that none is the last before an event: take rows by "
+            f"{what}: its timestamps don't increase, so samples around an event can't be found: take rows by "
             "number, series.data[first:stop]"
         )
     return sum((count for *_, count in looked), np.zeros(len(times), np.int64))

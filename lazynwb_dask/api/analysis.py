@@ -299,8 +299,8 @@ def spike_counts(
     files = {*rows["_nwb_path"], *trials["_nwb_path"]}
     if len(files) > 1:
         raise ValueError(
-            f"spike_counts: the frames have rows of {len(files)} files, whose units and trials make "
-            "no one array: give those of one, as units[units._nwb_path == path], or use align_events"
+            f"spike_counts: the frames have rows of {len(files)} files, whose units and trials don't fit "
+            "in one array: give those of one file, as units[units._nwb_path == path], or use align_events"
         )
     times = np.column_stack([times_of(trials[name]) for name in names])
     there = np.isfinite(times).all(axis=1)
@@ -409,7 +409,7 @@ def align_timeseries(
         raise TypeError(f"align_timeseries: series={type(series).__name__}: one TimeSeries of open_timeseries")
     start, stop = _window(window, "align_timeseries")
     if method not in ("linear", "nearest"):
-        raise ValueError(f"align_timeseries: method={method!r}: 'linear' or 'nearest'")
+        raise ValueError(f"align_timeseries: method={method!r}: must be 'linear' or 'nearest'")
     check_bools(scaled=scaled)
     often = series.rate if rate is None else rate
     if often is None:
@@ -418,7 +418,7 @@ def align_timeseries(
             "rate=, how many samples per second you want"
         )
     if not (isinstance(often, (int, float, np.number)) and np.isfinite(often) and often > 0) or often is True:
-        raise ValueError(f"align_timeseries: rate={often!r}: a number of samples per second, above 0")
+        raise ValueError(f"align_timeseries: rate={often!r}: must be a number of samples per second, above 0")
     groups = listed(by)
     rows = _events_of(series, events, event, groups)
     times = times_of(rows[event])
@@ -489,9 +489,7 @@ def _window(window: Any, call: str = "align_events") -> tuple[float, float]:
     except (TypeError, ValueError):
         start = stop = np.nan
     if not (np.isfinite([start, stop]).all() and start < stop):
-        raise ValueError(
-            f"{call}: window={window!r}: two numbers in seconds, start and stop, with start < stop"
-        )
+        raise ValueError(f"{call}: window={window!r}: must be two numbers, start < stop, in seconds")
     return start, stop
 
 
@@ -505,7 +503,7 @@ def _edges(window: Any, bins: Any, call: str) -> tuple[float, ...]:
         edges = np.zeros(0)
     if edges.ndim != 1 or len(edges) < 2 or not (np.isfinite(edges).all() and (np.diff(edges) > 0).all()):
         raise ValueError(
-            f"{call}: bins={bins!r}: how many (at most {MOST_BINS}), or at least two edges in "
-            "seconds that increase"
+            f"{call}: bins={bins!r}: must be a number of bins (at most {MOST_BINS}), or "
+            "at least two increasing edges in seconds"
         )
     return tuple(edges.tolist())

@@ -36,7 +36,7 @@ def check_bools(**given: Any) -> None:
     """Raise TypeError unless all are True or False."""
     for name, value in given.items():
         if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{name}={value!r}: True or False")
+            raise TypeError(f"{name}={value!r}: must be True or False")
 
 
 def check_frame(call: str, frame: Any) -> None:
@@ -45,16 +45,16 @@ def check_frame(call: str, frame: Any) -> None:
         raise TypeError(f"{call}: give a frame of read_nwb that is not computed, not {type(frame).__name__}")
 
 
-def byte_count(name: str, value: Any) -> int:
+def byte_count(name: str, value: Any, least: int = 1) -> int:
     """A number of bytes. Raises ValueError, or TypeError for what is neither a number nor text."""
-    problem = f"{name}={value!r}: give bytes, at least 1, as a number or as text such as '128 MiB'"
+    problem = f"{name}={value!r}: give a number of bytes, at least {least}, or text such as '128 MiB'"
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, str, np.number)):
         raise TypeError(problem)
     try:
         found = int(parse_bytes(value) if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         raise ValueError(problem) from None
-    if found < 1:
+    if found < least:
         raise ValueError(problem)
     return found
 
@@ -63,10 +63,10 @@ def names_of(name: str, value: Any, what: str = "column") -> list[str]:
     """One or several names as a list. Raises TypeError for anything else."""
     names = [value] if isinstance(value, str) else value
     if isinstance(names, (bytes, Mapping)) or not isinstance(names, Iterable):
-        raise TypeError(f"{name}={value!r}: the name of a {what}, or a list of names")
+        raise TypeError(f"{name}={value!r}: must be the name of a {what}, or a list of names")
     names = list(names)
     if not all(isinstance(one, str) for one in names):
-        raise TypeError(f"{name}={names!r}: the name of a {what}, or a list of names")
+        raise TypeError(f"{name}={names!r}: must be the name of a {what}, or a list of names")
     return names
 
 
@@ -136,7 +136,7 @@ def _chosen(choose: Callable[[list[str]], Any], paths: list[str]) -> str | None:
     found = choose(paths)
     if found is None or isinstance(found, str):
         return found
-    raise TypeError(f"table=: the function returned {found!r}: it is to return one of the paths, or None")
+    raise TypeError(f"table=: the function returned {found!r}: it must return one of the paths, or None")
 
 
 def _schema(schema: Any) -> int | Mapping[str, Any] | pa.Schema | None:
@@ -147,7 +147,7 @@ def _schema(schema: Any) -> int | Mapping[str, Any] | pa.Schema | None:
             raise ValueError(f"schema={schema}: at least one file is needed to infer a schema")
         return int(schema)
     raise TypeError(
-        f"schema={schema!r}: None, a number of files, a mapping of columns to types, or a pyarrow.Schema"
+        f"schema={schema!r}: must be None, a number of files, a dict of columns to types, or a pyarrow.Schema"
     )
 
 

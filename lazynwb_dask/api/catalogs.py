@@ -79,7 +79,7 @@ def build_catalog(
     if tables is not None and not (tables := names_of("tables", tables, "table")):
         raise ValueError("tables=[]: name a table, or None for all")
     return catalog.create(
-        paths, url, tables, byte_count("values_limit", values_limit), on_error, Options(storage_options)
+        paths, url, tables, byte_count("values_limit", values_limit, 0), on_error, Options(storage_options)
     )
 
 

@@ -111,9 +111,11 @@ def group_assets_by_session(assets: str | pd.DataFrame) -> pd.Series[str]:
     """
     table = dandi_assets(assets) if isinstance(assets, str) else assets
     if not hasattr(table, "columns"):
-        raise TypeError(f"assets={assets!r}: a table of dandi_assets, or the name of a dandiset")
+        raise TypeError(f"assets={assets!r}: must be a table of dandi_assets, or the name of a dandiset")
     if missing := {"path", "subject", "session", "_nwb_path"} - {*table.columns}:
-        raise ValueError(f"group_assets_by_session: no table of dandi_assets: no {', '.join(sorted(missing))}")
+        raise ValueError(
+            f"group_assets_by_session: not a table of dandi_assets: it lacks {', '.join(sorted(missing))}"
+        )
     found = {}
     columns = (table[name] for name in ("path", "subject", "session", "_nwb_path"))
     for path, subject, session, url in zip(*columns, strict=True):

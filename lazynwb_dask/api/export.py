@@ -137,7 +137,7 @@ def export_tables(
     if format != "parquet":
         raise ValueError(f"format={format!r}: only 'parquet'")
     if partition_by not in ("session", "size"):
-        raise ValueError(f"partition_by={partition_by!r}: one of 'session', 'size'")
+        raise ValueError(f"partition_by={partition_by!r}: must be one of 'session', 'size'")
     check_bools(prune=prune, overwrite=overwrite)
     names = None if tables is None else names_of("tables", tables, "table")
     wanted = None if names is None else tuple(dict.fromkeys(map(_path, names)))
@@ -170,7 +170,7 @@ class _Files:
         for source in found:
             if (other := names.setdefault(shown(source.url), source.url)) != source.url:
                 raise ValueError(
-                    f"{shown(other)}: two URLs of it that differ in their queries; an export tells files "
+                    f"{shown(other)}: two URLs of it differ only in their query; an export tells files "
                     "apart by the rest of their URLs"
                 )
         return versions(found, self.access, threads=2 * int(config.get("index-threads")))

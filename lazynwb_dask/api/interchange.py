@@ -181,7 +181,7 @@ def to_xarray(frame: Frame, *, dim: str = "row") -> xarray.Dataset:
     optional("xarray", "to_xarray")  # before anything is read
     check_frame(frame, "to_xarray", more="; a TimeSeries has a method to_xarray()")
     if not isinstance(dim, str) or not dim:
-        raise TypeError(f"to_xarray: dim={dim!r}: the name of the dimension of the rows, as text")
+        raise TypeError(f"to_xarray: dim={dim!r}: must be text, the name of the dimension of the rows")
     known = xarray_table.known_of(frame)
     found: xarray.Dataset = xarray_table.dataset(_computed(frame), known, dim)
     return found

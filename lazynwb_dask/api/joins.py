@@ -110,7 +110,7 @@ def merge_by_file(
     (400, 1600)
     """
     if how not in ("inner", "left", "right", "outer"):
-        raise ValueError(f"how={how!r}: one of 'inner', 'left', 'right', 'outer'")
+        raise ValueError(f"how={how!r}: must be one of 'inner', 'left', 'right', 'outer'")
     named, (ours, theirs) = plans_of({"the left frame": left, "the right frame": right}, by)
     plans = ours, theirs
     keys = [pair for pair in _keys(on, left_on, right_on) if pair != (named, named)]
@@ -221,7 +221,7 @@ def plans_of(frames: Mapping[str, Any], by: Sessions | None) -> tuple[str, list[
     for plan, what in zip(plans, frames, strict=True):
         if named not in plan.scan.constants:
             whose = "file" if by is None else "session"
-            raise TypeError(f"{what} doesn't tell which {whose} a row is of: give all operations the same by=")
+            raise TypeError(f"{what} doesn't say which {whose} a row is from: give all operations the same by=")
     return named, plans
 
 

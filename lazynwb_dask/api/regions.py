@@ -110,12 +110,12 @@ def join_region(
     ['probeA']
     """
     if how not in FORMS:
-        raise ValueError(f"how={how!r}: one of {', '.join(map(repr, FORMS))}")
+        raise ValueError(f"how={how!r}: must be one of {', '.join(map(repr, FORMS))}")
     check_policy("on_missing", on_missing)
     if not (wanted := names_of("columns", columns)):
         raise ValueError("columns=[]: name a column of the table that the rows refer to")
     if not isinstance(prefix, str):
-        raise TypeError(f"prefix={prefix!r}: text that is put before the names of the columns")
+        raise TypeError(f"prefix={prefix!r}: must be text, which is put before the names of the columns")
     left = plan_of(frame, "the frame of join_region")
     if region not in left.columns:
         hint = near_or_all(region, left.columns)
@@ -160,7 +160,7 @@ def _other(left: Plan, region: str, target: Any) -> tuple[Plan, str]:
         return plan, " or ".join(tables.tables if tables is not None else ()) or "the target"
     scans = [scan for scan in file_scans(left.scan) if target is not None or region in scan.fields]
     if not scans or (target is None and len(scans) > 1):
-        raise ValueError(f"join_region: it can't be told which table {region!r} refers to: give target=")
+        raise ValueError(f"join_region: the file doesn't say which table {region!r} refers to: give target=")
     scan = scans[0]
     table = target or target_of(scan, region)
     if target is None and table == GROUPS:

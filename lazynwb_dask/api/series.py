@@ -118,7 +118,7 @@ def open_timeseries(
         there = listed(list_series(source, access))
         raise ValueError(f"{shown(source.url)}: name a TimeSeries, or give match_all=True. There are: {there}")
     if name is not None and not isinstance(name, str):
-        raise TypeError(f"name={name!r}: the path of a TimeSeries, or a part of it")
+        raise TypeError(f"name={name!r}: must be the path of a TimeSeries, or a part of it")
     share(access.options)
     known, tables = find(source, name, match_all, access)
     if not match_all:

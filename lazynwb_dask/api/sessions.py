@@ -108,7 +108,7 @@ def read_sessions(
         raise none_readable(failed)
     table, odd = sessions_plan.table(found)
     if odd:
-        warn(f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})")
+        warn(f"{len(odd)} times are not valid dates and are missing (the first: {odd[0]})")
     frame = _frame(table)
     failures.record(frame._name, failed)
     return frame
@@ -237,8 +237,8 @@ def with_sessions(
             return expr_extend.widened(frame, wanted, extend)
     if "_nwb_path" not in frame.columns:
         raise ValueError(
-            "with_sessions: it can't be told which file the rows of this frame are from: keep its "
-            "column _nwb_path, or call with_sessions before what else is done with the frame"
+            "with_sessions: it is not known which file each row of this frame is from: keep its "
+            "column _nwb_path, or call with_sessions first, before other operations"
         )
     urls = list(dict.fromkeys(url for scan in scans for url in scan.files.urls))
     urls = urls or table["_nwb_path"].drop_duplicates().tolist()

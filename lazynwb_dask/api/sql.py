@@ -100,9 +100,9 @@ def sql(
     if paths is not None and not isinstance(paths, (str, os.PathLike)) and isinstance(paths, Iterator):
         paths = list(paths)
     if not isinstance(statement, str):
-        raise TypeError(f"statement={statement!r}: the text of a SELECT")
+        raise TypeError(f"statement={statement!r}: must be the text of a SELECT")
     if tables is not None and not (isinstance(tables, Mapping) and all(isinstance(n, str) for n in tables)):
-        raise TypeError(f"tables={tables!r}: a dict of names to frames of pandas or Dask")
+        raise TypeError(f"tables={tables!r}: must be a dict of names to frames of pandas or Dask")
     own = {name: _frame(name, given) for name, given in (tables or {}).items()}
     policies: dict[str, Any] = {"on_error": on_error, "storage_options": storage_options}
     frames = {}
@@ -341,7 +341,9 @@ def _frame(table: str, given: Any) -> dd.DataFrame:
     import dask.dataframe as dd
 
     if not isinstance(given, (pd.DataFrame, dd.DataFrame)):
-        raise TypeError(f"tables={{{table!r}: ...}}: a frame of pandas or Dask, not {type(given).__name__}")
+        raise TypeError(
+            f"tables={{{table!r}: ...}}: must be a frame of pandas or Dask, not {type(given).__name__}"
+        )
     names = list(given.columns)
     if not names or len({*names}) < len(names) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"tables={{{table!r}: ...}}: each column must have a name of its own, a text: {names}")

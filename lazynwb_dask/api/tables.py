@@ -241,8 +241,8 @@ def read_report(frame: dd.DataFrame) -> pd.DataFrame:
     check_frame("read_report", frame)
     if expr.is_computed(frame):
         raise ValueError(
-            "a frame that was persisted doesn't know what it was read from; give read_report the frame "
-            "that persist was called on: it has the failures that persisting has shown, too"
+            "a persisted frame doesn't keep what it was read from; give read_report the frame "
+            "on which persist was called: it has the failures of persist(), too"
         )
     scans = [scan for node in expr.reads(frame) for scan in file_scans(node.scan)]
     rows = [failure for scan in scans for failure in scan.failures]

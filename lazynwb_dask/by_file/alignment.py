@@ -208,7 +208,7 @@ def warn_if_apart(names_of: Sequence[Sequence[Any]], by: str = "_nwb_path") -> N
             first, second = (shown(str(some[0])) for some in (one, other))
             what = "file" if by == "_nwb_path" else by
             warn(
-                f"two frames have no {what} in common, so no rows of them meet: one has {first}, the other "
+                f"two frames have no {what} in common, so no rows match: one has {first}, the other "
                 f"{second}. If these are the same, read both frames from the same paths: a link and the file "
                 "behind it are two names; files of one session meet by session: by= or sessions="
             )

@@ -262,7 +262,7 @@ class Pairs(ByFile):
         labels = packed(parts)
         if labels is None:
             raise NWBError(
-                f"{self.urls[0]}: no number is large enough to tell apart the rows of a join of "
+                f"{self.urls[0]}: there are too many rows to number in a join of "
                 f"{self.tables} tables as long as these. Join them in one function, of which the rows "
                 "are numbered anew: map_files(lambda a, b, c: a.merge(b, ...).merge(c, ...), a=a, b=b, "
                 "c=c)"

@@ -121,7 +121,7 @@ class Regions(Pairs):
         packs = packed([*numbers, element])
         if packs is None:
             raise NWBError(
-                f"{self.urls[0]}: no number is large enough to tell apart the rows of this and the joins "
+                f"{self.urls[0]}: there are too many rows to number in this join and the joins "
                 "before: use how='list', or map_files"
             )
         return _Followed([row, at], left.file[row], pd.Index(packs, dtype="int64"), None, element)

@@ -126,7 +126,7 @@ class _Update:
         found = read_batches(self.folder, names, self.keeps, _threads())
         if len(found) < len(names):
             raise NWBReadError(
-                f"{shown(self.folder.url)}: what was indexed has vanished again. Something else "
+                f"{shown(self.folder.url)}: indexed data were deleted. Something else "
                 "deletes files there; the same call goes on where it was"
             )
         return found
@@ -208,7 +208,7 @@ def _present(sources: Sequence[Source], index: IndexReader, anew: bool) -> list[
     dropped = {source for source, missing in zip(candidates, gone, strict=True) if missing}
     if len(dropped) == len(sources):
         raise NWBFileNotFoundError(
-            f"{shown(folder.url)}: none of its files is there any more, the first was "
+            f"{shown(folder.url)}: none of its files exists any more, the first was "
             f"{shown(sources[0].url)}; the catalog stays as it is"
         )
     return [source for source in sources if source not in dropped]
@@ -221,7 +221,7 @@ def _check_tables(manifest: Manifest, sources: Sequence[Source], folder: Folder)
         return
     text = f"{shown(folder.url)}: none of the files has a table {' or '.join(lacked)}"
     if manifest.sections:
-        warn(f"{text}; the catalog is without")
+        warn(f"{text}; the catalog has no such table")
         return
     try:
         there = list_tables(sources[0], folder.access)

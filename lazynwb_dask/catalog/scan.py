@@ -255,7 +255,7 @@ def catalog_scan(catalog: Catalog, request: TableRequest) -> Scan:
             f"none of the {len(tables.failures)} files can be read; the first: {failed.path}: {failed.error}"
         )
     if not len(tables.number):
-        raise TableNotFoundError(f"{shown(catalog.url)}: no files are left of the catalog")
+        raise TableNotFoundError(f"{shown(catalog.url)}: the catalog has no files left")
     warn_skipped(tables.failures, len(catalog))
     if len(tables.absent):
         first = shown(catalog.index.source(int(tables.absent[0])).url)

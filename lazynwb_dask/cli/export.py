@@ -176,7 +176,7 @@ def _kind(target: str) -> str:
     kind = KINDS.get(ending)
     if kind is None or (packed and kind not in ("csv", "jsonl")):
         raise click.UsageError(
-            f"--to {printable(target)}: its name is to end in {', '.join(KINDS)}, or for example .csv.gz"
+            f"--to {printable(target)}: its name must end in {', '.join(KINDS)}, or for example .csv.gz"
         )
     return kind
 

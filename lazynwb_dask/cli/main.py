@@ -36,7 +36,7 @@ for _command in (
     schema, sessions, sql, tables,
 ):  # fmt: skip
     main.add_command(_command)
-main.add_command(head, "preview")
+main.add_command(head, "preview")  # its name in lazynwb; left out of the help
 
 if __name__ == "__main__":
     main()

@@ -93,6 +93,9 @@ class Group(click.Group):
         cmd.short_help = cmd.short_help or (cmd.help or "").split("\n\n")[0].replace("\n", " ")  # whole
         super().add_command(cmd, name)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in super().list_commands(ctx) if self.commands[name].name == name]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         interrupts.end_at_signals()
         for name in ("stdout", "stderr"):

@@ -78,7 +78,7 @@ def paths(call: Call) -> Paths:
     names = given(call)
     if len(names) > 1:
         if found := next(filter(_is_catalog_here, names), None):
-            raise click.UsageError(f"{found} is a catalog, which is to be named alone")
+            raise click.UsageError(f"{found} is a catalog: give it as the only path")
         return list(names)
     return opened(names[0], call.storage_options) or names[0]
 
@@ -147,7 +147,7 @@ def _beside(path: Path, name: str) -> str:
 def _table(held: dict[str, Any], where: str, key: str) -> dict[str, Any]:
     found = held.get(key, {})
     if not isinstance(found, dict):
-        raise ValueError(f"{f'{where}.{key}'.lstrip('.')} is to be a table")
+        raise ValueError(f"{f'{where}.{key}'.lstrip('.')} must be a table")
     return found
 
 
@@ -156,11 +156,11 @@ def _check(held: dict[str, Any], where: str) -> None:
         name = f"{where}.{key}".lstrip(".")
         if key not in _KEYS[where]:
             raise ValueError(
-                f"{name} is no setting; in [{where or 'the file'}] there are {sorted(_KEYS[where])}"
+                f"{name} is not a setting of [{where or 'the file'}]: {', '.join(sorted(_KEYS[where]))}"
             )
         if name == "source.paths" and not (
             isinstance(value, list) and all(isinstance(text, str) for text in value)
         ):
-            raise ValueError(f"{name} is to be a list of texts")
+            raise ValueError(f"{name} must be a list of strings")
         if where.startswith("source.") and key != "anonymous_s3" and not isinstance(value, str):
-            raise ValueError(f"{name} is to be a text")
+            raise ValueError(f"{name} must be a string")

@@ -42,7 +42,7 @@ def send(held: Mapping[str, dict[str, Any]]) -> None:
         except Exception as error:
             warn(
                 "storage_options hold an object that can't be sent to Dask's workers "
-                f"({type(error).__name__}): they will need credentials of their own."
+                f"({type(error).__name__}): they need credentials of their own."
             )
         else:
             client.register_plugin(plugin, name=f"lazynwb-dask-{token[:16]}")

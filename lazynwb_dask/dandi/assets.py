@@ -102,9 +102,9 @@ def paths_of(frame: Any) -> list[str | Source]:
     if "_nwb_path" not in frame.columns and frame.index.name == "_nwb_path":
         frame = frame.reset_index()
     if "_nwb_path" not in frame.columns:
-        raise TypeError("paths: a table of files needs their column _nwb_path")
+        raise TypeError("paths: a table of files needs the column _nwb_path")
     if bad := {str(url) for url in frame["_nwb_path"] if not isinstance(url, str)}:
-        raise TypeError(f"paths: the column _nwb_path holds what is no path: {', '.join(sorted(bad))}")
+        raise TypeError(f"paths: the column _nwb_path has values that are not paths: {', '.join(sorted(bad))}")
     columns = [frame[name] if name in frame.columns else [None] * len(frame) for name in ("size", "blob_id")]
     return [
         Source(url, int(size), blob) if is_id(blob) and not (size is None or size != size) else url

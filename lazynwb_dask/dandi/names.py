@@ -59,7 +59,7 @@ def parse(text: str) -> Name:
         return Name(archive_named(name), dandiset, version.lower(), path, asset.lower())
     found = _of_address(text)
     if found is None:
-        raise ValueError(f"{text}: no name of a dandiset; such names are {FORMS}")
+        raise ValueError(f"{text}: not the name of a dandiset. Names are {FORMS}")
     return found
 
 

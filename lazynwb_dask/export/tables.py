@@ -139,7 +139,7 @@ class _Export:
             self.manifest = Manifest()
         elif self.manifest.parts and self.manifest.partition_by != by:
             raise ValueError(
-                f"partition_by={by!r}: what is at {shown(self.folder.url)} is partitioned by "
+                f"partition_by={by!r}: the export at {shown(self.folder.url)} is partitioned by "
                 f"{self.manifest.partition_by!r}; overwrite=True replaces it"
             )
         self.manifest.partition_by = by
@@ -374,7 +374,7 @@ class _Export:
         found = [Session(Source(name), held[name]["session"]) for name in names]
         frame, odd = sessions.table(found)
         if odd:
-            warn(f"{len(odd)} times can't be understood and are missing (the first: {odd[0]})")
+            warn(f"{len(odd)} times are not valid dates and are missing (the first: {odd[0]})")
         told = [session_name(one.source.url, one.fields) for one in found]
         frame.insert(
             len(frame.columns) - 1, session_column(frame.columns), pd.Series(told, dtype="string[pyarrow]")

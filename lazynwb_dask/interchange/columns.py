@@ -19,10 +19,10 @@ def check_frame(frame: Any, call: str, *, dask: bool = False, more: str = "") ->
         raise ValueError(f"{call}: several columns have the same name: {', '.join(again)}: rename them")
     odd = [name for name in names if not isinstance(name, str) or not name]
     if odd:
-        raise TypeError(f"{call}: {odd[0]!r} is no name of a column: give it a text: frame.rename(columns=...)")
+        raise TypeError(f"{call}: {odd[0]!r} is not a valid column name: use text: frame.rename(columns=...)")
     for name, dtype in frame.dtypes.items():
         if is_object_dtype(dtype):
             raise TypeError(
-                f"{call}: column {name!r} holds Python objects, whose type is uncertain: give it one, as "
+                f"{call}: column {name!r} holds Python objects of unknown type: convert it, as "
                 f"frame.astype({{{name!r}: 'string[pyarrow]'}}), or leave it out: frame.drop(columns={name!r})"
             )

@@ -100,7 +100,7 @@ def _union(nap: Any, rows: pd.DataFrame) -> Any:
     pairs = arrow_of(rows[OBSERVED]).flatten()
     if pa.types.is_nested(pairs.type):
         if (lengths_of(pairs) != 2).any():
-            raise UnsupportedColumnError(f"to_pynapple: {OBSERVED} are no pairs of a start and a stop")
+            raise UnsupportedColumnError(f"to_pynapple: {OBSERVED} are not pairs of start and stop")
         pairs = pairs.flatten()
     spans = pairs.to_numpy(zero_copy_only=False).astype(np.float64).reshape(-1, 2)
     spans = spans[spans[:, 1] > spans[:, 0]]

@@ -71,7 +71,7 @@ class Contents(Tree):
             except (ValueError, RecursionError):
                 raise NWBReadError(f"{self.name}: damaged: {path}/{name} is not JSON") from None
         if held is not None and not isinstance(held, dict):
-            raise NWBReadError(f"{self.name}: damaged: {path}/{name} is no JSON object")
+            raise NWBReadError(f"{self.name}: damaged: {path}/{name} is not a JSON object")
         return held or {}
 
     def array(self, path: str) -> Array:
@@ -107,7 +107,7 @@ class Contents(Tree):
         """Of each chunk in another file its position in the grid, and its URL, offset and size."""
         for i, held in self._chunks(path, array):
             if not isinstance(held, list) or len(held) != 3 or not isinstance(held[0], str):
-                raise UnsupportedColumnError("damaged: a reference that is no range of bytes")
+                raise UnsupportedColumnError("damaged: a reference that is not a range of bytes")
             url, offset, size = held
             if not all(type(n) is int and 0 <= n < 1 << 60 for n in (offset, size)):
                 raise UnsupportedColumnError(f"damaged: a reference to {size} bytes at {offset}")
@@ -123,7 +123,7 @@ class Contents(Tree):
             if held is None:
                 return None
             if not isinstance(held, str):
-                raise UnsupportedColumnError("damaged: a chunk that is no text")
+                raise UnsupportedColumnError("damaged: a chunk that is not text")
             return _bytes(held)
 
         try:
@@ -172,11 +172,11 @@ def parse(text: bytes, name: str) -> Contents:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise NWBReadError(f"{name}: not a LINDI file: no JSON object with 'refs'") from None
     if not isinstance(refs, dict) or not isinstance(templates, dict):
-        raise NWBReadError(f"{name}: not a LINDI file: its 'refs' are no JSON object")
+        raise NWBReadError(f"{name}: not a LINDI file: its 'refs' is not a JSON object")
     if content.get("gen"):
         raise NWBReadError(f"{name}: a Kerchunk file with generated references, which aren't read")
     if not all(isinstance(value, str) for value in templates.values()):
-        raise NWBReadError(f"{name}: damaged: a template that is no text")
+        raise NWBReadError(f"{name}: damaged: a template that is not text")
     if ".zgroup" not in refs:
         raise NWBReadError(f"{name}: not a LINDI file: it has no root group")
     return Contents(name, refs, templates)

@@ -73,7 +73,7 @@ def object_path(root: str, key: str) -> str:
     'https://host/a.zarr/units/50%25/0.0?token=1'
     """
     if "\0" in key or not all(name.strip(".") or len(name) > 2 for name in key.split("/")):
-        raise NWBReadError(f"{shown(root)}: {key!r} is no key of an object of a store")
+        raise NWBReadError(f"{shown(root)}: {key!r} is not a valid key of an object in a store")
     path, query = root, ""
     if root.startswith(("http://", "https://")):
         key = quote(key)

@@ -37,7 +37,7 @@ def present(
 
 
 def _table_name(request: TableRequest) -> str:
-    return " or ".join(map(table_path, request.table_names)) or "as chosen"
+    return " or ".join(map(table_path, request.table_names)) or "that the function in table= chooses"
 
 
 def _no_table(absent: Sequence[Source], count: int, request: TableRequest, access: FileAccess) -> str:
@@ -61,8 +61,8 @@ def warn_cut(tables: Sequence[tuple[Source, TableIndex]]) -> None:
             if len(column.arrays) > 1 and column.arrays[-1].rows > column.rows:
                 warn(
                     f"{shown(source.url)}: {table.path}: the VectorIndex of column {name!r} has "
-                    f"{column.arrays[-1].rows} rows, the table {column.rows}: the rest is left out. "
-                    "lazynwb_dask.schema_report tells of other files"
+                    f"{column.arrays[-1].rows} rows, the table {column.rows}: the extra rows are left out. "
+                    "lazynwb_dask.schema_report lists other files"
                 )
                 return
 
@@ -85,7 +85,7 @@ def check_columns(wanted: Sequence[str], unified: Schema) -> None:
             raise errors.UnsupportedColumnError(f"the column {name!r} can't be read: {conflict.reason}")
         raise errors.SchemaConflictError(
             f"the column {name!r} has types without a common one: {conflict.reason}. "
-            f"Give schema={{{name!r}: type}}, or read these files apart"
+            f"Give schema={{{name!r}: type}}, or read these files separately"
         )
 
 
@@ -104,8 +104,8 @@ def warn_of_links(linked: Iterable[tuple[Source, Sequence[tuple[str, str]]]], wh
         more = f" and {len(links) - EXAMPLES} more" if len(links) > EXAMPLES else ""
         others = f", and others in {len(some) - 1} more files" if len(some) > 1 else ""
         warn(
-            f"some links aren't followed, and {what} behind them are missing: {shown(source.url)}: {where}"
-            f"{more}{others}. What is in another file is read from there"
+            f"some links aren't followed, so {what} that they lead to are missing: {shown(source.url)}: {where}"
+            f"{more}{others}. Add the files that they lead to, to read these too"
         )
 
 
@@ -113,12 +113,12 @@ def warn_left_out(unified: Schema) -> None:
     if unified.unread:
         first = unified.unread[0]
         warn(
-            f"columns that can't be read in some files are missing in these ({len(unified.unread)} in all, the "
-            f"first: {first.path}: {first.error}); lazynwb_dask.read_report(frame) lists them"
+            f"some columns can't be read in some files, and are missing in their rows ({len(unified.unread)} "
+            f"in all, the first: {first.path}: {first.error}); lazynwb_dask.read_report(frame) lists them"
         )
     if unified.conflicts:
         parts = "; ".join(f"{c.name}: {c.reason}" for c in unified.conflicts.values())
         warn(
             f"{len(unified.conflicts)} columns are left out of the frame: {parts}. "
-            "lazynwb_dask.schema_report tells more; schema={column: type} settles a conflict"
+            "lazynwb_dask.schema_report shows the types; schema={column: type} chooses one"
         )

@@ -58,9 +58,7 @@ def _comparison(term: Any) -> Predicate:
         found = Method("isin", (Column(name), Constant(values_of(value))))
         return found if op == "in" else Operation("~", (found,))
     if missing:
-        raise ValueError(
-            f"nothing compares with a missing value; say ({name!r}, 'is null') instead of {term!r}"
-        )
+        raise ValueError(f"nothing equals a missing value; use ({name!r}, 'is null') instead of {term!r}")
     if not is_scalar(value):
         raise ValueError(f"the filter {term!r} needs a single value; for several use 'in'")
     return Operation(op, (Column(name), Constant(value)))

@@ -21,7 +21,7 @@ POLICIES = get_args(Policy)
 def check_policy(name: str, value: str) -> None:
     """Raise ValueError unless `value` is allowed for `on_error` and `on_missing`."""
     if value not in POLICIES:
-        raise ValueError(f"{name}={value!r}: one of {', '.join(map(repr, POLICIES))}")
+        raise ValueError(f"{name}={value!r}: must be one of {', '.join(map(repr, POLICIES))}")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,10 @@ class TableRequest:
     def __post_init__(self) -> None:
         readable = isinstance(self.table, Iterable) and all(isinstance(name, str) for name in self.table)
         if not (callable(self.table) or readable):
-            raise TypeError(f"table={self.table!r}: a path, several, or a function that chooses one")
+            raise TypeError(
+                f"table={self.table!r}: must be the path of a table, a list of paths, or a "
+                "function that chooses one"
+            )
         check_policy("on_missing", self.on_missing)
         check_policy("on_error", self.on_error)
 

@@ -125,9 +125,9 @@ def _mask(node: dict[str, Any], column: Callable[[str], Any], negated: bool) -> 
     if form == "COLUMN_REF":
         series, _ = _column(node, column)
         if _kind(series.dtype) != "bool":
-            raise NotPushed("it is no condition of one column")
+            raise NotPushed("it is not a condition on one column")
         return ~series if negated else series
-    raise NotPushed("it is no comparison of a column with a value")
+    raise NotPushed("it is not a comparison of a column with a value")
 
 
 def _compared(
@@ -172,7 +172,7 @@ def _isin(children: Any, column: Callable[[str], Any], negated: bool) -> Any:
     numbers = [v for v in values if isinstance(v, Decimal)]
     kind = _kind(series.dtype)
     if not values:
-        raise NotPushed("there is no value in the list")
+        raise NotPushed("the list is empty")
     if kind == "text" and not cast and all(isinstance(v, str) for v in values):
         found = series.isin(values)
     elif kind == "float" and len(numbers) == len(values):
@@ -191,7 +191,7 @@ def _text(node: dict[str, Any], column: Callable[[str], Any], negated: bool) -> 
     series, cast = _column(given, column)
     value = _literal(sought)
     if cast or _kind(series.dtype) != "text" or not isinstance(value, str):
-        raise NotPushed("it is no search for a text in a column of texts")
+        raise NotPushed("it is not a search for text in a column of text")
     method = _TEXTS[node["function_name"]]
     kwargs = {"regex": False} if method == "contains" else {}
     found = getattr(series.str, method)(value, **kwargs)
@@ -238,7 +238,7 @@ def _literal(node: dict[str, Any]) -> Decimal | str | None:
     if is_number:
         node = node["child"]
     if node["class"] != "CONSTANT" or "literal" not in node:
-        raise NotPushed("it is no comparison with a plain value")
+        raise NotPushed("it is not a comparison with a plain value")
     kind, text = node["literal"]["kind"], node["literal"].get("text", "")
     if kind == "NULL_LITERAL":
         return None
@@ -246,7 +246,7 @@ def _literal(node: dict[str, Any]) -> Decimal | str | None:
         return str(text)
     if kind in ("INTEGER", "NUMERIC"):
         return Decimal(text)
-    raise NotPushed("it is no comparison with a plain value")
+    raise NotPushed("it is not a comparison with a plain value")
 
 
 def _float(value: Decimal, dtype: Any, cast: bool) -> Any:

@@ -72,7 +72,7 @@ def table_names(text: str) -> list[str]:
     for at, name in enumerate(names):
         if name.lower() in (before := [other.lower() for other in names[:at]]):
             other = names[before.index(name.lower())]
-            raise SQLError(f"the tables {other} and {name} differ by case alone, which SQL can't tell apart")
+            raise SQLError(f"the tables {other} and {name} differ only in case, which SQL ignores")
     return names
 
 

@@ -125,7 +125,7 @@ def archive_named(name: str) -> Archive:
     found = _archives.get(name.lower())
     if found is None:
         raise ValueError(
-            f"{name!r} is no archive that is known; there are {', '.join(_archives)}. The setting "
+            f"{name!r} is not a known archive. Known archives: {', '.join(_archives)}. The setting "
             "dandi-instances can name others"
         )
     return found

@@ -58,7 +58,7 @@ async def asked(
     )
     token = archive.token
     if not token.isprintable():
-        raise Fault("forbidden", f"{archive.key} holds several lines, which are no token")
+        raise Fault("forbidden", f"{archive.key} has several lines: a token is one line")
     home, hops = target.origin(), 0
     while True:
         headers = {"Accept": "application/json", **({"Range": "bytes=0-0"} if download else {})}
@@ -74,7 +74,7 @@ async def asked(
                         target, hops = target.join(URL(answered.get("location", ""), encoded=True)), hops + 1
                         at_home = target.origin() == home
                     except ValueError:  # of a host's name, or of what has none
-                        raise Fault("other", "the archive redirects to what is no web address") from None
+                        raise Fault("other", "the archive redirects to what is not a web address") from None
                     if download and not at_home:
                         return b"", target
                     if not at_home or hops > HOPS:

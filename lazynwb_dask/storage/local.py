@@ -187,7 +187,7 @@ def _about_folder(name: str) -> NWBReadError:
     if ARRAY in entries:
         return NWBReadError(f"{name}: {ZARR_ARRAY}")
     if not os.access(local_path(name), os.X_OK):
-        return NWBPermissionError(f"{name}: what is in this folder can't be reached. Check its permissions.")
+        return NWBPermissionError(f"{name}: the folder can't be opened. Check its permissions.")
     return NWBFileNotFoundError(f"{name}: a folder, and no Zarr store.")
 
 

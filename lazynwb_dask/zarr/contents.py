@@ -74,7 +74,7 @@ class Contents(Tree):
                 given: dict[str, Any] = link if isinstance(link, dict) else {}
                 name, path, source = given.get("name", 0), given.get("path", 0), given.get("source") or ""
                 if not all(isinstance(text, str) for text in (name, path, source)) or "/" in name:
-                    raise NWBReadError(f"{self.name}: damaged: a link of /{key[:200]} that is none")
+                    raise NWBReadError(f"{self.name}: damaged: a link of /{key[:200]} is not valid")
                 if self.is_shown(where := f"{key}/{name}".lstrip("/")):
                     found[f"/{where}"] = source, f"/{path.lstrip('/')}"
         return found
@@ -146,7 +146,7 @@ def nodes_of_v2(documents: Mapping[str, Any], name: str) -> dict[str, Node]:
             if last == ".zarray" and not isinstance(document, dict):
                 document = {}  # raises when the array is looked at
             if not isinstance(document, dict):
-                raise NWBReadError(f"{name}: damaged: {key[:200]} is no JSON object")
+                raise NWBReadError(f"{name}: damaged: {key[:200]} is not a JSON object")
             parts.setdefault(head, {})[last] = document
     found = {
         key: Node(part.get(".zattrs", {}), part.get(".zarray"))

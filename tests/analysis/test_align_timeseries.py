@@ -175,7 +175,7 @@ def test_an_error_names_the_series(path: str) -> None:
     with pytest.raises(ValueError, match="stored1d has timestamps and no rate"):
         of("stored1d")
     for name in ("back", "nan"):
-        with pytest.raises(NWBError, match=f"{name}: its timestamps don't rise"):
+        with pytest.raises(NWBError, match=f"{name}: its timestamps don't increase"):
             of(name, rate=1.0)
     with pytest.raises(UnsupportedColumnError, match="words: its values are"):
         of("words")

@@ -232,26 +232,28 @@ def linked(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("isolate", [False, True])
 def test_links_that_are_not_followed_are_told(linked: Path, isolate: bool) -> None:
     with dask.config.set({"lazynwb-dask.isolate": isolate}):
-        with pytest.warns(UserWarning, match="tables behind them are missing: .*/acquisition/lfp") as caught:
+        with pytest.warns(
+            UserWarning, match="tables that they lead to are missing: .*/acquisition/lfp"
+        ) as caught:
             assert lazynwb_dask.list_tables(linked) == ["/own"]
         assert "/general/again" not in str(caught[0].message)
-        with pytest.warns(UserWarning, match="objects behind them are missing"):
+        with pytest.warns(UserWarning, match="objects that they lead to are missing"):
             found = lazynwb_dask.contents(linked)
         assert found.path.tolist() == ["/own"]
         assert found.problem[0].startswith("far: an external link")
-        fields = r"fields behind them are missing: .*/general/lab \(a link that leads nowhere\)"
+        fields = r"fields that they lead to are missing: .*/general/lab \(a link that leads nowhere\)"
         with pytest.warns(UserWarning, match=fields) as caught:
             sessions = lazynwb_dask.read_sessions([linked, linked.with_name("other.nwb")]).compute()
         assert "/general/subject (a link into another file)" in str(caught[0].message)
         assert len(caught) == 1
         assert sessions.session_id.tolist()[0] == "s"
         assert sessions.age.isna().tolist() == [True, False]
-        with pytest.warns(UserWarning, match="TimeSeries behind them are missing"):
+        with pytest.warns(UserWarning, match="TimeSeries that they lead to are missing"):
             assert lazynwb_dask.open_timeseries(linked, match_all=True) == {}
 
 
 def test_a_catalog_tells_of_fields_in_other_files(linked: Path, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="fields behind them are missing: .*/general/subject"):
+    with pytest.warns(UserWarning, match="fields that they lead to are missing: .*/general/subject"):
         catalog = lazynwb_dask.build_catalog(linked, tmp_path / "catalog")
     assert catalog.sessions.session_id.tolist() == ["s"]
     with warnings.catch_warnings():

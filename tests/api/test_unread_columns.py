@@ -65,7 +65,7 @@ def as_catalog(paths: list[str], folder: Path) -> Any:
 def test_what_one_file_cannot_give_is_missing_in_its_rows(tmp_path: Path, kind: str, sources: Sources) -> None:
     paths = files(tmp_path, kind)
     held = sources(paths, tmp_path)
-    with pytest.warns(UserWarning, match=r"missing in these \(2 in all, the first: .*1\.nwb: .*'flag'"):
+    with pytest.warns(UserWarning, match=r"missing in their rows \(2 in all, the first: .*1\.nwb: .*'flag'"):
         frame = lazynwb_dask.read_nwb(held, "/units", on_error="skip")
     got = frame.compute()
     assert got._nwb_path.tolist() == [path for path in paths for _ in range(4)]
@@ -80,7 +80,7 @@ def test_what_one_file_cannot_give_is_missing_in_its_rows(tmp_path: Path, kind: 
     chosen = frame[frame.flag > 2][["spike_times", "n"]].compute()
     assert chosen.n.tolist() == got[got.flag > 2].n.tolist()
     assert frame[frame.spike_times.isna()].y.compute().tolist() == [10.0, 11.0, 12.0, 13.0]
-    with pytest.warns(UserWarning, match="missing in these"):
+    with pytest.warns(UserWarning, match="missing in their rows"):
         named = lazynwb_dask.read_nwb(held, "/units", columns=["flag"], filters="flag >= 20", on_error="skip")
     assert named.compute().flag.tolist() == [20, 21, 22, 23]
     told = lazynwb_dask.schema_report(held, "/units", on_error="skip")

@@ -328,7 +328,7 @@ def test_what_cannot_be_followed_is_said(sessions: list[str], tmp_path: Path) ->
         join_region(units, "peak_electrode", "x")
     with pytest.raises(TypeError, match=r"'waveform_mean' is .*neither values nor lists"):
         join_region(units, "waveform_mean", "x")
-    with pytest.raises(ValueError, match="how='all': one of"):
+    with pytest.raises(ValueError, match="how='all': must be one of"):
         join_region(units, "electrodes", "x", "all")  # type: ignore[arg-type]
     electrodes = read_nwb(sessions, "electrodes")
     with pytest.raises(ValueError, match="conditions on its rows: filter the result instead"):

@@ -455,7 +455,7 @@ def test_a_condition_on_sessions_chooses_files(folder: Path, catalog: lazynwb_da
     with pytest.raises(TypeError, match="condition"):
         catalog[3]
     assert len(catalog[mask & False]) == 0
-    with pytest.raises(TableNotFoundError, match="no files are left"):
+    with pytest.raises(TableNotFoundError, match="the catalog has no files left"):
         lazynwb_dask.read_nwb(catalog[mask & False], "/units")
 
 

@@ -303,7 +303,7 @@ def test_commands_compute_on_the_cluster_that_is_named(folder: Path) -> None:
 
 def test_a_catalog_among_files_is_misspelt(folder: Path, catalog: Path) -> None:
     done = here("tables", catalog, folder, code=2)
-    assert f"{catalog} is a catalog, which is to be named alone" in " ".join(done.stderr.split())
+    assert f"{catalog} is a catalog: give it as the only path" in " ".join(done.stderr.split())
 
 
 def test_a_scheduler_that_is_none_is_named(

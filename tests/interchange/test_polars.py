@@ -248,5 +248,5 @@ def test_columns_that_no_type_is_known_of_are_named(paths: list[str]) -> None:
     with pytest.raises(ValueError, match="same name: id"):
         to_polars(twice)
     for name in (5, ""):
-        with pytest.raises(TypeError, match=f"to_polars: {name!r} is no name of a column.*rename"):
+        with pytest.raises(TypeError, match=f"to_polars: {name!r} is not a valid column name.*rename"):
             to_polars(frame[["id"]].rename(columns={"id": name}))

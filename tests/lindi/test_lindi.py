@@ -483,7 +483,7 @@ def damaged(session: Path, folder: Path, change: Change) -> Path:
         (b"[" + b"[]," * 2**22 + b"[]]", "values; the limit is"),
         (b'{"refs": 3}', "not a LINDI file"),
         (b'{"refs": {}}', "no root group"),
-        (b'{"refs": {".zgroup": {}}, "templates": {"a": 3}}', "a template that is no text"),
+        (b'{"refs": {".zgroup": {}}, "templates": {"a": 3}}', "a template that is not text"),
         (b'{"refs": {".zgroup": {}, "a/.zgroup": 3}, "gen": [1]}', "generated references"),
         (b'{"refs": {".zgroup": {}, "../x/.zgroup": {}}}', "an object called"),
         (b'{"refs": {".zgroup": {}, ".zattrs": "{"}}', "is not JSON"),

@@ -328,7 +328,7 @@ def test_what_was_persisted_does_not_pretend_that_nothing_failed(tmp_path: Path)
     assert kept.y.compute().tolist() == [2, 3]
     assert lazynwb_dask.read_report(frame).path.tolist() == [str(path)]
     for made_of in (kept, kept[kept.y > 2]):
-        with pytest.raises(ValueError, match="that persist was called on"):
+        with pytest.raises(ValueError, match="on which persist was called"):
             lazynwb_dask.read_report(made_of)
 
 

@@ -241,7 +241,7 @@ def test_a_time_series_a_catalog_and_a_table_of_ones_own(paths: list[str], tmp_p
         ("SELECT 'a\x00b' FROM units", "chr"),
         (f"SELECT {'+'.join('1' * 3000)}", "nested too deeply"),
         (f"SELECT {'NOT ' * 700} true", "nested too deeply"),
-        ('SELECT * FROM units, "Units"', "units and Units differ by case alone"),
+        ('SELECT * FROM units, "Units"', "units and Units differ only in case"),
         ("SELECT * FROM intervals.trials", "double quotes"),
         ("SELECT * FROM information_schema.tables", "double quotes"),
     ],

@@ -217,7 +217,7 @@ def test_the_deadline_ends_an_attempt_that_has_no_response(web: tuple[RangeServe
 def test_a_refused_connection_is_retried_and_then_reported() -> None:
     with RangeServer() as gone:
         url = gone.url("a.nwb")
-    with record() as seen, pytest.raises(NWBReadError, match="connection broke"):
+    with record() as seen, pytest.raises(NWBReadError, match="connection was refused"):
         open_source(Source(url), 10, FileAccess(PLAIN, QUICK))
     assert seen.total.requests == 4
 
