@@ -23,10 +23,11 @@ from dandi.archive import FakeArchive, about
 from servers import S3Server
 
 import lazynwb_dask
-from lazynwb_dask.api.accessors import FrameAccessor, ListsAccessor
+from lazynwb_dask.api.accessors import FrameAccessor
 from lazynwb_dask.cli.main import main
 from lazynwb_dask.config import defaults
 from lazynwb_dask.datasets import make_sessions
+from lazynwb_dask.expr.accessor import ListsAccessor
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

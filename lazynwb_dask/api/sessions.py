@@ -262,7 +262,8 @@ def _table(scans: Sequence[Scan], columns: Sequence[str] | None) -> pd.DataFrame
 def _frame(table: pd.DataFrame) -> dd.DataFrame:
     import dask.dataframe as dd
 
-    import lazynwb_dask.api.accessors  # noqa: F401 registers them
+    import lazynwb_dask.api.accessors
+    import lazynwb_dask.expr  # noqa: F401 registers accessors, as the other
 
     return dd.from_pandas(table, npartitions=max(1, math.ceil(len(table) / SESSIONS)))
 

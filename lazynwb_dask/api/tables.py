@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+import lazynwb_dask.api.accessors  # noqa: F401 registers it
 from lazynwb_dask import expr
 from lazynwb_dask.api.arguments import (
     Paths,

@@ -7,11 +7,11 @@ reads or computes, as Dask gets them under locks."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
+import lazynwb_dask.expr.accessor  # noqa: F401 registers it: a frame that is unpickled has it
 from lazynwb_dask.expr.apart import apart
 from lazynwb_dask.expr.chosen import ReadRest
 from lazynwb_dask.expr.internals import FinalizeCompute, FromGraph, Loc, collections_to_expr, ex, new_collection
@@ -116,7 +116,3 @@ def _why_left(node: Any) -> str:
     if isinstance(node, (ex.DropnaFrame, ex.DropnaSeries)):
         return "dropna is not pushed down; use frame[frame.column.notnull()]"
     return "it isn't known to look at each row by itself"
-
-
-# Registers the accessor `nwb`: a frame that is unpickled in a new process has it. Not an import: api/ is above.
-import_module("lazynwb_dask.api.accessors")

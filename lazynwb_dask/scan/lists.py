@@ -38,7 +38,7 @@ def check_key(key: Any) -> None:
 
 @register_series_accessor("nwb")
 class SeriesLists:
-    """Of a pandas Series of lists; see `lazynwb_dask.api.accessors.ListsAccessor`, whose methods these are."""
+    """Of a pandas Series of lists; see `lazynwb_dask.expr.accessor.ListsAccessor`, whose methods these are."""
 
     def __init__(self, series: pd.Series[Any]) -> None:
         self._series, self._kind = series, check_lists(series.dtype)

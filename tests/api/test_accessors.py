@@ -276,7 +276,7 @@ def test_a_frame_tells_its_sessions_its_report_and_its_cost(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("imported", ["", "import dask"])
-def test_frames_that_are_unpickled_in_a_new_process_have_the_accessor(
+def test_columns_of_frames_that_are_unpickled_in_a_new_process_have_the_accessor(
     files: list[str], whole: pd.DataFrame, tmp_path: Path, imported: str
 ) -> None:
     """Also pandas frames, where Dask is imported, as on workers."""
@@ -288,8 +288,6 @@ def test_frames_that_are_unpickled_in_a_new_process_have_the_accessor(
 import pickle
 for frame in pickle.load(open("frames", "rb")):
     print(len(frame.spikes.nwb.len()))
-    if not {bool(imported)}:
-        print(len(frame.nwb.report()), frame.nwb.explain().reads[0].files)
 """
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
