@@ -163,7 +163,7 @@ def test_timestamps_that_fall_between_two_blocks_are_an_error(tmp_path: Path) ->
     with dask.config.set({"array.chunk-size": "80 B"}):
         series = open_timeseries(tmp_path / "a.nwb", "twice")
         assert series.timestamps.chunks == ((10, 10),)
-        with pytest.raises(NWBError, match="twice: its timestamps don't rise"):
+        with pytest.raises(NWBError, match="twice: its timestamps don't increase"):
             align_timeseries(series, [1.0], rate=1.0)
 
 

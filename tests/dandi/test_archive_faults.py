@@ -70,7 +70,7 @@ def test_a_redirect_to_nowhere_is_said(archive: FakeArchive, location: str) -> N
 
 def test_a_token_of_several_lines_is_said_and_not_shown(archive: FakeArchive, monkeypatch: Any) -> None:
     monkeypatch.setenv("DANDI_API_KEY", f"{TOKEN}\n{TOKEN}")
-    with pytest.raises(NWBPermissionError, match="DANDI_API_KEY holds several lines") as caught:
+    with pytest.raises(NWBPermissionError, match="DANDI_API_KEY has several lines") as caught:
         listed()
     assert TOKEN not in str(caught.value)
 

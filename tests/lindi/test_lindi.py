@@ -383,7 +383,7 @@ COLUMNS: dict[str, tuple[str, Change, str]] = {
         "beyond the end",
     ),
     "negative": ("spike_times", replaced("units/spike_times/0", ["{{u1}}", -1, 8]), "a reference"),
-    "a whole file": ("spike_times", replaced("units/spike_times/0", ["{{u1}}"]), "no range"),
+    "a whole file": ("spike_times", replaced("units/spike_times/0", ["{{u1}}"]), "not a range"),
     "no numbers": ("spike_times", replaced("units/spike_times/0", ["{{u1}}", "0", "9"]), "refer"),
     "too few bytes": ("spike_times", replaced("units/spike_times/0", ["{{u1}}", 0, 8]), "fewer"),
     "huge": (

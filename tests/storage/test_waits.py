@@ -15,6 +15,7 @@ from typing import Any
 
 import dask
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from servers import RangeServer
 
 import lazynwb_dask
@@ -60,6 +61,7 @@ def test_a_server_that_says_nothing_is_named_while_it_is_waited_for(
     limits = {"lazynwb-dask.deadline": "2 s", "lazynwb-dask.dandi-instances": api}
     with dask.config.set(limits), pytest.MonkeyPatch.context() as patch:
         patch.setattr("lazynwb_dask.storage.options.READ_TIMEOUT", 1.5)
+        HTTPFileSystem.clear_instance_cache()  # its sessions would have the timeout of before
         with pytest.raises(lazynwb_dask.NWBReadError, match=r"no response in time.*Check the address"):
             asks(range_server.url("").rstrip("/"))[what]()
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
