@@ -169,8 +169,8 @@ def _find(named: str, access: FileAccess) -> list[Source]:
             return [_store_if_there(named, access) or Source(named)]  # the reader says so
     if not found:
         raise NWBFileNotFoundError(
-            f"{shown(named)}: no NWB file (*{FILE}) and no Zarr store is there. Check the path; a "
-            f"file with another name must be named in full.{problem}"
+            f"{shown(named)}: no NWB file (*{FILE}) and no Zarr store is there. Check the path; a file with "
+            f"another name must be named in full, and a catalog opened by open_catalog.{problem}"
         )
     return found
 

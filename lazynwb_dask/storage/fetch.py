@@ -481,9 +481,8 @@ def _error(name: str, what: str, fault: Fault, attempts: int, spent: float) -> N
             kind = NWBFileNotFoundError if fault.kind == "missing" else NWBPermissionError
             return kind(f"{name}: {cause}. {fault.advice}")
         case "missing":
-            return NWBFileNotFoundError(
-                f"{name}: no such file ({cause}), and no Zarr store. A folder or prefix must end with '/'."
-            )
+            hint = "Check the path." if name.endswith("/") else "A folder or prefix must end with '/'."
+            return NWBFileNotFoundError(f"{name}: no such file ({cause}), and no Zarr store. {hint}")
         case "forbidden" if "407" in cause:
             return NWBPermissionError(
                 f"{name}: the proxy refused access ({cause}). Check the user and password in the environment's "
