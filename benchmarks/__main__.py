@@ -69,12 +69,14 @@ def main(
         size, repeats = Size(2, 2, 10), 1
     layouts = layouts or (page.LAYOUTS if docs else ("gzip",))
     latencies = latencies or (page.LATENCIES if docs else (30.0,))
-    if not workloads:
-        workloads = page.QUESTIONS if docs else tuple(targets.questions() if promised else WORKLOADS)
+    if not workloads and docs:
+        workloads = (*page.QUESTIONS, *page.MORE)
+    elif not workloads:
+        workloads = tuple(targets.questions() if promised else WORKLOADS)
 
     def asked(name: str, layout: str, latency: float) -> tuple[str, ...]:
         if docs:
-            return peers or page.peers(layout, latency)
+            return peers or page.peers(name, layout, latency)
         return peers or tuple(targets.peers(name) if promised else PEERS)
 
     python: dict[bool, str] = {
@@ -91,7 +93,8 @@ def main(
                 workload = WORKLOADS[name]
                 dataset = prepare(root, workload.dataset, layout, size, _tell)
                 for latency in latencies:
-                    readers = asked(name, layout, latency)
+                    if not (readers := asked(name, layout, latency)):
+                        continue
                     if any(PEERS[peer].files == "parquet" for peer in readers) and workload.is_table:
                         convert(root, dataset, workload.table, _tell)
                     setting = Setting(
@@ -114,7 +117,7 @@ def main(
                     click.secho(f"\n{report.heading(key, len(dataset.keys))}", bold=True)
                     click.echo(report.text(report.table(group)) + "\n")
                     if docs:
-                        page.write(rows, size, bandwidth, patience)
+                        page.write(rows, size, bandwidth, repeats, patience)
     click.echo(f"saved: {results}")
     if promised:
         click.echo(f"\n{report.text(targets.table(rows))}\n")

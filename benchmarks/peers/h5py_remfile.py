@@ -122,4 +122,5 @@ def all_spikes(table: h5py.Group) -> pa.Array:
 
 def joined(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The parts of a result one after the other."""
-    return {name: pa.chunked_array([pa.array(part[name]) for part in parts]) for name in parts[0]}
+    names = parts[0] if parts else ()  # none of the file to warm up with, which lacks the unit of the question
+    return {name: pa.chunked_array([pa.array(part[name]) for part in parts]) for name in names}

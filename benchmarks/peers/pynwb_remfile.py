@@ -35,6 +35,7 @@ class Reader(Plain):
                 held = nwb.units[name]
                 ragged = hasattr(held, "target")
                 values = held.target.data if ragged else held.data
+                values = getattr(values, "dataset", values)  # of references
                 found[name] = of_hdf5(values, ragged)
         return found
 
