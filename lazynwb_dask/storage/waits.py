@@ -57,7 +57,7 @@ class Wait:
 
 _current: ContextVar[Wait | None] = ContextVar("lazynwb-dask-wait", default=None)
 _waits: set[Wait] = set()
-_said: dict[str, float] = {}  # when, by host
+_said: dict[str, float] = {}  # when, by host, in the last seconds
 _ticking: list[asyncio.AbstractEventLoop] = []  # the loop that looks at waits, while there are any
 _lock = Lock()
 
@@ -92,11 +92,13 @@ def _tick(loop: asyncio.AbstractEventLoop) -> None:
     now = time.monotonic()
     with _lock:
         waits = sorted(_waits, key=lambda wait: wait.begun)
+        for host in [host for host, when in _said.items() if now - when >= AGAIN]:
+            del _said[host]
         if not waits:
             _ticking.clear()
             return
         lines = {wait.host: line for wait in reversed(waits) if (line := wait.line(now))}
-        due = [host for host in lines if now - _said.get(host, now - AGAIN) >= AGAIN]
+        due = [host for host in lines if host not in _said]
         _said.update(dict.fromkeys(due, now))
     loop.call_later(0.5, _tick, loop)
     for host in due:

@@ -50,7 +50,13 @@ class Pool:
             self._started += starts
         self._todo.put((future, partial(work, *arguments)))
         if starts:
-            threading.Thread(target=self._run, daemon=True, name=f"{self._name}_{self._started}").start()
+            try:
+                threading.Thread(target=self._run, daemon=True, name=f"{self._name}_{self._started}").start()
+            except RuntimeError:  # the system gives no more threads: those that run do the work, if any does
+                with self._lock:
+                    self._started -= 1
+                    if not self._started:
+                        raise
         return future
 
     def _run(self) -> None:

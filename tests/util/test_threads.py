@@ -14,7 +14,7 @@ import pytest
 
 import lazynwb_dask
 from lazynwb_dask.datasets import make_sessions
-from lazynwb_dask.util.threads import THREADS, at_once
+from lazynwb_dask.util.threads import THREADS, Pool, at_once
 
 
 def test_results_come_in_the_order_of_the_calls() -> None:
@@ -171,3 +171,24 @@ def test_tasks_start_no_threads_once_the_process_has_some(
         assert query.compute(scheduler="sync").equals(frame)
     # a kept pool grows, up to its limit, where all its threads happen to be busy
     assert len(started) <= 2, started
+
+
+def test_a_pool_works_on_with_the_threads_it_has_where_the_system_gives_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool, started = Pool("test", 2), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            pool.submit(int)
+    assert pool.submit(int).result(10) == 0
+    busy = pool.submit(started.wait, 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        waits = pool.submit(int)
+    started.set()
+    assert busy.result(10)
+    assert waits.result(10) == 0
